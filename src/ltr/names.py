@@ -20,6 +20,15 @@ def canonical(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def is_text(name: str) -> bool:
+    """Return whether a name from a file is UTF-8; bytes that are not are kept as surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def counted(number: float, noun: str, plural: str = "") -> str:
     """Return a count with its noun, ``1 epoch`` or ``20 epochs``.
 

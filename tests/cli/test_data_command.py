@@ -326,3 +326,22 @@ def test_wrong_flags_of_the_search_for_duplicates_are_refused(flags, capsys):
 
     assert run_guarded(lambda: main(["check", "digits_lt", *flags])) == 2
     assert "error: --" in capsys.readouterr().err
+
+
+def test_overrides_may_stand_behind_flags_and_unknown_flags_are_named(ltr_data, tmp_path):
+    code, out, err = ltr_data("describe", "digits_lt", "--out", "made", "dataset.imbalance_factor=5")
+    assert code == 0, err
+    assert "imbalance factor 5" in out
+    code, _, err = ltr_data("describe", "digits_lt", "--outt", "made", "dataset.imbalance_factor=5")
+    assert code == 2
+    assert "--outt" in err
+    code, _, err = ltr_data("list", "digits_lt")
+    assert code == 2
+    assert "unrecognized arguments: digits_lt" in err
+
+
+def test_backslashes_in_the_paths_of_a_table_are_explained(ltr_data, tmp_path):
+    (tmp_path / "images.csv").write_text("path,label\na\\1.jpg,x\na\\2.jpg,y\n")
+    code, _, err = ltr_data("describe", "table", "dataset.file=images.csv")
+    assert code == 1
+    assert "Paths have backslashes; write them with /" in err

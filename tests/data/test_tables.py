@@ -59,3 +59,21 @@ def test_lines_are_counted_as_an_editor_does(tmp_path):
 def test_other_encodings_are_named_or_lack_the_columns(tmp_path, encoding):
     with pytest.raises(DataError, match=r"UTF-16|no column path"):
         read(tmp_path, "path,label\na.jpg,x\n", encoding=encoding)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"PK\x03\x04" + bytes(60), "the workbook of a spreadsheet, or an archive. Save it as CSV in UTF-8"),
+        (b"\xd0\xcf\x11\xe0" + bytes(60), "the workbook of a spreadsheet"),
+        (b"sep=;\r\npath;label\r\na.jpg;x\r\n", "its first line (sep=...) tells spreadsheets the separator"),
+        (b"\xef\xbb\xbfsep=,\npath,label\na.jpg,x\n", "its first line (sep=...)"),
+        (b'path,label\na.jpg,x\n"b.jpg,y\nc.jpg,z\n', "the row that begins in line 3 has quotes that do not match"),
+        (b'path,label\na.jpg,"x"y\n', "the row that begins in line 2 has quotes that do not match"),
+    ],
+)
+def test_what_spreadsheets_leave_behind_is_explained(tmp_path, content, words):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(DataError) as refused:
+        read_columns(tmp_path / "t.csv", ("path", "label"))
+    assert words in str(refused.value)

@@ -18,13 +18,17 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}\n{self.format_usage().rstrip()}")
 
 
-def parsed(parser: Parser, argv: Sequence[str], intermixed: bool = False) -> argparse.Namespace | None:
+def parsed(
+    parser: Parser, argv: Sequence[str], intermixed: bool = False, further: str = ""
+) -> argparse.Namespace | None:
     """Return the arguments; None where only the help was asked for.
 
     Args:
         parser: knows the flags.
         argv: what was typed.
         intermixed: words may stand between flags.
+        further: name of the argument that takes words behind flags, for commands with subcommands, which argparse does
+            not let stand between flags.
 
     Raises:
         ConfigError: flags that are wrong, or an argument without a letter, which as a path would be this folder.
@@ -37,7 +41,15 @@ def parsed(parser: Parser, argv: Sequence[str], intermixed: bool = False) -> arg
                 "such a one: set it, or leave the argument out"
             )
     try:
-        return parser.parse_intermixed_args(argv) if intermixed else parser.parse_args(argv)
+        if intermixed:
+            return parser.parse_intermixed_args(argv)
+        arguments, words = parser.parse_known_args(argv)
+        unknown = words if not hasattr(arguments, further) else [word for word in words if word.startswith("-")]
+        if unknown:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        if words:
+            setattr(arguments, further, [*getattr(arguments, further), *words])
+        return arguments
     except SystemExit:  # --help
         return None
 

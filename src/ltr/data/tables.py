@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from ltr.errors import DataError, nearest
 
@@ -116,8 +116,15 @@ def _read_csv(table: Path, needed: Sequence[str], optional: Sequence[str]) -> Co
 
 def _opened_csv(table: Path) -> TextIO:
     with open(table, "rb") as start:
-        if start.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+        beginning = start.read(8)
+        if beginning[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise ValueError("it is UTF-16. Save it as CSV in UTF-8")
+        if beginning.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+            raise ValueError("it is the workbook of a spreadsheet, or an archive. Save it as CSV in UTF-8")
+        if beginning.removeprefix(b"\xef\xbb\xbf").startswith(b"sep="):
+            raise ValueError(
+                "its first line (sep=...) tells spreadsheets the separator and does not name the columns. Take it out"
+            )
     # surrogateescape keeps bytes of a path that are not UTF-8, so that the file can be opened
     return open(table, newline="", encoding="utf-8-sig", errors="surrogateescape")
 
@@ -135,17 +142,31 @@ def _head(file: TextIO, table: Path, needed: Sequence[str]) -> tuple[list[str], 
 
 def _rows(file: TextIO, head: Sequence[str], separator: str, has_spaces: bool) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number, cells) of the rows below the first that are not blank."""
-    rows = csv.reader(file, delimiter=separator, strict=True, skipinitialspace=has_spaces)
+    rows = _whole_rows(csv.reader(file, delimiter=separator, strict=True, skipinitialspace=has_spaces))
     next(rows)
-    for row in rows:
+    for line, row in rows:
         if not row:
             continue
         if len(row) < len(head) or any(row[len(head) :]):
             raise ValueError(
-                f"line {rows.line_num} has {len(row)} cells and the head {len(head)}. Put quotes around a cell "
+                f"line {line} has {len(row)} cells and the head {len(head)}. Put quotes around a cell "
                 "that holds the separator"
             )
-        yield rows.line_num, [cell.strip() for cell in row] if has_spaces else row
+        yield line, [cell.strip() for cell in row] if has_spaces else row
+
+
+def _whole_rows(rows: Any) -> Iterator[tuple[int, list[str]]]:
+    """Yield (last line, cells) of a reader's rows; an error names the row whose quotes do not match."""
+    begins = 1
+    try:
+        for row in rows:
+            yield rows.line_num, row
+            begins = rows.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"the row that begins in line {begins} has quotes that do not match ({error}). Close them, and double a "
+            "quote inside a quoted cell"
+        ) from error
 
 
 def _column_name(name: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ltr.escaping import one_line
 from ltr.evaluation.groups import GROUPS
 from ltr.evaluation.metrics import METRICS
 from ltr.report.read_run import Run
@@ -114,7 +115,7 @@ def marker_of(group: str) -> str:
 
 def shorten(name: object, letters: int = _MAX_LETTERS) -> str:
     """Return a class's name; the middle of a long one is left out, because both ends may tell classes apart."""
-    text = str(name)
+    text = one_line(name)
     end = letters // 3
     return text if len(text) <= letters else f"{text[: letters - 1 - end]}…{text[-end:]}"
 

@@ -38,6 +38,13 @@ def test_names_that_look_like_formulas_survive_a_round_trip(tmp_path):
     assert records.groupings["location"].values == ("@home",)
 
 
+def test_a_label_that_is_no_utf_8_names_its_line(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_bytes(b"path,label\na.jpg,deer\nb.jpg,h\xe9ron\n")
+    with pytest.raises(DataError, match=r"t.csv, line 3: the label is not UTF-8"):
+        read_csv("traps", file, str(tmp_path))
+
+
 def test_rows_without_a_label_are_left_out(tmp_path):
     file = tmp_path / "t.csv"
     file.write_text("path,label\na.jpg,deer\nb.jpg,\n")

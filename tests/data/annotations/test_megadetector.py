@@ -40,10 +40,11 @@ def test_detections_are_chosen_by_category_and_confidence(tmp_path):
         detections.chosen(["animals"], 0.2)
 
 
-def test_a_category_that_the_file_does_not_list_is_never_chosen(tmp_path):
+def test_detections_of_an_unlisted_category_are_refused_and_not_dropped(tmp_path):
     content = made.megadetector(SHOTS[:1])
     content["images"][0]["detections"][0]["category"] = "9"
-    assert len(read(tmp_path, content).chosen(None, 0.0)) == 1
+    with pytest.raises(DataError, match=r"does not list: '9', the first in images\[0\]\. List them"):
+        read(tmp_path, content)
 
 
 def test_absolute_paths_inside_the_root_are_shortened(tmp_path):
@@ -74,6 +75,7 @@ def box(value):
         (lambda c: c["images"][0].pop("detections"), "it must be a list, or failure must say why not"),
         (lambda c: c["images"][0]["detections"][0].pop("bbox"), "has no 'bbox' in images[0]"),
         (lambda c: c["images"][0]["detections"][0].update(conf=1.5), "a confidence of 1.5"),
+        (lambda c: c["images"][2]["detections"][0].update(category="9"), "does not list: '9', the first in images[2]"),
         (box([0.9, 0.1, 0.5, 0.1]), "images[0].detections[0] of L0/0_deer_0.jpg"),
         (box([0.1, 0.1, 0.0, 0.1]), "1 box outside the image or without area"),
         (box([100, 100, 300, 200]), "fractions of the image"),

@@ -305,3 +305,38 @@ def test_boxes_that_are_not_cut_are_remarked_on(traps):
     assert remark in read(traps, "boxes.json").remarks
     assert remark not in read(traps, "boxes.json", crop="box").remarks
     assert remark not in read(traps, "boxes.json", crop="none").remarks
+
+
+def test_categories_of_one_name_are_one_class_and_are_remarked_on(traps, tmp_path):
+    content = made.coco(SHOTS)
+    fox = next(category["id"] for category in content["categories"] if category["name"] == "fox")
+    content["categories"].append({"id": 90, "name": "fox"})
+    changed = next(label for label in content["annotations"] if label["category_id"] == fox)
+    changed["category_id"] = 90
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    source = read(traps, tmp_path / "a.json")
+    assert source.class_names.count("fox") == 1
+    assert "categories of one name are one class: fox" in source.remarks
+
+
+def test_images_without_a_readable_time_are_counted(traps, tmp_path):
+    content = made.coco(SHOTS)
+    content["images"][3]["datetime"] = "31.05.2024"
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    total = len(content["images"])
+    assert f"1 of {total} images have no time that can be read" in read(traps, tmp_path / "a.json").remarks
+
+
+def test_detections_that_are_not_there_or_too_uncertain_are_explained(traps, tmp_path):
+    with pytest.raises(DataError, match=r"there is no file .*none.json. dataset.detections must name"):
+        read(traps, "annotations.json", detections=str(tmp_path / "none.json"))
+    (tmp_path / "md.json").write_text(json.dumps(made.megadetector(SHOTS, confidence=0.1)))
+    with pytest.raises(DataError, match=r"no box: \d+\)\. Is dataset.min_confidence=0.2 too high"):
+        read(traps, "annotations.json", detections=str(tmp_path / "md.json"))
+
+
+@pytest.mark.parametrize("name", ["labels.xlsx", "labels.csv"])
+def test_a_workbook_in_the_place_of_a_table_is_explained(traps, tmp_path, name):
+    (tmp_path / name).write_bytes(b"PK\x03\x04" + bytes(60))
+    with pytest.raises(DataError, match="Save it as CSV in UTF-8"):
+        read(traps, tmp_path / name)

@@ -75,7 +75,10 @@ def open_package(
         raise DataError(f"{name}: {file} cannot be read as the description of a Camtrap DP package: {error}") from error
     resources = content.get("resources") if isinstance(content, dict) else None
     if not isinstance(resources, list) or not all(isinstance(resource, dict) for resource in resources):
-        raise DataError(f"{name}: {file} has no list of resources, so it describes no Camtrap DP package")
+        raise DataError(
+            f"{name}: {file} has no list of resources, so it describes no Camtrap DP package. "
+            "Name the package's datapackage.json, or leave dataset.format out so that the format is recognised"
+        )
     match = _VERSION.search(str(content.get("profile", "")))
     if match is None or match.group(1).split(".")[0] != "1":
         version = match.group(1) if match else f"of the profile {content.get('profile')!r}"
@@ -214,7 +217,11 @@ class _Observations:
     def _add(self, seen: set[str], cells: list[Any]) -> None:
         key, deployment, level, kind, medium, event, start, end, species, *box = cells
         if not key or key in seen:
-            raise ValueError(f"observationID {key} comes twice" if key else "observationID is blank")
+            raise ValueError(
+                f"observationID {key} comes twice. Each may come once"
+                if key
+                else "observationID is blank. Every observation needs one"
+            )
         seen.add(key)
         if kind not in TYPES:
             raise ValueError(f"observationType is {kind!r}; allowed are {', '.join(TYPES)}")
@@ -230,7 +237,7 @@ class _Observations:
             raise ValueError(f"observationLevel is {level!r}; allowed are media and event")
         row = self.media.row_of.get(medium or "", -1)
         if row < 0:
-            raise ValueError(f"mediaID {medium} is not in media")
+            raise ValueError(f"mediaID {medium} is not in media. Add it there, or take the observation out")
         self._is_observed[row] = True
         bounds = box_of(box, BOX)
         if event:

@@ -74,6 +74,9 @@ def read_coco(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) -
     if (days := day_groups(times)) is not None:
         groupings["date"] = days
     remarks = []
+    if len(class_names) < len(categories.names):
+        merged = [class_names[number] for number in np.flatnonzero(np.bincount(class_of_category) > 1).tolist()]
+        remarks.append(f"categories of one name are one class: {shown(merged)}")
     if annotations.of_sequences:
         remarks.append(f"{annotations.of_sequences:,} of {len(rows):,} labels are of whole sequences, not of one image")
     return Records(

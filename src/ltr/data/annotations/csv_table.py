@@ -26,6 +26,7 @@ from ltr.data.annotations.records import (
 from ltr.data.tables import iterate_rows
 from ltr.errors import DataError
 from ltr.escaping import csv_text
+from ltr.names import is_text
 
 FORMAT = "csv"
 BOX = ("x", "y", "width", "height")
@@ -75,6 +76,8 @@ def read_csv(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) ->
         class_name = csv_text(label or "").strip()
         if not class_name:
             continue
+        if not class_name.isascii() and not is_text(class_name):
+            raise DataError(f"{where}: the label is not UTF-8. Save the table as UTF-8")
         images.append(row)
         classes.add(class_name)
         boxes.extend(box)

@@ -101,6 +101,7 @@ def read_megadetector(name: str, file: Path, root: str) -> Detections:
     )
     names = _check_values(name, file, values)
     numbers = {key: number for number, key in enumerate(values["detection_categories"])}
+    _refuse_unlisted(name, file, images, numbers)
     lookup = np.array([numbers.get(key, -1) for key in images.categories] or [-1], dtype=np.int32)
     boxes, is_invalid = clip_boxes(np.array(images.boxes, dtype=np.float64).reshape(-1, 4))
     counts = np.array(images.counts, dtype=np.int64)
@@ -147,6 +148,19 @@ def _check_values(name: str, file: Path, values: dict[str, Any]) -> tuple[str, .
     if not categories or not all(isinstance(value, str) and value.strip() for value in categories.values()):
         raise DataError(f"{name}: {file} has a detection category without a name. Every category needs one")
     return tuple(categories.values())
+
+
+def _refuse_unlisted(name: str, file: Path, images: _Images, numbers: dict[str, int]) -> None:
+    """Raise DataError that names the categories of detections that the file does not list."""
+    unlisted = [key for key in images.categories if key not in numbers]
+    if unlisted:
+        first = images.codes.index(images.categories[unlisted[0]])
+        ends = np.cumsum(np.array(images.counts, dtype=np.int64))
+        image = int(np.searchsorted(ends, first, side="right"))
+        raise DataError(
+            f"{name}: {file} has detections of categories that detection_categories does not list: "
+            f"{shown(list(map(repr, unlisted)))}, the first in images[{image}]. List them, or run the detector again"
+        )
 
 
 class _Images:

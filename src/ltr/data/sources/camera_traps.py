@@ -18,6 +18,7 @@ from ltr.data.source import Decoding, ImageFiles, Source
 from ltr.data.sources.checks import shown
 from ltr.data.sources.division import warn_of_untested
 from ltr.data.sources.labelled_boxes import (
+    NO_BOX,
     Boxes,
     Faulty,
     LabelTable,
@@ -34,6 +35,7 @@ from ltr.data.sources.part_division import (
     AUTO,
     NONE,
     PARTS,
+    UNKNOWN_TIME,
     UNLISTED,
     Division,
     choose_group,
@@ -133,6 +135,9 @@ def camera_traps(
         crop = "box" if detections is not None or is_cut else "none"
         if has_boxes and crop == "none":
             records.remarks.append(f"boxes are in {file.name}, and images are whole; dataset.crop=box cuts them")
+    timeless = int(np.count_nonzero(records.times == UNKNOWN_TIME))
+    if 0 < timeless < len(records):
+        records.remarks.append(f"{timeless:,} of {len(records):,} images have no time that can be read")
     if multiple is None:
         multiple = "crop" if crop == "box" else "exclude"
     if crop == "none" and multiple == "crop":
@@ -160,7 +165,9 @@ def camera_traps(
         table.boxes[:] = np.nan
     if not len(table.images):
         reasons = "; ".join(f"{reason}: {len(paths):,}" for reason, paths in left_out.paths().items())
-        raise DataError(f"{name}: no image of {file} can be used ({reasons or 'it lists none'})")
+        is_boxless = NO_BOX in left_out.paths() and detections is not None
+        hint = f". Is dataset.min_confidence={min_confidence:g} too high?" if is_boxless else ""
+        raise DataError(f"{name}: no image of {file} can be used ({reasons or 'it lists none'}){hint}")
 
     crops = BoxCrops(table.boxes, crop_margin, crop_square) if crop == "box" else None
     return _source(name, file, records, table, crops, left_out, how=how, group=group, division=division,
@@ -200,7 +207,8 @@ def _format_of(file: Path) -> str:
     """Return the format by the name and beginning of a file; of COCO's two, reading tells."""
     if file.is_dir() or file.name == "datapackage.json":
         return camtrap_dp.FORMAT
-    if file.suffix.lower() in (".csv", ".tsv", ".txt"):
+    # workbooks are refused with advice
+    if file.suffix.lower() in (".csv", ".tsv", ".txt", ".xls", ".xlsx", ".ods"):
         return csv_table.FORMAT
     return coco.COCO
 
@@ -348,6 +356,7 @@ def _warn(name: str, paths: dict[str, tuple[str, ...]]) -> None:
             f"{reason} ({len(of):,}): {shown(of[:3])}{', ...' if len(of) > 3 else ''}" for reason, of in paths.items()
         ]
         warnings.warn(
-            f"{name}: {total:,} images are left out; {'; '.join(lines)}. ltr-data describe writes the whole list",
+            f"{name}: {counted(total, 'image is', 'images are')} left out; {'; '.join(lines)}. ltr-data "
+            "describe writes the whole list",
             stacklevel=4,
         )

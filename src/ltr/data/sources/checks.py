@@ -301,6 +301,8 @@ def _refuse_missing(
         return
     paths = [files.path(row) + _in_brackets(where(row)) for row in sorted(missing)[:MOST_SHOWN]]
     hint = f"Paths start from {files.root}; is it the right folder?" if len(missing) == len(files) else ""
+    if any("\\" in files.relative(row) for row in missing[:MOST_SHOWN]):
+        hint += f"{' ' if hint else ''}Paths have backslashes; write them with /."
     raise DataError(
         f"{name}: {len(missing):,} of {len(files):,} image files named in {named_in} are missing or no regular files"
         f"{', the first ten' if len(missing) > MOST_SHOWN else ''}:\n  " + "\n  ".join(paths) + f"\n{hint}"

@@ -14,7 +14,7 @@ from ltr.data.sources.checks import shown
 from ltr.data.tables import PARQUET, Columns, column_names, read_columns
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.escaping import csv_text
-from ltr.names import canonical
+from ltr.names import canonical, is_text
 
 NEEDED = ("path", "label")
 
@@ -209,7 +209,7 @@ def _read(name: str, table: Path, key: str, group: str | None) -> Columns:
         for column in {*NEEDED, *further} & set(columns.texts):
             columns.texts[column] = [csv_text(cell) for cell in columns.texts[column]]
     labels = columns.texts["label"]
-    broken = [columns.where(row) for row, label in enumerate(labels) if not label.isascii() and not _is_text(label)]
+    broken = [columns.where(row) for row, label in enumerate(labels) if not label.isascii() and not is_text(label)]
     if broken:
         raise DataError(
             f"{name}: {table} is not UTF-8: labels that cannot be read in {shown(broken)}. Save the table as UTF-8"
@@ -217,11 +217,3 @@ def _read(name: str, table: Path, key: str, group: str | None) -> Columns:
     for column in {"label", *further} & set(columns.texts):
         columns.texts[column] = [canonical(text) for text in columns.texts[column]]
     return columns
-
-
-def _is_text(label: str) -> bool:
-    try:
-        label.encode()
-    except UnicodeEncodeError:  # bytes that are not UTF-8, kept as surrogates
-        return False
-    return True

@@ -176,6 +176,11 @@ def with_detections(
 ) -> LabelTable:
     """Replace labels without a box by one label for each detection of their image."""
     check_option("dataset.min_confidence", min_confidence, Fraction)
+    if not file.is_file():
+        raise DataError(
+            f"{name}: there is no file {file}. dataset.detections must name results of MegaDetector in JSON; leave it "
+            "out to read whole images"
+        )
     detections = read_megadetector(name, file, root)
     row_of = {normal_path(records.files.relative(row)): row for row in np.unique(table.images).tolist()}
     image_of = np.array(
