@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ltr.configuration.targets import locate
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
@@ -35,9 +36,6 @@ class BalancedClassifier(SecondStage):
     Args:
         spec: see `NetworkSpec`; its parent is ``representation``.
         options: the fields of `BalancedOptions`.
-
-    Raises:
-        ConfigError: the head has no linear weights.
     """
 
     is_solvable = False
@@ -48,11 +46,6 @@ class BalancedClassifier(SecondStage):
         self._place = chosen.radius
         super().__init__(spec, freeze_bn_stats=chosen.freeze_bn_stats)
         self.options = chosen
-        if getattr(self.head, "head_kind", None) != "linear":
-            raise ConfigError(
-                "method=weight_balancing bounds the weight norms of a linear classifier, which this head does not "
-                "have. Use head=linear"
-            )
         start = max_norm_radius(self.head.weight.detach(), self._place)
         self.register_buffer("radius", start)  # of the representation's classifier: fixed while this one trains
 
@@ -78,12 +71,21 @@ class WeightBalancing(FromRepresentation):
 
     Args:
         options: the fields of `WeightBalancingOptions`.
+
+    Raises:
+        ConfigError: the head is not linear.
     """
 
     Options = WeightBalancingOptions
     options: WeightBalancingOptions
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
+        target = settings.head["_target_"]
+        if getattr(locate(target, "head"), "head_kind", None) != "linear":
+            raise ConfigError(
+                f"method=weight_balancing needs head=linear, not {target.rsplit('.', 1)[-1]}: it bounds the norms of a "
+                "linear classifier's weights"
+            )
         second = settings.for_stage(self.options.classifier, "method.classifier")
         return [
             *self.representation(settings, dataset_info),
