@@ -25,8 +25,7 @@ from collections.abc import Callable
 
 import torch
 
-from ltr.configuration.check import check_config
-from ltr.configuration.overrides import composed
+from ltr.configuration.overrides import load_config
 from ltr.data.batch import Batch
 from ltr.methods.core.stage import DatasetInfo
 from ltr.methods.herbs.losses import dropped_loss
@@ -71,7 +70,7 @@ def network_of(arguments: argparse.Namespace, device: torch.device, suppression:
     swin = "swin" in arguments.backbone or "vit" in arguments.backbone
     size = [f"backbone.img_size={arguments.size}"] if swin else []
     overrides = ["method=herbs", "backbone=timm", f"backbone.name={arguments.backbone}", *size, "scheduler=constant"]
-    config = check_config(composed([*overrides, f"method.suppression={str(suppression).lower()}"]))
+    config = load_config([*overrides, f"method.suppression={str(suppression).lower()}"])
     method = {key: value for key, value in config["method"].items() if key not in ("_target_", "name", "_allowed_")}
     dataset_info = DatasetInfo(
         image_shape=(3, arguments.size, arguments.size),

@@ -24,8 +24,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ltr.configuration.check import check_config
-from ltr.configuration.overrides import composed
+from ltr.configuration.overrides import load_config
 from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch
 from ltr.methods.core import generation
@@ -86,7 +85,7 @@ def main() -> None:
 
 def m2m_network(device: torch.device) -> M2mClassifier:
     """Return f of the config in its deferred part, with an untrained g; the cost does not depend on the weights."""
-    config = check_config(composed(["experiment=cifar10_lt_m2m"]))
+    config = load_config(["experiment=cifar10_lt_m2m"])
     method = instantiate(config["method"])
     dataset_info = DatasetInfo((3, 32, 32), (0.5,) * 3, (0.25,) * 3, tuple(map(str, range(10))), COUNTS)
     first, second = method.stages(main_settings(config, "fp32", method), dataset_info)

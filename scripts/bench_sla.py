@@ -21,8 +21,7 @@ from typing import Any
 
 import torch
 
-from ltr.configuration.check import check_config
-from ltr.configuration.overrides import composed
+from ltr.configuration.overrides import load_config
 from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch
 from ltr.methods.core.stage import DatasetInfo
@@ -93,7 +92,7 @@ def images_of(count: int, device: torch.device) -> Batch:
 
 def network(*overrides: str, precision: str, device: torch.device) -> Any:
     """Return the network of a method's only stage at the start of training."""
-    config = check_config(composed(["dataset=cifar10_lt", *overrides]))
+    config = load_config(["dataset=cifar10_lt", *overrides])
     method = instantiate(config["method"])
     (stage,) = method.stages(main_settings(config, precision, method), DATASET_INFO)
     return stage.network(DATASET_INFO, 0).to(device)

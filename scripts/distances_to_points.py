@@ -43,7 +43,7 @@ class Lying(NamedTuple):
     labels: np.ndarray  # int64 [N], -1 for unknown classes
 
 
-def parsed(argv: list[str]) -> argparse.Namespace:
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="a run's directory, or a checkpoint file")
     parser.add_argument("--data", type=Path, help="the data sets' folder; the run's own if not given")
@@ -52,7 +52,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> int:
-    arguments = parsed(argv)
+    arguments = parse_arguments(argv)
     path = checkpoint_file(arguments.checkpoint)
     network = load_network(path)
     if not isinstance(network, PointNetwork):

@@ -22,14 +22,13 @@ from ltr.randomness import generator
 
 def read(dataset: str, overrides: list[str], features: Path, weights: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return features float32 [N, D] and labels of a split's training images."""
-    from ltr.configuration.check import check_config
-    from ltr.configuration.overrides import composed, unread
+    from ltr.configuration.overrides import load_config
     from ltr.data.packed_images.reading import read_source
     from ltr.data.splitting.exclusion import read_split
     from replay_mining import extract
 
     named = [f"dataset={dataset}", *overrides]
-    config = check_config(composed(named, None), unread(named), named)
+    config = load_config(named)
     source = read_source({**config["dataset"], "image_size": None})
     split = read_split(config["dataset"], source)
     if not features.is_file():

@@ -61,13 +61,12 @@ def read(
     dataset: str, overrides: list[str], features: Path | None, weights: Path | None, rare: int, share: float, seed: int
 ) -> Data:
     """Read a background split and its features; rare classes keep only a share of their images in the pool."""
-    from ltr.configuration.check import check_config
-    from ltr.configuration.overrides import composed, unread
+    from ltr.configuration.overrides import load_config
     from ltr.data.packed_images.reading import read_source
     from ltr.data.splitting.exclusion import read_split
 
     named = [f"dataset={dataset}", f"dataset.n_foreground={rare}", *overrides]
-    config = check_config(composed(named, None), unread(named), named)
+    config = load_config(named)
     source = read_source({**config["dataset"], "image_size": None})
     split = read_split(config["dataset"], source)
     if features is not None and weights is not None and not features.is_file():

@@ -36,7 +36,7 @@ import training_queue
 from ltr.cli import report, run_as_process, run_guarded
 from ltr.configuration.check import check_config
 from ltr.configuration.configs import canonical_json
-from ltr.configuration.overrides import composed, unread
+from ltr.configuration.overrides import compose_config, refused_overrides
 from ltr.configuration.tables import TableRow, chosen_rows, narrowed
 from ltr.console import plain_warnings, print_line
 from ltr.data.packed_images.reading import read_source
@@ -84,7 +84,7 @@ class Job:
         return not self.is_lost and (self.directory / RESULT).is_file()
 
 
-def parsed(argv: Sequence[str]) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", help="tables, patterns, experiments; key=value for all rows")
     parser.add_argument("--epochs", type=int, help="trainer.max_epochs of all rows; the experiments' own if not given")
@@ -126,7 +126,7 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str]) -> int:
-    arguments = parsed(argv)
+    arguments = parse_arguments(argv)
     console = Console(highlight=False, soft_wrap=True, markup=False)
     with plain_warnings(), stop_request() as request:
         return reproduce(arguments, console, request)
@@ -203,7 +203,7 @@ def jobs_of(rows: Sequence[TableRow], arguments: argparse.Namespace, failed: dic
     for row in rows:
         try:
             overrides = [f"experiment={row.config}", *common(arguments)]
-            node = composed(overrides, arguments.config_dir)
+            node = compose_config(overrides, arguments.config_dir)
             if arguments.trials and "trial" not in node.dataset:
                 raise ConfigError(f"--trials={arguments.trials}: dataset={node.dataset.name} has no published trials")
             for seed, trial in itertools.product(range(arguments.seeds), range(arguments.trials or 1)):
@@ -212,7 +212,9 @@ def jobs_of(rows: Sequence[TableRow], arguments: argparse.Namespace, failed: dic
                 if arguments.trials:
                     OmegaConf.update(node, "dataset.trial", trial)
                     job_overrides.append(f"dataset.trial={trial}")
-                config = check_config(node, unread([*overrides, *job_overrides]), [*overrides, *job_overrides])
+                config = check_config(
+                    node, refused_overrides([*overrides, *job_overrides]), [*overrides, *job_overrides]
+                )
                 jobs.append(Job(row, [*overrides, *job_overrides], config, trial if arguments.trials else None))
         except ConfigError as mistake:
             error = mistake

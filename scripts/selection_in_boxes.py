@@ -40,7 +40,7 @@ FEW = 10  # locations say nothing about how often a place is selected
 Shares = dict[str, dict[str, np.ndarray]]
 
 
-def parsed(argv: list[str]) -> argparse.Namespace:
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="a run's directory, or a checkpoint file")
     parser.add_argument("--data", type=Path, help="the data sets' folder; the run's own if not given")
@@ -51,7 +51,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> int:
-    arguments = parsed(argv)
+    arguments = parse_arguments(argv)
     if arguments.figure:
         check_file(arguments.figure, f"--figure {arguments.figure}")
     path = checkpoint_file(arguments.checkpoint)

@@ -12,8 +12,8 @@ import torch
 from rich.console import Console
 
 from ltr.commands.evaluate import find
-from ltr.configuration.check import check_config, refuse
-from ltr.configuration.overrides import composed, unread
+from ltr.configuration.check import refuse
+from ltr.configuration.overrides import load_config
 from ltr.configuration.targets import check_arguments
 from ltr.console import plain_warnings
 from ltr.evaluation.scores import log_normaliser, probabilities
@@ -35,7 +35,7 @@ def config(overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         ConfigError: names everything that is wrong with the overrides.
     """
-    resolved = check_config(composed(list(overrides)), unread(overrides), overrides)
+    resolved = load_config(overrides)
     refuse(check_arguments(resolved), "configs do not fit the code")
     return resolved
 
@@ -49,7 +49,7 @@ def train(overrides: Sequence[str] = (), quiet: bool = False) -> Outcome:
     Raises:
         LtrError: anything that the command would report.
     """
-    resolved = check_config(composed(list(overrides)), unread(overrides), overrides)
+    resolved = load_config(overrides)
     with plain_warnings():
         return run(resolved, list(overrides), Console(quiet=quiet))
 

@@ -175,11 +175,11 @@ def _train(argv: list[str]) -> int:
 
     from ltr.configuration.forbidden import forbidden
     from ltr.configuration.former_keys import forget_notices
-    from ltr.configuration.targets import allowing
+    from ltr.configuration.targets import allow_packages
 
     forget_notices()
     if line.mistakes or forbidden(line.overrides, line.config_dir):
-        with allowing(line.allowed):
+        with allow_packages(line.allowed):
             raise _explained(line, None) or AssertionError
     if "--version" in line.flags:
         from ltr import __version__
@@ -191,7 +191,7 @@ def _train(argv: list[str]) -> int:
 
     def task(config: DictConfig) -> float | None:
         # a sweep's launcher may have carried this to another process
-        with _environment(_FULL, wanted_traceback), allowing(line.allowed):
+        with _environment(_FULL, wanted_traceback), allow_packages(line.allowed):
             return _job(config, codes, line)
 
     return _with_table(lambda: _hydra(line, task, codes))
@@ -220,7 +220,7 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
     from ltr.configuration.launchers import refused_by_queue
     from ltr.configuration.nested import nested_choices
     from ltr.configuration.swept_configs import defer_values
-    from ltr.configuration.targets import allowing
+    from ltr.configuration.targets import allow_packages
     from ltr.configuration.weights_input import register
     from ltr.sweeps import failed_jobs
 
@@ -249,7 +249,7 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
         refused = refused_by_queue(error)
         if refused is not None:
             raise refused from error
-        with allowing(line.allowed):
+        with allow_packages(line.allowed):
             mistakes = _explained(line, error)
         if mistakes is None and isinstance(error, OSError):
             raise
@@ -365,12 +365,12 @@ def _train_task(config: DictConfig, line: CommandLine) -> Outcome:
     from omegaconf import OmegaConf
 
     from ltr.configuration.check import check_config
-    from ltr.configuration.overrides import unread
+    from ltr.configuration.overrides import refused_overrides
     from ltr.configuration.run_lengths import shortened_lengths
     from ltr.runs.processes.process_info import with_processes
     from ltr.sweeps import check_sweep, in_sweep, job_overrides
 
-    plain = check_config(config, unread(job_overrides()), job_overrides())
+    plain = check_config(config, refused_overrides(job_overrides()), job_overrides())
     raw: Any = OmegaConf.to_container(config, resolve=False)
     for length in shortened_lengths(raw, plain):
         print_line(length)

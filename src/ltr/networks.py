@@ -12,9 +12,9 @@ import torchvision
 from torch import nn
 
 from ltr.configuration.allowed import shown
-from ltr.configuration.check import check_config, refuse
+from ltr.configuration.check import refuse
 from ltr.configuration.configs import config_names
-from ltr.configuration.overrides import composed
+from ltr.configuration.overrides import load_config
 from ltr.configuration.quoting import quoted
 from ltr.configuration.targets import check_arguments, instantiate, locate
 from ltr.errors import ConfigError, nearest
@@ -122,7 +122,7 @@ def _composed(method: str, backbone: Sequence[str], options: Mapping[str, Any]) 
         *(f"{key}={_written(value)}" for key, value in of_run.items()),
         *(f"{key}={_written(value)}" for key, value in _leaves(of_method, "method")),
     ]
-    config = check_config(composed(overrides), overrides=overrides)
+    config = load_config(overrides)
     refuse(check_arguments({key: config[key] for key in ("method", "backbone", *CHOICES)}), "the options do not fit")
     return config
 

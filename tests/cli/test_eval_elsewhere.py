@@ -12,8 +12,7 @@ import pytest
 import torch
 
 import trees
-from ltr.configuration.check import check_config
-from ltr.configuration.overrides import composed
+from ltr.configuration.overrides import load_config
 from ltr.methods.core.checkpoint import network_checkpoint, write_checkpoint
 from ltr.report.read_run import read_run
 from ltr.runs.plan import plan_of
@@ -23,7 +22,7 @@ CIFAR_EMBEDDING = ("dataset=cifar100_retrieval", "method=triplet", "backbone=res
 
 def untrained(path: Path, *overrides: str) -> Path:
     """A checkpoint of what these overrides would train, before its first step."""
-    config = check_config(composed([*overrides, "trainer.precision=fp32"]))
+    config = load_config([*overrides, "trainer.precision=fp32"])
     plan = plan_of(config)
     stage = plan.stages[-1]
     network = stage.network(plan.dataset_info, config["seed"])

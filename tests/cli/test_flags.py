@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from ltr.commands.arguments import Parser, parsed
+from ltr.commands.arguments import Parser, parse_arguments
 from ltr.configuration.command_line import read
 from ltr.errors import ConfigError
 
@@ -105,4 +105,4 @@ def test_an_argument_without_a_letter_is_refused(argv):
     parser.add_argument("--out")
     parser.add_argument("words", nargs="*")
     with pytest.raises(ConfigError, match="is empty or no text"):
-        parsed(parser, argv)
+        parse_arguments(parser, argv)

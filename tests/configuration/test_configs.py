@@ -6,12 +6,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from ltr.configuration.configs import conf_directory, config_names, read_config, recipes_of
-from ltr.configuration.overrides import composed
+from ltr.configuration.overrides import compose_config
 
 
 @pytest.mark.parametrize("name", ["cifar100_lt", "tiny_imagenet_open", "cub_retrieval", "inat_bg_1", "places_lt_open"])
 def test_a_data_set_is_read_over_its_bases_as_hydra_composes_it(name):
-    with_hydra = OmegaConf.to_container(composed([f"dataset={name}"]).dataset, resolve=False)
+    with_hydra = OmegaConf.to_container(compose_config([f"dataset={name}"]).dataset, resolve=False)
     assert {key: value for key, value in read_config(f"dataset/{name}").items() if key != "defaults"} == with_hydra
 
 
@@ -45,7 +45,7 @@ def test_the_recipes_of_a_data_set_and_a_method(dataset, method, recipes):
 @pytest.mark.parametrize(("dataset", "method"), [("digits_lt", "herbs"), ("cub", "pim"), ("cars_retrieval", "rkd")])
 def test_these_recipes_give_the_epochs_that_hydra_composes(dataset, method):
     epochs = [read_config(name).get("trainer", {}).get("max_epochs") for name in recipes_of(dataset, method)]
-    assert [number for number in epochs if number][-1] == composed(
+    assert [number for number in epochs if number][-1] == compose_config(
         [f"dataset={dataset}", f"method={method}"]
     ).trainer.max_epochs
 

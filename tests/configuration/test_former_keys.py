@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ltr.configuration.check import check_config
 from ltr.configuration.former_keys import forget_notices
-from ltr.configuration.overrides import composed
+from ltr.configuration.overrides import compose_config, load_config
 from ltr.errors import ConfigError
 from ltr.runs.keys import run_hash
 
@@ -30,48 +29,48 @@ def own(tmp_path):
 
 
 def test_a_former_key_on_the_command_line_sets_todays_key_with_one_notice(capsys):
-    config = composed(["evaluation.watch=test"])
+    config = compose_config(["evaluation.watch=test"])
     assert config.evaluation.monitor_split == "test"
     assert "watch" not in config.evaluation
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("note: evaluation.watch is now called evaluation.monitor_split. ")
-    composed(["evaluation.watch=test"])
+    compose_config(["evaluation.watch=test"])
     assert capsys.readouterr().err == ""
 
 
 def test_todays_keys_need_no_notice(capsys):
-    assert composed(["evaluation.monitor_split=test", "method=herbs"]).method.location_rule == "location"
+    assert compose_config(["evaluation.monitor_split=test", "method=herbs"]).method.location_rule == "location"
     assert capsys.readouterr().err == ""
 
 
 def test_a_former_option_is_understood_for_its_method_only():
     for method in ("herbs", "herbs_released", "pim"):
-        assert composed([f"method={method}", "method.selection=random"]).method.location_rule == "random"
+        assert compose_config([f"method={method}", "method.selection=random"]).method.location_rule == "random"
     with pytest.raises(ConfigError, match=r"method\.selection=random: there is no key 'method.selection'"):
-        composed(["method=erm", "method.selection=random"])
+        compose_config(["method=erm", "method.selection=random"])
 
 
 def test_both_spellings_are_the_same_run():
     pairs = [("evaluation.watch=test", "evaluation.monitor_split=test")]
     pairs += [("method.selection=random", "method.location_rule=random")]
     for former, today in pairs:
-        hashes = {run_hash(check_config(composed(["method=herbs", text]))) for text in (former, today)}
+        hashes = {run_hash(load_config(["method=herbs", text])) for text in (former, today)}
         assert len(hashes) == 1
 
 
 def test_a_wrong_value_of_a_former_key_is_refused_and_no_key_is_called_unknown():
     with pytest.raises(ConfigError) as refused:
-        check_config(composed(["evaluation.watch=tets"]))
+        load_config(["evaluation.watch=tets"])
     assert "evaluation.monitor_split=tets: allowed is one of" in str(refused.value)
     with pytest.raises(ConfigError) as refused:
-        composed(["evaluation.watch=test", "los=ldam"])
+        compose_config(["evaluation.watch=test", "los=ldam"])
     assert "evaluation.watch" not in str(refused.value)
 
 
 def test_former_keys_in_an_experiment_of_the_users_own(own, capsys):
     body = "# @package _global_\ndefaults: [{override /method: herbs}]\nmethod: {selection: image_class}\n"
     folder = own("experiment/mine", body + "evaluation: {watch: test}\n")
-    config = composed(["experiment=mine"], folder)
+    config = compose_config(["experiment=mine"], folder)
     assert (config.method.location_rule, config.evaluation.monitor_split) == ("image_class", "test")
     assert "selection" not in config.method
     message = capsys.readouterr().err.splitlines()
@@ -83,22 +82,22 @@ def test_former_keys_in_a_method_and_an_evaluation_of_the_users_own(own):
     own("method/mine", "defaults: [herbs]\nname: mine\nselection: random\n")
     own("method/whole", "_target_: ltr.methods.herbs.HERBS\nname: whole\nselection: random\n")
     folder = own("evaluation/mine", "defaults: [default]\nwatch: test\n_allowed_: {watch: [test]}\n")
-    config = composed(["method=mine", "evaluation=mine"], folder)
+    config = compose_config(["method=mine", "evaluation=mine"], folder)
     assert (config.method.location_rule, config.evaluation.monitor_split) == ("random", "test")
     assert config.evaluation._allowed_.monitor_split == ["test"]
-    assert composed(["method=whole"], folder).method.location_rule == "random"
+    assert compose_config(["method=whole"], folder).method.location_rule == "random"
 
 
 def test_a_later_config_wins_over_a_former_key_of_an_earlier_one(own):
     own("method/mine", "defaults: [herbs]\nname: mine\nselection: random\n")
     folder = own("experiment/later", "# @package _global_\nmethod: {location_rule: image_class}\n")
-    assert composed(["method=mine", "experiment=later"], folder).method.location_rule == "image_class"
+    assert compose_config(["method=mine", "experiment=later"], folder).method.location_rule == "image_class"
 
 
 def test_a_config_with_both_spellings_is_refused(own):
     folder = own("evaluation/both", "defaults: [default]\nwatch: test\nmonitor_split: test\n")
     with pytest.raises(ConfigError, match=r"evaluation/both.*one key under its former and its present name. Keep"):
-        composed(["evaluation=both"], folder)
+        compose_config(["evaluation=both"], folder)
 
 
 def test_a_sweep_over_a_former_key_runs_each_value(ltr_train):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 
 from ltr.configuration.allowed import problem
-from ltr.configuration.check import check_config
 from ltr.configuration.configs import config_names, read_config
 from ltr.configuration.listed_configs import config_of, listed_names, reader, with_own
-from ltr.configuration.overrides import composed
+from ltr.configuration.overrides import load_config
 from ltr.configuration.reuse import with_overrides
-from ltr.configuration.targets import allowing
+from ltr.configuration.targets import allow_packages
 from ltr.errors import ConfigError
 
 OWN = "_target_: mine.Scorer\nfactor: 2\n"
@@ -26,12 +25,12 @@ def own_configs(tmp_path):
     ):
         (tmp_path / group).mkdir()
         (tmp_path / group / f"{name}.yaml").write_text(text)
-    with allowing(["mine"]):
+    with allow_packages(["mine"]):
         yield str(tmp_path)
 
 
 def evaluation(overrides, folder):
-    return check_config(composed(overrides, folder))["evaluation"]
+    return load_config(overrides, folder)["evaluation"]
 
 
 def test_names_of_shipped_configs_stay_names(own_configs):
@@ -53,7 +52,7 @@ def test_a_method_may_name_a_scorer_of_the_same_folder(own_configs):
 
 
 def test_a_run_that_is_evaluated_again_finds_them_too(own_configs):
-    config = check_config(composed([]))
+    config = load_config([])
     again = with_overrides(config, ["evaluation.scorers=[gap]"], config_dir=own_configs)
     assert again["evaluation"]["scorers"] == [{"name": "gap", "_target_": "mine.Scorer", "factor": 2}]
 

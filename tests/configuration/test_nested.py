@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from ltr.configuration.configs import conf_directory, config_names, read_config
 from ltr.configuration.nested import NestedLoader
-from ltr.configuration.overrides import composed
+from ltr.configuration.overrides import compose_config
 from ltr.errors import ConfigError
 
 # what a method's stage can be given beside its own: a name for each group, or the other one where it has that already
@@ -74,7 +74,7 @@ def test_every_config_that_a_method_nests_is_found():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_each_nested_choice_plans_in_its_plain_form(method):
-    default = OmegaConf.to_container(composed([f"method={method}"]), resolve=True)
+    default = OmegaConf.to_container(compose_config([f"method={method}"]), resolve=True)
     chosen = {node: another(method, node, default) for node in nodes_of(method)}
     data = ["dataset=digits_retrieval"] if method == "rkd" else []
     space = ["method.space=feature"] if method == "smote" else []
@@ -83,7 +83,7 @@ def test_each_nested_choice_plans_in_its_plain_form(method):
         assert planned(f"method={method}", "method.representation=sla").keys
     plan = planned(f"method={method}", *data, *space, *(f"{node}={name}" for node, name in chosen.items()))
     groups = {nodes_of(method)[node]: name for node, name in chosen.items()}
-    own = composed([*data, *(f"{group}={name}" for group, name in groups.items())])
+    own = compose_config([*data, *(f"{group}={name}" for group, name in groups.items())])
     for node in chosen:  # the whole config is there, and nothing of the one that it replaces
         value = plan.config
         for part in node.split("."):
@@ -95,7 +95,7 @@ def test_each_nested_choice_plans_in_its_plain_form(method):
 
 
 def test_values_below_a_nested_choice_are_those_of_its_config():
-    config = composed(
+    config = compose_config(
         ["method=crt", "method.classifier.optimizer.beta1=0.8", "method.classifier.optimizer=adamw", "optimizer.lr=0.3"]
     )
     assert config.method.classifier.optimizer.beta1 == 0.8
@@ -116,10 +116,12 @@ def test_a_choice_may_be_nested_in_a_nested_choice():
 
 
 def test_null_takes_a_choice_back():
-    assert composed(["method=crt", "method.representation=null"]) == composed(["method=crt"])
+    assert compose_config(["method=crt", "method.representation=null"]) == compose_config(["method=crt"])
     chosen = ["experiment=cifar100_rkd"]
-    assert composed(chosen).method.teacher.backbone.depth == 56
-    assert composed([*chosen, "method.teacher.backbone=null"]).method.teacher.backbone.depth == 20  # the student's
+    assert compose_config(chosen).method.teacher.backbone.depth == 56
+    assert (
+        compose_config([*chosen, "method.teacher.backbone=null"]).method.teacher.backbone.depth == 20
+    )  # the student's
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_null_takes_a_choice_back():
 )  # fmt: skip
 def test_what_cannot_be_chosen_is_refused_by_name(override, reason):
     with pytest.raises(ConfigError) as refused:
-        composed(["method=crt", "method.classifier.optimizer.momentum=0.5", override, "seed=1"])
+        compose_config(["method=crt", "method.classifier.optimizer.momentum=0.5", override, "seed=1"])
     lines = str(refused.value).splitlines()[1:]
     assert len(lines) == 1
     assert override in lines[0]
@@ -189,13 +191,15 @@ def test_an_experiment_chooses_as_the_command_line_does(own_configs):
     folder = own_configs(experiment__mine=EXPERIMENT)
     written = ["method=crt", "method.classifier.optimizer=adamw", "method.classifier.augment=none",
                "method.classifier.scheduler.final=0.1"]  # fmt: skip
-    assert composed(["experiment=mine"], folder) == composed(written)
-    below = composed(["experiment=mine", "method.classifier.optimizer.beta1=0.5"], folder)
+    assert compose_config(["experiment=mine"], folder) == compose_config(written)
+    below = compose_config(["experiment=mine", "method.classifier.optimizer.beta1=0.5"], folder)
     assert below.method.classifier.optimizer.beta1 == 0.5
     # the command line has the last word
     assert (
         "beta1"
-        not in composed(["experiment=mine", "method.classifier.optimizer=sgd"], folder).method.classifier.optimizer
+        not in compose_config(
+            ["experiment=mine", "method.classifier.optimizer=sgd"], folder
+        ).method.classifier.optimizer
     )
 
 
@@ -203,9 +207,9 @@ def test_a_method_of_your_own_chooses_in_its_body(own_configs):
     folder = own_configs(
         method__mine="defaults:\n  - crt\n  - _self_\nname: mine\nclassifier:\n  loss: class_balanced\n"
     )
-    loss = composed(["method=mine"], folder).method.classifier.loss
-    assert loss == composed(["loss=class_balanced"]).loss
-    nested = composed(["method=ncm", "method.representation=mine"], folder).method.representation
+    loss = compose_config(["method=mine"], folder).method.classifier.loss
+    assert loss == compose_config(["loss=class_balanced"]).loss
+    nested = compose_config(["method=ncm", "method.representation=mine"], folder).method.representation
     assert nested.classifier.loss == loss
 
 
@@ -230,8 +234,8 @@ def test_a_file_that_holds_a_value_for_a_config_is_refused(own_configs, ltr_trai
 
 def test_a_method_may_have_values_that_are_called_like_a_group(own_configs):
     folder = own_configs(method__mine="_target_: mine.Method\nname: mine\nloss: ldam\noptimizer: fast\n")
-    assert composed(["method=mine", "method.loss=mse"], folder).method.loss == "mse"
-    assert composed(["method=mine"], folder).method.loss == "ldam"
+    assert compose_config(["method=mine", "method.loss=mse"], folder).method.loss == "mse"
+    assert compose_config(["method=mine"], folder).method.loss == "ldam"
 
 
 # -- one composition for each command ---------------------------------------------------------------------------------

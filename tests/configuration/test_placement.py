@@ -9,7 +9,7 @@ from ltr.configuration.check import find_mistakes
 from ltr.configuration.configs import PRIVATE_KEYS, config_names
 from ltr.configuration.forbidden import forbidden, not_one_config, wrong_config_name
 from ltr.configuration.hydra_nodes import check_hydra
-from ltr.configuration.overrides import composed, explain
+from ltr.configuration.overrides import compose_config, explain
 from ltr.configuration.placement import unread_keys
 from ltr.errors import ConfigError
 
@@ -22,21 +22,21 @@ def unread(config: dict, *overrides: str, hydra: dict | None = None) -> list[str
 
 @pytest.fixture(scope="module")
 def config() -> dict:
-    plain = OmegaConf.to_container(composed([]), resolve=False)
+    plain = OmegaConf.to_container(compose_config([]), resolve=False)
     assert isinstance(plain, dict)
     return plain
 
 
 @pytest.mark.parametrize("dataset", config_names("dataset"))
 def test_every_key_of_a_shipped_data_set_is_read(dataset):
-    config = OmegaConf.to_container(composed([f"dataset={dataset}"]), resolve=False)
+    config = OmegaConf.to_container(compose_config([f"dataset={dataset}"]), resolve=False)
     assert unread_keys(config) == []
 
 
 @pytest.mark.parametrize("group", ["method", "sweep", "debug"])
 def test_every_key_of_a_shipped_config_is_read(group):
     for name in config_names(group):
-        config = OmegaConf.to_container(composed([f"{group}={name}"]), resolve=False)
+        config = OmegaConf.to_container(compose_config([f"{group}={name}"]), resolve=False)
         assert unread_keys({key: value for key, value in config.items() if key != "hydra"}) == [], name
 
 
@@ -62,11 +62,11 @@ def test_a_reference_may_be_relative_nested_whole_or_of_hydra(config):
 
 def test_a_config_that_nothing_reads_is_reported_as_it_was_typed_with_the_place_that_is_read():
     override = "+loss@b.c=ldam"
-    _, mistakes = find_mistakes(composed([override]), [override])
+    _, mistakes = find_mistakes(compose_config([override]), [override])
     assert mistakes == [
         f"{override}: nothing reads 'b.c'. A config of this group is read at: loss. Write loss=ldam",
     ]
-    _, mistakes = find_mistakes(composed(["method=crt", override]), [override])
+    _, mistakes = find_mistakes(compose_config(["method=crt", override]), [override])
     assert "loss, method.classifier.loss. Write loss=ldam or loss@method.classifier.loss=ldam" in mistakes[0]
 
 
@@ -76,7 +76,7 @@ def test_a_config_that_nothing_reads_is_reported_as_it_was_typed_with_the_place_
      "+dataset@dataset.more=cifar10", "+_target_=os.system"],
 )  # fmt: skip
 def test_what_is_placed_where_nothing_reads_it_is_refused(override):
-    _, mistakes = find_mistakes(composed([override]), [override])
+    _, mistakes = find_mistakes(compose_config([override]), [override])
     assert mistakes
     assert mistakes[-1].startswith(override)
     assert "nothing reads" in mistakes[-1]
@@ -94,7 +94,7 @@ def test_what_is_placed_where_nothing_reads_it_is_refused(override):
     ],
 )
 def test_what_is_placed_where_it_is_read_is_not(overrides):
-    assert find_mistakes(composed(overrides), overrides)[1] == []
+    assert find_mistakes(compose_config(overrides), overrides)[1] == []
 
 
 @pytest.mark.parametrize("key", PRIVATE_KEYS)
@@ -150,12 +150,12 @@ def test_a_user_s_own_config_has_its_own_rules_and_one_without_has_the_shipped_o
     config.parent.mkdir()
     content = "_target_: ltr.optim.optimizers.sgd\nlr: 0.1\nmomentum: 0.9\nweight_decay: 0\n"
     config.write_text(content)
-    refused = find_mistakes(composed(["optimizer=sgd", "optimizer.lr=0"], str(tmp_path)))[1]
+    refused = find_mistakes(compose_config(["optimizer=sgd", "optimizer.lr=0"], str(tmp_path)))[1]
     assert refused == ["optimizer.lr=0: allowed is (0, inf)"]
     config.write_text(content + "_allowed_: {lr: '[0, inf)'}\n")
-    assert find_mistakes(composed(["optimizer=sgd", "optimizer.lr=0"], str(tmp_path)))[1] == []
+    assert find_mistakes(compose_config(["optimizer=sgd", "optimizer.lr=0"], str(tmp_path)))[1] == []
     config.write_text(content + "_allowed_: 1\n")
-    assert "rules by key are needed" in find_mistakes(composed(["optimizer=sgd"], str(tmp_path)))[1][0]
+    assert "rules by key are needed" in find_mistakes(compose_config(["optimizer=sgd"], str(tmp_path)))[1][0]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_groups_that_only_set_values_take_several_configs_and_lists_stay_values(
 
 def test_a_nested_choice_takes_one_config_in_a_file_of_the_users_too():
     with pytest.raises(ConfigError, match=r"one config is needed here, .* -m method.classifier.loss=ldam,f"):
-        composed(["method=crt", "method.classifier.loss=[ldam,focal_softmax]"])
+        compose_config(["method=crt", "method.classifier.loss=[ldam,focal_softmax]"])
     chosen = {"loss@method.classifier.loss": ["ldam", "focal_softmax"]}
     (line,) = check_hydra({"runtime": {"choices": chosen}})
     assert "one config is needed" in line

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ltr.configuration.configs import conf_directory, read_config
-from ltr.configuration.overrides import composed
+from ltr.configuration.overrides import compose_config
 from ltr.configuration.removed import REMOVED, current_name
 from ltr.configuration.rules import rules_of
 from ltr.errors import ConfigError
@@ -46,16 +46,16 @@ def test_a_removed_config_is_gone_and_its_successor_is_there():
 def test_an_experiment_that_chooses_a_removed_data_set_is_reported_the_new_command(own):
     folder = own("experiment/mine.yaml", "# @package _global_\ndefaults:\n  - override /dataset: inat_bg_1_3\n")
     with pytest.raises(ConfigError) as error:
-        composed(["experiment=mine"], folder)
+        compose_config(["experiment=mine"], folder)
     assert "no dataset 'inat_bg_1_3' any more. Write dataset=inat_bg_1 dataset.trial=3 instead" in str(error.value)
 
 
 def test_a_data_set_that_takes_a_removed_recipe_by_its_name_is_reported_what_to_add(own):
     folder = own("dataset/digits_lt.yaml", COPIED)
     with pytest.raises(ConfigError, match=r"'- override /recipe/shared@_global_\.recipe\.shared: digits'"):
-        composed(["dataset=digits_lt"], folder)
+        compose_config(["dataset=digits_lt"], folder)
     own("recipe/digits_lt.yaml", "# @package _global_\ntrainer:\n  max_epochs: 7\n")
-    assert composed(["dataset=digits_lt"], folder).trainer.max_epochs == 7
+    assert compose_config(["dataset=digits_lt"], folder).trainer.max_epochs == 7
 
 
 def test_the_runs_of_a_removed_config_keep_its_rules():

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ltr.configuration.check import check_config
 from ltr.configuration.configs import conf_directory, leaves, mappings, without_private
-from ltr.configuration.overrides import composed
+from ltr.configuration.overrides import load_config
 from ltr.configuration.tables import TableRow, chosen_rows, narrowed, table_rows
 from ltr.configuration.targets import check_arguments, instantiate
 from ltr.errors import ConfigError
@@ -165,7 +164,7 @@ def test_private_keys_reach_neither_identity_nor_result_nor_target(own_configs):
     node = "# @package _global_\nname: mine\nloss:\n  _published_: {{accuracy: {0}, source: a}}\n"
     node += "_table_: [t{0}]\n_published_: {{accuracy: {0}, source: a}}\n"
     folder = own_configs(one=node.format(10), two=node.format(20), three="# @package _global_\nname: mine\n")
-    configs = [check_config(composed([f"experiment={name}"], folder)) for name in ("one", "two", "three")]
+    configs = [load_config([f"experiment={name}"], folder) for name in ("one", "two", "three")]
     assert configs[0]["_table_"] == ["t10"]
     assert len({run_hash(config) for config in configs}) == 1
     assert len({group_hash(config) for config in configs}) == 1

@@ -22,10 +22,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from packaging.requirements import Requirement
 
-from ltr.configuration.check import check_config
 from ltr.configuration.command_line import read
-from ltr.configuration.overrides import composed
-from ltr.configuration.targets import allowing, check_arguments
+from ltr.configuration.overrides import load_config
+from ltr.configuration.targets import allow_packages, check_arguments
 from ltr.runs.plan import plan_of
 from manual_pages import ROOT, Command
 
@@ -117,9 +116,9 @@ def plan(arguments: list[str]) -> None:
     ]
     first = [options[0] for options in values]
     chosen = [first] + [[*first[:i], other, *first[i + 1 :]] for i, o in enumerate(values) for other in o[1:]]
-    with allowing(line.allowed):
+    with allow_packages(line.allowed):
         for job in chosen:
-            config = check_config(composed(job, line.values.get("--config-dir")))
+            config = load_config(job, line.values.get("--config-dir"))
             assert check_arguments(config) == []
             if config["dataset"]["name"] not in WITHOUT_STAND_IN:
                 plan_of(config)

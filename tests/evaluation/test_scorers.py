@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
-from ltr.configuration.targets import allowing
+from ltr.configuration.targets import allow_packages
 from ltr.errors import ConfigError
 from ltr.evaluation.scorers import Scorer, build_scorer, known_scores, log_odds, scorer_names
 from ltr.evaluation.scores import LINKS, Scores
@@ -167,5 +167,5 @@ def test_only_msp_knows_the_score_of_a_probability():
 @pytest.fixture
 def own_code():
     """Allow the classes of this file."""
-    with allowing([__name__]):
+    with allow_packages([__name__]):
         yield

@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from ltr.configuration.check import check_config
-from ltr.configuration.overrides import composed
+from ltr.configuration.overrides import load_config
 from ltr.configuration.targets import check_arguments, instantiate
 from ltr.data.batch import Batch
 from ltr.data.module import DataModule
@@ -84,7 +83,7 @@ class Plan:
 @functools.lru_cache(maxsize=64)
 def planned(*overrides: str) -> Plan:
     """The plan of a command with these overrides."""
-    config = check_config(composed(list(overrides)))
+    config = load_config(list(overrides))
     assert check_arguments(config) == []
     source = instantiate(config["dataset"]["source"])
     split = instantiate(config["dataset"]["split"], source)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ltr.configuration.evaluation_overrides import PUBLISHED_CODES
-from ltr.configuration.overrides import composed
+from ltr.configuration.overrides import compose_config
 from ltr.errors import CheckpointError, ConfigError
 from ltr.methods.core.stage import DatasetInfo
 from ltr.methods.foreign import foreign_network
@@ -377,7 +377,7 @@ def old_swin_state(net) -> State:
 
 
 def config(method: str, **changes: object) -> dict:
-    return {**composed([f"method={method}"])["method"], **changes}
+    return {**compose_config([f"method={method}"])["method"], **changes}
 
 
 @torch.no_grad()

@@ -95,6 +95,6 @@ def composed_config(*overrides: str) -> dict:
     """Return the flat configuration of a run with these overrides."""
     from ltr.configuration.check import check_config
     from ltr.configuration.configs import leaves, without_private
-    from ltr.configuration.overrides import composed as compose
+    from ltr.configuration.overrides import compose_config as compose
 
     return dict(leaves(without_private(check_config(compose(list(overrides))))))

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 import training_cost as cost
-from ltr.configuration.check import check_config
-from ltr.configuration.overrides import composed
+from ltr.configuration.overrides import load_config
 from ltr.data.sources.digits import digits
 from ltr.errors import ConfigError, TrainingError
 from ltr.runs.plan import NeedsValidation, plan_of
@@ -25,7 +24,7 @@ def planned(tmp_path):
 
     def make(*overrides: str) -> PlannedRun:
         common = [f"paths.outputs={tmp_path}", "trainer.max_epochs=7", "trainer.limit_train_batches=3"]
-        return PlannedRun.of(check_config(composed([*common, *overrides])), SOURCE)
+        return PlannedRun.of(load_config([*common, *overrides]), SOURCE)
 
     return make
 

@@ -31,7 +31,7 @@ def test_the_shipped_rows_are_configs():
 
 
 def test_rows_keep_the_order_of_the_queue():
-    arguments = script.parsed(["--queue", "cifar10_lt_ldam_drw", "cifar10_lt_erm", "--seeds", "2"])
+    arguments = script.parse_arguments(["--queue", "cifar10_lt_ldam_drw", "cifar10_lt_erm", "--seeds", "2"])
     assert [row.config for row in script.rows_of(arguments)] == ["cifar10_lt_ldam_drw", "cifar10_lt_erm"]
     assert (arguments.epochs, arguments.val) == (200, None)
 
@@ -39,7 +39,7 @@ def test_rows_keep_the_order_of_the_queue():
 @pytest.mark.parametrize("option", ["--state", "--results"])
 def test_folders_of_the_queue_are_refused_without_it(option, capsys):
     with pytest.raises(SystemExit) as stopped:
-        script.parsed(["small", option, "folder"])
+        script.parse_arguments(["small", option, "folder"])
     assert stopped.value.code == 2
     assert f"{option} belongs to --queue" in capsys.readouterr().err
 

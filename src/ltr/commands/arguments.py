@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}\n{self.format_usage().rstrip()}")
 
 
-def parsed(
+def parse_arguments(
     parser: Parser, argv: Sequence[str], intermixed: bool = False, further: str = ""
 ) -> argparse.Namespace | None:
     """Return the arguments; None where only the help was asked for.

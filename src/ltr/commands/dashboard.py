@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ltr.commands.arguments import Parser, parsed
+from ltr.commands.arguments import Parser, parse_arguments
 from ltr.console import print_line
 from ltr.errors import ConfigError, LtrError
 from ltr.report.panels import SECTIONS, Panel, Section
@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--update", default="", metavar="URL", help="write this workspace anew; makes no report")
     parser.add_argument("--no-report", action="store_true", help="the workspace alone")
     parser.add_argument("--print", action="store_true", help="print the panels as JSON; needs no network")
-    arguments = parsed(parser, argv)
+    arguments = parse_arguments(parser, argv)
     if arguments is None:
         return 0
     if arguments.print:

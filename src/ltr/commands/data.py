@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltr.commands.arguments import Parser, parsed
+from ltr.commands.arguments import Parser, parse_arguments
 from ltr.console import print_line
 from ltr.errors import ConfigError
 from ltr.escaping import one_line
@@ -36,14 +36,14 @@ def main(argv: Sequence[str]) -> int:
         return _list(arguments.config_dir)
     _check_flags(arguments)
 
-    from ltr.configuration.targets import allowing
+    from ltr.configuration.targets import allow_packages
 
     if arguments.command == "audit":
         from ltr.commands.audit import run_audit
 
-        with allowing(arguments.allow):
+        with allow_packages(arguments.allow):
             return run_audit(arguments)
-    with allowing(arguments.allow):
+    with allow_packages(arguments.allow):
         return _command(arguments.command)(arguments, _configuration(arguments))
 
 
@@ -162,13 +162,11 @@ def _check_duplicate_flags(arguments: argparse.Namespace) -> None:
 
 
 def _configuration(arguments: argparse.Namespace) -> dict[str, Any]:
-    from ltr.configuration.check import check_config
-    from ltr.configuration.overrides import composed, unread
+    from ltr.configuration.overrides import load_config
 
     # named first, so that the command line may say otherwise
     stored = ["features=stored"] if getattr(arguments, "by", "hash") == "features" else []
-    config = composed([f"dataset={arguments.dataset}", *stored, *arguments.overrides], arguments.config_dir)
-    return check_config(config, unread(arguments.overrides), arguments.overrides)
+    return load_config([f"dataset={arguments.dataset}", *stored, *arguments.overrides], arguments.config_dir)
 
 
 # -- list -------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltr.commands.arguments import Parser, parsed
+from ltr.commands.arguments import Parser, parse_arguments
 from ltr.commands.named_runs import outputs_folder, run_path, runs_below, runs_of_name
 from ltr.errors import CheckpointError, ConfigError, LtrError
 from ltr.writing import check_file, check_folder
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--allow", action="append", default=[], metavar="PREFIX", help="a package of yours that may be named"
     )
-    arguments = parsed(parser, argv, intermixed=True)
+    arguments = parse_arguments(parser, argv, intermixed=True)
     if arguments is None:
         return 0
     paths, overrides, mistakes = _sort_words(arguments.words)
@@ -79,9 +79,9 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"--config-dir {arguments.config_dir}: there is no such folder")
 
     from ltr.configuration.evaluation_overrides import read_request
-    from ltr.configuration.targets import allowing
+    from ltr.configuration.targets import allow_packages
 
-    with allowing(arguments.allow):
+    with allow_packages(arguments.allow):
         request = read_request(overrides, mistakes)
         if arguments.decide:
             _decide(paths, request, arguments.decide, arguments.json, arguments.config_dir)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ltr.commands.arguments import Parser, parsed
+from ltr.commands.arguments import Parser, parse_arguments
 from ltr.console import print_line
 from ltr.errors import ConfigError
 from ltr.writing import check_folder
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--allow", action="append", default=[], metavar="PREFIX", help="a package of yours that may be named"
     )
-    arguments = parsed(parser, argv)
+    arguments = parse_arguments(parser, argv)
     if arguments is None:
         return 0
     if arguments.out is None and arguments.hub is None:
@@ -60,9 +60,9 @@ def main(argv: Sequence[str]) -> int:
             check_folder(folder, f"{flag} {folder}")
 
     from ltr.commands.evaluate import find
-    from ltr.configuration.targets import allowing
+    from ltr.configuration.targets import allow_packages
 
-    with allowing(arguments.allow):
+    with allow_packages(arguments.allow):
         checkpoint, _ = find(Path(arguments.run))
         from ltr.console import plain_warnings
 

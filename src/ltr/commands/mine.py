@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from ltr.commands.arguments import Parser, at_least, chosen_names, parsed
+from ltr.commands.arguments import Parser, at_least, chosen_names, parse_arguments
 from ltr.commands.named_runs import run_path
 from ltr.commands.predict import add_inputs, add_reading_flags, model_and_pool, report_broken, report_remarks
 from ltr.console import print_line
@@ -77,17 +77,17 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--stages", type=Path, metavar="FOLDER", help="the store of features (default: the run's)")
     add_reading_flags(parser)
-    arguments = parsed(parser, argv)
+    arguments = parse_arguments(parser, argv)
     if arguments is None:
         return 0
     for name, least in (("top", 1), ("thumbnails", 0), ("chunk", 1), ("few_below", 1), ("budget", 1), ("seed", 0)):
         at_least(arguments, name, least)
     check_folder(arguments.out, f"--out {arguments.out}")
 
-    from ltr.configuration.targets import allowing
+    from ltr.configuration.targets import allow_packages
 
     arguments.run = str(run_path(Path(arguments.run)))
-    with allowing(arguments.allow):
+    with allow_packages(arguments.allow):
         _check_strategy(arguments)
         return _mine(arguments)
 

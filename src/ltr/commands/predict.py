@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ltr.commands.arguments import Parser, at_least, parsed
+from ltr.commands.arguments import Parser, at_least, parse_arguments
 from ltr.commands.named_runs import run_path
 from ltr.console import print_line
 from ltr.errors import ConfigError
@@ -56,13 +56,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--scorer", default="msp", metavar="NAME", help="of known-ness (default: msp)")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes of a row (default: 5)")
     add_reading_flags(parser)
-    arguments = parsed(parser, argv)
+    arguments = parse_arguments(parser, argv)
     if arguments is None:
         return 0
 
-    from ltr.configuration.targets import allowing
+    from ltr.configuration.targets import allow_packages
 
-    with allowing(arguments.allow):
+    with allow_packages(arguments.allow):
         return _predict(arguments)
 
 

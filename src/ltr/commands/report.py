@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltr.commands.arguments import Parser, at_least, names_in, parsed
+from ltr.commands.arguments import Parser, at_least, names_in, parse_arguments
 from ltr.commands.named_runs import outputs_folder, run_path, runs_of_name
 from ltr.commands.report_leaderboard import check_leaderboard, write_leaderboard
 from ltr.commands.report_spread import check_spread, write_spread
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
         "--figures", choices=("two", "all"), default="", help="first draw these figures of every run, from its files"
     )
     parser.add_argument("--pictures", type=int, default=20, metavar="N", help="runs whose pictures the HTML holds")
-    arguments = parsed(parser, argv)
+    arguments = parse_arguments(parser, argv)
     if arguments is None:
         return 0
     if not 0 < arguments.level < 1:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ltr.commands.arguments import Parser, at_least, parsed
+from ltr.commands.arguments import Parser, at_least, parse_arguments
 from ltr.commands.named_runs import outputs_folder
 from ltr.console import print_line
 from ltr.errors import LtrError
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     prune.add_argument("--older-than", metavar="30d", help="only those finished longer ago (m, h, d or w)")
     prune.add_argument("--keep-last", type=int, default=0, metavar="N", help="keep the N newest in any case")
     prune.add_argument("--dry-run", action="store_true", help="only print what would be deleted")
-    arguments = parsed(parser, argv)
+    arguments = parse_arguments(parser, argv)
     if arguments is None:
         return 0
     if arguments.command == "prune":

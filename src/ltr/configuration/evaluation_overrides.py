@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ltr.configuration.check import check_config, refuse
+from ltr.configuration.check import refuse
 from ltr.configuration.configs import config_names, read_config
-from ltr.configuration.overrides import composed, explain, unread
+from ltr.configuration.overrides import explain, load_config
 from ltr.configuration.parsing import Parsed, parse
 from ltr.configuration.reuse import with_overrides
 from ltr.errors import ConfigError, nearest
@@ -221,7 +221,7 @@ def _composed(
     if mistakes:
         mistakes += explain(fitting, config_dir, "train")
     refuse(mistakes, "the command cannot be carried out")
-    return check_config(composed(fitting, config_dir), unread(fitting), fitting)
+    return load_config(fitting, config_dir)
 
 
 def _of_arrays(config: str | None) -> bool:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import SearchPathQuery
@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ltr.configuration import removed
 from ltr.configuration.allowed import problem
-from ltr.configuration.check import find_mistakes, refuse
+from ltr.configuration.check import check_config, find_mistakes, refuse
 from ltr.configuration.configs import conf_directory, config_names, leaves
 from ltr.configuration.forbidden import forbidden
 from ltr.configuration.former_keys import rename_overrides
@@ -70,7 +70,7 @@ def explain(overrides: list[str], config_dir: str | None, config_name: str, swee
     return list(dict.fromkeys(mistakes))
 
 
-def composed(overrides: list[str], config_dir: str | None = None) -> DictConfig:
+def compose_config(overrides: list[str], config_dir: str | None = None) -> DictConfig:
     """Compose the primary config with overrides, from Python.
 
     Args:
@@ -92,6 +92,19 @@ def composed(overrides: list[str], config_dir: str | None = None) -> DictConfig:
         raise
 
 
+def load_config(overrides: Sequence[str], config_dir: str | None = None) -> dict[str, Any]:
+    """Compose the primary config with overrides, check it and return it as plain data.
+
+    Args:
+        config_dir: the user's folder of configs (``--config-dir``).
+
+    Raises:
+        ConfigError: lists all mistakes in the overrides, or in the configuration.
+    """
+    texts = list(overrides)
+    return check_config(compose_config(texts, config_dir), refused_overrides(texts), texts)
+
+
 def _looking_in(config_dir: str | None, is_quiet: bool = False) -> Hydra:
     """Return the initialised Hydra with nested choices and the user's folder of configs."""
     hydra = GlobalHydra.instance().hydra
@@ -103,7 +116,7 @@ def _looking_in(config_dir: str | None, is_quiet: bool = False) -> Hydra:
     return hydra
 
 
-def unread(overrides: Iterable[str]) -> list[str]:
+def refused_overrides(overrides: Iterable[str]) -> list[str]:
     """Return a message for each override that Hydra accepts and ltr does not: forbidden ones, unknown recipes.
 
     The group ``recipe`` is optional, so Hydra accepts any name for it.
@@ -297,7 +310,7 @@ class _Explanation:
         assert self.composed is not None
         texts = [*self.applied, *(one.text for one in fitting)]
         _, wrong = find_mistakes(self.composed, texts)
-        return [*mistakes, *wrong, *unread(one.text for one in fitting)]
+        return [*mistakes, *wrong, *refused_overrides(one.text for one in fitting)]
 
     def _sweep_values(self, one: Parsed, composed: DictConfig) -> list[str]:
         if OmegaConf.is_dict(held := OmegaConf.select(composed, one.key, throw_on_resolution_failure=False)):

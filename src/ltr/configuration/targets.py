@@ -30,7 +30,7 @@ _extra_prefixes: list[str] = []
 
 
 @contextlib.contextmanager
-def allowing(prefixes: Sequence[str]) -> Iterator[None]:
+def allow_packages(prefixes: Sequence[str]) -> Iterator[None]:
     """Extend the allow-list by prefixes (from ``--allow``) within the block.
 
     Never call it with text from a config file.

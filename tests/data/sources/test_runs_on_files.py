@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 import trees
-from ltr.configuration.check import check_config
-from ltr.configuration.overrides import composed as compose_overrides
+from ltr.configuration.overrides import load_config
 from ltr.runs.keys import run_hash
 
 pytestmark = [
@@ -19,7 +18,7 @@ pytestmark = [
 
 
 def composed(*overrides: str) -> dict:
-    return check_config(compose_overrides(list(overrides)))
+    return load_config(list(overrides))
 
 
 SMALL = ["backbone.name=resnet18", "dataset.image_size=32", "trainer.precision=fp32", "trainer.num_workers=0",

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ltr.configuration.configs import read_config
-from ltr.configuration.targets import allowing
+from ltr.configuration.targets import allow_packages
 from ltr.data.split import Split
 from ltr.errors import ConfigError
 from ltr.evaluation.closed_set import ClosedSet
@@ -96,7 +96,7 @@ class Nameless(PerImageProtocol):
 @pytest.fixture
 def own_code():
     """Allow the classes of this file."""
-    with allowing([__name__]):
+    with allow_packages([__name__]):
         yield
 
 

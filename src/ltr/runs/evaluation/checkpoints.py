@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ltr.configuration.check import check_config, refuse
+from ltr.configuration.check import refuse
 from ltr.configuration.configs import canonical_json
 from ltr.configuration.evaluation_overrides import ForeignWeights
-from ltr.configuration.overrides import composed
+from ltr.configuration.overrides import load_config
 from ltr.configuration.own_code import changed_code
 from ltr.configuration.targets import check_arguments
 from ltr.data.loaders.device import ResidentImages
@@ -149,9 +149,7 @@ def lone_config(checkpoint: Path) -> dict[str, Any]:
     """
     description = describe(checkpoint)
     settings = description.get("settings") or {}
-    defaults = {
-        group: config for group, config in check_config(composed([])).items() if group in ("evaluation", "paths")
-    }
+    defaults = {group: config for group, config in load_config([]).items() if group in ("evaluation", "paths")}
     trained = {key: settings[key] for key in ("sampler", "augment", "head", "loss", "backbone") if key in settings}
     name = str(description.get("module", "?")).rsplit(".", 1)[-1]  # a lone file holds no config of its method
     trainer = {"accelerator": "auto", "precision": "auto", "num_workers": 2, "max_epochs": settings.get("epochs")}
