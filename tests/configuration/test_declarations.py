@@ -53,13 +53,13 @@ def declared_by_python(target: str) -> dict[str, tuple[Any, Any]]:
     return {name: (Required if value is none else value, rule_of(hints[name])) for name, value in defaults.items()}
 
 
-@pytest.mark.parametrize("target", targets())
+@pytest.mark.parametrize("target", sorted(targets()))
 def test_options_in_the_source_are_those_of_the_imported_code(target):
     declared = {name: (option.default, option.rule) for name, option in options_of(target).items()}
     assert declared == declared_by_python(target)
 
 
-@pytest.mark.parametrize("target", targets())
+@pytest.mark.parametrize("target", sorted(targets()))
 def test_every_option_is_explained(target):
     options = options_of(target)
     nested = {f"{name}.{key}": inner for name, one in options.items() for key, inner in (one.nested or {}).items()}

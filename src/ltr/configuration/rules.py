@@ -29,7 +29,8 @@ def rules_of(path: str, node: Mapping[str, Any], config: Mapping[str, Any] | Non
     declared = _declared_rules(path, node, config or {})
     allowed = node.get("_allowed_")
     if allowed is None and path == "dataset":
-        allowed = _rules_of_shipped(node)
+        # of a stored config, a key may have another value than the option it was passed to
+        allowed = _rules_of_shipped(current_name("dataset", str(node.get("name"))))
     if allowed is not None or declared:
         return {**declared, **(allowed if isinstance(allowed, Mapping) else {})}
     return _rules(_DEFAULT[path]) if path in _DEFAULT else {}
@@ -51,10 +52,13 @@ def _ruled(options: Mapping[str, Option]) -> dict[str, str | list]:
     return {name: option.rule for name, option in options.items() if option.rule is not None}
 
 
-def _rules_of_shipped(dataset: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what the shipped config of a data set's name allows of what its code takes; {} for another name."""
-    name = current_name("dataset", str(dataset.get("name")))
-    return _rules(f"dataset/{name}") if name in config_names("dataset") else {}
+@functools.cache
+def _rules_of_shipped(dataset: str) -> Mapping[str, Any]:
+    """Return the rules of a shipped data set's keys; {} for another name."""
+    if dataset not in config_names("dataset"):
+        return {}
+    content = read_config(f"dataset/{dataset}")
+    return {**_ruled(dataset_options(content)), **content.get("_allowed_", {})}
 
 
 def _nested_rules(path: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
