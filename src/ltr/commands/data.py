@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
         ConfigError: flags, a name or overrides that are wrong.
         DataError: the data set is missing or damaged.
     """
-    arguments = parsed(_parser(), argv, further="overrides")
+    arguments = parse_arguments(_parser(), argv, further="overrides")
     if arguments is None:
         return 0
     if arguments.command == "list":
