@@ -49,7 +49,7 @@ class BackgroundSplittingOptions(Options):
     """The background's constant logit (ours; the code has none by default); null learns a background row, as an
     ordinary head. `+sweep=b0` compares values."""
     thresholding: bool = True
-    """`false` is the same as `b0=null`, whatever b0 says: splitting alone."""
+    """`false` is the same as `b0=null`, for any `b0`: splitting alone."""
     bias_init: BiasInit = "head"
     """First biases: `head` as the head's config initialises them; `prior` is `c_j = b0 + log(n_j / n_0)`, so that the
     class frequencies are predicted at first, and no weight decay on c (ours)."""

@@ -25,14 +25,14 @@ class RKDOptions(Options):
     task_weight: Annotated[float | None, "[0, inf)"] = None
     """Weight of the student's own loss; null is the task's, 0 (labels are not used) or 1, see below."""
     hkd_weight: Annotated[float, "[0, inf)"] = 0.0
-    """Weight of the divergence from the teacher's class probabilities (HKD), which embeddings have not; 1 where it is
-    wanted, see below."""
+    """Weight of the divergence from the teacher's class probabilities (HKD), for classifiers; 1 is usual, see
+    below."""
     temperature: Annotated[float, "(0, inf)"] = 4.0
     """T of HKD, whose divergence has the factor T^2."""
     fitnet_weight: Annotated[float, "[0, inf)"] = 0.0
-    """Weight of a hint (FitNets): a learned 1x1 convolution of one of the student's maps is to be the teacher's.
-    Comparisons have 100, with which SGD at 0.1 diverges from random weights unless gradients are clipped; with 1 it
-    does not."""
+    """Weight of a hint (FitNets): a learned 1x1 convolution maps one of the student's feature maps to the
+    teacher's. Comparisons use 100, at which SGD with a rate of 0.1 diverges from random weights unless gradients are
+    clipped; at 1 it does not."""
     level: Annotated[int, "(-inf, 0)"] = -2
     """Map of the hint: -1 is the coarsest, -2 the one before it."""
     attention_weight: Annotated[float, "[0, inf)"] = 0.0
@@ -41,8 +41,8 @@ class RKDOptions(Options):
     """Mean of distances and angles over all N² and N³ entries (`all`, the code), or over pairs and triples of different
     images (`valid`), see below."""
     start_from: str | None = None
-    """A finished run's folder or a checkpoint to take the teacher from, in place of training it; whatever its network,
-    it must have learnt from the same split."""
+    """A finished run's folder or a checkpoint to take the teacher from, instead of training it; any network that was
+    trained on the same split."""
     teacher: StageOptions
     """Settings of the teacher: `sampler`, `loss`, `optimizer`, `scheduler`, `epochs`, `selection`, `backbone`, `head`,
     and `augment` where it is not the student's."""

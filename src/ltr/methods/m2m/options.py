@@ -25,26 +25,26 @@ class M2mClassifierOptions(Options):
     step_size: Annotated[float, "[0, inf)"] = 0.1
     """eta, the length of a step over all pixels in [0, 1]; paper and code."""
     seed_source: Literal["batch", "dataset"] = "batch"
-    """`batch` takes seeds from the batch (code); `dataset` from all training images, drawn by Q and augmented like the
+    """`batch` takes seeds from the batch (code); `dataset` from all training images, sampled by Q and augmented like the
     batch (the paper's text; images in memory only)."""
     accept_on: Literal["prob", "loss"] = "prob"
     """`prob` accepts where g's probability is at least gamma (code), `loss` where its cross-entropy is at most gamma
     (paper)."""
     rejection: Literal["both", "confidence", "chance", "none"] = "both"
-    """Tests that a generated image has to pass; paper and code make both."""
+    """Tests that a generated image has to pass; paper and code apply both."""
     noise: Literal["image", "official", "none"] = "image"
     """Noise on a seed: `image` is at most 0.5 long for each image (ours, see below); `official` limits one colour
     channel over the whole batch, so that an image's noise is tiny."""
     target: Literal["slot", "random"] = "slot"
-    """`random` moves images towards a class drawn at random and labels them as before (ablation)."""
+    """`random` moves images towards a random class and labels them as before (ablation)."""
     insert: Literal["generated", "seed", "noise"] = "generated"
-    """Controls: `seed` inserts the untouched seed, `noise` the seed moved in a random direction by just as much."""
+    """Controls: `seed` inserts the untouched seed, `noise` the seed moved by the same distance in a random direction."""
 
 
 class M2mOptions(M2mClassifierOptions):
     """Options of the method."""
 
     start_from: str | None = None
-    """A finished run's folder or a checkpoint to take g from, in place of training it."""
+    """A finished run's folder or a checkpoint to take g from, instead of training it."""
     representation: Mapping[str, Any] | None = None
     """Refused with a reason: M2m trains its generator as plain ERM."""
