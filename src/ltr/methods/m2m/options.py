@@ -25,8 +25,8 @@ class M2mClassifierOptions(Options):
     step_size: Annotated[float, "[0, inf)"] = 0.1
     """eta, the length of a step over all pixels in [0, 1]; paper and code."""
     seed_source: Literal["batch", "dataset"] = "batch"
-    """`batch` takes seeds from the batch (code); `dataset` from all training images, sampled by Q and augmented like the
-    batch (the paper's text; images in memory only)."""
+    """`batch` takes seeds from the batch (code); `dataset` from all training images, sampled by Q and augmented like
+    the batch (the paper's text; images in memory only)."""
     accept_on: Literal["prob", "loss"] = "prob"
     """`prob` accepts where g's probability is at least gamma (code), `loss` where its cross-entropy is at most gamma
     (paper)."""
@@ -38,7 +38,8 @@ class M2mClassifierOptions(Options):
     target: Literal["slot", "random"] = "slot"
     """`random` moves images towards a random class and labels them as before (ablation)."""
     insert: Literal["generated", "seed", "noise"] = "generated"
-    """Controls: `seed` inserts the untouched seed, `noise` the seed moved by the same distance in a random direction."""
+    """Controls: `seed` inserts the untouched seed, `noise` the seed moved by the same distance in a random
+    direction."""
 
 
 class M2mOptions(M2mClassifierOptions):
