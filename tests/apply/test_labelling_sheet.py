@@ -140,7 +140,7 @@ def test_cells_are_escaped_as_the_commands_escape_them(window):
 @pytest.mark.slow
 @needs_browser
 def test_five_thousand_images_are_labelled_without_waiting(tmp_path):
-    from ltr.apply.labelling_sheet import _document
+    from ltr.apply.labelling_sheet import sheet_document
 
     data = base64.b64encode(bytes(3000)).decode()
     images = [
@@ -148,7 +148,7 @@ def test_five_thousand_images_are_labelled_without_waiting(tmp_path):
         for n in range(5000)
     ]
     names = ["class 0", "class 1", "class 2"]
-    text = _document("many", names, names, len(images), json.dumps({"key": "many", "images": images}))
+    text = sheet_document("many", names, images)
     (tmp_path / "label.html").write_text(text)
     with browser.opened(tmp_path / "label.html", tmp_path / "profile") as window:
         for _ in range(10):

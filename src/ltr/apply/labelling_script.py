@@ -1,4 +1,4 @@
-"""Script and style of the labelling sheet, which works offline."""
+"""Script and style of the labelling sheet and of the audit's sheet, which work offline."""
 
 STYLE = """
 body { font: 16px/1.45 system-ui, sans-serif; margin: 1.2em auto; max-width: 64em; padding: 0 1em; color: #1d1d1f }
@@ -22,6 +22,8 @@ let state = {labels: {}, history: [], at: 0};
 try { state = Object.assign(state, JSON.parse(localStorage.getItem(store) || '{}')) } catch (error) { }
 const images = data.images;
 let shown = [];
+// the crops of one file have an id beside their path
+const id = image => image.id ?? image.path;
 
 function keep() {
   try { localStorage.setItem(store, JSON.stringify(state)) }
@@ -37,7 +39,7 @@ function filtered() {
   shown = images.map((_, number) => number).filter(number => {
     const image = images[number];
     return (wanted === '' || image.class === wanted) && image.score >= least
-      && (!open || !(image.path in state.labels) || number === state.at);
+      && (!open || !(id(image) in state.labels) || number === state.at);
   });
   if (shown.length && !shown.includes(state.at)) state.at = shown.find(number => number > state.at) ?? shown[0];
 }
@@ -49,11 +51,12 @@ function show() {
   find('viewer').hidden = empty;
   find('nothing').hidden = !empty;
   if (empty) return;
-  const label = state.labels[image.path];
+  const label = state.labels[id(image)];
+  const says = image.says ?? `listed for ${image.class}`;
   find('image').src = image.data ? 'data:image/jpeg;base64,' + image.data : '';
-  find('image').alt = `${image.path}, listed for ${image.class}`;
+  find('image').alt = `${image.path}, ${says}`;
   find('about').textContent = `image ${shown.indexOf(state.at) + 1} of ${shown.length}: ${image.path}; `
-    + `listed for ${image.class}, ${probability(image.score)}; predicted ${image.predicted}; `
+    + (image.says ? says : `${says}, ${probability(image.score)}; predicted ${image.predicted}`) + '; '
     + (label === undefined ? 'no label yet' : label === '' ? 'skipped' : `labelled ${label}`);
   for (const button of document.querySelectorAll('#classes button')) {
     const pressed = button.dataset.name === label;
@@ -69,9 +72,9 @@ function move(step) {
 }
 function give(label) {
   if (!shown.length) return;
-  const path = images[state.at].path;
-  state.history.push([state.at, path in state.labels ? state.labels[path] : null]);
-  state.labels[path] = label;
+  const path = images[state.at].path, key = id(images[state.at]);
+  state.history.push([state.at, key in state.labels ? state.labels[key] : null]);
+  state.labels[key] = label;
   find('status').textContent = label === '' ? `skipped ${path}` : `labelled ${path} as ${label}`;
   const place = shown.indexOf(state.at), last = place === shown.length - 1;
   if (!last) state.at = shown[place + 1];
@@ -80,8 +83,8 @@ function give(label) {
 function undo() {
   const step = state.history.pop();
   if (!step) { find('status').textContent = 'nothing to undo'; return }
-  const path = images[step[0]].path;
-  if (step[1] === null) delete state.labels[path]; else state.labels[path] = step[1];
+  const path = images[step[0]].path, key = id(images[step[0]]);
+  if (step[1] === null) delete state.labels[key]; else state.labels[key] = step[1];
   state.at = step[0];
   find('status').textContent = `took back the label of ${path}`;
   filtered(); keep(); show();
@@ -96,25 +99,29 @@ function cell(text) {
   return /[",\r\n;]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
 }
 function table() {
-  const rows = images.filter(image => state.labels[image.path]).map(image => [image.path, state.labels[image.path]]);
-  return [['path', 'label'], ...rows].map(row => row.map(cell).join(',')).join('\r\n') + '\r\n';
+  const boxed = images.some(image => image.box);
+  const rows = images.filter(image => state.labels[id(image)]).map(image =>
+    [image.path, state.labels[id(image)], ...(boxed ? image.box ?? ['', '', '', ''] : [])]);
+  const head = ['path', 'label', ...(boxed ? ['x', 'y', 'width', 'height'] : [])];
+  return [head, ...rows].map(row => row.map(cell).join(',')).join('\r\n') + '\r\n';
 }
 function save() {
   const link = document.createElement('a');
   link.href = URL.createObjectURL(new Blob([table()], {type: 'text/csv'}));
-  link.download = 'labels.csv';
+  link.download = data.file;
   link.click();
   URL.revokeObjectURL(link.href);
-  find('status').textContent = 'saved labels.csv';
+  find('status').textContent = 'saved ' + data.file;
 }
 const keys = {s: () => give(''), u: undo, z: zoom, ArrowRight: () => move(1), ArrowLeft: () => move(-1)};
 for (const button of document.querySelectorAll('#classes button')) {
   keys[button.dataset.key] = () => give(button.dataset.name);
   button.addEventListener('click', () => give(button.dataset.name));
 }
-for (const [id, action] of [['skip', () => give('')], ['undo', undo], ['zoom', zoom], ['save', save],
-  ['back', () => move(-1)], ['next', () => move(1)]]) find(id).addEventListener('click', action);
-for (const id of ['class', 'score', 'open']) find(id).addEventListener('input', () => { filtered(); keep(); show() });
+for (const [name, action] of [['skip', () => give('')], ['undo', undo], ['zoom', zoom], ['save', save],
+  ['back', () => move(-1)], ['next', () => move(1)]]) find(name).addEventListener('click', action);
+for (const name of ['class', 'score', 'open'])
+  find(name).addEventListener('input', () => { filtered(); keep(); show() });
 document.addEventListener('keydown', event => {
   if (event.ctrlKey || event.metaKey || event.altKey || /INPUT|SELECT/.test(event.target.tagName)) return;
   const action = keys[event.key] || keys[event.key.toLowerCase()];

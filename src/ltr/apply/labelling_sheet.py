@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,35 @@ def write_labelling_sheet(
         index = image.pop("index")
         images.append({**image, "data": _data(files, index, model.decoding_of(files))})
         advance(1)
-    names = [one_line(name) for name in model.class_names]
-    listed = sorted({image["class"] for image in images})
-    paths = "\n".join(image["path"] for image in images)
-    key = hashlib.sha256(paths.encode("utf-8", "backslashreplace")).hexdigest()[:16]
-    data = json.dumps({"key": key, "images": images}).replace("<", "\\u003c")
-    write_text(path, _document(title, names, listed, len(images), data))
+    write_text(path, sheet_document(title, model.class_names, images))
     return len(images)
+
+
+def sheet_document(
+    title: str,
+    class_names: Sequence[str],
+    images: Sequence[Mapping[str, Any]],
+    *,
+    file: str = "labels.csv",
+    filters: tuple[str, str] = ("Class", "Probability at least"),
+    most: str = "1",
+) -> str:
+    """Return the HTML of a sheet in which a person gives each image one of some classes.
+
+    Args:
+        class_names: the classes, in the order of their keys.
+        images: ``path class score predicted data`` of each, see `write_labelling_sheet`; ``says`` takes the place of
+            the sentence made of these, and ``id`` and ``box`` tell the crops of one file apart.
+        file: name of the saved table.
+        filters: names of the filters by ``class`` and by ``score``.
+        most: largest score that the filter allows; '' for none.
+    """
+    names = [one_line(name) for name in class_names]
+    listed = sorted({str(image["class"]) for image in images})
+    ids = "\n".join(str(image.get("id", image["path"])) for image in images)
+    key = hashlib.sha256(ids.encode("utf-8", "backslashreplace")).hexdigest()[:16]
+    data = json.dumps({"key": key, "file": file, "images": images}).replace("<", "\\u003c")
+    return _document(title, names, listed, len(images), data, file, filters, most)
 
 
 def _images(mined: Mined, model: Model, files: ImageFiles) -> Iterator[dict[str, Any]]:
@@ -80,7 +102,16 @@ def _data(files: ImageFiles, index: int, how: Decoding) -> str:
         return ""
 
 
-def _document(title: str, names: Sequence[str], listed: Sequence[str], number: int, data: str) -> str:
+def _document(
+    title: str,
+    names: Sequence[str],
+    listed: Sequence[str],
+    number: int,
+    data: str,
+    file: str,
+    filters: tuple[str, str],
+    most: str,
+) -> str:
     buttons = "".join(_button(name, KEYS[row] if row < len(KEYS) else "") for row, name in enumerate(names))
     options = "".join(f'<option value="{html(name)}">{html(name)}</option>' for name in listed)
     actions = "".join(
@@ -98,9 +129,9 @@ def _document(title: str, names: Sequence[str], listed: Sequence[str], number: i
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{html(title)}</title><style>{STYLE}</style></head><body><main><h1>{html(title)}</h1>"
         f'<p><progress id="progress" max="{number}" value="0" aria-label="Images done"></progress> '
-        '<span id="done"></span> <button type="button" id="save">Save labels.csv</button></p>'
-        f'<p><label>Class <select id="class"><option value="">all</option>{options}</select></label>'
-        '<label>Probability at least <input id="score" type="number" min="0" max="1" step="0.05" value="0"></label>'
+        f'<span id="done"></span> <button type="button" id="save">Save {html(file)}</button></p>'
+        f'<p><label>{html(filters[0])} <select id="class"><option value="">all</option>{options}</select></label>'
+        f'<label>{html(filters[1])} <input id="score" type="number" min="0" max="{most}" step="0.05" value="0"></label>'
         '<label><input id="open" type="checkbox"> only without a label</label></p>'
         '<p id="nothing" hidden>No image fits this choice.</p>'
         '<section id="viewer" aria-label="Image"><figure><img id="image" alt=""><figcaption id="about"></figcaption>'

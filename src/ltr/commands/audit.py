@@ -168,7 +168,7 @@ def _write(
     ]
     columns = ("path", "part", "label", "issue", "suggested", "score", "copy_of", "box", "copy_of_box")
     write_csv(folder / "issues.csv", ({key: issue[key] for key in columns} for issue in issues), columns)
-    write_audit_sheet(folder / "sheet.html", f"Audit of {split.name}", issues, source)
+    write_audit_sheet(folder / "sheet.html", f"Audit of {split.name}", issues, source, split.class_names)
     return issues
 
 
