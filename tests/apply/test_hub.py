@@ -191,7 +191,7 @@ def test_names_cannot_break_the_card(checkpoint):
     assert "\n# heading" not in body
 
 
-def test_a_card_that_somebody_wrote_is_kept(spec_of, tmp_path):
+def test_an_edited_card_is_kept(spec_of, tmp_path):
     checkpoint = saved(ImageClassifier(spec_of()), tmp_path / "final.ckpt")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "README.md").write_text("mine")

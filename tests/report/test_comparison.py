@@ -16,6 +16,7 @@ from ltr.report.compose import Options, compose_report
 from ltr.report.published_lookup import PublishedNumbers
 from ltr.report.read_runs import finished_runs
 from ltr.report.series import curves
+from ltr.report.sheet import section_sheet
 
 
 def tables(outputs, **options):
@@ -364,3 +365,29 @@ def test_a_published_number_stands_beside_the_runs_that_it_is_of(tmp_path, overr
     (table,) = tables(tmp_path)
     published = PublishedNumbers().of(table.lines[0])
     assert (published.number if published else None) == accuracy
+
+
+@pytest.mark.parametrize(
+    ("overrides", "note"),
+    [
+        ([], ""),
+        (["batch_size=64"], "batch size 64 (published: 128)"),
+        (["scheduler=cosine"], "schedule Cosine (published: MultiStep)"),
+        (["backbone=resnet20"], "another backbone"),
+        (["backbone.weights=w.pth"], "pretrained weights at the start"),
+        (["trainer.max_epochs=300"], ""),  # the label has the mark
+    ],
+)
+def test_a_published_number_of_other_conditions_says_so(tmp_path, overrides, note):
+    folder = write(tmp_path)
+    result = json.loads((folder / "result.json").read_text())
+    config = composed_config("experiment=cifar100_lt_erm", *overrides)
+    (folder / "result.json").write_text(json.dumps({**result, "config": config}))
+    (table,) = tables(tmp_path)
+    published = PublishedNumbers().of(table.lines[0])
+    assert published is not None
+    assert published.departures == (f"published under other conditions: {note}" if note else "")
+    sheet = section_sheet(table, table.metrics(), PublishedNumbers(), "name")
+    cell = next(cell.text for cell in sheet.rows[0] if "[1]" in cell.text)
+    assert cell.endswith(" †") == bool(overrides)
+    assert any(line == f"† {published.departures}." for line in sheet.notes) == bool(note)

@@ -113,6 +113,34 @@ def test_a_runs_own_table_says_so(outputs):
         assert limited == ("ncm" in str(path) or "lws" in str(path))
 
 
+LONGER = {"trainer.max_epochs": 300}
+LONGER_SAID = "longer schedule: 300 epochs, the recipe's are 200 (trainer.max_epochs)"
+
+
+def test_a_longer_schedule_is_marked_and_has_no_star_among_others(tmp_path):
+    write(tmp_path, "erm", metrics={"few": 0.1})
+    write(tmp_path, "crt", metrics={"few": 0.2})
+    write(tmp_path, "lws", metrics={"few": 0.8}, config=LONGER)
+    (part,) = report(tmp_path).parts
+    assert [row[0].text for row in part.sheet.rows] == ["lws †", "crt", "erm"]
+    assert [row[2].mark for row in part.sheet.rows] == ["", "best", ""]
+    assert any(note.startswith(f"† {LONGER_SAID}; ranked among equal schedules only") for note in part.sheet.notes)
+    assert LONGER_SAID in as_text(report(tmp_path), "csv")
+    assert ">crt</td>" in html_report(report(tmp_path)).split('<table class="summary">')[1]
+
+
+def test_runs_of_one_longer_schedule_are_ranked_among_each_other(tmp_path):
+    write(tmp_path, "erm", metrics={"few": 0.1}, config=LONGER)
+    write(tmp_path, "crt", metrics={"few": 0.2}, config=LONGER)
+    (part,) = report(tmp_path).parts
+    assert [row[2].mark for row in part.sheet.rows] == ["best", ""]
+
+
+def test_a_runs_own_table_names_a_longer_schedule(tmp_path):
+    result = read_run(write(tmp_path, "erm", config=LONGER)).result
+    assert " ".join(plain_table(result).split()).endswith(LONGER_SAID)
+
+
 def test_no_limited_run_has_the_star_of_a_sweep(tmp_path):
     jobs = []
     for number, (few, config) in enumerate([(0.1, {}), (0.2, {"loss.beta": 1}), (0.9, {"loss.beta": 2, **BATCHES})]):

@@ -14,10 +14,13 @@ from ltr.report.naming import differences, shortened_paths
         (["/data/a/one.pth", "weights/two.pth", "/data/a/one.pth"], ["one.pth", "two.pth", "one.pth"]),
         (
             ["/o/erm/s0/checkpoints/final.ckpt", None, "/o/erm/s1/checkpoints/final.ckpt"],
-            ["s0/checkpoints/final.ckpt", None, "s1/checkpoints/final.ckpt"],
+            ["s0", None, "s1"],
         ),
-        (["a/final.ckpt", "final.ckpt"], ["a/final.ckpt", "final.ckpt"]),  # the second is no path to tell
-        (["/a/final.ckpt", "b/final.ckpt"], ["/a/final.ckpt", "b/final.ckpt"]),
+        (["a/final.ckpt", "final.ckpt"], ["a/final.ckpt", "final.ckpt"]),
+        (["/o/erm/1/final.ckpt", "/o/crt/2/final.ckpt"], ["erm/1", "crt/2"]),
+        (["/a/final.ckpt", "b/final.ckpt"], ["a/final.ckpt", "b/final.ckpt"]),
+        (["resnet50.pth", "/data/weights/swin.pth"], ["resnet50.pth", "swin.pth"]),
+        (["hf-hub:owner/one", "hf-hub:owner/two"], ["one", "two"]),
         (["1/2", 3], ["1/2", 3]),
         ([0.1, None], [0.1, None]),
         (["CrossEntropy", "LDAM"], ["CrossEntropy", "LDAM"]),
@@ -30,6 +33,13 @@ def test_paths_are_shortened_to_what_tells_them_apart(values, shown):
 def test_lines_that_differ_by_a_file_are_named_by_its_name():
     configs = [{"backbone.weights": path, "seed": 0} for path in ("/data/weights/resnet.pth", None)]
     assert differences(configs) == ["backbone.weights=resnet.pth", "backbone.weights=null"]
+
+
+def test_epochs_have_a_column_of_their_own():
+    configs = [{"loss.beta": beta, "trainer.max_epochs": epochs} for beta, epochs in ((0.9, 100), (0.99, 200))]
+    assert differences(configs) == ["loss.beta=0.9", "loss.beta=0.99"]
+    only_epochs = [{"loss.beta": 0.9, "trainer.max_epochs": epochs} for epochs in (100, 200)]
+    assert differences(only_epochs) == ["trainer.max_epochs=100", "trainer.max_epochs=200"]
 
 
 def test_what_a_library_builds_by_name_is_called_by_that_name():

@@ -16,7 +16,7 @@ from typing import Any
 from ltr.escaping import name as short_name
 from ltr.evaluation.metrics import METRICS, Metric, MetricTable
 from ltr.report.columns import metric_table
-from ltr.report.limits import limits
+from ltr.report.limits import limits, longer_schedule
 from ltr.report.naming import check_keys, differences, setting
 from ltr.report.read_run import number
 from ltr.report.read_runs import FinishedRun, shown_value
@@ -90,6 +90,16 @@ class Line:
     def limited(self) -> str:
         """Reason why its numbers are not those of its method; empty if there is none. See `ltr.report.limits`."""
         return limits(self.config)
+
+    @cached_property
+    def longer(self) -> str:
+        """Note about a schedule that is longer than its recipe's; empty if it is not. See `ltr.report.limits`."""
+        return longer_schedule(self.config)
+
+    @property
+    def caveat(self) -> str:
+        """The note that a table gives its label: it is limited, or of a longer schedule."""
+        return self.limited or self.longer
 
     @cached_property
     def seconds(self) -> float:
@@ -178,7 +188,7 @@ def marks(lines: Sequence[Line], metric: Metric) -> Marks:
     lines counts. A line of one run has none; two such lines tie only if they are equal. Limited lines are not compared,
     and a single line is not marked.
     """
-    means = {index: line.mean(metric.name) for index, line in enumerate(lines) if not line.limited}
+    means = {index: lines[index].mean(metric.name) for index in ranked(lines)}
     means = {index: mean for index, mean in means.items() if mean == mean}
     if len(means) < 2 or not metric.is_ranked:
         return Marks()
@@ -192,6 +202,14 @@ def marks(lines: Sequence[Line], metric: Metric) -> Marks:
         and abs(mean - best_mean) <= max(best_deviation, _zero_if_nan(lines[index].deviation(metric.name)))
     )
     return Marks(best, ties)
+
+
+def ranked(lines: Sequence[Line]) -> list[int]:
+    """Return the indices of the lines that are compared: neither limited nor of a longer schedule than the others."""
+    whole = [index for index, line in enumerate(lines) if not line.limited]
+    if len({lines[index].longer for index in whole}) == 1:  # all of one schedule
+        return whole
+    return [index for index in whole if not lines[index].longer]
 
 
 def _zero_if_nan(value: float) -> float:

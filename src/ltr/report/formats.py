@@ -128,7 +128,7 @@ def as_csv(sections: Sequence[Section], published: PublishedNumbers | None) -> s
                 row += [_number(line.mean(name)), _number(line.deviation(name))]
             row += [f"{number.number / 100:.6g}", number.metric, number.source] if number else ["", "", ""]
             row += [line.config.get("trainer.max_epochs", ""), _number(line.seconds)]
-            row += [_number(line.images_per_second), line.runs[0].group, line.limited]
+            row += [_number(line.images_per_second), line.runs[0].group, line.caveat]
             writer.writerow([escaping.csv_cell(cell) for cell in row])
     return buffer.getvalue()
 

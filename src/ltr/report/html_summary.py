@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ltr.evaluation.metrics import Metric
 from ltr.report.columns import heading, value_text
-from ltr.report.comparison import Line, Section, marks
+from ltr.report.comparison import Line, Section, marks, ranked
 from ltr.report.compose import Part
 from ltr.report.html_page import text
 from ltr.report.html_plots import CostPoint, cost_scatter
@@ -61,7 +61,8 @@ def _row(section: Section, metric: Metric) -> str:
 def _best(section: Section, metric: Metric) -> list[Line]:
     """Return the best lines; the only comparable line if there is one."""
     best = [section.lines[index] for index in sorted(marks(section.lines, metric).best)]
-    comparable = [line for line in section.lines if not line.limited and not math.isnan(line.mean(metric.name))]
+    lines = [section.lines[index] for index in ranked(section.lines)]
+    comparable = [line for line in lines if not math.isnan(line.mean(metric.name))]
     return best or (comparable if len(comparable) == 1 else [])
 
 
@@ -79,7 +80,7 @@ def _cost_figure(part: Part) -> str:
             line.mean(metric.name),
             line.deviation(metric.name),
             len(line.runs),
-            bool(line.limited) or line.on_test,
+            bool(line.caveat) or line.on_test,
         )
         for line in lines
     ]
@@ -97,7 +98,7 @@ def _cost_figure(part: Part) -> str:
         f'<th scope="col"{number_class if column else ""}>{text(name)}</th>'
         for column, name in enumerate(("line", "cost", heading(metric)))
     )
-    caption = "<figcaption>Outlined in red: limited, or selected on test.</figcaption>"
+    caption = "<figcaption>Outlined in red: limited, of a longer schedule, or selected on test.</figcaption>"
     limited = caption if any(point.is_limited for point in shown) else ""
     title = f"{heading(metric)} over cost"
     return (

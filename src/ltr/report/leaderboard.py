@@ -9,20 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ltr import escaping
-from ltr.configuration.configs import leaves
 from ltr.errors import DataError
 from ltr.evaluation.groups import GROUPS
 from ltr.evaluation.metrics import Metric
 from ltr.report.columns import value_text
 from ltr.report.comparison import Line, Section, sections
-from ltr.report.conditions import config_choices, config_names, read_config
-from ltr.report.published_lookup import Published, PublishedNumbers
+from ltr.report.published_lookup import Published, PublishedNumbers, has_published_backbone
 from ltr.report.read_run import Run
 from ltr.report.read_runs import finished_runs, shown_value
 from ltr.report.results_folder import ResultsFolder
 from ltr.report.style import NOTHING
-
-_NOT_BACKBONE = ("weights", "weights_map", "strict_weights", "trainable", "pretrained")
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ def _row(
     config = line.config
     number = published.of(line, section.protocol)
     name = number.metric if number and number.metric in line.rows[0]["metrics"] else section.metric
-    if number is not None and (name != number.metric or not _has_published_backbone(config, number)):
+    if number is not None and (name != number.metric or not has_published_backbone(config, number.names_backbone)):
         number = None
     provenance = [_provenance(folders[run.path]) for run in line.runs]
     return LeaderboardRow(
@@ -160,22 +156,6 @@ def schedule_text(config: dict[str, Any]) -> str:
         f"{key.split('.')[-2]} {value}" for key, value in config.items() if re.fullmatch(r"method\.\w+\.epochs", key)
     ]
     return " + ".join([f"{config.get('trainer.max_epochs', NOTHING)} epochs", *stages])
-
-
-def _has_published_backbone(config: dict[str, Any], published: Published) -> bool:
-    """Return whether a run has the backbone of its data set's config, unless its experiment names another one."""
-    if published.names_backbone:
-        return True
-    dataset = str(config.get("dataset.name", ""))
-    chosen = config_choices(f"dataset/{dataset}").get("backbone") if dataset in config_names("dataset") else None
-    if chosen is None or chosen not in config_names("backbone"):
-        return True
-    expected = {f"backbone.{key}": value for key, value in leaves(dict(read_config(f"backbone/{chosen}")))}
-    return all(
-        config.get(key, value) == value
-        for key, value in expected.items()
-        if key.split(".")[1] not in (*_NOT_BACKBONE, "defaults") and not (isinstance(value, str) and "${" in value)
-    )
 
 
 def summary_markdown(rows: Sequence[LeaderboardRow]) -> str:

@@ -16,6 +16,8 @@ from ltr.names import counted
 from ltr.report.conditions import Conditions, read_config
 
 _MARKS = "†‡§¶"
+_LONGER = "longer schedule"
+OTHER_CONDITIONS = "published under other conditions"  # first words of such a note
 
 
 def limits(config: Mapping[str, Any]) -> str:
@@ -24,13 +26,35 @@ def limits(config: Mapping[str, Any]) -> str:
     batches = config.get("trainer.limit_train_batches")
     if batches is not None:
         reasons.append(f"{batches:,g} {'batch' if batches == 1 else 'batches'} an epoch (trainer.limit_train_batches)")
+    for key, epochs, recipe_epochs in _epochs_beside_recipe(config):
+        if epochs < recipe_epochs:
+            reasons.append(f"{epochs:,g} of the recipe's {counted(recipe_epochs, 'epoch')} ({key})")
+    return ", ".join(reasons)
+
+
+def longer_schedule(config: Mapping[str, Any]) -> str:
+    """Return a note about a run of more epochs than its recipe; empty for others.
+
+    Such a run is whole, but it is ranked only among runs of the same schedule.
+    """
+    longer = [
+        f"{counted(epochs, 'epoch')}, the recipe's are {recipe_epochs:,g} ({key})"
+        for key, epochs, recipe_epochs in _epochs_beside_recipe(config)
+        if epochs > recipe_epochs
+    ]
+    return f"{_LONGER}: {', '.join(longer)}" if longer else ""
+
+
+def _epochs_beside_recipe(config: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+    """Return key, epochs of the run and epochs of its recipe or experiment, for each key that both have."""
     dataset, method = str(config.get("dataset.name", "")), str(config.get("method.name", ""))
+    pairs = []
     for key, published in _recipe_epochs_of(config, dataset, method):
         recipe_epochs = _experiment_epochs(config) or published if key == "trainer.max_epochs" else published
         epochs = config.get(key)
-        if isinstance(epochs, (int, float)) and not isinstance(epochs, bool) and epochs < recipe_epochs:
-            reasons.append(f"{epochs:,g} of the recipe's {counted(recipe_epochs, 'epoch')} ({key})")
-    return ", ".join(reasons)
+        if isinstance(epochs, (int, float)) and not isinstance(epochs, bool):
+            pairs.append((key, epochs, recipe_epochs))
+    return pairs
 
 
 def _recipe_epochs_of(config: Mapping[str, Any], dataset: str, method: str) -> tuple[tuple[str, float], ...]:
@@ -62,10 +86,15 @@ def marks_of(reasons: Sequence[str]) -> dict[str, str]:
 
 def footnotes(marks: Mapping[str, str]) -> list[str]:
     """Return a note for each mark, for below a table."""
-    return [
-        f"{mark} limited: {reason}; never the best, and not comparable with a published number."
-        for reason, mark in marks.items()
-    ]
+    return [f"{mark} {_sentence(reason)}." for reason, mark in marks.items()]
+
+
+def _sentence(reason: str) -> str:
+    if reason.startswith(OTHER_CONDITIONS):
+        return reason
+    if reason.startswith(_LONGER):
+        return f"{reason}; ranked among equal schedules only, and not comparable with a published number"
+    return f"limited: {reason}; never the best, and not comparable with a published number"
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os.path import commonpath
 from pathlib import PurePath
 from typing import Any
@@ -12,6 +12,7 @@ from ltr.identity import name_of
 from ltr.report.read_runs import FinishedRun, settings, shown_value
 
 _MOST_DIFFERENCES = 4
+_OWN_COLUMN = ("trainer.max_epochs",)  # settings that tables show in a column
 
 
 def setting(config: dict[str, Any], key: str) -> Any:
@@ -39,6 +40,10 @@ def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
     keys = [key for key in settings_of_runs[0] if all(key in config for config in settings_of_runs)]
     texts = {key: [repr(config.get(key)) for config in settings_of_runs] for key in keys}
     differing = [key for key in keys if len(set(texts[key])) > 1]
+    # the table has a column for it, unless nothing else tells the lines apart
+    rest = [key for key in differing if key not in _OWN_COLUMN]
+    if len(set(zip(*(texts[key] for key in rest)))) == len(configs):
+        differing = rest
     # a different class has different arguments: its name suffices
     nodes = [key.removesuffix("._target_") for key in differing if key.endswith("._target_")]
     kept_keys = [key for key in differing if not any(key.startswith(f"{node}.") for node in nodes)]
@@ -74,14 +79,25 @@ def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def shortened_paths(values: Sequence[Any]) -> list[Any]:
-    """Return values that are paths or None in short form: file names, or paths relative to the common folder."""
-    paths = {value: PurePath(value) for value in values if isinstance(value, str) and "/" in value}
-    if not paths or any(value is not None and (not isinstance(value, str) or value not in paths) for value in values):
+    """Return paths in the shortest form that tells them apart: file names, or the folders that differ.
+
+    Values are left as they are if none of them is a path, or if one is neither a text nor None.
+    """
+    texts = list(dict.fromkeys(value for value in values if isinstance(value, str)))
+    if not any("/" in text for text in texts) or any(not (value is None or isinstance(value, str)) for value in values):
         return list(values)
-    names = {path.name for path in paths.values()}
-    if len(names) == len(paths):
-        return [value if value is None else paths[value].name for value in values]
-    if len({path.is_absolute() for path in paths.values()}) > 1:
-        return list(values)
-    common = commonpath([path.parent for path in paths.values()])
-    return [value if value is None else paths[value].relative_to(common).as_posix() for value in values]
+    paths = {text: PurePath(text) for text in texts}
+    short = next((names for names in _short_forms(paths) if len(set(names.values())) == len(paths)), {})
+    return [short.get(value, value) for value in values]
+
+
+def _short_forms(paths: Mapping[str, PurePath]) -> Iterator[dict[str, str]]:
+    """Yield forms of paths, from the shortest; they need not tell the paths apart."""
+    yield {text: path.name for text, path in paths.items()}
+    if len({len(path.parts) for path in paths.values()}) == 1:
+        columns = [place for place, parts in enumerate(zip(*(p.parts for p in paths.values()))) if len(set(parts)) > 1]
+        yield {text: "/".join(path.parts[place] for place in columns) for text, path in paths.items()}
+    if len({path.is_absolute() for path in paths.values()}) == 1:
+        common = commonpath([path.parent for path in paths.values()])
+        yield {text: path.relative_to(common).as_posix() for text, path in paths.items()}
+    yield {text: "/".join(path.parts[-2:]) for text, path in paths.items()}

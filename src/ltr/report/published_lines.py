@@ -15,7 +15,7 @@ from typing import Any
 
 from ltr.evaluation.metrics import Metric, MetricTable
 from ltr.report.columns import metric_table, value_text
-from ltr.report.limits import limits
+from ltr.report.limits import limits, longer_schedule
 from ltr.report.read_run import Run, number
 from ltr.report.read_runs import groups_by_data, settings
 from ltr.report.style import NOTHING
@@ -92,8 +92,9 @@ class Line:
 
     @property
     def limited(self) -> str:
-        """Reason why its numbers are not those of its method; empty if there is none. See `ltr.report.limits`."""
-        return limits(self.runs[0].result["config"])
+        """Note on a limited run or a longer schedule; empty if there is none. See `ltr.report.limits`."""
+        config = self.runs[0].result["config"]
+        return limits(config) or longer_schedule(config)
 
     @property
     def table(self) -> MetricTable:

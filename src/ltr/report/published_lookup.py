@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from ltr.configuration.tables import table_rows
+from ltr.configuration.configs import leaves, recipes_of
+from ltr.configuration.removed import current_name
+from ltr.configuration.tables import TableRow, table_rows
 from ltr.evaluation.metrics import METRICS
 from ltr.report.comparison import Line
-from ltr.report.conditions import Conditions
+from ltr.report.conditions import Conditions, config_choices, config_names, read_config
+from ltr.report.limits import OTHER_CONDITIONS
+
+_NOT_BACKBONE = ("weights", "weights_map", "strict_weights", "trainable", "pretrained")
 
 
 @dataclass(frozen=True)
@@ -19,12 +25,14 @@ class Published:
         source: where it was published, and how it was checked.
         metric: its metric.
         names_backbone: the experiment sets a backbone, so that the run has it.
+        departures: note on the conditions of the run that are not the published ones; empty without any.
     """
 
     number: float
     source: str
     metric: str
     names_backbone: bool = False
+    departures: str = ""
 
 
 class PublishedNumbers:
@@ -57,4 +65,60 @@ class PublishedNumbers:
         row, conditions = matching_rows[0]
         assert row.published is not None
         names_backbone = any(key.startswith("backbone.") for key, _ in conditions.values)
-        return Published(row.published, row.citation, row.metric, names_backbone)
+        note = ", ".join(_departures(config, row, names_backbone))
+        note = f"{OTHER_CONDITIONS}: {note}" if note else ""
+        return Published(row.published, row.citation, row.metric, names_backbone, note)
+
+
+def _departures(config: dict[str, Any], row: TableRow, names_backbone: bool) -> list[str]:
+    """Return what a run's network, its start and its schedule have other than those of a published experiment.
+
+    Epochs are not among them: tables have a column for these, and `ltr.report.limits` marks them.
+    """
+    notes = []
+    if not has_published_backbone(config, names_backbone):
+        notes.append("another backbone")
+    if not names_backbone and (config.get("backbone.weights") or config.get("backbone.pretrained")):
+        notes.append("pretrained weights at the start")
+    batch_size, published_size = config.get("batch_size"), _published_batch_size(row, config)
+    if batch_size is not None and published_size is not None and batch_size != published_size:
+        notes.append(f"batch size {batch_size} (published: {published_size})")
+    schedule, published_schedule = config.get("scheduler._target_"), _published_schedule(row)
+    if schedule is not None and published_schedule is not None and schedule != published_schedule:
+        names = [str(target).rpartition(".")[2] for target in (schedule, published_schedule)]
+        notes.append(f"schedule {names[0]} (published: {names[1]})")
+    return notes
+
+
+def _published_batch_size(row: TableRow, config: dict[str, Any]) -> int | None:
+    """Return the batch size of an experiment or of the recipes of its data set and method; None if none sets it."""
+    sizes = [read_config(f"experiment/{row.config}").get("batch_size")]
+    dataset, method = str(config.get("dataset.name", "")), str(config.get("method.name", ""))
+    recipes = recipes_of(current_name("dataset", dataset), method)
+    sizes += [read_config(recipe).get("batch_size") for recipe in reversed(recipes)]
+    return next((size for size in sizes if isinstance(size, int)), None)
+
+
+def _published_schedule(row: TableRow) -> str | None:
+    """Return the schedule's class of an experiment or of its data set's config; None if neither names one."""
+    experiment = config_choices(f"experiment/{row.config}")
+    dataset = experiment.get("dataset", "")
+    of_dataset = config_choices(f"dataset/{dataset}") if dataset in config_names("dataset") else {}
+    chosen = experiment.get("scheduler", of_dataset.get("scheduler"))
+    return read_config(f"scheduler/{chosen}").get("_target_") if chosen in config_names("scheduler") else None
+
+
+def has_published_backbone(config: dict[str, Any], names_backbone: bool) -> bool:
+    """Return whether a run has the backbone of its data set's config, unless its experiment names another one."""
+    if names_backbone:
+        return True
+    dataset = str(config.get("dataset.name", ""))
+    chosen = config_choices(f"dataset/{dataset}").get("backbone") if dataset in config_names("dataset") else None
+    if chosen is None or chosen not in config_names("backbone"):
+        return True
+    expected = {f"backbone.{key}": value for key, value in leaves(dict(read_config(f"backbone/{chosen}")))}
+    return all(
+        config.get(key, value) == value
+        for key, value in expected.items()
+        if key.split(".")[1] not in (*_NOT_BACKBONE, "defaults") and not (isinstance(value, str) and "${" in value)
+    )

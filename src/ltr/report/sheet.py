@@ -63,10 +63,11 @@ def section_sheet(section: Section, metrics: Sequence[Metric], published: Publis
     published_numbers = [published.of(line, section.protocol) if published else None for line in lines]
     sources = list(dict.fromkeys(number.source for number in published_numbers if number is not None))
     epochs = [_epochs(line) for line in lines]
-    daggers = marks_of([line.limited for line in lines])
+    conditions = [number.departures if number is not None else "" for number in published_numbers]
+    daggers = marks_of([*(line.caveat for line in lines), *conditions])
     rows = []
     for index, line in enumerate(lines):
-        dagger = f" {daggers[line.limited]}" if line.limited else ""
+        dagger = f" {daggers[line.caveat]}" if line.caveat else ""
         label = Cell(f"{line.label}{dagger}", mark="warning" if dagger else "")
         if line.on_test:
             label = Cell(f"{line.label} ({SELECTED_ON_TEST}){dagger}", mark="warning")
@@ -78,7 +79,8 @@ def section_sheet(section: Section, metrics: Sequence[Metric], published: Publis
             cells.append(value_cell(line, metric, mark))
         if sources:
             number = published_numbers[index]
-            text = NOTHING if number is None else f"{number.number:.2f} [{sources.index(number.source) + 1}]{dagger}"
+            mark = f"{dagger} {daggers[conditions[index]]}" if conditions[index] else dagger
+            text = NOTHING if number is None else f"{number.number:.2f} [{sources.index(number.source) + 1}]{mark}"
             cells.append(Cell(text, math.nan if number is None else number.number))
         cells.append(Cell(epochs[index], _as_number(epochs[index])))
         cells.append(_count(line.seconds, " s"))

@@ -9,7 +9,7 @@ from ltr.evaluation.groups import GROUPS
 from ltr.evaluation.metrics import Metric
 from ltr.report.blocks import BlockLine, table_blocks, wrap_lines
 from ltr.report.columns import heading, metric_table, unit_note, value_text
-from ltr.report.limits import limits
+from ltr.report.limits import limits, longer_schedule
 from ltr.report.read_run import headline_row, number, run_title
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
 
@@ -112,5 +112,5 @@ def _caption(result: dict[str, Any]) -> str:
     more = f"; {hidden} more variants in curve.csv" if hidden else ""
     unit = unit_note(_metric_columns(result))
     meaning = f"many > {many}, few < {few} training images; * the run's result; {NOTHING} nothing to average"
-    limited = limits(config)
-    return f"{unit}; {meaning}{more}{f'; limited: {limited}' if limited else ''}"
+    limited = f"limited: {reason}" if (reason := limits(config)) else longer_schedule(config)
+    return f"{unit}; {meaning}{more}{f'; {limited}' if limited else ''}"
