@@ -277,7 +277,7 @@ def _job(config: DictConfig, codes: list[int], line: CommandLine) -> float | Non
     """Carry out one run; errors are printed here, where Hydra cannot add to them.
 
     Returns:
-        The value that a choosing sweeper maximises, see `ltr.commands.train.objective`.
+        The value that a choosing sweeper maximises, see `ltr.report.read_run.validation_value`.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -305,9 +305,9 @@ def _job(config: DictConfig, codes: list[int], line: CommandLine) -> float | Non
 
 
 def _objective(outcome: Outcome | None) -> float | None:
-    from ltr.commands.train import objective
+    from ltr.report.read_run import validation_value
 
-    return None if outcome is None or outcome.result is None else objective(outcome.result)
+    return None if outcome is None or outcome.result is None else validation_value(outcome.result)
 
 
 class _environment:

@@ -40,5 +40,14 @@ class Interrupted(LtrError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint such as ``. Did you mean 'beta'?``, or an empty string where nothing is close."""
-    close = difflib.get_close_matches(str(name), [str(option) for option in known], n=1)
-    return f". Did you mean '{close[0]}'?" if close else ""
+    close = nearest_name(str(name), [str(option) for option in known])
+    return "" if close is None else f". Did you mean '{close}'?"
+
+
+def nearest_name(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the known name that is closest to a mistyped one; None where none is close.
+
+    Args:
+        cutoff: least similarity, in [0, 1] (difflib's ratio).
+    """
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)

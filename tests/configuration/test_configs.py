@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from ltr.configuration.configs import conf_directory, config_names, read_config, recipes_of
+from ltr.configuration.configs import conf_directory, config_names, mappings, node_at, read_config, recipes_of
 from ltr.configuration.overrides import compose_config
+
+
+def test_a_node_is_found_by_the_path_that_a_walk_gives_it():
+    config = {"a": {"b": [{"c": 1}, {"d": {"e": 2}}]}, "f": None}
+    assert all(node_at(config, path) is node for path, node in mappings(config))
+    assert node_at(config, "a.b.1.d.e") == 2
+    assert [node_at(config, path) for path in ("a.x", "a.b.2", "a.b.c", "f.g", "a.b.0.c.1")] == [None] * 5
 
 
 @pytest.mark.parametrize("name", ["cifar100_lt", "tiny_imagenet_open", "cub_retrieval", "inat_bg_1", "places_lt_open"])

@@ -11,7 +11,7 @@ import pytest
 from made_up_runs import curve_rows, per_class_table, write_run
 
 from ltr.errors import DataError
-from ltr.report.read_run import read_run
+from ltr.report.read_run import read_run, validation_value
 
 
 @pytest.fixture
@@ -23,6 +23,20 @@ def edit_result(run_dir, change):
     result = json.loads((run_dir / "result.json").read_text())
     change(result)
     (run_dir / "result.json").write_text(json.dumps(result))
+
+
+def row(split, accuracy, headline=False, **more):
+    same = {"protocol": "closed_set", "variant": "main", "scorer": None, "checkpoint": "last"}
+    return {**same, "split": split, "headline": headline, "metrics": {"accuracy": accuracy}, **more}
+
+
+def test_the_validation_value_is_that_of_the_row_that_is_the_headline_on_test():
+    rows = [row("val", 0.1, variant="other"), row("val", 0.2, checkpoint="best_val"), row("val", 0.3),
+            row("test", 0.4, variant="other"), row("test", 0.5, headline=True)]  # fmt: skip
+    assert validation_value({"rows": rows, "metric": "accuracy"}) == 0.3
+    assert validation_value({"rows": rows}, "accuracy") == 0.3
+    assert validation_value({"rows": rows}) is None, "the row has no balanced accuracy"
+    assert validation_value({"rows": rows[3:], "metric": "accuracy"}) is None, "the test set chooses nothing"
 
 
 def test_per_class_columns_are_read_as_they_were_written(run_dir):

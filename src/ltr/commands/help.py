@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from ltr.commands.layout import columns, longest, pairs, terminal_width, wrapped
 from ltr.configuration.descriptions import PRIMARY, Config, Group, Key, described, groups
-from ltr.errors import ConfigError
+from ltr.errors import ConfigError, nearest_name
 
 _INTRODUCTION = "Train and evaluate classifiers of long-tailed, open-set and fine-grained images."
 _EXAMPLES = (
@@ -165,7 +164,8 @@ def _unknown(topic: str, wanted: str, known: dict[str, Group], width: int) -> st
 def _nearest(name: str, known: Iterable[str]) -> list[str]:
     """Return the nearest name, capitals aside; [] where none is close."""
     by_lower = {one.lower(): one for one in known}
-    return [by_lower[one] for one in difflib.get_close_matches(name.lower(), by_lower, n=1)]
+    close = nearest_name(name.lower(), by_lower)
+    return [] if close is None else [by_lower[close]]
 
 
 def _paragraphs(lines: Sequence[str]) -> list[str]:

@@ -15,7 +15,6 @@ from ltr.console import plain_warnings
 from ltr.errors import TrainingError
 from ltr.escaping import printer, rich_text
 from ltr.report.figures import draw
-from ltr.report.read_run import headline_row
 from ltr.report.table import plain_table, result_table
 from ltr.runs.finished import find_result
 from ltr.runs.processes.launch import launch_processes
@@ -81,19 +80,6 @@ def _reader() -> Any:
     if not _sources:
         _sources.append(LastSource())
     return _sources[0]
-
-
-def objective(result: Mapping[str, Any]) -> float | None:
-    """Return the metric that a sweeper maximises: on validation images, of the variant that is the headline on test.
-
-    None where the split has no validation images: the test set chooses nothing.
-    """
-    headline = headline_row(result)
-    same = ("protocol", "variant", "scorer", "checkpoint")
-    for row in result["rows"]:
-        if row["split"] == "val" and all(row[key] == headline[key] for key in same):
-            return row["metrics"][result.get("metric", "balanced_accuracy")]
-    return None
 
 
 def _figures(run_dir: Path, config: Mapping[str, Any]) -> list[Path]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ltr.configuration.allowed import problem
+from ltr.configuration.configs import node_at
 from ltr.configuration.parsing import parse
 from ltr.configuration.rules import rules_of
 
@@ -23,9 +24,7 @@ def filter_overrides(config: Mapping[str, Any], *overrides: str) -> list[str]:
 def _can_be_given(config: Mapping[str, Any], text: str) -> bool:
     (one,), _ = parse([text])
     path, _, last = one.key.rpartition(".")
-    node: Any = config
-    for part in filter(None, path.split(".")):
-        node = node.get(part) if isinstance(node, Mapping) else None
+    node = node_at(config, path)
     if not isinstance(node, Mapping) or last not in node:
         return False
     rules = rules_of(path, node, config)

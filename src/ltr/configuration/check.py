@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ltr.configuration import scaled, weights_input
 from ltr.configuration.allowed import check_values
-from ltr.configuration.configs import leaves
+from ltr.configuration.configs import leaves, node_at
 from ltr.configuration.hydra_nodes import hydra_node
 from ltr.configuration.placement import unread_keys
 from ltr.configuration.run_lengths import resolve_run_lengths
@@ -106,11 +106,8 @@ def _leaf_by_leaf(config: DictConfig) -> tuple[Any, dict[str, str]]:
         except OmegaConfBaseException as error:
             failed[key] = (value, f"cannot be resolved: {str(error).strip().splitlines()[0]}")
     for key in failed:
-        *path, last = key.split(".")
-        node = raw
-        for part in path:
-            node = node[part]
-        del node[last]
+        above, _, last = key.rpartition(".")
+        del node_at(raw, above)[last]
     sentences = {}
     for key, (value, why) in failed.items():
         passed_on = _refers_to(value, failed)

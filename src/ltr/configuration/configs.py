@@ -100,6 +100,16 @@ def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, node
 
 
+def node_at(node: Any, path: str) -> Any:
+    """Return what lies at a dotted path below ``node``, itself for ''; None where nothing does."""
+    for part in filter(None, path.split(".")):
+        if isinstance(node, list) and part.isdecimal() and int(part) < len(node):
+            node = node[int(part)]
+        else:
+            node = node.get(part) if isinstance(node, Mapping) else None
+    return node
+
+
 def mappings(node: Any, path: str = "") -> Iterator[tuple[str, Mapping]]:
     """Yield every mapping at or below ``node`` with its dotted path."""
     if isinstance(node, Mapping):

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -32,6 +31,7 @@ from ltr.configuration.rules import rules_of
 from ltr.configuration.suggestions import keys_of_other_configs, suggestion
 from ltr.configuration.swept_configs import jobs_of
 from ltr.configuration.unknown_configs import unknown_config
+from ltr.errors import nearest_name
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -231,7 +231,7 @@ class _Explanation:
     def _guess(self, one: Parsed) -> str | None:
         """Return the config that was probably meant, so that its keys can be checked."""
         options = self.loader.get_group_options(one.key, ObjectType.CONFIG)
-        return next(iter(difflib.get_close_matches(str(one.values[0]), options, n=1)), None)
+        return nearest_name(str(one.values[0]), options)
 
     def _apply(self, texts: list[str]) -> list[str]:
         """Add overrides to the composition: all at once, or one by one if that fails."""

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from ltr.configuration.configs import config_names, read_config
+from ltr.configuration.configs import config_names, node_at, read_config
 from ltr.configuration.dataset_options import PARTS, dataset_options, part_options, passed_on
 from ltr.configuration.declarations import Option, options_of, rules_of_target
 from ltr.configuration.removed import current_name
@@ -64,9 +64,7 @@ def _rules_of_shipped(dataset: str) -> Mapping[str, Any]:
 def _nested_rules(path: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the rules of a node that is an option of the node around it."""
     above, _, last = path.rpartition(".")
-    outer: Any = config
-    for part in above.split("."):
-        outer = outer.get(part) if isinstance(outer, Mapping) else None
+    outer = node_at(config, above)
     target_of_outer = outer.get("_target_") if isinstance(outer, Mapping) else None
     option = options_of(target_of_outer).get(last) if isinstance(target_of_outer, str) else None
     nested = {} if option is None or option.nested is None else option.nested

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
+from ltr.configuration.configs import mappings, node_at
 from ltr.names import counted
 
 _FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
@@ -31,16 +32,13 @@ def shortened_lengths(raw: Mapping[str, Any], plain: Mapping[str, Any]) -> list[
         plain: after it.
     """
     lines = []
-    for path, node in _nodes(raw):
+    for path, node in mappings(raw):
         for key in _KEYS:
             if (match := _match(node.get(key))) is None:
                 continue
-            value: Any = plain
-            for part in (*path, key):
-                value = value[part]
-            epochs = _epochs_at(plain, path)
+            value, epochs = node_at(plain, path)[key], _epochs_at(plain, path)
             if epochs is not None and value != _number(Fraction(match[1])):
-                name = ".".join((*path, key))
+                name = f"{path}.{key}"
                 lines.append(
                     f"{name}={value:g}: of this run's {counted(epochs, 'epoch')}, as {match[1]} of {match[2]} are "
                     f"published. {name}={match[1]} keeps the length"
@@ -51,20 +49,11 @@ def shortened_lengths(raw: Mapping[str, Any], plain: Mapping[str, Any]) -> list[
 def _lengths(config: dict[str, Any]) -> list[tuple[dict[str, Any], str, re.Match[str], int | None]]:
     """Return parent, key, match and epochs of the stage for each length that is written as a fraction."""
     lengths = []
-    for path, node in _nodes(config):
+    for path, node in mappings(config):
         for key in _KEYS:
             if isinstance(node, dict) and (match := _match(node.get(key))) is not None:
                 lengths.append((node, key, match, _epochs_at(config, path)))
     return lengths
-
-
-def _nodes(
-    config: Mapping[str, Any], path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield (*path, str(key)), value
-            yield from _nodes(value, (*path, str(key)))
 
 
 def _match(value: Any) -> re.Match[str] | None:
@@ -72,15 +61,12 @@ def _match(value: Any) -> re.Match[str] | None:
     return match if match is not None and Fraction(match[2]) > 0 else None
 
 
-def _epochs_at(config: Mapping[str, Any], path: tuple[str, ...]) -> int | None:
+def _epochs_at(config: Mapping[str, Any], path: str) -> int | None:
     """Return the epochs of the stage that the schedule at ``path`` belongs to; None where no whole number stands."""
-    node: Any = config
-    for part in path[:-1]:
-        node = node[part]
-    epochs = node.get("epochs") if len(path) > 1 and isinstance(node, Mapping) else None
+    above = path.rpartition(".")[0]
+    epochs = node_at(config, f"{above}.epochs") if above else None
     if epochs is None:
-        trainer = config.get("trainer")
-        epochs = trainer.get("max_epochs") if isinstance(trainer, Mapping) else None
+        epochs = node_at(config, "trainer.max_epochs")
     return epochs if isinstance(epochs, int) and not isinstance(epochs, bool) and epochs > 0 else None
 
 

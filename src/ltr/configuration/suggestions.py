@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping
 
 from omegaconf import DictConfig
 
 from ltr.configuration.configs import config_names, leaves, read_config
-from ltr.errors import nearest
+from ltr.errors import nearest, nearest_name
 
 
 def suggestion(key: str, known: Collection[str], elsewhere: Mapping[str, list[str]]) -> str:
@@ -28,17 +27,15 @@ def suggestion(key: str, known: Collection[str], elsewhere: Mapping[str, list[st
     for candidates in (inside, list(elsewhere)):
         # the group is the same, so only the rest distinguishes keys
         ends = {name.partition(".")[2]: name for name in candidates}
-        close = difflib.get_close_matches(key.partition(".")[2], ends, n=1)
-        if "." in key and close:
-            return f". Did you mean '{ends[close[0]]}'{_of(elsewhere, ends[close[0]])}?"
+        close = nearest_name(key.partition(".")[2], ends) if "." in key else None
+        if close is not None:
+            return f". Did you mean '{ends[close]}'{_of(elsewhere, ends[close])}?"
     if "." not in key:
         same_end = [name for name in settable if name.endswith(f".{key}")]
         if len(same_end) == 1:
             return f". Did you mean '{same_end[0]}'?"
-        groups = dict.fromkeys(name.partition(".")[0] for name in known)
-        close = difflib.get_close_matches(key, groups, n=1)
-        if close:
-            return f". Did you mean '{close[0]}'?"
+        if hint := nearest(key, dict.fromkeys(name.partition(".")[0] for name in known)):
+            return hint
     same_name = [name for name in [*settable, *elsewhere] if name.rpartition(".")[2] == last]
     same_name = same_name or [name for name in settable if last in name.rpartition(".")[2].split("_")]
     if same_name:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ltr.configuration.command_line import wrong_package
-from ltr.configuration.configs import PRIVATE_KEYS, mappings
+from ltr.configuration.configs import PRIVATE_KEYS, mappings, node_at
 from ltr.configuration.signatures import for_configs, mismatches
 from ltr.errors import ConfigError, nearest
 from ltr.identity import path_of
@@ -155,9 +155,7 @@ def check_arguments(config: Mapping) -> list[str]:
 def _as_given(mistake: str, config: Mapping, path: str, node: Mapping) -> str:
     """Name the key that a mistake's value comes from: dataset.exif, not dataset.source.exif."""
     above = path.rpartition(".")[0]
-    outer: Any = config
-    for part in filter(None, above.split(".")):
-        outer = outer.get(part) if isinstance(outer, Mapping) else None
+    outer = node_at(config, above)
     if above and isinstance(outer, Mapping):
         for key in node:
             if key in outer and outer[key] == node[key] and not isinstance(node[key], Mapping):

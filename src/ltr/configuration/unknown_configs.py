@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ltr.configuration.configs import config_names
+from ltr.errors import nearest_name
 
 # groups that users confuse: the method of a paper may be a loss, a sampler or an experiment in ltr
 _MIXED_UP = ("method", "loss", "sampler", "scheduler", "optimizer", "backbone", "head", "augment", "dataset",
@@ -44,9 +44,9 @@ def nearest_configs(group: str, name: str, options: Iterable[str]) -> list[str]:
     if same:
         return same[:_MOST]
     simplified = {_simplified(option): option for option in names[group]}
-    close = difflib.get_close_matches(wanted, simplified, n=1, cutoff=0.75)
-    if close:
-        return [f"{group}={simplified[close[0]]}"]
+    close = nearest_name(wanted, simplified, cutoff=0.75)
+    if close is not None:
+        return [f"{group}={simplified[close]}"]
     words = _words(name)
     says_something = any(character.isalpha() for character in name)
     every = [(other, option) for other in names for option in names[other]]
@@ -59,8 +59,8 @@ def nearest_configs(group: str, name: str, options: Iterable[str]) -> list[str]:
     ]
     if longer or shorter:
         return [*longer[: _MOST - 1], *shorter[:1]]
-    close = difflib.get_close_matches(wanted, simplified, n=1)
-    return [f"{group}={simplified[close[0]]}"] if close else []
+    close = nearest_name(wanted, simplified)
+    return [] if close is None else [f"{group}={simplified[close]}"]
 
 
 def _length(choice: tuple[str, str]) -> int:

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ltr.configuration.configs import node_at
 from ltr.configuration.ranges import check_option
 from ltr.errors import CheckpointError
 from ltr.escaping import one_line
@@ -107,9 +108,7 @@ def is_state(path: str | Path) -> bool:
 
 
 def _named_entry(content: Mapping, entry: str, path: Path) -> State:
-    value: object = content
-    for part in entry.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
+    value = node_at(content, entry)
     state = _flat(value) if isinstance(value, Mapping) else {}
     if not state:
         nested = [one_line(str(key)) for key, value in content.items() if isinstance(value, Mapping) and _flat(value)]

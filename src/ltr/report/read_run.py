@@ -188,6 +188,23 @@ def headline_row(result: Mapping[str, Any]) -> dict[str, Any]:
     return next((row for row in result["rows"] if row["headline"]), result["rows"][0])
 
 
+def validation_value(result: Mapping[str, Any], metric: str | None = None) -> float | None:
+    """Return a metric on validation images, of the row that is the headline on test.
+
+    Sweeps compare runs by it. None where the split has no validation images (the test set chooses nothing), or where
+    there is nothing to average.
+
+    Args:
+        metric: None: the one by which the run selects.
+    """
+    headline = headline_row(result)
+    same = ("protocol", "variant", "scorer", "checkpoint")
+    for row in result["rows"]:
+        if row["split"] == "val" and all(row.get(key) == headline.get(key) for key in same):
+            return row["metrics"].get(metric or result.get("metric", "balanced_accuracy"))
+    return None
+
+
 def run_title(result: dict[str, Any]) -> str:
     """Return method, data set and seed in one line."""
     config = result["config"]

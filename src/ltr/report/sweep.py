@@ -14,7 +14,7 @@ from ltr.names import counted
 from ltr.report.blocks import table_blocks, wrap_lines
 from ltr.report.columns import heading, metric_table, value_text
 from ltr.report.limits import footnotes, limits, marks_of
-from ltr.report.read_run import headline_row, number
+from ltr.report.read_run import headline_row, number, validation_value
 from ltr.report.read_runs import groups_by_data, settings
 from ltr.report.style import NOTHING
 
@@ -173,16 +173,10 @@ def _headline(job: Job) -> Mapping[str, Any]:
 
 
 def _validation(jobs: Sequence[Job], metric: str) -> float | None:
-    """Return the mean validation metric over seeds for the headline variant; None without validation rows."""
-    values = []
-    for job in jobs:
-        assert job.result is not None
-        variant = _headline(job)["variant"]
-        rows = [row for row in job.result["rows"] if row["split"] == "val" and row["variant"] == variant]
-        if not rows:
-            return None
-        values.append(number(rows[0]["metrics"].get(metric)))
-    return statistics.fmean(values)
+    """Return the mean of `validation_value` over seeds; None where a run has none."""
+    values = [validation_value(job.result, metric) for job in jobs if job.result is not None]
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if len(known) == len(values) else None
 
 
 def _cell(metric: Metric, values: Sequence[Any]) -> str:
