@@ -42,10 +42,10 @@ BATCH = 250  # of pseudo-labelling: evaluation.batch_size
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="resnet32", help="config of the step's backbone")
-    parser.add_argument("--batch", type=int, default=128, help="of a step")
+    parser.add_argument("--batch", type=int, default=128, help="batch size of a step")
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--teacher-size", type=int, default=64, help="pixels a side that the teacher sees")
-    parser.add_argument("--rounds", type=int, default=5, help="of pseudo-labelling")
+    parser.add_argument("--teacher-size", type=int, default=64, help="side of the teacher's images, in pixels")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of pseudo-labelling")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", choices=("step", "labels"))
     arguments = parser.parse_args()

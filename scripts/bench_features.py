@@ -34,9 +34,9 @@ def seconds(work: Callable[[], object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="tf_efficientnet_lite0", help="a model of timm")
+    parser.add_argument("--backbone", default="tf_efficientnet_lite0", help="timm model")
     parser.add_argument("--size", type=int, default=96, help="side of the images in pixels")
-    parser.add_argument("--images", type=int, default=640, help="a multiple of 64")
+    parser.add_argument("--images", type=int, default=640, help="number of images, a multiple of 64")
     parser.add_argument("--precision", default="bf16", choices=["bf16", "fp32"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)

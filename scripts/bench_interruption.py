@@ -63,8 +63,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with cifar-10-batches-py")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=4, help="of a run whose epochs are timed")
-    parser.add_argument("--batches", type=int, help="of an epoch; all of them by default, as saving's figure needs it")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs of the timed run")
+    parser.add_argument(
+        "--batches", type=int, help="batches per epoch (default: all, which the figure for saving needs)"
+    )
     parser.add_argument("--only", choices=("saving", "resuming", "processes"), nargs="*")
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):

@@ -39,10 +39,10 @@ COUNTS = tuple(int(5000 * 100 ** (-i / 9)) for i in range(10))
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the training step")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="precision of the training step")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1, help="of a CPU")
+    parser.add_argument("--threads", type=int, default=1, help="number of CPU threads")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     # untrained networks saturate, and gradients below 1e-38, which a CPU is slow with, are no part of the question

@@ -31,8 +31,8 @@ from ltr.runs.evaluation.network import evaluate
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=600)
-    parser.add_argument("--side", type=int, default=64, help="of what the network sees, in pixels")
-    parser.add_argument("--workers", type=int, default=0, help="processes that decode, for both")
+    parser.add_argument("--side", type=int, default=64, help="side of the network's input in pixels")
+    parser.add_argument("--workers", type=int, default=0, help="decoding processes, for both sides")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()

@@ -34,13 +34,15 @@ def main() -> None:
     parser.add_argument("--backbone", choices=tuple(SHAPES), nargs="*", default=list(SHAPES))
     parser.add_argument("--methods", choices=METHODS, nargs="*", default=list(METHODS[:-1]))
     parser.add_argument("--classes", type=int, default=6)
-    parser.add_argument("--points", type=int, default=1, help="M")
+    parser.add_argument("--points", type=int, default=1, help="points per class M")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=4, help="of a round")
+    parser.add_argument("--steps", type=int, default=4, help="steps per round")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), help="default: bf16 where the device has units for it")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), help="precision (default: bf16 if the device supports it)"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)

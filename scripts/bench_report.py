@@ -30,7 +30,7 @@ METRICS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10_000)
-    parser.add_argument("--folder", type=Path, help="where the made-up runs lie or go (default: a temporary folder)")
+    parser.add_argument("--folder", type=Path, help="folder of the synthetic runs (default: a temporary folder)")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

@@ -37,12 +37,14 @@ DATASET_INFO = DatasetInfo(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=128, help="images before expansion")
-    parser.add_argument("--steps", type=int, default=3, help="in each timing")
+    parser.add_argument("--batch", type=int, default=128, help="batch size before expansion")
+    parser.add_argument("--steps", type=int, default=3, help="steps per timing")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
-    parser.add_argument("--threads", type=int, help="of the CPU")
-    parser.add_argument("--clock", default="wall", choices=("wall", "process"), help="process: beside other programs")
+    parser.add_argument("--threads", type=int, help="number of CPU threads")
+    parser.add_argument(
+        "--clock", default="wall", choices=("wall", "process"), help="process: processor time, for a busy machine"
+    )
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -40,8 +40,8 @@ METHODS = "erm,crt,lws,tau_norm,ncm,posthoc_la"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with cifar-10-batches-py")
-    parser.add_argument("--rounds", type=int, default=3, help="of the comparison over tau")
-    parser.add_argument("--epochs", type=int, default=20, help="of the representation on CIFAR-10-LT")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the comparison over tau")
+    parser.add_argument("--epochs", type=int, default=20, help="epochs of the representation on CIFAR-10-LT")
     parser.add_argument("--only", choices=("tau", "jobs", "methods", "plans"), nargs="*")
     arguments = parser.parse_args()
     sets = {"digits_lt": ["dataset=digits_lt", "dataset.val=train_fraction"]}

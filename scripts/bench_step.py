@@ -22,10 +22,10 @@ BATCH, CLASSES = 128, 100
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--backbone", default="resnet32", help="a config of the group backbone")
-    parser.add_argument("--size", type=int, default=32, help="pixels a side")
+    parser.add_argument("--backbone", default="resnet32", help="config of the group backbone")
+    parser.add_argument("--size", type=int, default=32, help="side of the images in pixels")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=5, help="steps of each precision in a round")
+    parser.add_argument("--steps", type=int, default=5, help="steps per precision and round")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     keep_freed_memory()

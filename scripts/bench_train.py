@@ -35,7 +35,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with cifar-10-batches-py")
     parser.add_argument("--batches", type=int, default=40, help="batches per epoch (97 is all of CIFAR-10-LT)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 2, help="of the usual pipeline")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 2, help="worker processes of the usual pipeline"
+    )
     parser.add_argument("--side", choices=("ltr", "bare", "usual"), help="run one side and print its figures as JSON")
     arguments = parser.parse_args()
     if arguments.side:

@@ -26,10 +26,10 @@ CLASSES = 100
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="tf_efficientnet_lite0", help="a model of timm")
+    parser.add_argument("--backbone", default="tf_efficientnet_lite0", help="timm model")
     parser.add_argument("--size", type=int, default=128, help="side of the images in pixels")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=8, help="of a round, after two that are not counted")
+    parser.add_argument("--steps", type=int, default=8, help="steps per round, after two warm-up steps")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("outputs/bursts"))
     parser.add_argument("--data", default="data", help="folder with the CIFAR-10 files (default: data)")
-    parser.add_argument("--bursts", type=int, default=50, help="of each class (default: 50)")
+    parser.add_argument("--bursts", type=int, default=50, help="bursts per class (default: 50)")
     parser.add_argument("--frames", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=20)
     arguments = parser.parse_args()

@@ -72,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", type=Path, help="folder of a CLIP model in transformers' format")
     parser.add_argument("classes", type=Path, help="text file with a class name on each line")
     parser.add_argument("output", type=Path, help="file to write, .safetensors")
-    parser.add_argument("--projected", action="store_true", help="leave the image tower's projection out")
+    parser.add_argument(
+        "--projected", action="store_true", help="embed with the projection of the image tower left out"
+    )
     chosen = parser.parse_args(arguments)
     for path, kind in ((chosen.model, "folder"), (chosen.classes, "file")):
         if not (path.is_dir() if kind == "folder" else path.is_file()):

@@ -26,7 +26,7 @@ BETAS = (0.9, 0.99, 0.999, 0.9999)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=2_000, help="draws of each kind (default 2000)")
+    parser.add_argument("--repeats", type=int, default=2_000, help="samples per kind (default: 2000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path, help="write the figure of weights to this file")
     arguments = parser.parse_args()

@@ -116,9 +116,9 @@ def main() -> int:
     from fuzz_files import KINDS, mutations
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--commands", type=int, default=200, help="random command lines (default: 200)")
-    parser.add_argument("--mutations", type=int, default=50, help="of each kind of file (default: 50)")
-    parser.add_argument("--kinds", default=",".join(KINDS), help="of files, separated by commas (default: all)")
+    parser.add_argument("--commands", type=int, default=200, help="number of random command lines (default: 200)")
+    parser.add_argument("--mutations", type=int, default=50, help="mutations per kind of file (default: 50)")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="kinds of files, comma-separated (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where it was started in the background

@@ -84,9 +84,9 @@ def draw(root: Path, train: int, test: int) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dest", type=Path, metavar="DEST", help="folder to be given as paths.data")
-    parser.add_argument("--train", type=int, default=6, help="training images of a foreground category")
-    parser.add_argument("--test", type=int, default=2, help="test images of a foreground category")
+    parser.add_argument("dest", type=Path, metavar="DEST", help="folder to write, for paths.data")
+    parser.add_argument("--train", type=int, default=6, help="training images per foreground category")
+    parser.add_argument("--test", type=int, default=2, help="test images per foreground category")
     options = parser.parse_args()
     if min(options.train, options.test) < 1:
         parser.error("--train and --test: allowed is 1 or more")

@@ -58,15 +58,19 @@ def scores(flagged: np.ndarray, wrong: np.ndarray, members: np.ndarray) -> tuple
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="cifar10_lt")
-    parser.add_argument("--override", action="append", default=[], metavar="KEY=VALUE", help="of the data set")
     parser.add_argument(
-        "--features", type=Path, required=True, metavar="FILE", help=".npy, computed if it is not there"
+        "--override", action="append", default=[], metavar="KEY=VALUE", help="override of the dataset config"
     )
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="of torchvision's squeezenet1_0")
+    parser.add_argument("--features", type=Path, required=True, metavar="FILE", help=".npy file, computed if missing")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="weights of torchvision's squeezenet1_0")
     parser.add_argument("--share", type=float, default=0.05)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--many-above", type=int, default=500, help="training images (default: 500)")
-    parser.add_argument("--few-below", type=int, default=150, help="training images (default: 150)")
+    parser.add_argument(
+        "--many-above", type=int, default=500, help="bound of many-shot classes, in training images (default: 500)"
+    )
+    parser.add_argument(
+        "--few-below", type=int, default=150, help="bound of few-shot classes, in training images (default: 150)"
+    )
     arguments = parser.parse_args()
     features, labels = read(arguments.dataset, arguments.override, arguments.features, arguments.weights)
     counts = np.bincount(labels)

@@ -207,16 +207,18 @@ def draw(rows: list[Round], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="digits_bg", help="a background split (default: digits_bg)")
-    parser.add_argument("--override", action="append", default=[], metavar="KEY=VALUE", help="of the data set")
-    parser.add_argument("--features", type=Path, metavar="FILE", help=".npy with a row for each image")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="of torchvision's squeezenet1_0")
-    parser.add_argument("--rare", type=int, default=3, help="rare classes (default: 3)")
-    parser.add_argument("--share", type=float, default=0.1, help="of their images that the pool has (default: 0.1)")
+    parser.add_argument("--dataset", default="digits_bg", help="data set with a background split (default: digits_bg)")
+    parser.add_argument(
+        "--override", action="append", default=[], metavar="KEY=VALUE", help="override of the dataset config"
+    )
+    parser.add_argument("--features", type=Path, metavar="FILE", help=".npy file with a row per image")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="weights of torchvision's squeezenet1_0")
+    parser.add_argument("--rare", type=int, default=3, help="number of rare classes (default: 3)")
+    parser.add_argument("--share", type=float, default=0.1, help="share of their images in the pool (default: 0.1)")
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=30, help="labels of a round (default: 30)")
+    parser.add_argument("--batch", type=int, default=30, help="labels per round (default: 30)")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--found", type=int, default=5, help="images of each rare class to find (default: 5)")
+    parser.add_argument("--found", type=int, default=5, help="images per rare class to find (default: 5)")
     parser.add_argument("--min-distance", type=float, default=0.0)
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
     parser.add_argument("--out", type=Path, default=Path("outputs/replay"))

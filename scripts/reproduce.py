@@ -87,7 +87,7 @@ class Job:
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", help="tables, patterns, experiments; key=value for all rows")
-    parser.add_argument("--epochs", type=int, help="trainer.max_epochs of all rows; the experiments' own if not given")
+    parser.add_argument("--epochs", type=int, help="trainer.max_epochs of all rows (default: the experiments')")
     parser.add_argument("--seeds", type=int, default=1, metavar="K", help="seeds 0 to K-1 (default 1)")
     trials = "published trials 0 to K-1 of open-set data sets, averaged as seeds are; the experiments' own if not given"
     parser.add_argument("--trials", type=int, metavar="K", help=trials)
@@ -96,16 +96,18 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--val", choices=VALIDATION, help=f"{kinds} (default test_fraction; with --queue each row's own)"
     )
-    parser.add_argument("--only", metavar="PATTERN", help="run only the rows whose experiment fits, e.g. '*_crt'")
-    parser.add_argument("--parallel", type=int, default=1, metavar="K", help="runs at once, each a process (default 1)")
-    parser.add_argument("--outputs", metavar="DIR", help="runs and stages; paths.outputs if not given")
-    parser.add_argument("--data", metavar="DIR", help="the data sets' files; paths.data if not given")
-    parser.add_argument("--config-dir", metavar="DIR", help="a folder of configs of your own, as for ltr-train")
-    parser.add_argument("--plan", action="store_true", help="say what it will cost, and stop")
-    parser.add_argument("--queue", action="store_true", help="rows in order, beside other work; see above")
-    parser.add_argument("--state", type=Path, metavar="DIR", help="of --queue: a copy of its stages and runs")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="of --queue: results without weights and images")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between its markers in this file")
+    parser.add_argument("--only", metavar="PATTERN", help="run only rows whose experiment matches, e.g. '*_crt'")
+    parser.add_argument(
+        "--parallel", type=int, default=1, metavar="K", help="number of parallel runs, each in a process (default: 1)"
+    )
+    parser.add_argument("--outputs", metavar="DIR", help="folder of runs and stages (default: paths.outputs)")
+    parser.add_argument("--data", metavar="DIR", help="folder of the data sets (default: paths.data)")
+    parser.add_argument("--config-dir", metavar="DIR", help="folder with your own configs, as for ltr-train")
+    parser.add_argument("--plan", action="store_true", help="print the estimated cost and exit")
+    parser.add_argument("--queue", action="store_true", help="run rows in order, as a queue; see above")
+    parser.add_argument("--state", type=Path, metavar="DIR", help="copy of the stages and runs of --queue")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="results of --queue, without weights and images")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the table between its markers in this file")
     arguments = parser.parse_intermixed_args(argv)
     for name in ("epochs", "seeds", "trials", "parallel"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:

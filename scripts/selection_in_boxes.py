@@ -43,7 +43,7 @@ Shares = dict[str, dict[str, np.ndarray]]
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="a run's directory, or a checkpoint file")
-    parser.add_argument("--data", type=Path, help="the data sets' folder; the run's own if not given")
+    parser.add_argument("--data", type=Path, help="folder of the data sets (default: the run's)")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--figure", "--picture", type=Path, help="write a figure (PNG) to this file")

@@ -379,13 +379,15 @@ def show(tallies: Sequence[Tally]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=24, help="in total, spread over the runs (default: 24)")
-    parser.add_argument("--faults", type=int, default=2, help="of each kind (default: 2)")
-    parser.add_argument("--kinds", default=",".join(KINDS), help="which, separated by commas (default: all)")
-    parser.add_argument("--runs", default=",".join(RUNS), help="which, separated by commas (default: all)")
-    parser.add_argument("--processes", default="1,2", help="of a run, separated by commas (default: 1,2)")
+    parser.add_argument(
+        "--kills", type=int, default=24, help="total number of kills, spread over the runs (default: 24)"
+    )
+    parser.add_argument("--faults", type=int, default=2, help="faults per kind (default: 2)")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="kinds of faults, comma-separated (default: all)")
+    parser.add_argument("--runs", default=",".join(RUNS), help="runs, comma-separated (default: all)")
+    parser.add_argument("--processes", default="1,2", help="processes per run, comma-separated (default: 1,2)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="for the outputs (default: a temporary one)")
+    parser.add_argument("--folder", type=Path, help="folder for the outputs (default: a temporary folder)")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where it was started in the background
     torch.set_num_threads(1)

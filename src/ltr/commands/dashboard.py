@@ -29,11 +29,11 @@ def main(argv: Sequence[str]) -> int:
         epilog="Example: ltr-dashboard --project ltr --entity my-team",
         allow_abbrev=False,
     )
-    parser.add_argument("--project", default="ltr", help="as logger.project (default: ltr)")
-    parser.add_argument("--entity", default="", help="a team or user (default: that you are logged in as)")
-    parser.add_argument("--name", default="Long tails", help="of the workspace and the report")
-    parser.add_argument("--update", default="", metavar="URL", help="write this workspace anew; makes no report")
-    parser.add_argument("--no-report", action="store_true", help="the workspace alone")
+    parser.add_argument("--project", default="ltr", help="project, as in logger.project (default: ltr)")
+    parser.add_argument("--entity", default="", help="team or user (default: the logged-in user)")
+    parser.add_argument("--name", default="Long tails", help="name of the workspace and the report")
+    parser.add_argument("--update", default="", metavar="URL", help="overwrite this workspace; creates no report")
+    parser.add_argument("--no-report", action="store_true", help="create only the workspace")
     parser.add_argument("--print", action="store_true", help="print the panels as JSON; needs no network")
     arguments = parse_arguments(parser, argv)
     if arguments is None:

@@ -58,69 +58,78 @@ def _command(name: str) -> Callable[[argparse.Namespace, dict[str, Any]], int]:
 def _parser() -> Parser:
     parser = Parser(prog="ltr-data", description="Look at data sets before anything is trained.")
     commands = parser.add_subparsers(dest="command", required=True)
-    shown = commands.add_parser("list", help="the dataset configs, and whether their files are found")
-    shown.add_argument("--config-dir", metavar="FOLDER", help="also the configs of your own in FOLDER/dataset")
+    shown = commands.add_parser("list", help="dataset configs, and whether their files exist")
+    shown.add_argument("--config-dir", metavar="FOLDER", help="also list your configs in FOLDER/dataset")
 
     describe = commands.add_parser("describe", help="classes, images, imbalance; two figures")
-    describe.add_argument("--out", type=Path, metavar="FOLDER", help="of the figures (default: outputs/data/DATASET)")
+    describe.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="folder for the figures (default: outputs/data/DATASET)"
+    )
 
-    check = commands.add_parser("check", help="files there, counts as published, every image decodes")
+    check = commands.add_parser("check", help="check files, published counts, and decoding of every image")
     check.add_argument(
-        "--exclude-to", type=Path, metavar="FILE", help="write the paths of bad images there, one a line"
+        "--exclude-to", type=Path, metavar="FILE", help="write the paths of bad images to this file, one per line"
     )
 
     check.add_argument(
-        "--duplicates", action="store_true", help="also look for images in training and test that look alike"
+        "--duplicates", action="store_true", help="also find near-duplicates between training and test images"
     )
     check.add_argument(
         "--by",
         choices=tuple(DISTANCES),
         default="hash",
-        help="what they are compared by: a perceptual hash, or the features of features=stored (default: hash)",
+        help="comparison by a perceptual hash, or by the features of features=stored (default: hash)",
     )
     check.add_argument(
         "--distance",
         type=float,
         metavar="D",
-        help="at which images look alike: different bits of hashes, 0 to 7 of 128 (default: 4), or cosine distance of "
+        help="maximal distance of near-duplicates: hash bits, 0 to 7 of 128 (default: 4), or cosine distance of "
         "features, 0 to 1 (default: 0.1)",
     )
-    check.add_argument("--pairs-to", type=Path, metavar="FILE", help="write all such pairs there, a .csv file")
+    check.add_argument("--pairs-to", type=Path, metavar="FILE", help="write all pairs to this .csv file")
 
-    pack = commands.add_parser("pack", help="decode and resize once, into one file for dataset.packed=FILE")
-    pack.add_argument("--to", type=Path, metavar="FILE", required=True, help="the packed file")
-    pack.add_argument("--size", type=int, default=256, metavar="PIXELS", help="short side (default: 256)")
-    pack.add_argument("--format", choices=("jpeg", "raw"), default="jpeg", help="how pixels are kept (default: jpeg)")
-    pack.add_argument("--quality", type=int, default=90, metavar="1..100", help="of jpeg (default: 90)")
+    pack = commands.add_parser("pack", help="decode and resize once, to one file for dataset.packed=FILE")
+    pack.add_argument("--to", type=Path, metavar="FILE", required=True, help="packed file to write")
+    pack.add_argument("--size", type=int, default=256, metavar="PIXELS", help="short side of the images (default: 256)")
+    pack.add_argument("--format", choices=("jpeg", "raw"), default="jpeg", help="format of the pixels (default: jpeg)")
+    pack.add_argument("--quality", type=int, default=90, metavar="1..100", help="JPEG quality (default: 90)")
     for command in (check, pack):
-        command.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
-        command.add_argument("--max-pixels", type=int, metavar="N", help="refuse larger images (default: as training)")
+        command.add_argument("--workers", type=int, metavar="N", help="number of processes (default: all cores)")
+        command.add_argument(
+            "--max-pixels", type=int, metavar="N", help="refuse larger images (default: the limit of training)"
+        )
     imported = commands.add_parser("import", help="write the images of a data set as a table")
-    imported.add_argument("--to", type=Path, metavar="FILE", required=True, help="a .csv file")
+    imported.add_argument("--to", type=Path, metavar="FILE", required=True, help=".csv file to write")
 
     audit = commands.add_parser("audit", help="likely label errors, outliers and copies in a run's data set")
     audit.add_argument("run", help="a run (folder, name or 'last'), or a checkpoint file of this project")
     audit.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="of table and sheet (default: outputs/audit/DATASET/METHOD/RUN)"
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="folder for table and sheet (default: outputs/audit/DATASET/METHOD/RUN)",
     )
     audit.add_argument(
         "--part", action="append", default=[], choices=("train", "val", "test"), help="images to audit (default: all)"
     )
-    audit.add_argument("--folds", type=int, default=5, metavar="N", help="of the training images (default: 5)")
-    audit.add_argument("--seed", type=int, default=0, metavar="N", help="of the folds (default: 0)")
-    audit.add_argument("--batch-size", type=int, metavar="N", help="images a batch (default: the run's evaluation's)")
-    audit.add_argument("--workers", type=int, metavar="N", help="processes that decode (default: all cores)")
+    audit.add_argument("--folds", type=int, default=5, metavar="N", help="folds of the training images (default: 5)")
+    audit.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the folds (default: 0)")
+    audit.add_argument(
+        "--batch-size", type=int, metavar="N", help="images per batch (default: as in the run's evaluation)"
+    )
+    audit.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: all cores)")
     audit.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto)")
     audit.add_argument(
-        "--allow", action="append", default=[], metavar="PREFIX", help="a package of yours that may be named"
+        "--allow", action="append", default=[], metavar="PREFIX", help="allow code of your package in configs"
     )
 
     for command in (describe, check, pack, imported):
-        command.add_argument("dataset", help="the name of a config, see ltr-data list")
+        command.add_argument("dataset", help="name of a dataset config, see ltr-data list")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="as for ltr-train")
-        command.add_argument("--config-dir", metavar="FOLDER", help="configs of your own")
+        command.add_argument("--config-dir", metavar="FOLDER", help="folder with your own configs")
         command.add_argument(
-            "--allow", action="append", default=[], metavar="PREFIX", help="a package of yours that may be named"
+            "--allow", action="append", default=[], metavar="PREFIX", help="allow code of your package in configs"
         )
     return parser
 

@@ -43,12 +43,12 @@ def main(argv: list[str]) -> int:
         metavar="CHECKPOINT|key=value",
         help="runs (folder, name or 'last'), files; see docs/evaluate.md",
     )
-    parser.add_argument("--split", choices=("test", "val"), default="test", help="which images (default: test)")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"of the results (default: {outputs / EVALUATIONS})")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write what result.json holds to this file")
+    parser.add_argument("--split", choices=("test", "val"), default="test", help="split to evaluate (default: test)")
     parser.add_argument(
-        "--allow-overlap", action="store_true", help="evaluate images that were all trained on, on purpose"
+        "--out", type=Path, metavar="FOLDER", help=f"folder for the results (default: {outputs / EVALUATIONS})"
     )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the content of result.json to this file")
+    parser.add_argument("--allow-overlap", action="store_true", help="evaluate even if all images were trained on")
     parser.add_argument(
         "--decide",
         action="append",
@@ -57,9 +57,9 @@ def main(argv: list[str]) -> int:
         help="choose class thresholds on validation images and store them: precision=0.9 or recall=0.9; sets: "
         "coverage=0.9; of one class: precision:CLASS=0.99; of many: precision=FILE.csv",
     )
-    parser.add_argument("--config-dir", metavar="FOLDER", help="with configs of your own, for dataset=CONFIG")
+    parser.add_argument("--config-dir", metavar="FOLDER", help="folder with your own configs, for dataset=CONFIG")
     parser.add_argument(
-        "--allow", action="append", default=[], metavar="PREFIX", help="a package of yours that may be named"
+        "--allow", action="append", default=[], metavar="PREFIX", help="allow code of your package in configs"
     )
     arguments = parse_arguments(parser, argv, intermixed=True)
     if arguments is None:

@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         "--onnx", action="store_true", help="also write model.onnx (needs the packages onnx, onnxscript)"
     )
     parser.add_argument(
-        "--allow", action="append", default=[], metavar="PREFIX", help="a package of yours that may be named"
+        "--allow", action="append", default=[], metavar="PREFIX", help="allow code of your package in configs"
     )
     arguments = parse_arguments(parser, argv)
     if arguments is None:

@@ -33,18 +33,23 @@ def main(argv: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     add_inputs(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="of sheets, table and state")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder for sheets, table and state")
     parser.add_argument(
         "--classes",
         action="append",
         default=[],
         metavar="A,B,...",
-        help="classes to mine for (default: --group); may be given several times, once for each class",
+        help="classes to mine for (default: --group); can be repeated",
     )
     parser.add_argument(
-        "--group", choices=("few", "medium", "many", "all"), default="few", help="a shot group (default: few)"
+        "--group", choices=("few", "medium", "many", "all"), default="few", help="shot group to mine for (default: few)"
     )
-    parser.add_argument("--few-below", type=int, metavar="N", help="training images (default: the run's bound)")
+    parser.add_argument(
+        "--few-below",
+        type=int,
+        metavar="N",
+        help="upper bound of few-shot classes, in training images (default: the run's)",
+    )
     parser.add_argument(
         "--strategy",
         default="probability",
@@ -52,23 +57,27 @@ def main(argv: Sequence[str]) -> int:
         help="probability, entropy, margin, coreset, cluster_margin, background_split or random (default: probability)",
     )
     parser.add_argument(
-        "--class-budget", action="append", default=[], metavar="NAME=N", help="images of one class, in place of --top"
+        "--class-budget", action="append", default=[], metavar="NAME=N", help="images of one class, instead of --top"
     )
     parser.add_argument(
-        "--budget", type=int, metavar="N", help="images in all, of strategies that rank the pool as a whole"
+        "--budget", type=int, metavar="N", help="total number of images, for strategies that rank the whole pool"
     )
     parser.add_argument(
         "--min-distance",
         type=float,
         metavar="D",
-        help="least cosine distance of features within the batch (default: 0 for probability, else 0.01)",
+        help="minimal cosine distance of features within the batch (default: 0 for probability, else 0.01)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of random sampling (default: 0)")
-    parser.add_argument("--top", type=int, default=100, metavar="N", help="images of each class (default: 100)")
-    parser.add_argument("--thumbnails", type=int, default=24, metavar="N", help="of them in the sheet (default: 24)")
-    parser.add_argument("--exclude", type=Path, metavar="TABLE", help="with a column path: images that are labelled")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random sampling (default: 0)")
+    parser.add_argument("--top", type=int, default=100, metavar="N", help="images per class (default: 100)")
+    parser.add_argument(
+        "--thumbnails", type=int, default=24, metavar="N", help="images per class in the sheet (default: 24)"
+    )
+    parser.add_argument(
+        "--exclude", type=Path, metavar="TABLE", help="table with a column path of images that are labelled already"
+    )
     parser.add_argument("--chunk", type=int, default=4096, metavar="N", help="images between two saves (default: 4096)")
-    parser.add_argument("--again", action="store_true", help="throw away what was found in --out, and start anew")
+    parser.add_argument("--again", action="store_true", help="discard the state in --out and start from the beginning")
     parser.add_argument(
         "--features",
         choices=("auto", "stored", "images"),

@@ -39,22 +39,22 @@ def main(argv: Sequence[str]) -> int:
         "--out",
         type=Path,
         metavar="FILE",
-        help="a .csv or .parquet file; .json for megadetector (default: predictions.csv or .json in the run's folder)",
+        help=".csv or .parquet file; .json for megadetector (default: predictions.csv or .json in the run's folder)",
     )
     parser.add_argument(
-        "--format", choices=FORMATS, help="of the file (default: csv, with this project's columns)", default="csv"
+        "--format", choices=FORMATS, help="format of the file (default: csv, with ltr's columns)", default="csv"
     )
     parser.add_argument(
         "--detections", type=Path, metavar="FILE", help="classify each box of these MegaDetector results"
     )
     parser.add_argument(
-        "--min-confidence", type=float, metavar="P", help="least confidence of a detection, 0 to 1 (default: 0)"
+        "--min-confidence", type=float, metavar="P", help="minimal confidence of detections, 0 to 1 (default: 0)"
     )
     parser.add_argument(
-        "--category", action="append", metavar="NAME", help="a detection category to classify (default: all)"
+        "--category", action="append", metavar="NAME", help="detection category to classify (default: all)"
     )
-    parser.add_argument("--scorer", default="msp", metavar="NAME", help="of known-ness (default: msp)")
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="classes of a row (default: 5)")
+    parser.add_argument("--scorer", default="msp", metavar="NAME", help="scorer of known-ness (default: msp)")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="number of classes per row (default: 5)")
     add_reading_flags(parser)
     arguments = parse_arguments(parser, argv)
     if arguments is None:
@@ -230,11 +230,13 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
 def add_reading_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of commands that apply a network to image files."""
     parser.add_argument(
-        "--root", action="append", default=[], metavar="FOLDER", help="a further folder in which images may lie"
+        "--root", action="append", default=[], metavar="FOLDER", help="further folder that may contain images"
     )
-    parser.add_argument("--no-exif", action="store_true", help="do not turn images as their EXIF orientation says")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="images a batch (default: the run's evaluation's)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that decode (default: all cores)")
+    parser.add_argument("--no-exif", action="store_true", help="ignore the EXIF orientation of images")
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="images per batch (default: as in the run's evaluation)"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: all cores)")
     add_network_flags(parser)
 
 
@@ -242,10 +244,10 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of commands that load a network."""
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto)")
     parser.add_argument(
-        "--precision", choices=("auto", "bf16", "fp16", "fp32"), help="of the arithmetic (default: the run's)"
+        "--precision", choices=("auto", "bf16", "fp16", "fp32"), help="precision of inference (default: the run's)"
     )
     parser.add_argument(
-        "--allow", action="append", default=[], metavar="PREFIX", help="a package of yours that may be named"
+        "--allow", action="append", default=[], metavar="PREFIX", help="allow code of your package in configs"
     )
 
 

@@ -37,30 +37,37 @@ def main(argv: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "folders", nargs="*", type=Path, help=f"of runs, or single runs (folder, name or 'last'; default: {default})"
+        "folders",
+        nargs="*",
+        type=Path,
+        help=f"folders of runs, or single runs (folder, name or 'last'; default: {default})",
     )
-    parser.add_argument("--by", default="name", metavar="KEY,...", help="what lines are named after (default: name)")
-    parser.add_argument("--metric", default="", metavar="NAME,...", help="columns; 'all' for every metric")
+    parser.add_argument("--by", default="name", metavar="KEY,...", help="keys that name the lines (default: name)")
+    parser.add_argument("--metric", default="", metavar="NAME,...", help="metrics to show; 'all' for every metric")
     parser.add_argument("--format", choices=FORMATS, default="table", help="(default: table)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="instead of the terminal (html: FOLDER/report.html)")
-    parser.add_argument("--dataset", default="", metavar="NAME,...", help="only these data sets")
     parser.add_argument(
-        "--against", default="", metavar="LINE", help="test the others against it; 'best' takes the best"
+        "--out", type=Path, metavar="FILE", help="write to this file (html: FOLDER/report.html by default)"
+    )
+    parser.add_argument("--dataset", default="", metavar="NAME,...", help="show only these data sets")
+    parser.add_argument(
+        "--against", default="", metavar="LINE", help="line to test the others against; 'best' for the best line"
     )
     parser.add_argument(
         "--spread", action="store_true", help="variance over training subsets (dataset.split_seed) and seeds instead"
     )
     parser.add_argument(
-        "--leaderboard", action="store_true", help="checked results of one folder, such as results, as a page"
+        "--leaderboard", action="store_true", help="checked results of one folder, such as results, as an HTML page"
     )
-    parser.add_argument("--check", action="store_true", help="of --leaderboard: check the results, write nothing")
-    parser.add_argument("--add", type=Path, metavar="RUN", help="of --leaderboard: add the result of a finished run")
-    parser.add_argument("--curve", default="", metavar="KEY,...", help="further settings whose sweeps are curves")
-    parser.add_argument("--level", type=float, default=0.95, metavar="P", help="of intervals (default: 0.95)")
+    parser.add_argument("--check", action="store_true", help="with --leaderboard: check the results, write nothing")
+    parser.add_argument("--add", type=Path, metavar="RUN", help="with --leaderboard: add the result of a finished run")
+    parser.add_argument("--curve", default="", metavar="KEY,...", help="further keys whose sweeps are curves")
     parser.add_argument(
-        "--figures", choices=("two", "all"), default="", help="first draw these figures of every run, from its files"
+        "--level", type=float, default=0.95, metavar="P", help="level of confidence intervals (default: 0.95)"
     )
-    parser.add_argument("--pictures", type=int, default=20, metavar="N", help="runs whose pictures the HTML holds")
+    parser.add_argument("--figures", choices=("two", "all"), default="", help="first draw these figures of every run")
+    parser.add_argument(
+        "--pictures", type=int, default=20, metavar="N", help="number of runs whose figures the HTML contains"
+    )
     arguments = parse_arguments(parser, argv)
     if arguments is None:
         return 0

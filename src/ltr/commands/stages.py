@@ -30,13 +30,13 @@ def main(argv: Sequence[str]) -> int:
         "--stages", type=Path, default=default, metavar="FOLDER", help=f"the store (default: {default})"
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="one line a stage, newest first")
-    show = commands.add_parser("show", help="everything that determined a stage")
-    show.add_argument("key", help="its key, or the beginning of it")
+    commands.add_parser("list", help="list stages, newest first")
+    show = commands.add_parser("show", help="show the specification of a stage")
+    show.add_argument("key", help="key of a stage, or a prefix of it")
     prune = commands.add_parser("prune", help="delete stages; runs keep their own checkpoints")
-    prune.add_argument("--older-than", metavar="30d", help="only those finished longer ago (m, h, d or w)")
-    prune.add_argument("--keep-last", type=int, default=0, metavar="N", help="keep the N newest in any case")
-    prune.add_argument("--dry-run", action="store_true", help="only print what would be deleted")
+    prune.add_argument("--older-than", metavar="30d", help="delete only stages that finished longer ago (m, h, d or w)")
+    prune.add_argument("--keep-last", type=int, default=0, metavar="N", help="always keep the N newest stages")
+    prune.add_argument("--dry-run", action="store_true", help="print the stages without deleting them")
     arguments = parse_arguments(parser, argv)
     if arguments is None:
         return 0
