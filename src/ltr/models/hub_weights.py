@@ -45,7 +45,7 @@ def weights_file(weights: str) -> str:
 
 
 def with_weights_file(backbone: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a backbone's config with the path of the file in the place of a folder or a name on the hub."""
+    """Return a backbone's config whose weights, if any, are named by a file's path."""
     weights = backbone.get("weights")
     if not isinstance(weights, str) or not weights.startswith((LOCAL, *HUB)):
         return backbone

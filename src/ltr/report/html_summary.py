@@ -22,9 +22,9 @@ def summary(parts: Sequence[Part]) -> str:
     blocks = "\n".join(_summary_of_part(part, number) for number, part in enumerate(parts))
     return (
         f'<section id="summary">\n<h2>Summary</h2>\n{blocks}\n'
-        '<p class="note">Best: the highest mean over seeds (the lowest for ↓) of the lines that are neither limited '
-        "nor selected on test; = names lines within one s.d. of it. Cost: seconds of all stages, as if none had been "
-        "cached; bars are one s.d. over seeds.</p>\n</section>"
+        '<p class="note">Best: the highest mean over seeds (the lowest for ↓), without lines that are limited, of a '
+        "longer schedule or selected on test; = names lines within one s.d. of it. Cost: seconds of all stages, as if "
+        "none had been cached; bars are one s.d. over seeds.</p>\n</section>"
     )
 
 

@@ -95,8 +95,10 @@ def _short_forms(paths: Mapping[str, PurePath]) -> Iterator[dict[str, str]]:
     """Yield forms of paths, from the shortest; they need not tell the paths apart."""
     yield {text: path.name for text, path in paths.items()}
     if len({len(path.parts) for path in paths.values()}) == 1:
-        columns = [place for place, parts in enumerate(zip(*(p.parts for p in paths.values()))) if len(set(parts)) > 1]
-        yield {text: "/".join(path.parts[place] for place in columns) for text, path in paths.items()}
+        columns = [
+            column for column, parts in enumerate(zip(*(p.parts for p in paths.values()))) if len(set(parts)) > 1
+        ]
+        yield {text: "/".join(path.parts[column] for column in columns) for text, path in paths.items()}
     if len({path.is_absolute() for path in paths.values()}) == 1:
         common = commonpath([path.parent for path in paths.values()])
         yield {text: path.relative_to(common).as_posix() for text, path in paths.items()}
