@@ -1,7 +1,7 @@
 """Write the summary of results/ into docs/results.md, between its markers.
 
 python scripts/results_summary.py            # write it
-python scripts/results_summary.py --check    # exit code 1 where the page is not up to date
+python scripts/results_summary.py --check    # exit code 1 if it is not up to date
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ def summary(folder: Path) -> str:
     return summary_markdown(leaderboard_rows(read_results_folder(folder)))
 
 
-def is_up_to_date(page: Path, block: str) -> bool:
-    return f"<!-- {NAME}:begin -->\n{block}\n<!-- {NAME}:end -->" in page.read_text(encoding="utf-8")
+def is_up_to_date(path: Path, block: str) -> bool:
+    return f"<!-- {NAME}:begin -->\n{block}\n<!-- {NAME}:end -->" in path.read_text(encoding="utf-8")
 
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing")
     parser.add_argument("--results", type=Path, default=ROOT / "results", metavar="FOLDER")
-    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results.md", metavar="FILE")
+    parser.add_argument("--file", type=Path, default=ROOT / "docs" / "results.md", metavar="FILE")
     arguments = parser.parse_args(argv)
     block = summary(arguments.results)
     if arguments.check:
-        fits = is_up_to_date(arguments.page, block)
-        print_line(f"{arguments.page} is {'up to date' if fits else 'not up to date: run this script without --check'}")
+        fits = is_up_to_date(arguments.file, block)
+        print_line(f"{arguments.file} is {'up to date' if fits else 'not up to date: run this script without --check'}")
         return int(not fits)
-    write_between_markers(arguments.page, NAME, block)
-    print_line(f"{arguments.page}: written")
+    write_between_markers(arguments.file, NAME, block)
+    print_line(f"{arguments.file}: written")
     return 0
 
 

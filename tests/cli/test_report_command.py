@@ -174,7 +174,7 @@ def test_a_run_is_added_checked_and_shown(command, outputs, tmp_path):
     code, out, _ = command("results", "--leaderboard")
     assert (code, out) == (0, "results/leaderboard.html: 4 results in 2 rows\n")
     assert "<table" in (tmp_path / "results" / "leaderboard.html").read_text()
-    assert command("--leaderboard", "results", "--check")[0] == 0, "the page itself is no result"
+    assert command("--leaderboard", "results", "--check")[0] == 0, "the leaderboard itself is no result"
     assert "| crt |" in command("--leaderboard", "results", "--format", "markdown")[1]
 
 
@@ -183,7 +183,7 @@ def test_a_refused_result_is_named_and_the_others_are_shown(command, outputs, tm
     command("--leaderboard", "results", "--add", next(outputs.glob("*/erm/*")))
     path = next((tmp_path / "results").glob("*/crt/*/result.json"))
     path.write_text(path.read_text().replace('"last"', '"best_test"'))
-    for flags in (["--check"], ["--out", "page.html"]):
+    for flags in (["--check"], ["--out", "board.html"]):
         code, out, err = command("--leaderboard", "results", *flags)
         assert code == 1
         assert f"refused: {path.relative_to(tmp_path)}: its weights were selected by best_test" in err
@@ -199,7 +199,7 @@ def test_a_limited_run_is_refused_on_entry(command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--leaderboard"], "one folder of results is needed"),
         (["--leaderboard", "results", "more"], "one folder of results is needed"),
@@ -211,7 +211,7 @@ def test_a_limited_run_is_refused_on_entry(command, tmp_path):
         (["outputs", "--add", "outputs"], "--add: it belongs to --leaderboard"),
     ],
 )
-def test_flags_of_a_leaderboard_are_checked(command, outputs, flags, said):
+def test_flags_of_a_leaderboard_are_checked(command, outputs, flags, message):
     code, out, err = command(*flags)
     assert (code, out) == (2, "")
-    assert said in err
+    assert message in err

@@ -1,4 +1,4 @@
-"""Rows of a leaderboard, their Markdown, and the page."""
+"""Rows of a leaderboard, their Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from made_up_outputs import composed_config, write
 
 from ltr.report.leaderboard import backbone_text, leaderboard_rows, summary_markdown
-from ltr.report.leaderboard_page import leaderboard_page
+from ltr.report.leaderboard_html import leaderboard_html
 from ltr.report.results_folder import add_run, read_results_folder
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&|[a](b)"
@@ -75,8 +75,8 @@ def test_markdown_has_a_line_per_row_and_its_sources(results):
     assert "[2] LDAM-DRW (NeurIPS 2019), Table 2; read in the paper." in text
 
 
-class Page(HTMLParser):
-    """Tags of a page and the text of its cells."""
+class Html(HTMLParser):
+    """Tags of a leaderboard and the text of its cells."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -99,32 +99,32 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def test_the_page_has_a_row_and_filters_of_every_value(results):
-    page = Page(leaderboard_page(board(results)))
-    head, crt, erm = page.rows
+def test_the_html_has_a_row_and_filters_of_every_value(results):
+    html_file = Html(leaderboard_html(board(results)))
+    head, crt, erm = html_file.rows
     shown = dict(zip(head, (cell.strip() for cell in erm)))
     assert (shown["run"], shown["result"], shown["deviation"], shown["n"]) == ("erm", "38.50 ± 0.71", "+0.18", "2")
     assert crt[0] == "crt"
-    assert [select["name"] for select in page.all("select")] == ["dataset", "backbone", "schedule", "hours"]
-    values = {option["value"] for option in page.all("option")}
+    assert [select["name"] for select in html_file.all("select")] == ["dataset", "backbone", "schedule", "hours"]
+    values = {option["value"] for option in html_file.all("option")}
     assert {"cifar100_lt", "CifarResNet 32", "200 epochs", "200 epochs + classifier 10"} <= values
-    assert [row.get("data-dataset") for row in page.all("tr")] == [None, "cifar100_lt", "cifar100_lt"]
+    assert [row.get("data-dataset") for row in html_file.all("tr")] == [None, "cifar100_lt", "cifar100_lt"]
 
 
-def test_the_page_is_accessible(results):
-    page = Page(leaderboard_page(board(results)))
-    assert page.all("html")[0]["lang"] == "en"
-    assert {head["scope"] for head in page.all("th")} == {"col", "row"}
-    assert len(page.all("caption")) == 1
-    assert any(paragraph.get("role") == "status" for paragraph in page.all("p"))
-    labels = [tag for tag, _ in page.tags if tag in ("label", "select", "input")]
-    assert all(labels[place - 1] == "label" for place, tag in enumerate(labels) if tag != "label")
-    anchors = {attributes["href"].removeprefix("#") for attributes in page.all("a")}
-    assert anchors == {item["id"] for item in page.all("li")}
+def test_the_html_is_accessible(results):
+    html_file = Html(leaderboard_html(board(results)))
+    assert html_file.all("html")[0]["lang"] == "en"
+    assert {head["scope"] for head in html_file.all("th")} == {"col", "row"}
+    assert len(html_file.all("caption")) == 1
+    assert any(paragraph.get("role") == "status" for paragraph in html_file.all("p"))
+    labels = [tag for tag, _ in html_file.tags if tag in ("label", "select", "input")]
+    assert all(labels[position - 1] == "label" for position, tag in enumerate(labels) if tag != "label")
+    anchors = {attributes["href"].removeprefix("#") for attributes in html_file.all("a")}
+    assert anchors == {item["id"] for item in html_file.all("li")}
 
 
-def test_the_page_asks_for_nothing_outside(results):
-    html = leaderboard_page(board(results))
+def test_the_html_asks_for_nothing_outside(results):
+    html = leaderboard_html(board(results))
     assert "default-src 'none'" in html
     assert not re.findall(r"(?:src|href)=\"(?!#)", html)
     assert not re.findall(r"https?://|url\(|@import", html)
@@ -133,17 +133,17 @@ def test_the_page_asks_for_nothing_outside(results):
 def test_names_are_text(tmp_path):
     add(tmp_path, "experiment=cifar100_lt_erm", name=HOSTILE, **{"backbone.name": HOSTILE, "dataset.name": HOSTILE})
     rows = board(tmp_path / "results")
-    page = Page(leaderboard_page(rows))
-    assert page.all("img") == []
-    assert len(page.all("script")) == 1
-    assert page.rows[1][0] == rows[0].label == HOSTILE
+    html_file = Html(leaderboard_html(rows))
+    assert html_file.all("img") == []
+    assert len(html_file.all("script")) == 1
+    assert html_file.rows[1][0] == rows[0].label == HOSTILE
     assert not re.search(r"(?<!\\)[<\[]", summary_markdown(rows))
     assert summary_markdown(rows).count("\n| ") == 3
 
 
 def test_a_result_far_from_its_published_number_is_marked(tmp_path):
     add(tmp_path, "experiment=cifar100_lt_erm", accuracy=0.36)
-    page = Page(leaderboard_page(board(tmp_path / "results")))
-    assert [cell for cell in page.all("td") if "far" in str(cell.get("class"))] == [
+    html_file = Html(leaderboard_html(board(tmp_path / "results")))
+    assert [cell for cell in html_file.all("td") if "far" in str(cell.get("class"))] == [
         {"class": "number far", "data-value": "-2.32"}
     ]

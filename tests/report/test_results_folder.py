@@ -167,10 +167,10 @@ def test_a_place_never_leaves_the_folder(tmp_path):
     folder = write(tmp_path, "erm")
     names = {"name": "../../x", "dataset.name": "..", "method.name": "/etc"}
     change(folder / "result.json", **{f"config__{key}": value for key, value in names.items()})
-    place = run_folder(read_run(folder))
-    assert len(place.parts) == 3
-    assert not place.is_absolute()
-    assert ".." not in place.parts
+    location = run_folder(read_run(folder))
+    assert len(location.parts) == 3
+    assert not location.is_absolute()
+    assert ".." not in location.parts
 
 
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir])

@@ -1,4 +1,4 @@
-"""``ltr-report --leaderboard``: a folder of results as one page, its check, and the way in for a new run."""
+"""``ltr-report --leaderboard``: a folder of checked results as HTML; checks and additions of runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FORMATS = ("html", "markdown")
 
 def check_leaderboard(arguments: argparse.Namespace, folders: Sequence[Path]) -> None:
     """Raise ConfigError for flags that do not go with ``--leaderboard``."""
-    from ltr.report.results_folder import PAGE
+    from ltr.report.results_folder import BOARD
 
     if len(folders) != 1:
         raise ConfigError(
@@ -30,23 +30,23 @@ def check_leaderboard(arguments: argparse.Namespace, folders: Sequence[Path]) ->
             f"report the folder without --leaderboard: ltr-report {folders[0]} --format {arguments.format}"
         )
     names = ("metric", "dataset", "against", "curve", "figures", "spread")
-    if given := [name for name in names if getattr(arguments, name)]:
+    if conflicting := [name for name in names if getattr(arguments, name)]:
         raise ConfigError(
-            f"--leaderboard --{given[0]}: a leaderboard shows every result of its folder, and its page filters. Leave "
-            "one of the two flags out"
+            f"--leaderboard --{conflicting[0]}: a leaderboard shows every result of its folder, and its table filters. "
+            "Leave one of the two flags out"
         )
     if arguments.check and (arguments.add or arguments.out):
         raise ConfigError("--check: it writes nothing, so it goes without --add and --out. Leave one of them out")
     if not arguments.check and arguments.out is None and folders[0].is_dir():
-        check_file(folders[0] / PAGE, f"--out {folders[0] / PAGE}")
+        check_file(folders[0] / BOARD, f"--out {folders[0] / BOARD}")
 
 
 def write_leaderboard(arguments: argparse.Namespace, folder: Path) -> int:
-    """Add a run, check a folder of results, or write its page; return the exit code: 1 where a result is refused."""
+    """Add a run, check a folder of results, or write it as HTML; return the exit code: 1 if a result is refused."""
     from ltr.files import write_text
     from ltr.report.leaderboard import leaderboard_rows, summary_markdown
-    from ltr.report.leaderboard_page import leaderboard_page
-    from ltr.report.results_folder import PAGE, add_run, read_results_folder
+    from ltr.report.leaderboard_html import leaderboard_html
+    from ltr.report.results_folder import BOARD, add_run, read_results_folder
 
     if arguments.add is not None:
         print_line(f"added {add_run(folder, arguments.add)}")
@@ -62,8 +62,8 @@ def write_leaderboard(arguments: argparse.Namespace, folder: Path) -> int:
     if arguments.format == "markdown" and arguments.out is None:
         print(summary_markdown(rows))  # its names are written for its format already
         return int(bool(results.refused))
-    page = summary_markdown(rows) + "\n" if arguments.format == "markdown" else leaderboard_page(rows)
-    out = arguments.out or folder / PAGE
-    write_text(out, page)
+    content = summary_markdown(rows) + "\n" if arguments.format == "markdown" else leaderboard_html(rows)
+    out = arguments.out or folder / BOARD
+    write_text(out, content)
     print_line(f"{out}: {accepted} in {counted(len(rows), 'row')}")
     return int(bool(results.refused))

@@ -159,7 +159,7 @@ def schedule_text(config: dict[str, Any]) -> str:
 
 
 def summary_markdown(rows: Sequence[LeaderboardRow]) -> str:
-    """Return the rows as Markdown tables, one per data set, for a page of the documentation."""
+    """Return the rows as Markdown tables, one per data set, for the documentation."""
     sources = list(dict.fromkeys(row.published.source for row in rows if row.published))
     text: list[str] = []
     for dataset in dict.fromkeys(row.dataset for row in rows):
@@ -181,7 +181,7 @@ def summary_markdown(rows: Sequence[LeaderboardRow]) -> str:
         for row in (row for row in rows if row.dataset == dataset):
             text.append(f"| {' | '.join(_markdown_cells(row, sources))} |")
         text.append("")
-    text += [f"[{place}] {escaping.markdown(source)}." for place, source in enumerate(sources, start=1)]
+    text += [f"[{position}] {escaping.markdown(source)}." for position, source in enumerate(sources, start=1)]
     return "\n".join(text)
 
 

@@ -28,7 +28,7 @@ from ltr.report.limits import limits
 from ltr.report.read_run import Run, number, read_run
 
 SPLITS = "splits.csv"
-PAGE = "leaderboard.html"
+BOARD = "leaderboard.html"
 RESULT, PROVENANCE = "result.json", "provenance.json"
 SPLIT_COLUMNS = ("split", "digest", "train_images", "val_images", "test_images", "unknown_images", "classes")
 SELECTIONS = ("last", "best_val")
@@ -65,7 +65,7 @@ def read_results_folder(folder: Path) -> ResultsFolder:
     refused: list[str] = []
     hashes: dict[str, Path] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()):
-        if path in (folder / SPLITS, folder / PAGE):
+        if path in (folder / SPLITS, folder / BOARD):
             continue
         if path.name == RESULT and not path.is_symlink():
             run, reasons = _checked(path, splits, hashes)
@@ -165,10 +165,10 @@ def _metric_mistakes(run: Run) -> list[str]:
 
 def _place_mistakes(run: Run) -> list[str]:
     expected = run_folder(run)
-    place = Path(*run.path.parts[-3:])
-    if place.parts[:2] == expected.parts[:2] and run.path.name == expected.name:
+    location = Path(*run.path.parts[-3:])
+    if location.parts[:2] == expected.parts[:2] and run.path.name == expected.name:
         return []
-    return [f"it lies in {place}; needed is {expected}. Move the folder, or add the run with --add"]
+    return [f"it lies in {location}; needed is {expected}. Move the folder, or add the run with --add"]
 
 
 def run_folder(run: Run) -> Path:
@@ -223,11 +223,13 @@ def read_splits(path: Path) -> dict[str, dict[str, str]]:
     if tuple(header or ()) != SPLIT_COLUMNS:
         raise DataError(f"{path}: its first line is no list of the columns {columns}. Restore it from the repository")
     splits: dict[str, dict[str, str]] = {}
-    for place, line in enumerate(lines, start=2):
+    for line_number, line in enumerate(lines, start=2):
         if None in line or None in line.values():
-            raise DataError(f"{path}, line {place}: a cell is needed for each of {columns}. Mend the line")
+            raise DataError(f"{path}, line {line_number}: a cell is needed for each of {columns}. Mend the line")
         if line["split"] in splits:
-            raise DataError(f"{path}, line {place}: {line['split']} is listed twice; a split has one line. Remove one")
+            raise DataError(
+                f"{path}, line {line_number}: {line['split']} is listed twice; a split has one line. Remove one"
+            )
         splits[line["split"]] = dict(line)
     return splits
 

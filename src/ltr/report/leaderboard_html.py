@@ -108,7 +108,7 @@ _COLUMNS: tuple[tuple[str, bool], ...] = (
 )
 
 
-def leaderboard_page(rows: Sequence[LeaderboardRow], title: str = "Leaderboard") -> str:
+def leaderboard_html(rows: Sequence[LeaderboardRow], title: str = "Leaderboard") -> str:
     """Return the complete HTML file."""
     sources = list(dict.fromkeys(row.published.source for row in rows if row.published))
     heads = "".join(
@@ -116,7 +116,9 @@ def leaderboard_page(rows: Sequence[LeaderboardRow], title: str = "Leaderboard")
         for name, numeric in _COLUMNS
     )
     lines = "\n".join(_row(row, sources) for row in rows)
-    listed = "".join(f'<li id="source-{place}">{text(source)}</li>' for place, source in enumerate(sources, start=1))
+    listed = "".join(
+        f'<li id="source-{position}">{text(source)}</li>' for position, source in enumerate(sources, start=1)
+    )
     runs = sum(row.seeds for row in rows)
     return f"""<!doctype html>
 <html lang="en">
@@ -159,9 +161,9 @@ published numbers count all test images. Hours: all stages, as if none had been 
 
 
 def _row(row: LeaderboardRow, sources: Sequence[str]) -> str:
-    place = sources.index(row.published.source) + 1 if row.published else 0
+    position = sources.index(row.published.source) + 1 if row.published else 0
     published = (
-        f'{row.published.number:.2f} <a href="#source-{place}" aria-label="source {place}">[{place}]</a>'
+        f'{row.published.number:.2f} <a href="#source-{position}" aria-label="source {position}">[{position}]</a>'
         if row.published
         else NOTHING
     )
