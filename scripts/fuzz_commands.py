@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from ltr.configuration.allowed import shown
 from ltr.configuration.configs import conf_directory, config_names, leaves, mappings
 from ltr.configuration.nested import NestedLoader
+from ltr.configuration.resolvers import register
 from ltr.configuration.rules import rules_of
-from ltr.configuration.weights_input import register
 
 METHODS = ("erm", "crt", "lws", "rkd_classification", "m2m", "sla", "background_splitting", "ncm", "tau_norm")
 # of the harness, or so that nothing is trained, downloaded or started

@@ -219,9 +219,9 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
     from ltr.configuration.hydra_nodes import guarded_hydra
     from ltr.configuration.launchers import refused_by_queue
     from ltr.configuration.nested import nested_choices
+    from ltr.configuration.resolvers import register
     from ltr.configuration.swept_configs import defer_values
     from ltr.configuration.targets import allow_packages
-    from ltr.configuration.weights_input import register
     from ltr.sweeps import failed_jobs
 
     register()  # for --cfg job --resolve

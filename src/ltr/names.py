@@ -29,6 +29,14 @@ def is_text(name: str) -> bool:
     return True
 
 
+def normal_path(path: str) -> str:
+    """Return a path without ``./`` and repeated ``/``, so that spellings of one file compare equal."""
+    if "//" not in path and "./" not in path:
+        return path
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    return ("/" if path.startswith("/") else "") + "/".join(parts)
+
+
 def counted(number: float, noun: str, plural: str = "") -> str:
     """Return a count with its noun, ``1 epoch`` or ``20 epochs``.
 

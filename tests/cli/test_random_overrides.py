@@ -20,8 +20,8 @@ from omegaconf import OmegaConf
 from ltr.cli import train_main
 from ltr.configuration.allowed import shown
 from ltr.configuration.configs import conf_directory, config_names, leaves, mappings, read_config
+from ltr.configuration.resolvers import register
 from ltr.configuration.rules import rules_of
-from ltr.configuration.weights_input import register
 
 
 def default_configuration() -> tuple[dict, dict]:

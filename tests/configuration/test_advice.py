@@ -29,6 +29,7 @@ NOT_KEYS = (
     "methods/herbs/released_weights",
     "models/published_names",
     "report/html_script",
+    "report/leaderboard_page",
     "methods/background_splitting/network",
 )
 

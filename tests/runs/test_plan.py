@@ -12,7 +12,8 @@ from ltr.data.splitting.closed_set import Split
 from ltr.errors import ConfigError
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, Settings, Stage
-from ltr.runs.plan import LastSource, describe_dataset, plan_keys, warn_of_double_balancing, warn_of_short_schedule
+from ltr.runs.plan import LastSource, describe_dataset, plan_keys
+from ltr.runs.training.doubts import warn_of_double_balancing, warn_of_short_schedule
 
 NONE = np.empty(0, np.int64)
 SOURCE = Source("t", np.zeros((6, 2, 2, 1), np.uint8), np.array([0, 0, 0, 1, 0, 1]), ("a", "b"), {"train": range(6)})

@@ -21,12 +21,12 @@ import numpy as np
 
 from ltr.apply.detections import DetectionPool
 from ltr.data.annotations.camtrap_dp import BLANK, open_package
-from ltr.data.annotations.records import normal_path
 from ltr.data.images.decode import open_image
 from ltr.data.source import ImageFiles
 from ltr.data.sources.json_arrays import read_arrays
 from ltr.data.tables import iterate_rows
 from ltr.files import write_csv, written_atomically
+from ltr.names import normal_path
 
 VERSION = "1.3"  # of a new MegaDetector file
 WHOLE = (0.0, 0.0, 1.0, 1.0)

@@ -9,18 +9,17 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ltr.configuration import scaled, weights_input
 from ltr.configuration.allowed import check_values
 from ltr.configuration.configs import leaves, node_at
 from ltr.configuration.hydra_nodes import hydra_node
 from ltr.configuration.placement import unread_keys
+from ltr.configuration.resolvers import register
 from ltr.configuration.run_lengths import resolve_run_lengths
 from ltr.configuration.structure import check_structure
 from ltr.configuration.targets import check_targets
 from ltr.errors import ConfigError
 
-weights_input.register()
-scaled.register()
+register()
 
 
 def check_config(

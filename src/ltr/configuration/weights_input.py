@@ -37,7 +37,8 @@ def weights_input(backbone: Any) -> Any:
     return None if describe is None else describe(backbone)
 
 
-def _of_weights(item: str, otherwise: Any, *, _root_: DictConfig) -> Any:
+def of_weights(item: str, otherwise: Any, *, _root_: DictConfig) -> Any:
+    """Return an item of the preprocessing that the backbone's weights describe; ``otherwise`` without a description."""
     value = _described(item, otherwise, _root_)
     # OmegaConf.resolve, for --cfg job --resolve, takes no plain list
     return OmegaConf.create(value) if isinstance(value, list) else value
@@ -71,12 +72,3 @@ def _for_channels(values: tuple[float, ...], otherwise: Any) -> list[float]:
     if len(values) == len(otherwise):
         return list(values)
     return [sum(values) / len(values)] if len(otherwise) == 1 else list(otherwise)
-
-
-def register() -> None:
-    """Make the interpolation known to OmegaConf."""
-    if not OmegaConf.has_resolver("of_weights"):
-        OmegaConf.register_new_resolver("of_weights", _of_weights)
-
-
-register()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from ltr.configuration.advice import hold_out
@@ -313,31 +311,4 @@ def _check_parts(stage: Stage, split: Split) -> None:
             f"stage '{stage.name}' selects its weights by selection=best_val, and the split '{split.name}' has no "
             "validation images",
             "select the last epoch",
-        )
-
-
-def warn_of_double_balancing(settings: Settings, dataset_info: DatasetInfo) -> None:
-    """Warn where a loss corrects for the class prior and the sampler has corrected it already."""
-    loss = instantiate(settings.loss, dataset_info.class_counts)
-    sampler = instantiate(settings.sampler)
-    counts = np.asarray(dataset_info.class_counts)
-    drawn = sampler.class_probabilities(counts, settings.epochs - 1, settings.epochs)
-    if loss.adjusts_prior and not np.allclose(drawn, counts / counts.sum()):
-        names = [str(config["_target_"]).rsplit(".", 1)[-1] for config in (settings.loss, settings.sampler)]
-        warnings.warn(
-            f"{names[0]} corrects for the class frequencies, and so does the sampler {names[1]}: together they "
-            "over-correct. Use sampler=instance, or cross-entropy",
-            stacklevel=2,
-        )
-
-
-def warn_of_short_schedule(settings: Settings) -> None:
-    """Warn where a run is too short for its schedule: the rate should fall while it still warms up."""
-    schedule = instantiate(settings.scheduler, settings.epochs, 1)
-    if schedule.milestones and schedule.milestones[0] < schedule.warmup_epochs:
-        warnings.warn(
-            f"the learning rate should fall after epoch {schedule.milestones[0]} of {settings.epochs}, but warms up "
-            f"until epoch {schedule.warmup_epochs:g}. So short a run needs a smaller scheduler.warmup_epochs, or "
-            "scheduler=cosine",
-            stacklevel=2,
         )

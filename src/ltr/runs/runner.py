@@ -29,7 +29,7 @@ from ltr.runs.finished import RunStatus, find_result
 from ltr.runs.image_size import preprocessing_note, resized_for
 from ltr.runs.opening_progress import opening_progress
 from ltr.runs.pixels import share_pixels
-from ltr.runs.plan import RunPlan, plan_of, warn_of_double_balancing, warn_of_short_schedule
+from ltr.runs.plan import RunPlan, plan_of
 from ltr.runs.processes import distributed
 from ltr.runs.processes.device import device_name, keep_freed_memory
 from ltr.runs.processes.interrupt import StopRequest, requeue, stop_request
@@ -38,7 +38,7 @@ from ltr.runs.run_folder import RunFolder
 from ltr.runs.stages import Stages
 from ltr.runs.store import RECORD, REMOVED, StageStore
 from ltr.runs.tracking.loggers import RunLoggers
-from ltr.runs.training.doubts import warn_of_frozen_random_weights, warn_of_tiny_rates
+from ltr.runs.training.doubts import warn_of_doubts
 from ltr.writing import check_outputs, disk_trouble
 
 
@@ -130,10 +130,7 @@ class _Run:
             keep_freed_memory()
         for stage in self.plan:
             if stage.module and not stage.checkpoint:
-                warn_of_double_balancing(stage.settings, self.dataset_info)
-                warn_of_short_schedule(stage.settings)
-                warn_of_tiny_rates(stage.settings)
-                warn_of_frozen_random_weights(stage)
+                warn_of_doubts(stage, self.dataset_info)
             if note := resized_for(stage, self.dataset_info):
                 self.print_line(note)
         if note := preprocessing_note(config, self.dataset_info.image_shape):

@@ -25,13 +25,12 @@ from ltr.data.annotations.records import (
     json_id,
     json_shown,
     json_text,
-    normal_path,
 )
 from ltr.data.source import ImageFiles
 from ltr.data.sources.checks import shown
 from ltr.data.sources.json_arrays import read_arrays
 from ltr.errors import DataError, nearest
-from ltr.names import counted
+from ltr.names import counted, normal_path
 
 _WANTED = "Results of MegaDetector have info, detection_categories and images"
 

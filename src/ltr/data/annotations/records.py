@@ -275,11 +275,3 @@ def json_shown(value: object) -> str:
     """Return the beginning of a JSON value for a message."""
     text = json.dumps(value, ensure_ascii=True)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def normal_path(path: str) -> str:
-    """Return a path without ``./`` and repeated ``/``, so that spellings of one file compare equal."""
-    if "//" not in path and "./" not in path:
-        return path
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    return ("/" if path.startswith("/") else "") + "/".join(parts)

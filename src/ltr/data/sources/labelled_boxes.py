@@ -11,12 +11,12 @@ import numpy as np
 
 from ltr.configuration.ranges import Fraction, check_option
 from ltr.data.annotations.megadetector import read_megadetector
-from ltr.data.annotations.records import Records, clip_boxes, normal_path
+from ltr.data.annotations.records import Records, clip_boxes
 from ltr.data.images.decode import open_image, orientation
 from ltr.data.source import ImageFiles
 from ltr.data.sources.checks import check_image_files, shown
 from ltr.errors import DataError
-from ltr.names import counted
+from ltr.names import counted, normal_path
 
 Boxes = Literal["all", "largest"]
 Faulty = Literal["error", "exclude"]  # what is done with a faulty image or box

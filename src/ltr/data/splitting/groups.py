@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ltr.data.annotations.records import normal_path
 from ltr.data.source import Grouping, ImageFiles
+from ltr.names import normal_path
 from ltr.randomness import derive_seed
 
 FILE = "path"  # key of the grouping by file

@@ -6,10 +6,48 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from ltr.methods.core.stage import Settings, Stage
+import numpy as np
+
+from ltr.configuration.targets import instantiate
+from ltr.methods.core.stage import DatasetInfo, Settings, Stage
 
 _TINY = 1e-12
 _RATES = ("lr", "head_lr", "last_block_lr", "extra_lr")
+
+
+def warn_of_doubts(stage: Stage, dataset_info: DatasetInfo) -> None:
+    """Warn of everything doubtful in a stage's training."""
+    warn_of_double_balancing(stage.settings, dataset_info)
+    warn_of_short_schedule(stage.settings)
+    warn_of_tiny_rates(stage.settings)
+    warn_of_frozen_random_weights(stage)
+
+
+def warn_of_double_balancing(settings: Settings, dataset_info: DatasetInfo) -> None:
+    """Warn where a loss corrects for the class prior and the sampler has corrected it already."""
+    loss = instantiate(settings.loss, dataset_info.class_counts)
+    sampler = instantiate(settings.sampler)
+    counts = np.asarray(dataset_info.class_counts)
+    drawn = sampler.class_probabilities(counts, settings.epochs - 1, settings.epochs)
+    if loss.adjusts_prior and not np.allclose(drawn, counts / counts.sum()):
+        names = [str(config["_target_"]).rsplit(".", 1)[-1] for config in (settings.loss, settings.sampler)]
+        warnings.warn(
+            f"{names[0]} corrects for the class frequencies, and so does the sampler {names[1]}: together they "
+            "over-correct. Use sampler=instance, or cross-entropy",
+            stacklevel=2,
+        )
+
+
+def warn_of_short_schedule(settings: Settings) -> None:
+    """Warn where a run is too short for its schedule: the rate should fall while it still warms up."""
+    schedule = instantiate(settings.scheduler, settings.epochs, 1)
+    if schedule.milestones and schedule.milestones[0] < schedule.warmup_epochs:
+        warnings.warn(
+            f"the learning rate should fall after epoch {schedule.milestones[0]} of {settings.epochs}, but warms up "
+            f"until epoch {schedule.warmup_epochs:g}. So short a run needs a smaller scheduler.warmup_epochs, or "
+            "scheduler=cosine",
+            stacklevel=2,
+        )
 
 
 def warn_of_tiny_rates(settings: Settings) -> None:
