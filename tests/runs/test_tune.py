@@ -10,7 +10,7 @@ from ltr.apply.export import export, load_exported
 from ltr.errors import CheckpointError
 from ltr.methods.core.checkpoint import load_network, read_checkpoint
 from ltr.methods.core.stage import Settings
-from ltr.models.weights import read_state
+from ltr.models.weights import load_backbone, read_state
 from ltr.runs.keys import run_hash
 
 SHORT = ["debug=fast", "trainer.precision=fp32"]
@@ -103,4 +103,62 @@ def test_an_export_needs_no_base(tmp_path, base, digits):
     export(path, tmp_path / "exported")
     base.unlink()
     exported = load_exported(tmp_path / "exported")
-    assert torch.equal(exported.predict_headline(torch.as_tensor(digits).permute(0, 3, 1, 2)).logits, before)
+    after = exported.predict_headline(torch.as_tensor(digits).permute(0, 3, 1, 2)).logits
+    assert torch.allclose(after, before, atol=1e-5)
+
+
+def with_large_update(path):
+    """Give the update of a checkpoint's LoRA values that change its logits; return the logits' network."""
+    content = read_checkpoint(path)
+    for name, tensor in content["state_dict"].items():
+        if ".lora_B." in name:
+            tensor.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
+    path.unlink()  # a link to the stage's file
+    torch.save(content, path)
+    return load_network(path)
+
+
+def test_an_export_of_lora_is_a_plain_network_with_the_same_logits(tmp_path, base, digits):
+    path = (
+        outcome(tmp_path, "tune=lora", "tune.alpha=12", f"backbone.weights={base}").directory / "checkpoints/final.ckpt"
+    )
+    images = torch.as_tensor(digits).permute(0, 3, 1, 2)
+    tuned = with_large_update(path)
+    done = export(path, tmp_path / "exported")
+    plain = load_exported(tmp_path / "exported")
+    assert plain.tuning is None
+    assert not any("lora" in name for name in plain.state_dict())
+    assert torch.allclose(plain.predict_headline(images).logits, tuned.predict_headline(images).logits, atol=1e-5)
+    assert 0 <= done.merged_difference < 1e-5
+    untuned = ltr.build("erm", num_classes=10, backbone="digits_net", channels=1).backbone.eval()
+    untuned.load_state_dict(torch.load(base, weights_only=True))
+    unit = images.float() / 255
+    assert not torch.allclose(plain.backbone(unit), untuned(unit), atol=1e-2)
+
+
+@pytest.mark.parametrize("way", ["whole", "exported"])
+def test_a_run_starts_from_the_merged_backbone_of_lora(tmp_path, base, digits, way):
+    options = ["tune=lora", f"backbone.weights={base}", *(["checkpoint.tuned=whole"] if way == "whole" else [])]
+    path = outcome(tmp_path, *options).directory / "checkpoints" / "final.ckpt"
+    tuned = with_large_update(path)
+    if way == "exported":
+        export(path, tmp_path / "exported")
+        path = tmp_path / "exported" / "model.safetensors"
+    backbone = ltr.build("erm", num_classes=10, backbone="digits_net", channels=1).backbone.eval()
+    load_backbone(backbone, path)
+    unit = torch.as_tensor(digits).permute(0, 3, 1, 2).float() / 255
+    assert torch.allclose(backbone(unit), tuned.backbone(unit), atol=1e-5)
+
+
+def test_of_a_damaged_update_the_file_is_named(tmp_path, base):
+    path = outcome(tmp_path, "tune=lora", "checkpoint.tuned=whole").directory / "checkpoints" / "final.ckpt"
+    content = read_checkpoint(path)
+    up = next(name for name in content["state_dict"] if ".lora_B." in name)
+    torch.save(
+        {**content, "state_dict": {n: t for n, t in content["state_dict"].items() if n != up}}, tmp_path / "a.ckpt"
+    )
+    with pytest.raises(CheckpointError, match="a low-rank update does not fit"):
+        read_state(tmp_path / "a.ckpt")
+    torch.save({**content, "description": "{}"}, tmp_path / "b.ckpt")
+    with pytest.raises(CheckpointError, match="does not say by what they are scaled"):
+        read_state(tmp_path / "b.ckpt")

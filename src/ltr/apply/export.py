@@ -20,10 +20,12 @@ from ltr.errors import CheckpointError, ConfigError, TrainingError
 from ltr.evaluation.decision_file import FILE as DECISIONS
 from ltr.files import write_json, written_atomically
 from ltr.methods.core.checkpoint import FORMAT, VERSION, describe, network_from_description
+from ltr.models.lora_state import has_updates
 from ltr.randomness import generator
 
 WEIGHTS, DESCRIPTION, CLASSES, ONNX = "model.safetensors", "config.json", "class_names.json", "model.onnx"
 IMAGES = 4  # made-up ones that the two networks must agree on
+MERGE_TOLERANCE = 1e-5  # largest difference of logits after merging LoRA, relative to the largest logit
 TOLERANCE = 1e-3  # largest difference of ONNX logits, relative to the largest logit: another runtime sums otherwise
 
 
@@ -34,6 +36,7 @@ class Exported:
     folder: Path
     files: tuple[str, ...]
     difference: float
+    merged_difference: float | None = None  # largest difference of logits by merging LoRA; None without LoRA
     onnx_difference: float | None = None  # None where it was not asked for, or no onnxruntime is there to check it
 
 
@@ -42,8 +45,11 @@ def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> Exported:
 
     ``decisions.json`` joins them where ``ltr-eval --decide`` chose thresholds for these weights.
 
+    The low-rank updates of ``tune=lora`` are folded into the weights that they belong to; the logits may then differ in
+    the last digits, by `MERGE_TOLERANCE` at most.
+
     The files are read back through `load_exported`, and the logits of some made-up images must be the same bits as
-    the original's; only then do they appear in ``folder``. It takes fp32 on the CPU.
+    the (merged) original's; only then do they appear in ``folder``. It takes fp32 on the CPU.
 
     Args:
         checkpoint: a weights file of this project.
@@ -61,11 +67,19 @@ def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> Exported:
     network = network_from_description({**description, "state_dict": state}, checkpoint)
     if description.pop("base", None) is not None:  # an export needs no other file
         state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    images = check_images(network.dataset_info.image_shape)
+    expected = logits(network, images)
+    merged_difference = None
+    if has_updates(state):
+        original = expected
+        state, description = _merge(network, description)
+        expected = logits(network, images)
+        merged_difference = largest_difference(original, expected)
+        if not merged_difference <= MERGE_TOLERANCE * max(1.0, float(original.abs().max())):
+            raise TrainingError(f"merging LoRA changes the logits by {merged_difference:.3g}: nothing was exported")
     folder.mkdir(parents=True, exist_ok=True)
     with drafts_in(folder) as drafts:
         _write(drafts, description, state)
-        images = check_images(network.dataset_info.image_shape)
-        expected = logits(network, images)
         difference = largest_difference(expected, logits(load_exported(drafts), images))
         if difference != 0:
             raise TrainingError(f"the exported network's logits differ by {difference:.3g}: nothing was exported")
@@ -80,7 +94,15 @@ def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> Exported:
             names.append(DECISIONS)
         for name in names:
             os.replace(drafts / name, folder / name)
-    return Exported(folder, tuple(names), difference, onnx_difference)
+    return Exported(folder, tuple(names), difference, merged_difference, onnx_difference)
+
+
+def _merge(network: Any, description: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Fold the updates of ``tune=lora`` into a network; return its state dict and a description without tuning."""
+    network.tuning.merge(network.backbone)
+    state = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
+    settings = {key: value for key, value in description["settings"].items() if key != "tune"}
+    return state, {**description, "settings": settings}
 
 
 def load_exported(folder: str | Path) -> Any:

@@ -80,6 +80,11 @@ def _export(checkpoint: Path, arguments: argparse.Namespace) -> None:
     done = export(checkpoint, arguments.out, onnx=arguments.onnx)
     _print_files(done.folder, done.files)
     print_line("checked: read back, the network gives the same logits to the bit")
+    if done.merged_difference is not None:
+        print_line(
+            "merged: the low-rank updates (tune=lora) are part of the backbone's weights; logits differ by at most "
+            f"{done.merged_difference:.2g}"
+        )
     if done.onnx_difference is not None:
         print_line(f"checked: the logits of model.onnx differ by at most {done.onnx_difference:.2g}")
     elif arguments.onnx:

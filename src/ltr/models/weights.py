@@ -15,6 +15,7 @@ from ltr.configuration.configs import node_at
 from ltr.configuration.ranges import check_option
 from ltr.errors import CheckpointError
 from ltr.escaping import one_line
+from ltr.models.lora_state import has_updates, merged_updates, scale_of
 from ltr.models.published_names import LAYOUTS, check_padding, layout_named, read_published
 from ltr.models.weights_file import (
     finite_names,
@@ -54,7 +55,8 @@ def read_state(path: str | Path, entry: str | None = None) -> State:
     """Read the named tensors of a file to the CPU.
 
     Nothing in the file is executed: torch files are read with ``weights_only=True``. The ``state_dict`` or ``model``
-    entry of a training checkpoint is read; prefixes of wrappers (``module.``, ``_orig_mod.``) are dropped.
+    entry of a training checkpoint is read; prefixes of wrappers (``module.``, ``_orig_mod.``) are dropped. Low-rank
+    updates of a run with ``tune=lora`` are folded into their weights.
 
     Args:
         path: weights file.
@@ -81,8 +83,8 @@ def read_state(path: str | Path, entry: str | None = None) -> State:
         raise CheckpointError(f"'{path}' holds one {type(content).__name__}, not a state dict of named tensors.")
     if "base" in content and content.get("format") == "ltr-stage":
         raise CheckpointError(
-            f"'{path}' holds only what was tuned of other weights. Start from those and tune them again, or train the "
-            "run that wrote it with checkpoint.tuned=whole"
+            f"'{path}' holds only what was tuned of other weights. Export the run (ltr-export RUN --out FOLDER) and "
+            "start from FOLDER/model.safetensors, or train the run that wrote it with checkpoint.tuned=whole"
         )
     if entry is not None:
         return _named_entry(content, entry, path)
@@ -96,7 +98,17 @@ def read_state(path: str | Path, entry: str | None = None) -> State:
             else ". Save `module.state_dict()` into it"
         )
         raise CheckpointError(f"'{path}' holds no named tensors{where}.")
+    if content.get("format") == "ltr-stage" and has_updates(state):
+        state = _merged(state, scale_of(content.get("description"), path), path)
     return state
+
+
+def _merged(state: State, scale: float, path: Path) -> State:
+    """Return the state of a run with ``tune=lora`` with its updates folded into the weights."""
+    try:
+        return merged_updates(state, scale)
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(f"'{path}' is damaged: a low-rank update does not fit its weight ({error})") from error
 
 
 def is_state(path: str | Path) -> bool:
