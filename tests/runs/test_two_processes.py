@@ -95,6 +95,26 @@ def test_stages_of_other_numbers_of_processes_are_other_stages(two, tmp_path, lt
     assert result_of(two)["stages"][0]["key"] in planned.out
 
 
+@pytest.mark.filterwarnings("ignore:.*of a random backbone.*")
+@pytest.mark.parametrize("solver", ["minibatch", "lbfgs"])
+def test_stored_features_are_extracted_once_and_train_the_head_of_one_process(tmp_path, ltr_train, solver):
+    command = [*SHORT, "features=stored", f"features.solver={solver}"]
+    command += ["features.l2=0.01", "features.max_iterations=20"] if solver == "lbfgs" else []
+    several = ltr_train_in(tmp_path / "two", *command)
+    assert several.codes == [0, 0], several.err
+    assert several.out.count("900 images to compute") == 1
+    alone = ltr_train("trainer.accelerator=cpu", "trainer.precision=fp32", *command, outputs=tmp_path / "one")
+    assert alone.code == 0, alone.err
+    tables = [sorted((tmp_path / name).glob("**/features-*.f32")) for name in ("one", "two")]
+    assert [path.read_bytes() for path in tables[0]] == [path.read_bytes() for path in tables[1]]
+    one, other = weights(directory_of(tmp_path / "one")), weights(directory_of(tmp_path / "two" / "outputs"))
+    for name, tensor in one.items():
+        if solver == "lbfgs":  # each process solves the whole problem
+            assert torch.equal(other[name], tensor), name
+        else:
+            torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-6)
+
+
 def test_a_computed_stage_is_computed_once_and_known_to_all(tmp_path):
     done = ltr_train_in(tmp_path, *SHORT, "method=ncm")
     assert done.codes == [0, 0], done.err
