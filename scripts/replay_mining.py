@@ -9,13 +9,15 @@ classes against the background, and selects the next batch; "labelling" looks th
 Reported: positives (images of rare classes) per 100 labels, the labels needed until ``--found`` images of every rare
 class are known, and the mean average precision of the rare classes on the test images.
 
-Features: pixels, or an .npy file float [N, D] with a row for each image of the data set (``--features FILE``). With
-``--weights FILE`` (of torchvision's squeezenet1_0) the file is computed first if it is not there.
+Features: pixels; or an .npy file float [N, D] with a row for each image of the data set (``--features FILE``), which
+``--weights FILE`` (of torchvision's squeezenet1_0) computes first if it is not there; or the folder of a stage
+``features`` that a run with ``features=stored`` left (``--features outputs/stages/KEY``; ``ltr-stages list`` has keys).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -74,6 +76,11 @@ def read(
         np.save(features, extract(np.asarray(source.images), weights, side=64))
     if features is None:
         values = np.asarray(source.images, dtype=np.float32).reshape(len(source), -1) / 255
+    elif features.is_dir():
+        needed = np.concatenate([split.train, split.test])
+        stored = read_stored(features, source, needed)
+        values = np.zeros((len(source), stored.shape[1]), dtype=np.float32)
+        values[needed] = stored
     else:
         values = np.load(features).astype(np.float32)
     if len(values) != len(source):
@@ -84,6 +91,26 @@ def read(
     mean, std = values[pool].mean(axis=0), values[pool].std(axis=0) + 1e-6
     values = (values - mean) / std
     return Data(values[pool], labels[pool], values[split.test], labels[split.test])
+
+
+def read_stored(folder: Path, source: Any, needed: np.ndarray) -> np.ndarray:
+    """Return the features float32 [n, D] that a stage ``features`` holds of the images ``needed`` of a source."""
+    from ltr.data.loaders.feature_table import FeatureTable
+
+    try:
+        record = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
+        fingerprint, width = record["spec"]["source"], int(record["width"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SystemExit(f"{folder} is no stage of stored features ({error}). ltr-stages list shows them") from error
+    if fingerprint != source.fingerprint:
+        raise SystemExit(f"{folder} holds features of other data than {source.name}, with the same --override")
+    table = FeatureTable(folder, len(source), width, print)
+    missing = table.missing(needed)
+    if len(missing):
+        raise SystemExit(
+            f"{folder} lacks {len(missing):,} images of the split. Run ltr-train with features=stored on it"
+        )
+    return table.take(needed)
 
 
 def extract(images: np.ndarray, weights: Path, side: int, batch: int = 250) -> np.ndarray:
@@ -211,7 +238,9 @@ def main() -> None:
     parser.add_argument(
         "--override", action="append", default=[], metavar="KEY=VALUE", help="override of the dataset config"
     )
-    parser.add_argument("--features", type=Path, metavar="FILE", help=".npy file with a row per image")
+    parser.add_argument(
+        "--features", type=Path, metavar="FILE", help=".npy file with a row per image, or a stage of stored features"
+    )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="weights of torchvision's squeezenet1_0")
     parser.add_argument("--rare", type=int, default=3, help="number of rare classes (default: 3)")
     parser.add_argument("--share", type=float, default=0.1, help="share of their images in the pool (default: 0.1)")

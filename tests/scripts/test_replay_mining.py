@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -73,3 +74,19 @@ def test_the_command_writes_rounds_summary_and_plot(script, tmp_path, monkeypatc
         assert [row["strategy"] for row in csv.DictReader(file)] == ["margin", "random"]
     assert (tmp_path / "replay.png").stat().st_size > 1000
     assert len((tmp_path / "replay.csv").read_text().splitlines()) == 5
+
+
+@pytest.mark.filterwarnings("ignore:.*of a random backbone.*")
+def test_stored_features_of_a_run_are_read(script, ltr_train, tmp_path, monkeypatch):
+    run = ltr_train("dataset=digits_bg", "dataset.n_foreground=3", "features=stored", "trainer.max_epochs=1")
+    assert run.code == 0, run.err
+    (folder,) = (path.parent for path in run.outputs.glob("stages/*/block-000000.npz"))
+    with_features = script.read("digits_bg", [], folder, None, 3, 1.0, 0)
+    with_pixels = script.read("digits_bg", [], None, None, 3, 1.0, 0)
+    assert with_features.pool.shape == (len(with_pixels.pool), 64)
+    assert np.array_equal(with_features.test_labels, with_pixels.test_labels)
+    np.testing.assert_allclose(with_features.pool.mean(axis=0), 0, atol=1e-5)
+    with pytest.raises(SystemExit, match="features of other data"):
+        script.read_stored(folder, SimpleNamespace(fingerprint="x", name="other"), np.arange(2))
+    with pytest.raises(SystemExit, match="no stage of stored features"):
+        script.read("digits_bg", [], tmp_path, None, 3, 1.0, 0)

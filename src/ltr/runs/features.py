@@ -140,8 +140,8 @@ def write_table_record(store: StageStore, spec: Mapping[str, Any], table: Featur
         seconds: of this and all earlier extractions.
     """
     key = spec_key(spec)
-    record = {"key": key, "name": NAME, "spec": dict(spec), "seconds": seconds, "files": {}, "images": len(table)}
-    write_json(store.folder(key) / RECORD, record)
+    record = {"key": key, "name": NAME, "spec": dict(spec), "seconds": seconds, "files": {}}
+    write_json(store.folder(key) / RECORD, {**record, "images": len(table), "width": table.width})
 
 
 class FeatureStage:
@@ -239,7 +239,8 @@ class FeatureStage:
             number = len(table.missing(indices))
             if not number:
                 record = table_record(self.store, spec)
-                if record.get("images") != len(table):  # a kill came between a block and the record
+                is_current = (record.get("images"), record.get("width")) == (len(table), table.width)
+                if not is_current:  # a kill came between a block and the record, or an earlier version wrote it
                     write_table_record(self.store, spec, table, float(record.get("seconds", 0.0)))
                 self.print_line(f"{NAME}: stored stage {key[:12]}, {len(np.unique(indices)):,} images")
                 return table
