@@ -20,7 +20,6 @@ from ltr.errors import CheckpointError, ConfigError, TrainingError
 from ltr.evaluation.decision_file import FILE as DECISIONS
 from ltr.files import write_json, written_atomically
 from ltr.methods.core.checkpoint import FORMAT, VERSION, describe, network_from_description
-from ltr.models.lora_state import has_updates
 from ltr.randomness import generator
 
 WEIGHTS, DESCRIPTION, CLASSES, ONNX = "model.safetensors", "config.json", "class_names.json", "model.onnx"
@@ -70,7 +69,7 @@ def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> Exported:
     images = check_images(network.dataset_info.image_shape)
     expected = logits(network, images)
     merged_difference = None
-    if has_updates(state):
+    if getattr(getattr(network, "tuning", None), "name", None) == "lora":
         original = expected
         state, description = _merge(network, description)
         expected = logits(network, images)
