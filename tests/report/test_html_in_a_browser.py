@@ -86,6 +86,7 @@ def test_a_second_line_can_be_set_beside_the_first(opened_report):
     before = opened_report.ask(POINTS)
     opened_report.ask(f"({CHOICE}.value = '1', {CHOICE}.dispatchEvent(new Event('change')))")
     assert opened_report.ask(POINTS) == 2 * before
+    assert opened_report.ask("document.querySelector('.perclass .shown').textContent") == "filled: lws; outlined: crt"
 
 
 def test_a_point_of_a_sweep_says_its_value(opened_report):

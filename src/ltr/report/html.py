@@ -163,7 +163,7 @@ def _per_class(section: Section, budget: dict[str, int], problems: list[str]) ->
         f"<label>with <select>{second}</select> (outlined)</label> "
         '<label>Class <input type="search" placeholder="part of a name"></label></p>'
         f'<svg viewBox="0 0 700 350" role="img" aria-label="accuracy of every class over its training images"></svg>'
-        f'<p class="note">{legend}</p><details><summary>Numbers</summary>'
+        f'<p class="note">{legend} <span class="shown"></span></p><details><summary>Numbers</summary>'
         '<div class="scroll" tabindex="0" role="region" aria-label="accuracy of every class"></div></details>'
         f"{data_block(data)}</div>"
     )

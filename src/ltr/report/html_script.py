@@ -110,6 +110,9 @@ function perClass(block) {
         mark.addEventListener("mouseleave", hide);
       });
     });
+    const lines = chosen();  // paper has no menus
+    const both = lines.length > 1 ? "; outlined: " + lines[1].label : "";
+    block.querySelector(".shown").textContent = lines.length ? "filled: " + lines[0].label + both : "";
     list();
   }
   function about(name, c) {

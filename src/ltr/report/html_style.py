@@ -60,7 +60,8 @@ figure {{ margin: 0 }} figcaption {{ color: var(--soft); font-size: .9em; overfl
   font-size: 13px; pointer-events: none; max-width: 30em; white-space: pre-line; z-index: 2 }}
 @media print {{
   :root, :root[data-theme], :root:not([data-theme=light]) {{ {_LIGHT} }}
-  body {{ margin: 0; max-width: none; padding: 0; font-size: 10pt }} .theme, .controls, .skip, #tip {{ display: none }}
+  body {{ margin: 0; max-width: none; padding: 0; font-size: 10pt }} .theme, .controls, .skip, #tip,
+  details:not([open]) {{ display: none }}
   .scroll {{ overflow: visible }} th, td {{ padding: .15em .4em }} td, th.number, th button {{ white-space: normal }}
   .panels, .pictures {{ grid-template-columns: 1fr 1fr }}
   figure, tr, .panels > * {{ break-inside: avoid }} h2, h3, summary {{ break-after: avoid }}
