@@ -298,7 +298,7 @@ def test_images_are_compared_by_the_features_that_a_training_stores(ltr_data, tm
         pairs = [(row["test"].split("/")[-1][:2], row["train"].split("/")[-1][:2]) for row in csv.DictReader(file)]
     assert sorted(pairs) == [("08", "00"), ("09", "01"), ("10", "04"), ("11", "05")]
     code, out, _ = ltr_data("check", *where, *flags)
-    assert "features: stored stage" in out
+    assert "features: cached stage" in out
     code, _, err = ltr_data("check", *where, "features=images", *flags)
     assert code == 2
     assert "features=images stores no features" in err

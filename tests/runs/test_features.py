@@ -68,7 +68,7 @@ def test_methods_seeds_and_losses_share_one_extraction(ltr_train, tmp_path):
     ]
     assert [run.code for run in runs] == [0] * 5, runs[-1].err
     assert ["images to compute" in run.out for run in runs] == [True, False, False, False, False]
-    assert "stored stage" in runs[1].out
+    assert "cached stage" in runs[1].out
 
 
 def test_another_split_of_the_source_computes_what_is_missing(ltr_train, tmp_path):
@@ -231,5 +231,5 @@ def test_a_missing_record_of_a_whole_table_is_written(ltr_train, tmp_path):
     store = StageStore(tmp_path / "outputs" / "stages")
     (key,) = (record["key"] for record in store.finished() if record["name"] == "features")
     (store.folder(key) / RECORD).unlink()
-    assert "stored stage" in ltr_train(*DIGITS, "loss=balanced_softmax").out
+    assert "cached stage" in ltr_train(*DIGITS, "loss=balanced_softmax").out
     assert [record["images"] for record in store.finished() if record["name"] == "features"] == [900]

@@ -147,7 +147,7 @@ def test_an_edit_of_your_own_code_is_another_run_and_another_stage(ltr_train, ow
     edit()
     second = ltr_train(*overrides)
     assert "finished before" not in second.out
-    assert "stored stage" not in second.out
+    assert "cached stage" not in second.out
     results = [json.loads((folder / "result.json").read_text()) for folder in second.directories]
     assert len(results) == 2
     assert len({result["stages"][0]["key"] for result in results}) == 2
@@ -188,7 +188,7 @@ def test_a_stored_stage_of_another_commit_is_reported_at_reuse(ltr_train, monkey
     other = {**provenance.code_state(), "commit": "f" * 40, "dirty": False}
     monkeypatch.setattr(stages, "code_state", lambda: other)
     done = ltr_train("debug=fast")
-    (line,) = [line for line in done.out.splitlines() if "stored stage" in line]
+    (line,) = [line for line in done.out.splitlines() if "cached stage" in line]
     assert "made by " in line
     assert "this is commit ffffffffff" in line
     assert "stored_stages" in json.loads((done.directory / "provenance.json").read_text())

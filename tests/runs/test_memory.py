@@ -111,7 +111,7 @@ def test_parts_of_a_batch_train_as_the_batch_does(ltr_train, tmp_path, monkeypat
         assert actual["step"] == expected["step"]
         assert float(actual["train/loss"]) == pytest.approx(float(expected["train/loss"]), rel=1e-4)
     again = ltr_train(*command, "evaluation.many_above=50", outputs=tmp_path / "parts")
-    assert "stored stage" in again.out
+    assert "cached stage" in again.out
     assert len(again.directories) == 2
     for directory in again.directories:
         assert json.loads((directory / "provenance.json").read_text())["micro_batch"] == {"representation": 15}

@@ -121,13 +121,13 @@ def test_its_stages_are_taken_by_the_same_run_and_by_other_methods(ltr_train, ol
     shutil.rmtree(older)
     done = ltr_train(*CRT)
     assert done.code == 0, done.err
-    assert done.out.count("stored stage") == 2
+    assert done.out.count("cached stage") == 2
     assert "made by" not in done.out
     assert rows(done.directory) == stored
     for more in (("method=lws", "method.classifier.epochs=1"), ("method=erm",)):
         other = ltr_train(*CRT, *more)
         assert other.code == 0, other.err
-        assert "representation: stored stage" in other.out
+        assert "representation: cached stage" in other.out
     assert ltr_train(*CRT, f"method.start_from={older}", "name=from_checkpoint").code == 0
 
 
@@ -136,7 +136,7 @@ def test_a_new_seed_joins_the_older_one_in_a_report(ltr_train, older, capsys):
 
     done = ltr_train(*CRT, "seed=1")
     assert done.code == 0, done.err
-    assert "stored stage" not in done.out
+    assert "cached stage" not in done.out
     groups = {json.loads((run / "result.json").read_text())["group_hash"] for run in done.directories}
     assert len(done.directories) == 2
     assert len(groups) == 1

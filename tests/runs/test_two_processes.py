@@ -121,7 +121,7 @@ def test_a_computed_stage_is_computed_once_and_known_to_all(tmp_path):
     assert [stage["status"] for stage in result_of(tmp_path / "outputs")["stages"]] == ["trained", "trained"]
     again = ltr_train_in(tmp_path, *SHORT, "method=ncm", "evaluation.many_above=50")
     assert again.codes == [0, 0], again.err
-    assert again.out.count("stored stage") == 2
+    assert again.out.count("cached stage") == 2
 
 
 class _SignalIn:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ltr.runs.evaluation.checkpoints import Candidate
 
 EVALUATIONS = "evaluations"  # the folder of outputs
-STAGE = ("weights.ckpt", "stage.json")  # of a stored stage: its network, and its record
+STAGE = ("weights.ckpt", "stage.json")  # of a cached stage: its network, and its record
 
 
 def main(argv: list[str]) -> int:
@@ -263,7 +263,7 @@ def find(path: Path) -> tuple[Path, dict[str, Any] | None]:
     """Return the checkpoint that ``path`` means, and its run's configuration where there is one beside it.
 
     Args:
-        path: a run directory, a stored stage's directory, a file, or a run's name (`run_path`).
+        path: a run directory, a cached stage's directory, a file, or a run's name (`run_path`).
 
     Raises:
         CheckpointError: none of them, or a stage without a network.

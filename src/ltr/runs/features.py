@@ -242,7 +242,7 @@ class FeatureStage:
                 is_current = (record.get("images"), record.get("width")) == (len(table), table.width)
                 if not is_current:  # a kill came between a block and the record, or an earlier version wrote it
                     write_table_record(self.store, spec, table, float(record.get("seconds", 0.0)))
-                self.print_line(f"{NAME}: stored stage {key[:12]}, {len(np.unique(indices)):,} images")
+                self.print_line(f"{NAME}: cached stage {key[:12]}, {len(np.unique(indices)):,} images")
                 return table
             began = time.perf_counter()
             what = "" if view is None else f", view {view + 1} of {self.views}"

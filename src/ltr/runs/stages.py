@@ -175,7 +175,7 @@ class Stages:
         """Print that a stage is taken from the store, and which other code made it."""
         other = differs(code, code_state())
         made = f", made by {other}" if other else ""
-        self.console.print(rich_text(f"{name}: stored stage {key[:12]}{made}"), soft_wrap=True)
+        self.console.print(rich_text(f"{name}: cached stage {key[:12]}{made}"), soft_wrap=True)
         if code:
             self.made_by[name] = dict(code)
 

@@ -74,7 +74,7 @@ class StageStore:
         aside = self.root / f"damaged-{key[:12]}-{int(time.time())}"
         self.folder(key).rename(aside)
         self.print_line(
-            f"stored stage {key[:12]} is damaged ({', '.join(wrong)}): set aside as {aside}, training it again"
+            f"cached stage {key[:12]} is damaged ({', '.join(wrong)}): set aside as {aside}, training it again"
         )
         return None
 
