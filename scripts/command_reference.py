@@ -49,10 +49,10 @@ TRAIN_FLAGS = {
 }
 
 
-_CALLS = ("parse_args", "parse_intermixed_args")
+_CALLS = ("parse_known_args", "parse_intermixed_args")
 
 
-class _Found(BaseException):
+class _Parsing(BaseException):
     """Carries a parser out of the command that builds it; no Exception, so that no command handles it."""
 
     def __init__(self, parser: Parser) -> None:
@@ -74,17 +74,17 @@ def _commands() -> list[str]:
 def parser_of(program: str) -> Parser:
     """Return the parser of a command: call the command until it parses its arguments."""
 
-    def found(parser: Parser, *_: object) -> None:
-        raise _Found(parser)
+    def stop(parser: Parser, *_: object) -> None:
+        raise _Parsing(parser)
 
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
     module, _, name = scripts[program].partition(":")
-    patches = [mock.patch.object(Parser, call, found) for call in _CALLS]
+    patches = [mock.patch.object(Parser, call, stop) for call in _CALLS]
     try:
         with mock.patch.dict("os.environ"), mock.patch("sys.argv", [program]), patches[0], patches[1]:
             os.environ.pop("LTR_OUTPUTS", None)  # its defaults are shown
             getattr(import_module(module), name)()
-    except _Found as error:
+    except _Parsing as error:
         return error.parser
     raise AssertionError(f"{program} has not parsed its arguments")
 

@@ -141,12 +141,19 @@ def entry_point(program: str, arguments: Sequence[str]) -> int:
 
 def parse(program: Callable[[], object]) -> None:
     """Call a program until it has parsed its arguments."""
+    nested = False  # the methods call each other, and the parsers of subcommands
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("parse_args", "parse_intermixed_args"):
+        for name in ("parse_args", "parse_intermixed_args", "parse_known_args"):
             original = getattr(argparse.ArgumentParser, name)
 
             def and_no_further(self, *arguments, _original=original, **named):
-                _original(self, *arguments, **named)
+                nonlocal nested
+                if nested:
+                    return _original(self, *arguments, **named)
+                nested = True
+                result = _original(self, *arguments, **named)
+                unknown = [word for word in result[1] if word.startswith("-")] if isinstance(result, tuple) else []
+                assert not unknown, f"there is no flag {' '.join(unknown)}"
                 raise Parsed
 
             patch.setattr(argparse.ArgumentParser, name, and_no_further)
@@ -156,7 +163,7 @@ def parse(program: Callable[[], object]) -> None:
             return
         except SystemExit:
             pytest.fail("the arguments are wrong")
-    pytest.fail("it has not looked at its arguments")
+    pytest.fail("the program has not parsed its arguments")
 
 
 def script(arguments: Sequence[str]) -> None:
