@@ -90,7 +90,7 @@ Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 def clean_files() -> list[Path]:
     paths = [ROOT / room for room in CLEAN]
-    docs = {ROOT / "scripts" / name for name in ("command_reference.py", "configuration_reference.py", "docs_site.py")}  # pages are of the docs
+    docs = {ROOT / "scripts" / f"{name}.py" for name in ("command_reference", "configuration_reference", "docs_site")}
     files = (file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py")))
     return sorted(file for file in files if file not in docs)
 
