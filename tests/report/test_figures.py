@@ -1,5 +1,7 @@
 """Figures of runs of all sizes: complete PNG files with the right content."""
 
+import json
+
 import numpy as np
 import pytest
 from made_up_runs import curve_rows, per_class_table, write_arrays_of, write_predictions, write_run
@@ -100,6 +102,15 @@ def test_an_unfinished_run_is_refused(tmp_path):
 def test_a_run_selected_on_test_says_so_in_its_figures(tmp_path, figure_of, make, selection, flagged):
     run_dir = write_run(tmp_path, per_class_table(10), curve_rows({"main": 2}), selection=selection)
     assert ("selected on test" in figure_of(make, run_dir).get_suptitle()) is flagged
+
+
+def test_a_run_with_a_name_of_its_own_is_titled_by_it(tmp_path, figure_of):
+    run_dir = write_run(tmp_path, per_class_table(10), [])
+    path = run_dir / "result.json"
+    result = json.loads(path.read_text())
+    for name, title in (("balanced_softmax", "balanced_softmax · erm · cifar10_lt"), ("erm", "erm · cifar10_lt")):
+        path.write_text(json.dumps({**result, "config": {**result["config"], "name": name}}))
+        assert figure_of(frequency.accuracy_by_frequency, run_dir).get_suptitle().startswith(title)
 
 
 def test_few_classes_are_bars_with_names_and_counts_from_frequent_to_rare(tmp_path, figure_of):

@@ -14,6 +14,7 @@ import pytest
 from made_up_outputs import per_class, predictions, write
 from PIL import Image
 
+from ltr.report import html_plots, html_summary
 from ltr.report.compose import Options, Report, compose_report
 from ltr.report.html import html_report
 from ltr.report.html_page import data_block, text
@@ -211,6 +212,19 @@ def test_cost_against_accuracy_is_drawn_with_its_numbers(tmp_path):
     assert sorted(tips) == ["crt\nfew: 30.0, n = 1\ncost: 400 s", "erm\nfew: 10.0, n = 1\ncost: 100 s"]
     assert {"erm", "crt", "100", "200"} <= set(parsed.texts["text"])
     assert {"100 s", "400 s"} <= set(parsed.texts["td"])
+
+
+def test_large_tables_are_drawn_in_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(html_summary, "_DRAWN", 3)
+    monkeypatch.setattr(html_plots, "_LABELLED", 2)
+    for number in range(5):
+        config = {"name": f"line {number}"}
+        write(tmp_path, "erm", metrics={"few": 0.9 - number / 10, "balanced_accuracy": 0.5}, config=config)
+    html = html_report(report(tmp_path, metrics=("few",)))
+    parsed = ParsedReport(html)
+    assert len(parsed.all("circle")) == 3
+    assert [text for text in parsed.texts["text"] if text.startswith("line")] == ["line 0", "line 1"]
+    assert "2 more lines of the table are not drawn" in html
 
 
 def test_figures_are_unfolded_and_other_numbers_folded(outputs):

@@ -17,6 +17,7 @@ from ltr.report.series import Curve
 _LETTER = 7.6  # pixels, width of a letter of the plots' 13 px type in wide fonts
 _LINE = 15  # pixels, height of a line of text
 _LONGEST_LABEL = 30  # letters
+_LABELLED = 40  # points with labels, of the first lines of a table
 _LEAST_SPAN = math.log(2)  # of the axis of costs: at least this factor from end to end
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -111,7 +112,7 @@ class CostPoint:
 def cost_scatter(points: Sequence[CostPoint], metric: Metric) -> str:
     """Return a plot of a metric over the cost (log scale); "" for fewer than two points.
 
-    Labels stand beside their points where they overlap nothing; tooltips name every point.
+    Labels stand beside the first points where they overlap nothing; tooltips name every point.
     """
     points = [point for point in points if point.seconds > 0 and math.isfinite(point.mean)]
     if len(points) < 2:
@@ -139,8 +140,10 @@ def cost_scatter(points: Sequence[CostPoint], metric: Metric) -> str:
     unit = " (%)" if metric.is_fraction else ""
     parts.append(f'<text x="{left}" y="12">{text(heading(metric))}{unit}</text>')
     boxes = [box for point in points for box in _boxes(point, x(point.seconds), y, scale)]
-    for point in points:
+    for place, point in enumerate(points):
         parts.append(_cost_mark(point, metric, x(point.seconds), y, scale))
+        if place >= _LABELLED:
+            continue
         placed = _placed(point.label, x(point.seconds), y(scale * point.mean), boxes, (left, top - 10, right, bottom))
         if placed is not None:
             label, box, anchor = placed

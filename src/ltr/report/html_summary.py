@@ -13,6 +13,7 @@ from ltr.report.html_page import text
 from ltr.report.html_plots import CostPoint, cost_scatter
 
 _LISTED = 3  # names of tied lines
+_DRAWN = 300  # lines in the plot of costs
 
 
 def summary(parts: Sequence[Part]) -> str:
@@ -73,6 +74,7 @@ def _cost_figure(part: Part) -> str:
     if metric is None:
         return ""
     lines = [*section.lines, *section.selected_on_test]
+    more = len(lines) - _DRAWN
     points = [
         CostPoint(
             line.label,
@@ -82,7 +84,7 @@ def _cost_figure(part: Part) -> str:
             len(line.runs),
             bool(line.caveat) or line.on_test,
         )
-        for line in lines
+        for line in lines[:_DRAWN]
     ]
     drawing = cost_scatter(points, metric)
     if not drawing:
@@ -100,9 +102,10 @@ def _cost_figure(part: Part) -> str:
     )
     caption = "<figcaption>Outlined in red: limited, of a longer schedule, or selected on test.</figcaption>"
     limited = caption if any(point.is_limited for point in shown) else ""
+    left_out = f"<figcaption>{more:,} more lines of the table are not drawn.</figcaption>" if more > 0 else ""
     title = f"{heading(metric)} over cost"
     return (
-        f"<figure><h3>{text(title)}</h3>{drawing}{limited}"
+        f"<figure><h3>{text(title)}</h3>{drawing}{limited}{left_out}"
         f'<details><summary>Numbers</summary><div class="scroll" tabindex="0" role="region" aria-label="{text(title)}">'
         f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div></details></figure>"
     )

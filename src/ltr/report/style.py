@@ -72,7 +72,9 @@ def headline_title(figure: Figure, run: Run) -> None:
     row = run.headline
     flagged = row["selection"] == "best_test"
     rule = SELECTED_ON_TEST if flagged else row["selection"]
-    text = f"{run.title} · {row['split']}, {rule}"
+    name, method = run.result["config"].get("name"), run.result["config"].get("method.name")
+    known_as = f"{name} · " if name and name != method else ""  # methods with another loss have a name of their own
+    text = f"{known_as}{run.title} · {row['split']}, {rule}"
     figure_title(figure, text, WARNING if flagged else INK)
 
 
