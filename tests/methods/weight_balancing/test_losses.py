@@ -40,7 +40,7 @@ def test_the_module_weights_by_the_effective_number():
 def test_gradients_agree_with_torch():
     logits, labels = a_batch()
     weight = torch.ones(4, dtype=torch.float64)
-    ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    softmax_binary_cross_entropy(ours, labels).mean().backward()
-    by_torch(theirs, labels, weight).backward()
-    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-15)
+    actual, expected = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    softmax_binary_cross_entropy(actual, labels).mean().backward()
+    by_torch(expected, labels, weight).backward()
+    torch.testing.assert_close(actual.grad, expected.grad, rtol=1e-9, atol=1e-15)

@@ -22,9 +22,9 @@ def network() -> ImageClassifier:
     return planned().representation()
 
 
-@pytest.mark.parametrize(("place", "radius"), [(0.0, 1.0), (0.1, 1.4), (1.0, 5.0)])
-def test_the_radius_lies_between_the_smallest_and_the_largest_norm(place, radius):
-    assert max_norm_radius(WEIGHT, place).item() == pytest.approx(radius)
+@pytest.mark.parametrize(("fraction", "radius"), [(0.0, 1.0), (0.1, 1.4), (1.0, 5.0)])
+def test_the_radius_lies_between_the_smallest_and_the_largest_norm(fraction, radius):
+    assert max_norm_radius(WEIGHT, fraction).item() == pytest.approx(radius)
 
 
 def test_only_rows_outside_the_radius_are_scaled_back():

@@ -17,10 +17,10 @@ from ltr.methods.decoupling.retrained import SecondStage
 from ltr.methods.weight_balancing.options import BalancedOptions, WeightBalancingOptions
 
 
-def max_norm_radius(weight: Tensor, place: float) -> Tensor:
-    """Return the radius between the smallest and the largest row norm of ``weight`` [C, D] at ``place`` in [0, 1]."""
+def max_norm_radius(weight: Tensor, fraction: float) -> Tensor:
+    """Return the radius at ``fraction`` in [0, 1] between the smallest and largest row norm of ``weight`` [C, D]."""
     norms = weight.norm(dim=1)
-    return norms.min() + place * (norms.max() - norms.min())
+    return norms.min() + fraction * (norms.max() - norms.min())
 
 
 def project_rows(weight: Tensor, radius: Tensor) -> Tensor:
