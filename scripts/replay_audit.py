@@ -5,7 +5,7 @@
 The training labels of ``--dataset`` are flipped with ``--share`` to another class at random; the audit sees features of
 a network that was not trained on them (torchvision's squeezenet1_0 on ImageNet), and folds. Printed for each group of
 classes by their number of training images: flipped labels, precision and recall of confident learning with
-class-relative thresholds, and of the plain argmax.
+class-relative thresholds (or of cleanlab, ``--method cleanlab``), and of the plain argmax.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ltr.apply.audit import label_errors, out_of_fold
+from ltr.apply.cleanlab_errors import check_cleanlab, cleanlab_errors
 from ltr.evaluation.groups import shot_groups
 from ltr.randomness import generator
 
@@ -71,7 +72,11 @@ def main() -> None:
     parser.add_argument(
         "--few-below", type=int, default=150, help="bound of few-shot classes, in training images (default: 150)"
     )
+    parser.add_argument("--method", choices=("ltr", "cleanlab"), default="ltr")
     arguments = parser.parse_args()
+    if arguments.method == "cleanlab":
+        check_cleanlab()
+    find_errors = cleanlab_errors if arguments.method == "cleanlab" else label_errors
     features, labels = read(arguments.dataset, arguments.override, arguments.features, arguments.weights)
     counts = np.bincount(labels)
     groups = shot_groups(counts, arguments.many_above, arguments.few_below)
@@ -80,7 +85,7 @@ def main() -> None:
         noisy = flip(labels, arguments.share, seed)
         wrong = noisy != labels
         probabilities, _ = out_of_fold(features, noisy, len(counts), seed=seed)
-        audited, plain = label_errors(probabilities, noisy).is_error, probabilities.argmax(axis=1) != noisy
+        audited, plain = find_errors(probabilities, noisy).is_error, probabilities.argmax(axis=1) != noisy
         for group, of in {"all": np.ones(len(counts), dtype=bool), **groups}.items():
             members = of[noisy]  # by the label that is seen
             if members.any():

@@ -6,7 +6,7 @@ Each class has its own threshold, because rare classes have low probabilities th
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -259,6 +259,7 @@ def audit(
     groups: np.ndarray | None = None,
     held_out: np.ndarray | None = None,
     is_held_out: np.ndarray | None = None,
+    find_errors: Callable[..., LabelErrors] = label_errors,
 ) -> Audit:
     """Audit the labels of images by their features.
 
@@ -269,13 +270,14 @@ def audit(
         held_out: float [N, C] probabilities of a network; used for the images of ``is_held_out``, on which it was not
             trained, instead of out-of-fold predictions.
         is_held_out: bool [N].
+        find_errors: function of (probabilities, labels, is_counted) that returns the label errors.
     """
     table, is_predictable = out_of_fold(features, labels, num_classes, number=number, seed=seed, groups=groups)
-    errors = label_errors(table, labels, is_counted=is_predictable)
+    errors = find_errors(table, labels, is_counted=is_predictable)
     is_error = errors.is_error & is_predictable
     suggested, scores = errors.suggested.copy(), errors.scores.copy()
     if held_out is not None and is_held_out is not None and is_held_out.any():
-        held_out_errors = label_errors(held_out[is_held_out], labels[is_held_out])
+        held_out_errors = find_errors(held_out[is_held_out], labels[is_held_out])
         is_error[is_held_out], suggested[is_held_out] = held_out_errors.is_error, held_out_errors.suggested
         scores[is_held_out] = held_out_errors.scores
         is_predictable = is_predictable | is_held_out

@@ -5,30 +5,43 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Collection, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ltr.errors import ConfigError
 from ltr.names import canonical
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument parser that raises instead of exiting, so that invalid flags are reported like other mistakes."""
+    """Argument parser that raises instead of exiting, so that invalid flags are reported like other mistakes.
+
+    Attributes:
+        further: name of the argument that takes words behind flags; '' for none. It serves commands with subcommands,
+            whose words argparse does not let stand between flags.
+    """
+
+    further = ""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Return the arguments; `further` gets the words behind flags."""
+        arguments, words = self.parse_known_args(args, namespace)
+        unknown = words if not hasattr(arguments, self.further) else [word for word in words if word.startswith("-")]
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        if words:
+            setattr(arguments, self.further, [*getattr(arguments, self.further), *words])
+        return arguments
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}\n{self.format_usage().rstrip()}")
 
 
-def parse_arguments(
-    parser: Parser, argv: Sequence[str], intermixed: bool = False, further: str = ""
-) -> argparse.Namespace | None:
+def parse_arguments(parser: Parser, argv: Sequence[str], intermixed: bool = False) -> argparse.Namespace | None:
     """Return the arguments; None where only the help was asked for.
 
     Args:
         parser: knows the flags.
         argv: what was typed.
         intermixed: words may stand between flags.
-        further: name of the argument that takes words behind flags, for commands with subcommands, which argparse does
-            not let stand between flags.
 
     Raises:
         ConfigError: flags that are wrong, or an argument without a letter, which as a path would be this folder.
@@ -41,15 +54,7 @@ def parse_arguments(
                 "such a one: set it, or leave the argument out"
             )
     try:
-        if intermixed:
-            return parser.parse_intermixed_args(argv)
-        arguments, words = parser.parse_known_args(argv)
-        unknown = words if not hasattr(arguments, further) else [word for word in words if word.startswith("-")]
-        if unknown:
-            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-        if words:
-            setattr(arguments, further, [*getattr(arguments, further), *words])
-        return arguments
+        return parser.parse_intermixed_args(argv) if intermixed else parser.parse_args(argv)
     except SystemExit:  # --help
         return None
 

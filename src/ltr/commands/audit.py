@@ -25,10 +25,13 @@ def run_audit(arguments: argparse.Namespace) -> int:
     """
     import numpy as np
 
-    from ltr.apply.audit import audit
+    from ltr.apply.audit import audit, label_errors
+    from ltr.apply.cleanlab_errors import check_cleanlab, cleanlab_errors
     from ltr.console import plain_warnings
     from ltr.data.splitting.groups import crop_groups, separate_unknown
 
+    if arguments.method == "cleanlab":
+        check_cleanlab()
     with plain_warnings():
         checkpoint, model, source, split, dataset = _run_of(arguments)
         indices, part_of = _images(split, arguments.part)
@@ -45,6 +48,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
         groups=groups,
         held_out=probabilities,
         is_held_out=part_of != PARTS.index("train"),
+        find_errors=cleanlab_errors if arguments.method == "cleanlab" else label_errors,
     )
     folder = arguments.out or _default_folder(str(dataset["name"]), checkpoint)
     issues = _write(folder, source, split, indices, part_of, labels, outcome)

@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
         ConfigError: flags, a name or overrides that are wrong.
         DataError: the data set is missing or damaged.
     """
-    arguments = parse_arguments(_parser(), argv, further="overrides")
+    arguments = parse_arguments(_parser(), argv)
     if arguments is None:
         return 0
     if arguments.command == "list":
@@ -57,6 +57,7 @@ def _command(name: str) -> Callable[[argparse.Namespace, dict[str, Any]], int]:
 
 def _parser() -> Parser:
     parser = Parser(prog="ltr-data", description="Look at data sets before anything is trained.")
+    parser.further = "overrides"
     commands = parser.add_subparsers(dest="command", required=True)
     shown = commands.add_parser("list", help="dataset configs, and whether their files exist")
     shown.add_argument("--config-dir", metavar="FOLDER", help="also list your configs in FOLDER/dataset")
@@ -112,6 +113,12 @@ def _parser() -> Parser:
     )
     audit.add_argument(
         "--part", action="append", default=[], choices=("train", "val", "test"), help="images to audit (default: all)"
+    )
+    audit.add_argument(
+        "--method",
+        choices=("ltr", "cleanlab"),
+        default="ltr",
+        help="method for label errors: ltr spares rare classes, the package cleanlab flags more (default: ltr)",
     )
     audit.add_argument("--folds", type=int, default=5, metavar="N", help="folds of the training images (default: 5)")
     audit.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the folds (default: 0)")
