@@ -13,13 +13,12 @@ from typing import Any
 
 from ltr.configuration.allowed import shown
 from ltr.configuration.configs import PRIVATE_KEYS, conf_directory, config_names, leaves, read_config
+from ltr.configuration.dataset_options import PARTS, READ_BY_PROGRAM
+from ltr.configuration.declarations import fields_of
 from ltr.configuration.parsing import Parsed, parse
 from ltr.configuration.rules import target
 from ltr.errors import nearest
 
-# keys of a data set that the program reads by name
-DATASET_KEYS = ("name", "mean", "std", "source", "split", "beta", "val", "image_size", "image_resize", "interpolation",
-                "packed", "exclude", "split_file", "resize_to")  # fmt: skip
 _OF_HYDRA = ("launcher", "sweeper", "sweep", "run", "callbacks")
 _REFERENCE = re.compile(r"(?<![\w.])(\.*)([A-Za-z_]\w*(?:\.\w+)*)")
 
@@ -36,7 +35,8 @@ def unread_keys(config: Mapping[str, Any], overrides: Iterable[str] = (), hydra:
     candidates = {key: value for key, value in config.items() if key not in known}
     dataset = config.get("dataset")
     if isinstance(dataset, Mapping):
-        candidates |= {f"dataset.{k}": v for k, v in dataset.items() if k not in (*DATASET_KEYS, *PRIVATE_KEYS)}
+        read = (*fields_of(READ_BY_PROGRAM), *PARTS, *PRIVATE_KEYS)
+        candidates |= {f"dataset.{key}": value for key, value in dataset.items() if key not in read}
     if not candidates:
         return []
     added = [(leaf, value) for key, node in candidates.items() for leaf, value in leaves(node, key)]

@@ -22,6 +22,12 @@ class DatasetConfig(TypedDict, total=False):
     std: Sequence[float]
     """Standard deviation of each channel, by which normalisation divides."""
 
+    val: str
+    """Rule of the validation images; an option of the split, where it takes one."""
+
+    split_file: str | None
+    """File of an exact split, to be used instead of ``split``; None: ``split``."""
+
     beta: BelowOne
     """Base of the effective number of samples (Cui et al., CVPR 2019), for losses that take it from the data set."""
 
