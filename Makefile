@@ -48,6 +48,7 @@ type: $(STAMP)  ## check types
 
 docs: $(STAMP)  ## build the documentation site into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/ltr-report --leaderboard results --out site/leaderboard.html
 
 bench: $(STAMP)  ## run all benchmarks; they report ratios
 	for script in scripts/bench_*.py; do $(BIN)/python $$script || exit 1; done
