@@ -170,10 +170,9 @@ def test_the_card_has_results_use_licence_and_citation(checkpoint):
 
 
 def test_the_card_says_what_is_not_to_be_compared(checkpoint):
-    limited = {**RESULT, "config": {**RESULT["config"], "trainer.limit_train_batches": 2}}
-    limited["rows"] = [{**RESULT["rows"][0], "selection": "best_test"}]
-    card = model_card(describe(checkpoint), limited, "digits")
-    assert "**Limited run**: 2 training batches per epoch" in card
+    selected = {**RESULT, "rows": [{**RESULT["rows"][0], "selection": "best_test"}]}
+    card = model_card(describe(checkpoint), selected, "digits", "2 of the recipe's 40 epochs (trainer.max_epochs)")
+    assert "**Limited run**: 2 of the recipe's 40 epochs (trainer.max\\_epochs)." in card
     assert "**selected on the test images**" in card
     assert "without its run's result.json" in model_card(describe(checkpoint), None, "digits")
 

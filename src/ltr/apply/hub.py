@@ -34,7 +34,7 @@ class HubExport:
     kept_card: bool
 
 
-def export_hub(checkpoint: Path, folder: Path, result: Mapping[str, Any] | None = None) -> HubExport:
+def export_hub(checkpoint: Path, folder: Path, result: Mapping[str, Any] | None = None, limited: str = "") -> HubExport:
     """Write a network as a timm model: ``config.json``, ``model.safetensors`` and a card ``README.md``.
 
     timm builds the model from these files again, and its logits of some made-up images must agree with the network's;
@@ -43,6 +43,7 @@ def export_hub(checkpoint: Path, folder: Path, result: Mapping[str, Any] | None 
     Args:
         checkpoint: a weights file of this project.
         result: content of the run's ``result.json``, for the card; None without one.
+        limited: note on a limited run, for the card.
 
     Raises:
         CheckpointError: weights that cannot be read.
@@ -69,7 +70,7 @@ def export_hub(checkpoint: Path, folder: Path, result: Mapping[str, Any] | None 
                 f"the logits of timm's model differ by {difference:.3g}: nothing was exported. Use ltr-export RUN "
                 "--out FOLDER, which keeps the network as it is"
             )
-        write_text(drafts / CARD, model_card(description, result, folder.name))
+        write_text(drafts / CARD, model_card(description, result, folder.name, limited))
         kept_card = (folder / CARD).exists()
         names = [CONFIG, WEIGHTS, *([] if kept_card else [CARD])]
         for name in names:

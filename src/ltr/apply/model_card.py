@@ -21,20 +21,21 @@ _CITATION = """@software{ltr,
 }"""
 
 
-def model_card(description: Mapping[str, Any], result: Mapping[str, Any] | None, name: str) -> str:
+def model_card(description: Mapping[str, Any], result: Mapping[str, Any] | None, name: str, limited: str = "") -> str:
     """Return the card in Markdown: metadata, use, data, results, training and citation.
 
     Args:
         description: of the checkpoint, see `ltr.methods.core.checkpoint.describe`.
         result: content of the run's ``result.json``; None: the card has no results.
         name: of the model, for its title and for the name on the hub.
+        limited: reason why the results are not those of the method, such as fewer epochs; empty without one.
     """
     parts = [
         _metadata(description),
         f"# {markdown(name)}\n\n{_introduction(description)}",
         _use(description, name),
         _data(description, result),
-        _results(result),
+        _results(result, limited),
         _training(description, result),
         f"## Licence\n\n{_LICENCE} Then set `license` at the top of this file.",
         _citation(description),
@@ -99,7 +100,7 @@ def _data(description: Mapping[str, Any], result: Mapping[str, Any] | None) -> s
     return f"{text}."
 
 
-def _results(result: Mapping[str, Any] | None) -> str:
+def _results(result: Mapping[str, Any] | None, limited: str) -> str:
     if result is None:
         return "## Results\n\nNone are known: the checkpoint was exported without its run's result.json."
     rows = [row for row in result["rows"] if row["headline"]] or result["rows"][:1]
@@ -110,11 +111,10 @@ def _results(result: Mapping[str, Any] | None) -> str:
             shown = "–" if value is None else f"{100 * value:.1f} %" if metric.is_fraction else f"{value:.4g}"
             cells = (row["protocol"], row["split"], row["selection"], metric.title, shown)
             lines.append(f"| {' | '.join(markdown(cell) for cell in cells)} |")
-    batches = result["config"].get("trainer.limit_train_batches")
-    limited = [] if batches is None else ["", f"**Limited run**: {batches:g} training batches per epoch."]
+    note = ["", f"**Limited run**: {markdown(limited)}."] if limited else []
     on_test = [] if rows[0]["selection"] != "best_test" else ["", "The weights were **selected on the test images**."]
     return "\n".join(
-        ["## Results", "", *lines, *limited, *on_test, "", f"One run, seed {result['config'].get('seed', '?')}."]
+        ["## Results", "", *lines, *note, *on_test, "", f"One run, seed {result['config'].get('seed', '?')}."]
     )
 
 

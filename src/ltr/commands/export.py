@@ -93,8 +93,10 @@ def _export(checkpoint: Path, arguments: argparse.Namespace) -> None:
 
 def _export_hub(checkpoint: Path, folder: Path) -> None:
     from ltr.apply.hub import CARD, export_hub
+    from ltr.report.limits import limits
 
-    done = export_hub(checkpoint, folder, _result_of(checkpoint))
+    result = _result_of(checkpoint)
+    done = export_hub(checkpoint, folder, result, "" if result is None else limits(result["config"]))
     _print_files(done.folder, done.files)
     print_line(f"checked: timm builds it again; its logits differ by at most {done.difference:.2g}")
     if done.kept_card:
