@@ -209,3 +209,16 @@ def test_an_exported_model_is_the_start_of_another_run(spec_of, tmp_path, caplog
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
     assert not caplog.records
     assert load_network(saved(started, tmp_path / "second.ckpt")) is not None
+
+
+def test_lora_is_merged_into_the_weights(spec_of, tmp_path):
+    pytest.importorskip("peft")
+    spec = spec_of(VIT, 64, 3, tune={"_target_": "ltr.models.tuning_lora.TuneLoRA", "rank": 2})
+    network = ImageClassifier(spec)
+    for name, parameter in network.backbone.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_()
+    done = export_hub(saved(network.eval(), tmp_path / "final.ckpt"), tmp_path / "model")
+    assert done.difference < 1e-3
+    model = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True)
+    assert not any("lora" in name for name in model.state_dict())

@@ -54,9 +54,9 @@ def export_hub(checkpoint: Path, folder: Path, result: Mapping[str, Any] | None 
 
     description = describe(checkpoint)
     network = load_network(checkpoint)
-    model = timm_model(network)
     images = check_images(network.dataset_info.image_shape)
-    expected = logits(network, images)
+    expected = logits(network, images)  # before LoRA is merged
+    model = timm_model(network)
     folder.mkdir(parents=True, exist_ok=True)
     with drafts_in(folder) as drafts:
         timm.models.save_for_hf(
