@@ -80,7 +80,7 @@ def test_ctrl_c_has_its_own_exit_code(ltr_train, monkeypatch):
 def test_a_torn_checkpoint_is_set_aside_and_the_one_before_is_used(ltr_train, tmp_path, monkeypatch):
     whole = ltr_train(*SHORT, outputs=tmp_path / "whole")
     with signal_at(monkeypatch, (2, 1)):
-        ltr_train(*SHORT, outputs=tmp_path / "torn")
+        ltr_train(*SHORT, "checkpoint.min_seconds=0", outputs=tmp_path / "torn")
     last = next((tmp_path / "torn").glob("stages/*/state/last.ckpt"))
     last.write_bytes(last.read_bytes()[:1000])
     resumed = ltr_train(*SHORT, outputs=tmp_path / "torn")
@@ -186,7 +186,7 @@ def test_a_full_disk_stops_the_run_and_leaves_no_half_file(ltr_train, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full)
-        stopped = ltr_train(*SHORT)
+        stopped = ltr_train(*SHORT, "checkpoint.min_seconds=0")
     assert stopped.code == 1
     assert "No space left" in stopped.err
     assert "same command" in stopped.err

@@ -8,7 +8,7 @@ import torch
 
 from ltr.data.augmentation.augment import Augmentation
 from ltr.data.batch import Batch
-from ltr.data.loaders.device import DeviceLoader, ResidentImages
+from ltr.data.loaders.device import BlockOfNumbers, DeviceLoader, ResidentImages
 from ltr.errors import DataError
 
 N = 50
@@ -137,6 +137,36 @@ def test_augmentation_takes_the_seed_of_the_epoch():
     assert same(epoch_of(fixed, 0), epoch_of(fixed, 1))
     other = loader(order=lambda epoch: order(0), seed_of_epoch=lambda epoch: epoch)
     assert not same(epoch_of(other, 0), epoch_of(other, 1))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"pad": 2}, {"pad": 0}, {"policy": "randaugment", "cutout": 3}, {"mix": "cutmix"}, {"blur": 0.5, "jitter": 0.2}],
+)
+@pytest.mark.parametrize("images_at_once", [1, 7, 1000])
+def test_numbers_drawn_for_many_batches_at_once_are_those_of_each_batch(monkeypatch, options, images_at_once):
+    monkeypatch.setattr(BlockOfNumbers, "images", images_at_once)
+    augment = Augmentation((3, 8, 8), **options)
+    batches = loader(augment=augment)
+    batches.start_at(1, 1)
+    indices = order(1)
+    for number, batch in enumerate(epoch_of(batches, 1), 1):
+        rows = slice(5 * number, min(5 * number + 5, len(indices)))
+        chosen = torch.from_numpy(indices[rows])
+        plain = batches.images.take(chosen)
+        images, mix = augment(plain, LABELS[chosen], seed=1, positions=np.arange(len(indices))[rows])
+        assert torch.equal(batch.images, images)
+        assert (mix is None) == (batch.mix is None)
+        assert mix is None or torch.equal(mix.weight, batch.mix.weight)
+
+
+def test_an_augmentation_of_your_own_gets_each_batch():
+    class Doubled(Augmentation):
+        def __call__(self, images, labels, *, seed, positions):
+            return images // 2, None
+
+    for batch in loader(augment=Doubled((3, 8, 8))):
+        assert torch.equal(batch.images.permute(0, 2, 3, 1), torch.from_numpy(PIXELS)[batch.indices] // 2)
 
 
 def test_an_order_of_another_length_than_announced_is_refused():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from ltr.errors import CheckpointError
-from ltr.runs.training.state import ResumePoint, TrainingState
+from ltr.runs.training.state import ResumePoint, SaveState, TrainingState
 
 NETWORK = nn.Linear(2, 2)
 
@@ -72,3 +73,35 @@ def test_a_state_of_another_network_is_set_aside(tmp_path):
     torch.save(state(1, 1, 0, False), tmp_path / "last.ckpt")
     assert TrainingState(tmp_path, lines.append).resume_point(nn.Linear(3, 2)) is None
     assert len(lines) == 1
+
+
+@pytest.fixture
+def epochs_saved(monkeypatch):
+    """Return a function that ends epochs at given seconds, of 6, and returns those whose state is saved."""
+
+    def ends(at: list[float], **options) -> list[int]:
+        saved = []
+        clock = iter([0.0, *at])
+        now = [0.0]
+        monkeypatch.setattr("ltr.runs.training.state.time", SimpleNamespace(monotonic=lambda: now[0]))
+        trainer = SimpleNamespace(current_epoch=0, max_epochs=6)
+
+        def save(trainer) -> None:
+            saved.append(trainer.current_epoch + 1)
+            callback.on_save_checkpoint(trainer, NETWORK, {})
+
+        callback = SaveState(SimpleNamespace(save=save), **options)
+        now[0] = next(clock)
+        callback.on_train_start(trainer, NETWORK)
+        for epoch, now[0] in enumerate(clock):
+            trainer.current_epoch = epoch
+            callback.on_train_epoch_end(trainer, NETWORK)
+        return saved
+
+    return ends
+
+
+def test_short_epochs_save_their_state_by_time(epochs_saved):
+    assert epochs_saved([1, 4, 5, 9, 20, 30], every_n_epochs=1, min_seconds=5) == [3, 5]
+    assert epochs_saved([1, 4, 5, 9, 20, 30], every_n_epochs=2, min_seconds=5) == [4]
+    assert epochs_saved([0, 0, 0, 0, 0, 0], every_n_epochs=1, min_seconds=0) == [1, 2, 3, 4, 5]

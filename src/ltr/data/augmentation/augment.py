@@ -7,13 +7,14 @@ device. (Mixup and cutmix combine the images of a batch, so that their numbers f
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn import functional as nn_functional
 
 from ltr.configuration.ranges import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, check_option
 from ltr.configuration.targets import instantiate
@@ -29,6 +30,20 @@ PolicyName = Literal["autoaugment", "randaugment"]
 Magnitude = Annotated[float, "[0, 30]"]
 # columns of an image's uniform numbers: fixed, so that adding cutout does not change the crops
 _CROP, _FLIP, _CUTOUT, _JITTER, _POLICY = slice(0, 2), 2, slice(3, 5), slice(5, 8), 8
+
+
+class Parameters(NamedTuple):
+    """Random numbers of N images, as `Augmentation.sample` draws them."""
+
+    seed: int  # of the epoch
+    positions: np.ndarray  # int64 [N]
+    draws: np.ndarray  # float64 [N, K], uniform in [0, 1)
+    windows: Tensor | None  # of `cut_windows`, on the device of the batches; None without a crop
+
+    def part(self, rows: slice) -> Parameters:
+        """Return the numbers of some of the images."""
+        windows = None if self.windows is None else self.windows[:, rows]
+        return Parameters(self.seed, self.positions[rows], self.draws[rows], windows)
 
 
 @named("augment/augmentation")
@@ -129,12 +144,30 @@ class Augmentation:
         Returns:
             Images uint8 [B, C, H, W] in channels_last memory (float32 in [0, 1] with ``mix``), and a Mix or None.
         """
+        return self.apply(images, labels, self.sample(seed, positions, images.device))
+
+    def sample(self, seed: int, positions: np.ndarray, device: torch.device) -> Parameters:
+        """Return the random numbers of many images at once, for any part of which `apply` augments a batch.
+
+        Args:
+            seed: seed of the epoch.
+            positions: int64 [N], positions of the images in the epoch's global sample.
+            device: device of the batches.
+        """
+        if self.identity:
+            return Parameters(seed, positions, np.empty((len(positions), 0)), None)
+        draws = uniforms(seed, positions, _POLICY + (self.policy.draws if self.policy else 0))
+        return Parameters(seed, positions, draws, self._windows(draws, device) if self.pad else None)
+
+    @torch.no_grad()
+    def apply(self, images: Tensor, labels: Tensor, parameters: Parameters) -> tuple[Tensor, Mix | None]:
+        """Augment a batch with the random numbers of its images; see `__call__`."""
         if self.identity:
             return images, None
-        draws = uniforms(seed, positions, _POLICY + (self.policy.draws if self.policy else 0))
+        seed, positions, draws, windows = parameters
         pixels = images.permute(0, 2, 3, 1).contiguous()
-        if self.pad:
-            pixels = self._crop(pixels, draws)
+        if windows is not None:
+            pixels = cut_windows(pixels, windows, self.pad)
         elif self.flip:
             pixels = _mirror(pixels, np.flatnonzero(draws[:, _FLIP] < 0.5))
         if self.jitter:
@@ -164,11 +197,13 @@ class Augmentation:
             first_position=int(positions[0]),
         )
 
-    def _crop(self, pixels: Tensor, draws: np.ndarray) -> Tensor:
-        windows = np.empty((len(draws), 3), dtype=np.int64)
-        windows[:, :2] = draws[:, _CROP] * (2 * self.pad + 1)
-        windows[:, 2] = (draws[:, _FLIP] < 0.5) & self.flip
-        return cut_windows(pixels, to_device(windows, pixels.device), self.pad)
+    def _windows(self, draws: np.ndarray, device: torch.device) -> Tensor:
+        """Return the windows of `cut_windows`."""
+        corners = (draws[:, _CROP] * (2 * self.pad + 1)).astype(np.int64)
+        windows = np.empty((2, len(draws)), dtype=np.int64)
+        windows[0] = corners[:, 0] * (self.image_shape[2] + 2 * self.pad) + corners[:, 1]
+        windows[1] = (draws[:, _FLIP] < 0.5) & self.flip
+        return to_device(windows, device)
 
     def _jitter(self, pixels: Tensor, draws: np.ndarray) -> Tensor:
         factors = to_device((1 + self.jitter * (2 * draws - 1)).astype(np.float32), pixels.device)
@@ -243,18 +278,27 @@ def cut_windows(pixels: Tensor, windows: Tensor, pad: int) -> Tensor:
 
     Args:
         pixels: uint8 [B, H, W, C].
-        windows: int64 [B, 3]: top, left (0 to 2 pad, in the padded image), mirrored (0 or 1).
+        windows: int64 [2, B]: each window's first pixel in the padded image, counted row by row; mirrored (0 or 1).
     """
     count, height, width, channels = pixels.shape
-    padded = functional.pad(pixels, (0, 0, pad, pad, pad, pad))
-    padded_height, padded_width = padded.shape[1:3]
-    device = pixels.device
-    top, left, mirrored = windows.unsqueeze(-1).unbind(1)
-    columns = torch.arange(width, device=device)
-    columns = left + torch.where(mirrored.bool(), width - 1 - columns, columns)
-    rows = top + torch.arange(height, device=device) + torch.arange(count, device=device).unsqueeze(-1) * padded_height
-    index = rows.unsqueeze(-1) * padded_width + columns.unsqueeze(1)
+    padded = nn_functional.pad(pixels, (0, 0, pad, pad, pad, pad))
+    firsts, within = _window_indices(height, width, pad, pixels.device, count)
+    starts, mirrored = windows.unbind(0)
+    index = within.index_select(0, mirrored).add_((starts + firsts).unsqueeze(1))
     return padded.view(-1, channels).index_select(0, index.view(-1)).view(pixels.shape)
+
+
+@functools.lru_cache(maxsize=16)
+def _window_indices(height: int, width: int, pad: int, device: torch.device, count: int) -> tuple[Tensor, Tensor]:
+    """Return the index of each padded image's first pixel, [count], and of a window's pixels in it, [2, H * W].
+
+    The second row of the latter is of mirrored windows.
+    """
+    padded_height, padded_width = height + 2 * pad, width + 2 * pad
+    rows = padded_width * torch.arange(height, device=device).unsqueeze(1)
+    columns = torch.arange(width, device=device)
+    within = torch.stack([(rows + columns).flatten(), (rows + columns.flip(0)).flatten()])
+    return torch.arange(count, device=device) * (padded_height * padded_width), within
 
 
 def _mirror(pixels: Tensor, rows: np.ndarray) -> Tensor:

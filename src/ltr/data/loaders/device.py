@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ltr.data.augmentation.augment import Augmentation
-from ltr.data.batch import Batch, to_device, with_device_index
+from ltr.data.augmentation.augment import Augmentation, Parameters
+from ltr.data.batch import Batch, Mix, to_device, with_device_index
 from ltr.errors import DataError
 
 
@@ -213,14 +213,49 @@ class DeviceLoader(EpochLoader):
     def __iter__(self) -> Iterator[Batch]:
         # a generator reads the epoch when iteration starts: Lightning makes the iterator before it calls set_epoch
         epoch, first, indices, positions = self._begin()
-        seed = self.seed_of_epoch(epoch)
+        augmented = self._augmenter(self.seed_of_epoch(epoch), positions)
         on_device = to_device(indices, self.images.device)
         for number in range(first, len(self)):
             part = self.rows(number)
             chosen = on_device[part]
             images, labels = self.images.take(chosen), self.labels.index_select(0, chosen)
-            mix = None
-            if self.augment is not None:
-                images, mix = self.augment(images, labels, seed=seed, positions=positions[part])
+            images, mix = augmented(images, labels, part)
             self._next_batch = number + 1
             yield Batch(images, labels, chosen, mix)
+
+    def _augmenter(
+        self, seed: int, positions: np.ndarray
+    ) -> Callable[[Tensor, Tensor, slice], tuple[Tensor, Mix | None]]:
+        """Return a function that augments the images of a slice of the epoch."""
+        augment = self.augment
+        if augment is None:
+            return lambda images, labels, part: (images, None)
+        if not isinstance(augment, Augmentation) or type(augment).__call__ is not Augmentation.__call__:  # the user's
+            return lambda images, labels, part: augment(images, labels, seed=seed, positions=positions[part])
+        numbers = BlockOfNumbers(augment, seed, positions, self.images.device)
+        return lambda images, labels, part: augment.apply(images, labels, numbers.of(part))
+
+
+class BlockOfNumbers:
+    """Random numbers of an epoch's augmentation, drawn for many images at once: those of a batch alone cost as much.
+
+    Args:
+        augment: of the batches.
+        seed: seed of the epoch.
+        positions: int64 [n], see `EpochLoader`.
+        device: device of the batches.
+    """
+
+    images = 2**15  # drawn at once, at least
+
+    def __init__(self, augment: Augmentation, seed: int, positions: np.ndarray, device: torch.device) -> None:
+        self.augment, self.seed, self.positions, self.device = augment, seed, positions, device
+        self._first = self._end = 0
+        self._block: Parameters | None = None
+
+    def of(self, part: slice) -> Parameters:
+        """Return the numbers of a slice of the epoch."""
+        if self._block is None or part.start < self._first or part.stop > self._end:
+            self._first, self._end = part.start, max(part.stop, part.start + self.images)
+            self._block = self.augment.sample(self.seed, self.positions[self._first : self._end], self.device)
+        return self._block.part(slice(part.start - self._first, part.stop - self._first))

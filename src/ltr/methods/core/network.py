@@ -106,6 +106,14 @@ class ImageClassifier(pl.LightningModule):
         self.register_buffer("_scale", 1.0 / std, persistent=False)
         self.register_buffer("_shift", -mean / std, persistent=False)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":
+            # Lightning writes the name of the running hook some 50 times a step; torch would look each time whether it
+            # is a parameter, a module or a buffer
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if self.tuning is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +15,8 @@ import torch
 from ltr.files import write_csv
 from ltr.runs.processes import distributed
 from ltr.runs.result import FIRST_COLUMNS
+
+_SECONDS_BETWEEN_WRITES = 1.0  # epochs of a few milliseconds would spend them on writing the whole file again
 
 
 class EpochLog(pl.Callback):
@@ -43,11 +46,14 @@ class EpochLog(pl.Callback):
         self.rows: list[dict[str, Any]] = []
         self._extra: dict[str, float] = {}
         self._sums: torch.Tensor | None = None  # loss x images, correct, images: float64 on the device
+        self._parts: tuple[torch.Tensor, ...] = ()  # views of its elements: indexing costs as much as adding
         self._logs: dict[str, torch.Tensor] = {}  # values that a method logs of its steps, x images
         self._seconds = 0.0  # of training in this epoch, up to `_since`
         self._since = 0.0
         self._spent = 0.0  # on the stage by runs that were interrupted
         self._began = time.perf_counter()
+        self._written = 0.0  # when the file was
+        self._unwritten = False  # whether `rows` holds some that the file does not
 
     @property
     def total_seconds(self) -> float:
@@ -61,13 +67,13 @@ class EpochLog(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.rows = [row for row in _read_rows(self.path) if int(row["epoch"]) <= trainer.current_epoch]
         if self._sums is not None:  # resumed in mid-epoch: on_train_epoch_start will not come
-            self._sums = self._sums.to(pl_module.device)
+            self._sums, self._parts = self._sums.to(pl_module.device), ()
             self._logs = {name: total.to(pl_module.device) for name, total in self._logs.items()}
         self._since = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         dtype = torch.float32 if pl_module.device.type == "mps" else torch.float64
-        self._sums = torch.zeros(3, dtype=dtype, device=pl_module.device)
+        self._sums, self._parts = torch.zeros(3, dtype=dtype, device=pl_module.device), ()
         self._logs, self._extra, self._seconds, self._since = {}, {}, 0.0, time.perf_counter()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
@@ -76,10 +82,13 @@ class EpochLog(pl.Callback):
         correct = outputs.get("correct")
         if self.only_finite and not torch.isfinite(outputs["loss"]):
             return
-        self._sums[0] += outputs["loss"].detach() * images
+        if not self._parts:
+            self._parts = self._sums.unbind()
+        loss_sum, correct_sum, image_sum = self._parts
+        loss_sum += outputs["loss"].detach() * images
         if correct is not None:
-            self._sums[1] += correct
-        self._sums[2] += images
+            correct_sum += correct
+        image_sum += images
         for name, value in outputs.get("logs", {}).items():
             value = value.detach().to(self._sums.dtype) * images
             self._logs[name] = self._logs[name] + value if name in self._logs else value
@@ -115,12 +124,30 @@ class EpochLog(pl.Callback):
         self.rows.append(row)
         if not distributed.is_rank_zero():
             return
-        write_csv(self.path, self.rows, FIRST_COLUMNS)
+        self._unwritten = True
+        is_last = trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
+        if is_last or time.perf_counter() - self._written > _SECONDS_BETWEEN_WRITES:
+            self._write()
         numbers = {key: value for key, value in row.items() if key not in ("stage", "step")}
         for logger in trainer.loggers:
             logger.log_metrics(numbers, step=trainer.global_step)
         if self.on_row:
             self.on_row(row)
+
+    def _write(self) -> None:
+        if self._unwritten and distributed.is_rank_zero():
+            write_csv(self.path, self.rows, FIRST_COLUMNS)
+            self._written, self._unwritten = time.perf_counter(), False
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
+        self._write()  # a training that resumes from this state needs the rows of the epochs before it
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        with contextlib.suppress(OSError):  # a full disk may be what has stopped the training
+            self._write()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._write()
 
     def state_dict(self) -> dict[str, Any]:
         # collective: every process takes part, rank 0 writes
@@ -133,9 +160,10 @@ class EpochLog(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._sums, self._seconds, self._spent = state_dict["sums"], state_dict["seconds"], state_dict["spent"]
+        self._parts = ()
         self._logs = dict(state_dict.get("logs", {}))
         if not distributed.is_rank_zero() and self._sums is not None:  # rank 0 holds the sums
-            self._sums = torch.zeros_like(self._sums)
+            self._sums, self._parts = torch.zeros_like(self._sums), ()
             self._logs = {name: torch.zeros_like(total) for name, total in self._logs.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +42,7 @@ class FiniteGuard(pl.Callback):
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor) -> None:
         batch = trainer.fit_loop.epoch_loop.batch_idx
         if loss.device.type == "cpu":
-            if not torch.isfinite(loss):
+            if not math.isfinite(loss.item()):
                 if not distributed.is_distributed():
                     self._stop(trainer, batch)
                 self._bad_batch = batch

@@ -87,18 +87,33 @@ class TrainingState:
 
 
 class SaveState(pl.Callback):
-    """Callback that saves the training state every k epochs."""
+    """Saves the training state at the end of every k-th epoch, but not sooner than some seconds after the last save.
 
-    def __init__(self, state: TrainingState, every_n_epochs: int) -> None:
+    Args:
+        state: where it is saved.
+        every_n_epochs: k.
+        min_seconds: from one saved state to the next; epochs of a few milliseconds take less time than saving does.
+    """
+
+    def __init__(self, state: TrainingState, every_n_epochs: int, min_seconds: float = 0.0) -> None:
         self.state = state
         self.every_n_epochs = every_n_epochs
+        self.min_seconds = min_seconds
+        self._saved = time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._saved = time.monotonic()
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         checkpoint["code"] = code_state()  # another version may resume from here
+        self._saved = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         epochs = trainer.current_epoch + 1
-        if epochs % self.every_n_epochs == 0 and epochs < (trainer.max_epochs or 0):
+        if epochs % self.every_n_epochs or epochs >= (trainer.max_epochs or 0):
+            return
+        is_due = time.monotonic() - self._saved >= self.min_seconds
+        if distributed.all_reduce_max(int(is_due))[0]:  # clocks of several processes differ
             self.state.save(trainer)
 
 
