@@ -75,7 +75,7 @@ def main() -> None:
     if arguments.data:
         overrides = ["dataset=cifar10_lt", f"paths.data={arguments.data.absolute()}"]
     overrides += ["batch_size=128", "scheduler=constant", f"trainer.max_epochs={arguments.epochs}"]
-    overrides += ["trainer.accelerator=cpu", "figures=none", "callbacks.progress=none"]
+    overrides += ["trainer.accelerator=cpu", "figures=none", "callbacks.progress=none", "checkpoint.min_seconds=0"]
     overrides += [f"trainer.limit_train_batches={arguments.batches}"] if arguments.batches else []
     for name, part in (("saving", saving), ("resuming", resuming), ("processes", processes)):
         if not arguments.only or name in arguments.only:

@@ -27,7 +27,7 @@ KILLED = -signal.SIGKILL
 FORK = multiprocessing.get_context("fork")
 COMMON = (
     *("trainer.accelerator=cpu", "trainer.precision=fp32", "trainer.max_epochs=3", "batch_size=50"),
-    *("figures=none", "callbacks.progress=none", "checkpoint.every_minutes=0.0005"),
+    *("figures=none", "callbacks.progress=none", "checkpoint.every_minutes=0.0005", "checkpoint.min_seconds=0"),
 )
 FOLDER = ("dataset=folder", "backbone=digits_net", "dataset.image_size=16", "batch_size=20")
 RUNS = {

@@ -28,7 +28,13 @@ def command(tmp_path_factory) -> tuple[str, ...]:
     images = trees.folder(tmp_path_factory.mktemp("images"), each=60)
     return (
         *("dataset=folder", f"dataset.root={images}", "dataset.image_size=16", "augment=digits", "backbone=digits_net"),
-        *("trainer.max_epochs=2", "batch_size=8", "trainer.num_workers=2", "evaluation.batch_size=8"),
+        *(
+            "trainer.max_epochs=2",
+            "checkpoint.min_seconds=0",
+            "batch_size=8",
+            "trainer.num_workers=2",
+            "evaluation.batch_size=8",
+        ),
     )
 
 
