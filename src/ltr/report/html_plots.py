@@ -140,9 +140,9 @@ def cost_scatter(points: Sequence[CostPoint], metric: Metric) -> str:
     unit = " (%)" if metric.is_fraction else ""
     parts.append(f'<text x="{left}" y="12">{text(heading(metric))}{unit}</text>')
     boxes = [box for point in points for box in _boxes(point, x(point.seconds), y, scale)]
-    for place, point in enumerate(points):
+    for rank, point in enumerate(points):
         parts.append(_cost_mark(point, metric, x(point.seconds), y, scale))
-        if place >= _LABELLED:
+        if rank >= _LABELLED:
             continue
         placed = _placed(point.label, x(point.seconds), y(scale * point.mean), boxes, (left, top - 10, right, bottom))
         if placed is not None:
