@@ -47,12 +47,12 @@ def cleanlab_errors(
     p = probabilities[np.ix_(rows, classes)].astype(np.float64)
     p = np.maximum(p, 1e-12)
     p /= p.sum(axis=1, keepdims=True)
-    own = np.searchsorted(classes, labels[rows])
-    is_error[rows] = find_label_issues(own, p, n_jobs=1)
-    others = p.copy()
-    others[np.arange(len(rows)), own] = 0
-    best = others.argmax(axis=1)
-    ratio = np.log(others.max(axis=1)) - np.log(p[np.arange(len(rows)), own])
+    label_columns = np.searchsorted(classes, labels[rows])
+    is_error[rows] = find_label_issues(label_columns, p, n_jobs=1)
+    other_probabilities = p.copy()
+    other_probabilities[np.arange(len(rows)), label_columns] = 0
+    best = other_probabilities.argmax(axis=1)
+    ratio = np.log(other_probabilities.max(axis=1)) - np.log(p[np.arange(len(rows)), label_columns])
     of_rows = is_error[rows]
     suggested[rows[of_rows]] = classes[best[of_rows]]
     scores[rows[of_rows]] = np.maximum(ratio[of_rows], 0)
