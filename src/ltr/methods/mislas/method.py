@@ -76,7 +76,7 @@ class CalibratedClassifier(SecondStage):
     def parameter_modules(self) -> dict[str, nn.Module]:
         return {"rescaling": self.head.rescaling}
 
-    def undecayed(self) -> list[str]:
+    def no_weight_decay(self) -> list[str]:
         return []  # the official code decays weights, biases and factors alike
 
 

@@ -43,10 +43,10 @@ class BalancedClassifier(SecondStage):
 
     def __init__(self, spec: NetworkSpec, **options: Any) -> None:
         chosen = BalancedOptions(**options)
-        self._place = chosen.radius
+        self._fraction = chosen.radius
         super().__init__(spec, freeze_bn_stats=chosen.freeze_bn_stats)
         self.options = chosen
-        start = max_norm_radius(self.head.weight.detach(), self._place)
+        start = max_norm_radius(self.head.weight.detach(), self._fraction)
         self.register_buffer("radius", start)  # of the representation's classifier: fixed while this one trains
 
     def start_from(self, network: ImageClassifier) -> None:
@@ -61,7 +61,7 @@ class BalancedClassifier(SecondStage):
             with torch.no_grad():
                 self.head.weight.copy_(project_rows(self.head.weight, self.radius))
 
-    def undecayed(self) -> list[str]:
+    def no_weight_decay(self) -> list[str]:
         return []  # the official code decays the bias too
 
 

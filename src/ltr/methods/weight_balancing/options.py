@@ -14,7 +14,7 @@ class BalancedOptions(Options):
     """Options of the second stage of weight balancing."""
 
     radius: Annotated[float, "[0, 1]"] = 0.1
-    """Largest norm of a class's weights, as a place between the smallest (0) and the largest (1) norm in the
+    """Largest norm of a class's weights, as a fraction of the way from the smallest (0) to the largest (1) norm in the
     representation's classifier; official."""
     projection: Projection = "epoch"
     """When weights outside the radius are scaled back onto it: after each `epoch` (official code), after each `step`,
