@@ -111,7 +111,7 @@ def host(rounds: int) -> None:
             samples[name].append(1000 * side())
     for name, times in samples.items():
         print(f"{name:<28} {statistics.median(times):.2f} ms a step ({min(times):.2f} to {max(times):.2f})")
-    ratios = sorted(ours / bare for ours, bare in zip(samples["ltr-train"], samples["bare loop"]))
+    ratios = sorted(whole / bare for whole, bare in zip(samples["ltr-train"], samples["bare loop"]))
     print(
         f"ltr-train / bare loop: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}), "
         f"{rounds} rounds, {torch.get_num_threads()} threads"

@@ -87,7 +87,7 @@ class TrainingState:
 
 
 class SaveState(pl.Callback):
-    """Saves the training state at the end of every k-th epoch, but not sooner than some seconds after the last save.
+    """Callback that saves the training state every k epochs, at least some seconds after the save before.
 
     Args:
         state: where it is saved.
