@@ -74,7 +74,8 @@ def _probe(folder: Path, path: Path, typed: str) -> None:
     except OSError as error:
         key = typed.partition("=")[0] if "=" in typed else typed.partition(" ")[0]
         raise LtrError(
-            f"{typed}: nothing can be written in {existing} ({error.strerror}). Set {key} to a writable folder"
+            f"{typed}: nothing can be written in {existing} ({error.strerror}). "
+            f"Set {key} to a place that can be written"
         ) from error
 
 
