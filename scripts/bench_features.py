@@ -96,8 +96,15 @@ def main() -> None:
         crop = FileCrop(arguments.size)
 
         def of_files(indices: np.ndarray) -> FileLoader:
-            common = {"order": lambda epoch: indices, "length": len(indices), "batch_size": BATCH}
-            return FileLoader(files, labels, crop=crop, device=CPU, **common)
+            return FileLoader(
+                files,
+                labels,
+                crop=crop,
+                device=CPU,
+                order=lambda epoch: indices,
+                length=len(indices),
+                batch_size=BATCH,
+            )
 
         def file_batches(indices: np.ndarray):
             for batch in of_files(indices):

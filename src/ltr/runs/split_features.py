@@ -43,7 +43,7 @@ def split_features(config: Mapping[str, Any], source: Source | None, console: Co
     with stop_request() as request:
         made = Stages(
             config=config,
-            source=source,
+            source=plan.source,
             split=plan.split,
             dataset_info=plan.dataset_info,
             device=plan.device,
