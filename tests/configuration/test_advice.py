@@ -29,7 +29,7 @@ NOT_KEYS = (
     "methods/herbs/released_weights",
     "models/published_names",
     "report/html_script",
-    "report/leaderboard_page",
+    "report/leaderboard_html",
     "methods/background_splitting/network",
 )
 
