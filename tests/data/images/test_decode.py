@@ -195,7 +195,7 @@ def test_colours_by_name_and_number():
     assert decoding(exif=False, matte=None, white_level=None) == PLAIN
     with pytest.raises(ConfigError, match=r"dataset.matte=whit: allowed are null, names of colours"):
         decoding(exif=False, matte="whit", white_level=None)
-    with pytest.raises(ConfigError, match=r"dataset.white_level=70000: allowed are null"):
+    with pytest.raises(ConfigError, match=r"dataset.white_level=70000: allowed is int \[1, 65535\] or null"):
         decoding(exif=False, matte=None, white_level=70000)
 
 
