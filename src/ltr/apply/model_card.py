@@ -12,7 +12,6 @@ from ltr.evaluation.metrics import METRICS
 from ltr.names import counted
 
 _LISTED = 20  # class names
-_METRICS = ("accuracy", "many", "medium", "few", "balanced_accuracy", "top5", "macro_f1", "ece", "nll")
 _LICENCE = "Choose a licence before you publish the weights, one that the training images and initial weights permit."
 _CITATION = """@software{ltr,
   title = {ltr: experiments in long-tailed, open-set and fine-grained recognition},
@@ -106,8 +105,8 @@ def _results(result: Mapping[str, Any] | None, limited: str) -> str:
     rows = [row for row in result["rows"] if row["headline"]] or result["rows"][:1]
     lines = ["| protocol | split | weights | metric | value |", "|---|---|---|---|---:|"]
     for row in rows:
-        for name in [name for name in _METRICS if name in row["metrics"]] or list(row["metrics"])[:8]:
-            metric, value = METRICS.find(name, row["protocol"]), row["metrics"][name]
+        for metric in METRICS.columns("console", row["protocol"], row["metrics"]):
+            value = row["metrics"][metric.name]
             shown = "–" if value is None else f"{100 * value:.1f} %" if metric.is_fraction else f"{value:.4g}"
             cells = (row["protocol"], row["split"], row["selection"], metric.title, shown)
             lines.append(f"| {' | '.join(markdown(cell) for cell in cells)} |")

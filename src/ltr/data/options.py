@@ -44,7 +44,7 @@ class DatasetConfig(TypedDict, total=False):
     """Of the resizing of images: bilinear or bicubic; None: bilinear."""
 
     packed: str | None
-    """File that ``ltr-data pack`` wrote, to be read instead of the image files; None: the files."""
+    """Packed images (from the command ``pack`` of ltr-data) to read instead of the image files; None: the files."""
 
     exclude: str | None
-    """File of paths, one a line, that are left out, as ``ltr-data check --exclude-to`` writes it."""
+    """File of paths, one a line, that are left out, as ``--exclude-to`` of ltr-data writes it."""
