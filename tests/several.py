@@ -60,10 +60,45 @@ def ltr_train_in(
     return Processes([process.exitcode or 0 for process in running], *texts)
 
 
-def _one(rank: int, processes: int, meeting: Path, argv: Sequence[str], folder: Path, hook) -> None:
-    for name, stream in (("out", 1), ("err", 2)):
-        os.dup2(os.open(folder / f"{rank}.{name}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), stream)
+def ltr_train_command(folder: Path, *argv: str, timeout: float = 120) -> Processes:
+    """``ltr-train`` as a command of its own in ``folder``: a forked process, which may start others.
+
+    Raises:
+        TimeoutError: it hangs.
+    """
+    process = multiprocessing.get_context("fork").Process(target=_command, args=(folder, argv))
+    process.start()
+    process.join(timeout)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        raise TimeoutError("the command hangs")
+    return Processes([process.exitcode], *((folder / f"command.{name}").read_text() for name in ("out", "err")))
+
+
+def _command(folder: Path, argv: Sequence[str]) -> None:
+    from ltr import cli
+
+    _write_to(folder, "command")
+    os.chdir(folder)
+    sys.argv = ["ltr-train", *argv]
+    try:
+        cli.train()
+    except SystemExit as end:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code)
+
+
+def _write_to(folder: Path, name: str) -> None:
+    """Let this process write to ``NAME.out`` and ``NAME.err``."""
+    for suffix, stream in (("out", 1), ("err", 2)):
+        os.dup2(os.open(folder / f"{name}.{suffix}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), stream)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _one(rank: int, processes: int, meeting: Path, argv: Sequence[str], folder: Path, hook) -> None:
+    _write_to(folder, str(rank))
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import entropy
 
+from ltr.apply import acquisition
 from ltr.apply.acquisition import STRATEGIES, PoolScores, cluster_margin, entropies, k_centre, margins, select
 from ltr.errors import ConfigError
 
@@ -99,6 +100,19 @@ def test_cluster_margin_visits_small_clusters_first_and_prefers_small_margins():
     assert rows[0] == 9  # alone in its cluster
     assert len(set(rows.tolist())) == 3
     assert {0 if row < 6 else 1 if row < 9 else 2 for row in rows.tolist()} == {0, 1, 2}
+
+
+def test_cluster_margin_clusters_no_more_images_than_its_bound(monkeypatch):
+    monkeypatch.setattr(acquisition, "CLUSTERED", 20)
+    margin = np.random.default_rng(0).uniform(size=500)
+    features = np.random.default_rng(1).normal(size=(500, 4)).astype(np.float32)
+    rows = cluster_margin(features, margin, 15)
+    assert len(set(rows.tolist())) == 15
+    assert set(rows.tolist()) <= set(np.argsort(margin)[:20].tolist())
+    pool = PoolScores(np.stack([margin, 1 - margin], axis=1).astype(np.float32), None, features)
+    with pytest.raises(ConfigError, match="a batch of 20 images was asked for, and it clusters at most 20"):
+        select("cluster_margin", pool, {0: 20})
+    assert len(select("margin", pool, {0: 20}).images) == 20
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,11 @@ import torch
 
 from ltr.runs.training import train
 from resuming import acting_at, metric_rows, same_bits, weights
-from several import ltr_train_in
+from several import Processes, ltr_train_command, ltr_train_in
 
 pytestmark = pytest.mark.slow
 SHORT = ("trainer.max_epochs=2", "batch_size=50")
+COMMON = ("figures=none", "strategy=ddp", "trainer.accelerator=cpu", *SHORT)
 
 
 def result_of(outputs: Path) -> dict:
@@ -165,37 +166,33 @@ def test_a_loss_that_is_not_finite_in_one_process_ends_all(tmp_path):
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """``ltr-train`` as a command of its own that starts its processes."""
+    """``ltr-train strategy=ddp`` as a command that starts its processes, itself forked from the test's."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
-    def run(*overrides: str, before: tuple[str, ...] = (sys.executable, "-c")) -> subprocess.CompletedProcess:
-        code = "from ltr.cli import train; train()"
-        start = [*before, code] if before[-1] == "-c" else [*before]
-        common = [f"paths.outputs={tmp_path / 'outputs'}", "figures=none", "strategy=ddp", "trainer.accelerator=cpu"]
-        return subprocess.run(
-            [*start, *common, *SHORT, *overrides], cwd=tmp_path, capture_output=True, text=True, timeout=120
-        )
+    def run(*overrides: str) -> Processes:
+        return ltr_train_command(tmp_path, *COMMON, f"paths.outputs={tmp_path / 'outputs'}", *overrides)
 
     return run
 
 
 def test_the_command_starts_its_processes_and_tells_their_end(command, tmp_path):
     done = command("trainer.devices=2", "trainer.max_epochs=1")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("erm · digits_lt") == 1
+    assert done.codes == [0], done.err
+    assert done.out.count("erm · digits_lt") == 1
     again = command("trainer.devices=2", "trainer.max_epochs=1")
-    assert "finished before" in again.stdout
+    assert "finished before" in again.out
     missing = command("trainer.devices=2", "backbone.weights=nothing.ckpt")
-    assert missing.returncode == 1
-    assert missing.stderr.count("there is no such file") == 1
+    assert missing.codes == [1]
+    assert missing.err.count("there is no such file") == 1
 
 
 def test_torchrun_starts_the_same_run(command, tmp_path):
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
-    done = command("trainer.max_epochs=1", before=(*torchrun, "-m", "ltr.cli"))
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "ltr.cli")
+    overrides = (*COMMON, f"paths.outputs={tmp_path / 'outputs'}", "trainer.max_epochs=1")
+    done = subprocess.run([*torchrun, *overrides], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "2 processes" in done.stdout
-    assert "finished before" in command("trainer.devices=2", "trainer.max_epochs=1").stdout
+    assert "finished before" in command("trainer.devices=2", "trainer.max_epochs=1").out
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ BY_CLASS = ("probability", "background_split")  # rank the pool for each class; 
 STRATEGIES = ("probability", "entropy", "margin", "coreset", "cluster_margin", "background_split", "random")
 NEEDS_FEATURES = ("coreset", "cluster_margin")
 CANDIDATES = 10  # images of small margin for each image of the budget, which cluster_margin clusters
+CLUSTERED = 16_000  # images that cluster_margin clusters at most: two matrices of their distances take 2 GB
 _PER_CLUSTER = 1.25  # clusters of cluster_margin for each image of the budget, the paper's proportion
 
 
@@ -81,6 +82,7 @@ def select(
     """
     check_strategy(strategy, has_background=pool.background is not None, has_features=pool.features is not None)
     total = min(sum(budgets.values()), len(pool))
+    check_budget(strategy, total)
     if strategy in BY_CLASS:
         return _by_class(pool, budgets, strategy, _Spread(pool.features, min_distance))
     if strategy == "random":
@@ -96,6 +98,20 @@ def select(
     scores = entropies(pool.probabilities) if strategy == "entropy" else -margins(pool.probabilities)
     order = _Spread(pool.features, min_distance).first(np.argsort(-scores, kind="stable"), total)
     return _as_a_whole(order, scores[order])
+
+
+def check_budget(strategy: str, total: int) -> None:
+    """Raise ConfigError for a batch that a strategy cannot select within its memory.
+
+    Args:
+        total: images of the batch.
+    """
+    if strategy == "cluster_margin" and total >= CLUSTERED:
+        raise ConfigError(
+            f"--strategy cluster_margin: a batch of {total:,} images was asked for, and it clusters at most "
+            f"{CLUSTERED:,}. Use a smaller --budget (of up to {CLUSTERED // CANDIDATES:,}, so that {CANDIDATES} images "
+            "are clustered for each), or --strategy margin with --min-distance"
+        )
 
 
 def check_strategy(strategy: str, *, has_background: bool = True, has_features: bool = True) -> None:
@@ -166,7 +182,8 @@ def cluster_margin(features: np.ndarray, margin: np.ndarray, number: int) -> np.
     """Select rows of small margin from clusters in turn, the smallest cluster first.
 
     The paper clusters the whole pool once by average linkage; here the ``CANDIDATES`` * number images of smallest
-    margin are clustered, because the pool may have millions.
+    margin are clustered, because the pool may have millions, and `CLUSTERED` at most, because clustering m images takes
+    8 m^2 bytes.
 
     Args:
         features: [N, D].
@@ -174,7 +191,7 @@ def cluster_margin(features: np.ndarray, margin: np.ndarray, number: int) -> np.
     """
     from scipy.cluster.hierarchy import fcluster, linkage
 
-    candidates = np.argsort(margin, kind="stable")[: CANDIDATES * number]
+    candidates = np.argsort(margin, kind="stable")[: min(CANDIDATES * number, CLUSTERED)]
     if len(candidates) <= number:
         return candidates
     tree = linkage(_unit(features[candidates]), method="average")

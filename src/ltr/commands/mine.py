@@ -256,7 +256,7 @@ def _select(
     """Select a batch by a strategy from the predictions of the whole pool."""
     import numpy as np
 
-    from ltr.apply.acquisition import BY_CLASS, NEEDS_FEATURES, check_strategy, select
+    from ltr.apply.acquisition import BY_CLASS, NEEDS_FEATURES, check_budget, check_strategy, select
     from ltr.apply.batch_selection import as_ranking, class_budgets, pool_scores, predict_pool
     from ltr.apply.mine import Mined
     from ltr.console import progress
@@ -267,6 +267,7 @@ def _select(
     budgets = class_budgets(model, classes, arguments.top, arguments.class_budget)
     if strategy not in BY_CLASS and arguments.budget is not None:
         budgets = {int(classes[0]): arguments.budget}
+    check_budget(strategy, min(sum(budgets.values()), len(places)))
     distance = arguments.min_distance
     if distance is None:
         distance = 0.0 if strategy == "probability" else 0.01

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _KEY = re.compile(r"^(?P<indent> *)(?P<key>[\w.]+):(?P<value>.*)$")
 _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
@@ -50,6 +51,18 @@ def comments_of(text: str) -> tuple[list[str], dict[str, str]]:
             comments[".".join(name for _, name in path)] = " ".join(texts)
         above = []
     return opening, comments
+
+
+def opening_line(lines: Iterable[str]) -> str:
+    """Return the first line of the opening comment of a config; '' if it has none. Later lines are not read."""
+    for line in lines:
+        comment = line.strip()
+        if not comment.startswith("#"):
+            return ""
+        content = comment[1:].removeprefix(" ")
+        if not content.startswith("@"):
+            return content
+    return ""
 
 
 def _comment_start(value: str) -> int | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ltr.configuration.allowed import shown
-from ltr.configuration.comments import comments_of
+from ltr.configuration.comments import comments_of, opening_line
 from ltr.configuration.configs import PRIVATE_KEYS, conf_directory, read_config
 from ltr.configuration.dataset_options import PARTS, dataset_options
 from ltr.configuration.declarations import Option, Required, options_of
@@ -113,8 +113,8 @@ def summaries(group: str, config_dir: str | None = None) -> dict[str, str]:
 
 def summary_of(file: Path) -> str:
     """Return the first line of a config file's comment; '' if it has none."""
-    opening, _ = comments_of(file.read_text(encoding="utf-8"))
-    return opening[0] if opening else ""
+    with open(file, encoding="utf-8") as lines:
+        return opening_line(lines)
 
 
 def described(group: str, name: str, config_dir: str | None = None) -> Config:

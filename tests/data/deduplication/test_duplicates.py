@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import trees
+from ltr.data.deduplication import duplicates
 from ltr.data.deduplication.duplicates import identical_images
+from ltr.data.images.regions import BoxCrops
 from ltr.data.packed_images.reading import open_packed
 from ltr.data.packed_images.writing import pack
 from ltr.data.source import ImageFiles, Source
@@ -44,8 +46,8 @@ def test_identical_images_are_found_in_every_kind_of_source(tmp_path, kind):
         files = ImageFiles.from_paths(tmp_path, PATHS)
         source = Source("own", files, source.labels, source.class_names, source.parts)
     seen: list[int] = []
-    duplicates = identical_images(source, progress=seen.append)
-    assert duplicates.groups == ((0, 2), (1, 4, 5))
+    same = identical_images(source, progress=seen.append)
+    assert same.groups == ((0, 2), (1, 4, 5))
     assert sum(seen) == len(source)
 
 
@@ -86,3 +88,20 @@ def test_files_that_are_gone_are_the_same_as_no_other(tmp_path):
     for path in PATHS:
         (tmp_path / path).unlink()
     assert identical_images(source).groups == ()
+
+
+def test_a_file_of_several_crops_is_read_once_and_equal_crops_are_found(tmp_path, monkeypatch):
+    for name, number in (("a.jpg", 0), ("b.jpg", 1), ("c.jpg", 0)):
+        trees.put(tmp_path / name, number)
+    paths = ["a.jpg", "a.jpg", "b.jpg", "c.jpg", "c.jpg", "a.jpg"]
+    boxes = np.array([[0, 0, 0.5, 1], [0.5, 0, 0.5, 1], [0, 0, 0.5, 1], [0.5, 0, 0.5, 1], [0, 0, 1, 1], [0, 0, 0.5, 1]])
+    files = ImageFiles.from_paths(tmp_path, paths, crops=BoxCrops(boxes.astype(np.float32), 0.1, True))
+    source = Source("crops", files, np.zeros(6, dtype=np.int64), ("x",), {"train": range(6)})
+    read: list[str] = []
+    monkeypatch.setattr(
+        duplicates, "_digest", lambda path, digest=duplicates._digest: read.append(path) or digest(path)
+    )
+    seen: list[int] = []
+    assert identical_images(source, progress=seen.append).groups == ((0, 5), (1, 3))
+    assert sum(seen) == 6
+    assert sorted(path.rsplit("/", 1)[1] for path in read) == sorted({path.rsplit("/", 1)[1] for path in read})

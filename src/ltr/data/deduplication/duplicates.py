@@ -53,7 +53,8 @@ def identical_images(
 ) -> Duplicates:
     """Find byte-identical images of a source.
 
-    Image files are read once each, and only if another file has the same size; an unreadable file equals no other.
+    Image files are read once each, however many crops they have, and only if another image has a file of the same size;
+    an unreadable file equals no other.
     Arrays are compared by their pixels, packed images by their bytes in the packed file.
 
     Args:
@@ -76,7 +77,7 @@ def identical_images(
         if digest is not None:
             groups.setdefault(digest, []).append(index)
         progress(1)
-    return Duplicates(tuple(sorted(tuple(group) for group in groups.values() if len(group) > 1)))
+    return Duplicates(tuple(sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)))
 
 
 def _candidates_by_size(files: ImageFiles) -> list[int]:
@@ -96,12 +97,16 @@ def _size(path: str) -> int:
 
 
 def _file_digests(files: ImageFiles, candidates: Sequence[int], workers: int) -> Iterator[tuple[int, bytes | None]]:
-    pieces = (
-        [files.path(index) for index in candidates[start : start + _AT_A_TIME]]
-        for start in range(0, len(candidates), _AT_A_TIME)
-    )
-    done = (digest for piece in map_in_parallel(_digests, pieces, workers) for digest in piece)
-    return zip(candidates, done)
+    """Yield the digest of each candidate's file; crops of one file share it."""
+    rows_of: dict[str, list[int]] = {}
+    for index in candidates:
+        rows_of.setdefault(files.path(index), []).append(index)
+    paths = list(rows_of)
+    pieces = (paths[start : start + _AT_A_TIME] for start in range(0, len(paths), _AT_A_TIME))
+    digests = (digest for piece in map_in_parallel(_digests, pieces, workers) for digest in piece)
+    for rows, digest in zip(rows_of.values(), digests):
+        for index in rows:
+            yield index, digest
 
 
 def _with_regions(digests: Iterator[tuple[int, bytes | None]], files: ImageFiles) -> Iterator[tuple[int, bytes | None]]:
