@@ -199,6 +199,16 @@ def test_an_edited_card_is_kept(spec_of, tmp_path):
     assert (tmp_path / "model" / "README.md").read_text() == "mine"
 
 
+def test_the_card_of_another_run_is_refused_before_anything_is_written(spec_of, tmp_path):
+    checkpoint = saved(ImageClassifier(spec_of()), tmp_path / "final.ckpt")
+    card = tmp_path / "model" / "README.md"
+    card.parent.mkdir()
+    card.write_text(f"run: {'a' * 64}")
+    with pytest.raises(ConfigError, match=r"README\.md there is the card of another run.* delete .*README\.md"):
+        export_hub(checkpoint, card.parent)
+    assert list(card.parent.iterdir()) == [card]
+
+
 def test_an_exported_model_is_the_start_of_another_run(spec_of, tmp_path, caplog):
     network = randomised(ImageClassifier(spec_of()))
     export_hub(saved(network, tmp_path / "final.ckpt"), tmp_path / "model")

@@ -179,8 +179,8 @@ def test_a_run_is_added_checked_and_shown(command, outputs, tmp_path):
 
 
 def test_a_refused_result_is_named_and_the_others_are_shown(command, outputs, tmp_path):
-    command("--leaderboard", "results", "--add", next(outputs.glob("*/crt/*")))
-    command("--leaderboard", "results", "--add", next(outputs.glob("*/erm/*")))
+    runs = [next(outputs.glob(f"*/{method}/*")) for method in ("crt", "erm")]
+    assert command("--leaderboard", "results", "--add", runs[0], "--add", runs[1])[1].count("added") == 2
     path = next((tmp_path / "results").glob("*/crt/*/result.json"))
     path.write_text(path.read_text().replace('"last"', '"best_test"'))
     for flags in (["--check"], ["--out", "board.html"]):

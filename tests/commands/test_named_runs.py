@@ -49,8 +49,20 @@ def test_a_path_that_exists_is_taken_as_it_is(outputs, capsys):
 
 
 def test_a_part_of_several_names_is_refused_with_all_of_them(outputs):
-    with pytest.raises(CheckpointError, match=r"crt: 2 runs .*newest first: .*crt-s1-9c0d1e2f, .*crt-s0-5e6f7a8b"):
+    with pytest.raises(
+        CheckpointError, match=r"crt: it fits 2 runs .*newest first: .*crt-s1-9c0d1e2f, .*crt-s0-5e6f7a8b"
+    ):
         run_path(Path("crt"))
+
+
+def test_a_whole_name_goes_before_a_part_of_one(outputs):
+    longer = outputs / "digits" / "erm" / "erm_long-s0-0a1b2c3d" / "checkpoints" / "final.ckpt"
+    longer.parent.mkdir(parents=True)
+    longer.touch()
+    assert run_path(Path("erm")) == outputs / RUNS[0]
+    assert run_path(Path("erm_long")) == longer.parent.parent
+    with pytest.raises(CheckpointError, match=r"er: it fits 2 runs in .*Give the folder of one"):
+        run_path(Path("er"))
 
 
 @pytest.mark.parametrize("name", ["unfinished", "nothing", "output"])

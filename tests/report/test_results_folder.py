@@ -173,6 +173,20 @@ def test_a_place_never_leaves_the_folder(tmp_path):
     assert ".." not in location.parts
 
 
+def test_a_folder_of_runs_is_refused_in_one_message(tmp_path):
+    weights = tmp_path / "erm" / "erm-s0" / "checkpoints" / "final.ckpt"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    with pytest.raises(DataError, match=r"is a folder of runs with their weights.* --leaderboard results --add RUN"):
+        read_results_folder(tmp_path)
+
+
+def test_a_file_is_no_folder_to_add_to(folder, tmp_path):
+    (tmp_path / "afile").write_text("")
+    with pytest.raises(ConfigError, match="a folder of results is needed"):
+        add_run(tmp_path / "afile", a_result(folder).parent)
+
+
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir])
 def test_a_folder_without_results_is_an_error(tmp_path, make):
     make(tmp_path / "results")

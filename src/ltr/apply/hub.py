@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,14 @@ from torch import Tensor, nn
 
 from ltr.apply.export import check_images, drafts_in, largest_difference, logits
 from ltr.apply.model_card import model_card
-from ltr.errors import TrainingError
+from ltr.errors import ConfigError, TrainingError
 from ltr.files import write_text
 from ltr.methods.core.checkpoint import describe, load_network
 from ltr.methods.core.timm_model import timm_model
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 TOLERANCE = 1e-4  # largest difference of logits, relative to the largest: folded numbers are rounded otherwise
+_RUN_HASH = re.compile(r"\b[0-9a-f]{64}\b")  # in the metadata of a card
 _OF_SOURCE = ("license", "origin_url", "paper_ids", "paper_name", "notes", "tag")  # facts about other weights
 
 
@@ -47,11 +49,13 @@ def export_hub(checkpoint: Path, folder: Path, result: Mapping[str, Any] | None 
 
     Raises:
         CheckpointError: weights that cannot be read.
-        ConfigError: a backbone that timm does not have, or logits that are no linear function of its features.
+        ConfigError: a backbone that timm does not have, logits that are no linear function of its features, or a card
+            of another run in the folder.
         TrainingError: timm's model gives other logits; nothing is left behind.
     """
     import timm
 
+    _check_card(folder / CARD, result)
     description = describe(checkpoint)
     network = load_network(checkpoint)
     images = check_images(network.dataset_info.image_shape)
@@ -76,6 +80,19 @@ def export_hub(checkpoint: Path, folder: Path, result: Mapping[str, Any] | None 
         for name in names:
             os.replace(drafts / name, folder / name)
     return HubExport(folder, tuple(names), difference, kept_card)
+
+
+def _check_card(card: Path, result: Mapping[str, Any] | None) -> None:
+    """Refuse a folder whose card gives the metrics of another run."""
+    try:
+        hashes = set(_RUN_HASH.findall(card.read_text(encoding="utf-8", errors="replace")))
+    except OSError:
+        return
+    if hashes and (result or {}).get("run_hash") not in hashes:
+        raise ConfigError(
+            f"--hub {card.parent}: {card.name} there is the card of another run, whose metrics it would give to these "
+            f"weights. Name another folder, or delete {card}"
+        )
 
 
 @torch.inference_mode()

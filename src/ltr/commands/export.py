@@ -67,10 +67,10 @@ def main(argv: Sequence[str]) -> int:
         from ltr.console import plain_warnings
 
         with plain_warnings():
+            if arguments.hub is not None:  # first: it refuses more networks
+                _export_hub(checkpoint, arguments.hub)
             if arguments.out is not None:
                 _export(checkpoint, arguments)
-            if arguments.hub is not None:
-                _export_hub(checkpoint, arguments.hub)
     return 0
 
 

@@ -32,6 +32,7 @@ _FLAGS = {
     "--allow PREFIX": "let a config name your own package",
     "--hydra-help": "Hydra's other flags",
 }
+_CONFIGS_OF_KEY = 8  # that the help on a key names
 _DOCS = "Docs: docs/index.md, docs/configuration.md; `make docs` builds the site."
 
 
@@ -63,11 +64,17 @@ def _on_topic(topic: str, known: dict[str, Group], config_dir: str | None, width
     if wanted == PRIMARY:
         return _config(described("", PRIMARY), width)
     group, _, name = wanted.rpartition("/")
+    group_of_key = wanted.partition(".")[0]
     if group in known and name in known[group].configs:
         return _config(described(group, name, config_dir), width, known[group].key)
-    for title, entry in _keys_of(wanted.partition(".")[0], known, config_dir):
-        if entry.path == wanted:
-            return [*wrapped(title, width), "", *_entry(entry, width)]
+    entries = [(title, key) for title, key in _keys_of(group_of_key, known, config_dir) if key.path == wanted]
+    if entries:
+        title, entry = entries[0]
+        configs = [f"{group_of_key}/{title.rpartition('=')[2]}" for title, key in entries[1:] if key != entry]
+        more = "" if len(configs) <= _CONFIGS_OF_KEY else f" and {len(configs) - _CONFIGS_OF_KEY} more"
+        text = f"Also of {', '.join(configs[:_CONFIGS_OF_KEY])}{more}, where it may differ"
+        note = ["", *wrapped(f"{text}: ltr-train --help {configs[0]}", width)] if configs else []
+        return [*wrapped(title, width), "", *_entry(entry, width), *note]
     raise ConfigError(_unknown(topic, wanted, known, width))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -28,12 +29,19 @@ def finished_runs_below(folder: Path) -> list[Path]:
 
 
 def runs_of_name(name: str) -> list[Path]:
-    """Return the finished runs that a name may mean: those called so, or else those whose path holds it."""
+    """Return the finished runs that a name may mean: by folder, else by ``name=``, else by a part of their path."""
     runs = finished_runs_below(outputs_folder())
     if name == LAST:
         return runs[:1]
-    called = [run for run in runs if run.name == name]
-    return called or [run for run in runs if name and name in run.relative_to(outputs_folder()).as_posix()]
+    for form in (lambda run: run.name, _given_name):
+        if called := [run for run in runs if form(run) == name]:
+            return called
+    return [run for run in runs if name and name in run.relative_to(outputs_folder()).as_posix()]
+
+
+def _given_name(run: Path) -> str:
+    """Return the name of a run without its seed and hash."""
+    return re.sub(r"-s\d+-[0-9a-f]+$", "", run.name)
 
 
 def run_path(path: Path) -> Path:
@@ -53,7 +61,9 @@ def run_path(path: Path) -> Path:
         return runs[0]
     outputs = outputs_folder()
     if runs:
-        raise CheckpointError(f"{path}: {len(runs)} runs in {outputs} are called so, newest first: {_listed(runs)}")
+        raise CheckpointError(
+            f"{path}: it fits {len(runs)} runs in {outputs}. Give the folder of one; newest first: {_listed(runs)}"
+        )
     newest = finished_runs_below(outputs)
     hint = f". In {outputs} are, newest first: {_listed(newest)}" if newest else f"; {outputs} holds no finished run"
     raise CheckpointError(f"{path}: there is no such run directory or checkpoint file{hint}")

@@ -59,7 +59,14 @@ def main(argv: Sequence[str]) -> int:
         "--leaderboard", action="store_true", help="checked results of one folder, such as results, as an HTML page"
     )
     parser.add_argument("--check", action="store_true", help="with --leaderboard: check the results, write nothing")
-    parser.add_argument("--add", type=Path, metavar="RUN", help="with --leaderboard: add the result of a finished run")
+    parser.add_argument(
+        "--add",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="with --leaderboard: add the result of a finished run; may be given several times",
+    )
     parser.add_argument("--curve", default="", metavar="KEY,...", help="further keys whose sweeps are curves")
     parser.add_argument(
         "--level", type=float, default=0.95, metavar="P", help="level of confidence intervals (default: 0.95)"
@@ -78,13 +85,12 @@ def main(argv: Sequence[str]) -> int:
         folder if folder.exists() or not runs_of_name(str(folder)) else run_path(folder) for folder in arguments.folders
     ]
     folders = folders or [default]
-    if not arguments.leaderboard and (arguments.check or arguments.add is not None):
+    if not arguments.leaderboard and (arguments.check or arguments.add):
         flag = "--check" if arguments.check else "--add"
         raise ConfigError(f"{flag}: it belongs to --leaderboard. Add that flag and the folder of results")
     if arguments.leaderboard:
         check_leaderboard(arguments, arguments.folders)
-        if arguments.add is not None and not arguments.add.exists() and runs_of_name(str(arguments.add)):
-            arguments.add = run_path(arguments.add)
+        arguments.add = [run_path(run) if not run.exists() and runs_of_name(str(run)) else run for run in arguments.add]
     elif arguments.spread:
         check_spread(arguments)
     if arguments.out is not None:

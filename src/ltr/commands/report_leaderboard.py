@@ -48,8 +48,9 @@ def write_leaderboard(arguments: argparse.Namespace, folder: Path) -> int:
     from ltr.report.leaderboard_html import leaderboard_html
     from ltr.report.results_folder import BOARD, add_run, read_results_folder
 
-    if arguments.add is not None:
-        print_line(f"added {add_run(folder, arguments.add)}")
+    if arguments.add:
+        for run in arguments.add:
+            print_line(f"added {add_run(folder, run)}")
         return 0
     results = read_results_folder(folder)
     for line in results.refused:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,11 @@ def weights_file(weights: str) -> str:
         folder = Path(weights.removeprefix(LOCAL)).expanduser()
         return str(_in_folder(folder, weights))
     if weights.startswith(HUB):
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", weights.partition(":")[2]):
+            raise CheckpointError(
+                f"backbone.weights={weights}: needed is hf-hub:OWNER/NAME, with @REVISION if any. For a folder set "
+                "backbone.weights=local-dir:FOLDER"
+            )
         file, error = _downloaded(weights.partition(":")[2])
         if file is None:
             name = weights.partition(":")[2].partition("@")[0]

@@ -60,6 +60,11 @@ def read_results_folder(folder: Path) -> ResultsFolder:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder. Give a folder of results, such as results")
+    if next(folder.rglob("checkpoints/*.ckpt"), None) is not None:
+        raise DataError(
+            f"{folder} is a folder of runs with their weights; a leaderboard needs results alone. Compare the runs "
+            f"with ltr-report {folder}, or copy a result: ltr-report --leaderboard results --add RUN"
+        )
     splits = read_splits(folder / SPLITS)
     accepted: list[Run] = []
     refused: list[str] = []
@@ -261,6 +266,8 @@ def add_run(folder: Path, path: Path) -> Path:
         DataError: the run is unfinished or damaged.
         ConfigError: the result is no entry: limited, selected on test, or of other images than the listed split.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--leaderboard {folder}: a folder of results is needed, and this is a file. Name the folder")
     run = Run(path, json.loads(without_paths(json.dumps(read_run(path).result))))
     splits = read_splits(folder / SPLITS)
     is_new_split = split_line(run)["split"] not in splits

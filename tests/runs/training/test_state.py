@@ -65,6 +65,7 @@ def test_a_damaged_state_is_set_aside_for_the_one_before_it(tmp_path):
     assert point is not None
     assert (point.path.name, point.epoch) == ("previous.ckpt", 1)
     assert "set aside as last.damaged-" in lines[0]
+    assert "going on from the checkpoint before it" in lines[0]
     assert not (tmp_path / "last.ckpt").exists()
 
 
@@ -73,6 +74,7 @@ def test_a_state_of_another_network_is_set_aside(tmp_path):
     torch.save(state(1, 1, 0, False), tmp_path / "last.ckpt")
     assert TrainingState(tmp_path, lines.append).resume_point(nn.Linear(3, 2)) is None
     assert len(lines) == 1
+    assert "the training starts anew" in lines[0]
 
 
 @pytest.fixture

@@ -82,7 +82,9 @@ class TrainingState:
             except CheckpointError as error:
                 aside = path.with_suffix(f".damaged-{int(time.time())}")
                 path.rename(aside)
-                self.print_line(f"{error}\n  set aside as {aside.name}; going on from the checkpoint before it")
+                has_earlier = path == self.last and self.previous.is_file()
+                start = "going on from the checkpoint before it" if has_earlier else "the training starts anew"
+                self.print_line(f"{error}\n  set aside as {aside.name}; {start}")
         return None
 
 
