@@ -20,7 +20,7 @@ class VarianceComponents:
         sums_of_squares: of subsets, seeds and the rest; they add up to the total sum of squares around the mean.
         subset, seed: variances of the factors' main effects; an estimate may be negative, its interval is not.
         rest: variance of what neither main effect explains: the interaction of both.
-        total: variance of one value, of a new subset and a new seed: the sum of the three.
+        total: variance of one value, of a new subset and a new seed: the sum of the three, negative ones taken as 0.
     """
 
     subsets: int
@@ -77,15 +77,20 @@ def variance_components(values: np.ndarray, level: float = 0.95) -> VarianceComp
     )
     degrees = (subsets - 1, seeds - 1, (subsets - 1) * (seeds - 1))
     of_s, of_r, of_rest = (MeanSquare(total / degree, degree) for total, degree in zip(sums, degrees))
+    of_subsets = difference_interval(of_s, of_rest, 1 / seeds, level)
+    of_seeds = difference_interval(of_r, of_rest, 1 / subsets, level)
+    rest = sum_interval((of_rest,), (1.0,), level)
+    total = sum_interval((of_s, of_r, of_rest), (1 / seeds, 1 / subsets, 1 - 1 / seeds - 1 / subsets), level)
+    whole = max(0.0, of_subsets.estimate) + max(0.0, of_seeds.estimate) + rest.estimate  # as its parts are shown
     return VarianceComponents(
         subsets,
         seeds,
         _mean_interval(mean, of_s, of_r, of_rest, subsets * seeds, level),
         sums,
-        difference_interval(of_s, of_rest, 1 / seeds, level),
-        difference_interval(of_r, of_rest, 1 / subsets, level),
-        sum_interval((of_rest,), (1.0,), level),
-        sum_interval((of_s, of_r, of_rest), (1 / seeds, 1 / subsets, 1 - 1 / seeds - 1 / subsets), level),
+        of_subsets,
+        of_seeds,
+        rest,
+        Interval(whole, min(total.low, whole), max(total.high, whole)),
     )
 
 
