@@ -14,6 +14,7 @@ from ltr.commands.named_runs import run_path
 from ltr.commands.predict import add_inputs, add_reading_flags, model_and_pool, report_broken, report_remarks
 from ltr.console import print_line
 from ltr.errors import ConfigError, DataError
+from ltr.names import counted
 from ltr.writing import check_folder
 
 
@@ -168,7 +169,7 @@ def _mine(arguments: argparse.Namespace) -> int:
             started=started,
             advance=advance,
         )
-    summary = f"{mined.looked_at:,} images ranked for {len(classes):,} classes"
+    summary = f"{counted(mined.looked_at, 'image')} ranked for {counted(len(classes), 'class', 'classes')}"
     return _write(arguments, mined, model, files, checkpoint, summary)
 
 

@@ -14,6 +14,7 @@ from ltr.commands.report_leaderboard import check_leaderboard, write_leaderboard
 from ltr.commands.report_spread import check_spread, write_spread
 from ltr.console import print_line
 from ltr.errors import ConfigError, DataError
+from ltr.names import counted
 from ltr.writing import check_file
 
 if TYPE_CHECKING:
@@ -149,5 +150,5 @@ def _report(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
         print(text, end="" if text.endswith("\n") else "\n")  # its names are written for its format already
         return int(report.uncompared)
     write_text(out, text if text.endswith("\n") else f"{text}\n")
-    print_line(f"{out}: {len(finished.runs):,} runs, {len(report.parts):,} tables")
+    print_line(f"{out}: {counted(len(finished.runs), 'run')}, {counted(len(report.parts), 'table')}")
     return int(report.uncompared)

@@ -10,6 +10,7 @@ from pathlib import Path
 from ltr.commands.arguments import names_in
 from ltr.console import print_line
 from ltr.errors import ConfigError
+from ltr.names import counted
 
 
 def check_spread(arguments: argparse.Namespace) -> None:
@@ -55,7 +56,7 @@ def write_spread(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
             names = ", ".join(spread.dataset for spread in all_spreads)
             raise ConfigError(f"--out {out}: a figure shows one data set, these are {names}. Choose one with --dataset")
         spread_figure(all_spreads[0], out)
-        print_line(f"{out}: {len(all_spreads[0].lines):,} lines")
+        print_line(f"{out}: {counted(len(all_spreads[0].lines), 'line')}")
         return 0
     text = spread_text(
         all_spreads, arguments.format, " ".join(by), arguments.level, terminal_width() if out is None else None
@@ -64,5 +65,5 @@ def write_spread(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
         print(text, end="")
         return 0
     write_text(out, text)
-    print_line(f"{out}: {len(runs):,} runs, {len(all_spreads):,} spreads")
+    print_line(f"{out}: {counted(len(runs), 'run')}, {counted(len(all_spreads), 'spread')}")
     return 0
