@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -68,9 +68,7 @@ def parameter_groups(
 
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     seen: set[int] = set()
-    inner = {id(module) for whole in (backbone, head) for module in whole.modules()} - {id(backbone), id(head)}
-    parts = [module for module in (extra or {}).values() if id(module) in inner]
-    of_parts = {id(parameter) for module in parts for parameter in module.parameters()}
+    of_parts = _of_parts((backbone, head), (extra or {}).values())
     for part, module in modules.items():
         exempt = set() if decay_norm_and_bias else _norms_and_vectors(module)
         for name, parameter in module.named_parameters():
@@ -119,6 +117,13 @@ def over_parameter_groups(build: Callable[..., torch.optim.Optimizer]) -> Callab
 
     optimizer.__signature__ = signature  # type: ignore[attr-defined]
     return optimizer
+
+
+def _of_parts(wholes: Iterable[nn.Module], extra: Iterable[nn.Module]) -> set[int]:
+    """Return the ids of the parameters of extra modules that are a part of the backbone or the head, not all of it."""
+    sets = [{id(parameter) for parameter in module.parameters()} for module in extra]
+    of_wholes = [{id(parameter) for parameter in module.parameters()} for module in wholes]
+    return {number for numbers in sets if any(numbers < whole for whole in of_wholes) for number in numbers}
 
 
 def _norms_and_vectors(module: nn.Module) -> set[int]:

@@ -59,9 +59,9 @@ def test_the_factors_have_a_rate_of_their_own(network):
     rates = {
         group["name"]: group["initial_lr"] if "initial_lr" in group else group["lr"] for group in optimizer.param_groups
     }
-    assert rates == {"head": 0.02, "rescaling": 0.3}
+    assert rates == {"head": 0.02, "scales": 0.3}
     counts = {group["name"]: len(group["params"]) for group in optimizer.param_groups}
-    assert counts == {"head": 2, "rescaling": 1}
+    assert counts == {"head": 2, "scales": 1}
 
 
 def test_each_logit_is_multiplied_whole(network):
@@ -69,7 +69,7 @@ def test_each_logit_is_multiplied_whole(network):
     batch, second = plan.batch("test"), plan.second(network)
     factors = torch.linspace(0.5, 2.0, 10)
     with torch.no_grad():
-        second.head.rescaling.scales.copy_(factors)
+        second.head.scales.copy_(factors)
     torch.testing.assert_close(logits(second, batch), logits(network, batch) * factors)
     torch.testing.assert_close(second.weight_norms(), network.weight_norms() * factors.double())
 

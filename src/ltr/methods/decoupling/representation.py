@@ -83,6 +83,11 @@ class FromRepresentation(Method):
         return [*stages[:-1], replace(stages[-1], name="representation", checkpoint=self.start_from)]
 
 
+def classifier_stage(settings: Settings, module: type[ImageClassifier], options: Mapping[str, Any]) -> Stage:
+    """Return the stage that trains a classifier on the finished representation."""
+    return Stage("classifier", "classifier", settings, module=module, parents=("representation",), options=options)
+
+
 def network_of(outputs: Mapping[str, StageOutput]) -> ImageClassifier:
     """Return the network of the stage ``representation``, with a head of one row per class."""
     return outputs["representation"].load().as_classifier()

@@ -14,7 +14,7 @@ from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, Stage
 from ltr.methods.decoupling.options import CRTOptions, LWSOptions, RescaledOptions, RetrainedOptions
-from ltr.methods.decoupling.representation import FromRepresentation, network_of
+from ltr.methods.decoupling.representation import FromRepresentation, classifier_stage, network_of
 
 
 @named("network/retrained_classifier")
@@ -94,18 +94,23 @@ class FeatureCache:
 
 @named("head/scaled")
 class ScaledHead(nn.Module):
-    """Frozen head with a learned scale per class, [C], initialised to 1.
+    """Trained head with a learned scale per class, [C], initialised to 1.
 
     The scale multiplies the whole logit, f_j (w_j . x + b_j), as in the official code; the paper's equation is f_j w_j,
     without bias.
+
+    Args:
+        head: the trained head.
+        num_classes: C.
+        frozen: keep the head as it was trained (LWS); False trains it further.
     """
 
     head_kind = "scaled"
     bias = None
 
-    def __init__(self, head: nn.Module, num_classes: int) -> None:
+    def __init__(self, head: nn.Module, num_classes: int, *, frozen: bool = True) -> None:
         super().__init__()
-        self.head = head.requires_grad_(False)
+        self.head = head.requires_grad_(not frozen)
         self.scales = nn.Parameter(torch.ones(num_classes))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -113,12 +118,12 @@ class ScaledHead(nn.Module):
 
     @torch.no_grad()
     def weight_norms(self) -> Tensor | None:
-        """Return the norms of the frozen head's weights times the scales, float64 [C]; None if it has no norms."""
-        norms = getattr(self.head, "weight_norms", None)
-        return None if norms is None else norms() * self.scales.double().abs()
+        """Return the norms of the head's weights times the scales, float64 [C]; None if it has no norms."""
+        of_head = getattr(self.head, "weight_norms", None)
+        return None if of_head is None or (norms := of_head()) is None else norms * self.scales.double().abs()
 
     def linear_map(self) -> tuple[Tensor, Tensor] | None:
-        """Return weight [C, D] and bias [C] of the scaled logits; None if the frozen head is not linear."""
+        """Return weight [C, D] and bias [C] of the scaled logits; None if the head is not linear."""
         of_head = getattr(self.head, "linear_map", None)
         if of_head is None or (linear := of_head()) is None:
             return None
@@ -181,7 +186,7 @@ class _TwoStages(FromRepresentation):
         options = self.options.part(self.declaration)
         return [
             *self.representation(settings, dataset_info),
-            Stage("classifier", "classifier", second, module=self.module, parents=("representation",), options=options),
+            classifier_stage(second, self.module, options),
         ]
 
 

@@ -4,50 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, Stage
-from ltr.methods.decoupling.representation import FromRepresentation
-from ltr.methods.decoupling.retrained import SecondStage
+from ltr.methods.decoupling.representation import FromRepresentation, classifier_stage
+from ltr.methods.decoupling.retrained import ScaledHead, SecondStage
 from ltr.methods.mislas.options import CalibratedOptions, MiSLASOptions
-
-
-@named("module/class_scales")
-class ClassScales(nn.Module):
-    """A learned factor for each class's logit [C], 1 at first."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.scales = nn.Parameter(torch.ones(num_classes))
-
-    def forward(self, logits: Tensor) -> Tensor:
-        return logits * self.scales
-
-
-@named("head/calibrated")
-class CalibratedHead(nn.Module):
-    """A trained head that goes on learning, followed by a learned factor per class: f_j (w_j . x + b_j)."""
-
-    head_kind = "calibrated"
-    bias = None
-
-    def __init__(self, head: nn.Module, num_classes: int) -> None:
-        super().__init__()
-        self.head = head
-        self.rescaling = ClassScales(num_classes)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.rescaling(self.head(features))
-
-    @torch.no_grad()
-    def weight_norms(self) -> Tensor | None:
-        """Return the head's norms times the factors, float64 [C]; None if it has none."""
-        norms = getattr(self.head, "weight_norms", None)
-        norms = None if norms is None else norms()
-        return None if norms is None else norms * self.rescaling.scales.double().abs()
 
 
 @named("network/calibrated_classifier")
@@ -67,14 +31,14 @@ class CalibratedClassifier(SecondStage):
         chosen = CalibratedOptions(**options)
         super().__init__(spec, freeze_bn_stats=chosen.freeze_bn_stats)
         self.options = chosen
-        self.head = CalibratedHead(self.head, spec.dataset_info.num_classes)
+        self.head = ScaledHead(self.head, spec.dataset_info.num_classes, frozen=False)
 
     def start_from(self, network: ImageClassifier) -> None:
         super().start_from(network)
         self.head.load_state_dict(network.head.state_dict())  # not yet followed by factors
 
     def parameter_modules(self) -> dict[str, nn.Module]:
-        return {"rescaling": self.head.rescaling}
+        return {"scales": nn.ParameterList([self.head.scales])}  # with a learning rate of their own
 
     def no_weight_decay(self) -> list[str]:
         return []  # the official code decays weights, biases and factors alike
@@ -93,14 +57,8 @@ class MiSLAS(FromRepresentation):
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         second = settings.for_stage(self.options.classifier, "method.classifier")
+        options = self.options.part(CalibratedOptions)
         return [
             *self.representation(settings, dataset_info),
-            Stage(
-                "classifier",
-                "classifier",
-                second,
-                module=CalibratedClassifier,
-                parents=("representation",),
-                options=self.options.part(CalibratedOptions),
-            ),
+            classifier_stage(second, CalibratedClassifier, options),
         ]

@@ -12,7 +12,7 @@ from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, Stage
-from ltr.methods.decoupling.representation import FromRepresentation
+from ltr.methods.decoupling.representation import FromRepresentation, classifier_stage
 from ltr.methods.decoupling.retrained import SecondStage
 from ltr.methods.weight_balancing.options import BalancedOptions, WeightBalancingOptions
 
@@ -87,14 +87,5 @@ class WeightBalancing(FromRepresentation):
                 "linear classifier's weights"
             )
         second = settings.for_stage(self.options.classifier, "method.classifier")
-        return [
-            *self.representation(settings, dataset_info),
-            Stage(
-                "classifier",
-                "classifier",
-                second,
-                module=BalancedClassifier,
-                parents=("representation",),
-                options=self.options.part(BalancedOptions),
-            ),
-        ]
+        options = self.options.part(BalancedOptions)
+        return [*self.representation(settings, dataset_info), classifier_stage(second, BalancedClassifier, options)]
