@@ -158,6 +158,12 @@ def test_a_spread_refuses_flags_of_other_reports(command, subsets, flags):
     assert flags[0] in err
 
 
+def test_a_spread_refuses_a_setting_that_no_run_has(command, subsets):
+    code, out, err = command("outputs", "--spread", "--by", "nokey")
+    assert (code, out) == (2, "")
+    assert "--by nokey: no run has this setting" in err
+
+
 def test_a_spread_of_runs_of_one_subset_is_refused(command, outputs):
     code, out, err = command("outputs", "--spread")
     assert (code, out) == (1, "")

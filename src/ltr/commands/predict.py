@@ -14,6 +14,7 @@ from ltr.commands.named_runs import run_path
 from ltr.console import print_line
 from ltr.errors import ConfigError
 from ltr.escaping import one_line
+from ltr.names import counted
 from ltr.writing import check_file
 
 SHOWN = 5
@@ -107,7 +108,7 @@ def _predict(arguments: argparse.Namespace) -> int:
             decider=decider,
         )
     rate = done.images / max(done.seconds, 1e-9)
-    print_line(f"{arguments.out}: {done.images:,} images in {done.seconds:,.1f} s, {rate:,.0f} images/s")
+    print_line(f"{arguments.out}: {counted(done.images, 'image')} in {done.seconds:,.1f} s, {rate:,.0f} images/s")
     report_remarks(done.remarks)
     report_broken(done.broken, done.broken_file)
     return 0
@@ -193,9 +194,9 @@ def _write_format(arguments: argparse.Namespace, model: Any, files: Any, pool: A
             )
     listed = arguments.out.with_name(f"{arguments.out.stem}.broken.csv")
     has_broken = write_broken(listed, broken)
-    what = "detections" if pool is not None else "images"
+    what = "detection" if pool is not None else "image"
     seconds = time.perf_counter() - started
-    print_line(f"{arguments.out}: {len(files) - len(broken):,} {what} in {seconds:,.1f} s")
+    print_line(f"{arguments.out}: {counted(len(files) - len(broken), what)} in {seconds:,.1f} s")
     report_remarks(remarks)
     report_broken(broken, listed if has_broken else None)
     return 0

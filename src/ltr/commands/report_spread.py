@@ -36,6 +36,7 @@ def write_spread(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
     from ltr.files import write_text
     from ltr.report.blocks import terminal_width
     from ltr.report.compose import chosen_runs, collection_warnings
+    from ltr.report.naming import check_keys
     from ltr.report.read_runs import finished_runs
     from ltr.report.spread import spreads
     from ltr.report.spread_figure import spread_figure
@@ -45,6 +46,8 @@ def write_spread(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
     metrics = names_in(arguments.metric)
     runs = chosen_runs(collection.runs, names_in(arguments.dataset), metrics)
     by = names_in(arguments.by) or ["name"]
+    if arguments.by:
+        check_keys(runs, by)
     all_spreads = spreads(
         runs, by, metric=metrics[0] if metrics else "", against=arguments.against, level=arguments.level
     )
