@@ -6,6 +6,7 @@ import csv
 import functools
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,28 @@ from ltr.methods.core.checkpoint import load_network, network_checkpoint, write_
 from ltr.methods.herbs import losses as terms
 from ltr.methods.herbs.network import HerbsNetwork
 from ltr.methods.herbs.pyramid import Path
+from ltr.runs.evaluation.location_stats import LocationStats
+from ltr.runs.evaluation.network import evaluate
 from resuming import same_bits
+
+
+class Recorder:
+    """A protocol that records the logits of the evaluated part."""
+
+    name, scorer, parts = "recorded", None, ()
+
+    def __init__(self):
+        self.logits = []
+
+    def update(self, scores, labels, indices):
+        self.logits.append(scores.logits)
+
+    def reduce(self):
+        pass
+
+    def compute(self):
+        return SimpleNamespace(metrics={})
+
 
 FAMILIES = ["test_resnet", "test_convnext", "test_efficientnet", "test_vit"]
 
@@ -237,6 +259,35 @@ def test_random_locations_follow_from_the_step_and_are_fixed_in_evaluation():
     for chosen in actual.selections:
         assert (chosen.indices == chosen.indices[0]).all()
     assert digits()[0]._draws(64, 0) is None
+
+
+@pytest.mark.parametrize("overrides", [(), ("method.location_rule=random",), ("method.suppression=false",)])
+def test_evaluation_takes_one_forward_pass_and_its_numbers_are_those_of_two(overrides, monkeypatch):
+    network, batch = digits(*overrides)
+    network.eval()
+    expected, locations = network.predict(batch.images), network.locations(batch.images)
+    passes = []
+    whole = HerbsNetwork.forward_pass
+    monkeypatch.setattr(
+        HerbsNetwork, "forward_pass", lambda self, *arguments: passes.append(1) or whole(self, *arguments)
+    )
+    stats = LocationStats(SimpleNamespace(source=SimpleNamespace(boxes=None)))
+    protocol = Recorder()
+    results = evaluate(
+        network,
+        {"test": [batch], "unknown": [batch]},
+        lambda link, keep: [protocol if keep else Recorder()],
+        torch.device("cpu"),
+        "fp32",
+        stats=stats,
+    )
+    assert len(passes) == 2  # one for each batch
+    assert {result.variant for result in results} == set(expected)
+    torch.testing.assert_close(protocol.logits[0], expected[network.headline].logits, rtol=0, atol=0)
+    headline = next(result for result in results if result.headline)
+    means = {"dropped_tanh": locations["dropped_tanh"].double().mean().item()} if locations else {}
+    assert headline.result.metrics == means
+    network.train()
 
 
 def test_gradient_norms_are_those_of_the_weighted_terms_and_change_no_training():

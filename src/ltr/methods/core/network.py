@@ -230,6 +230,10 @@ class ImageClassifier(pl.LightningModule):
         """
         return {}
 
+    def predict_with_locations(self, images: Tensor) -> tuple[Mapping[str, Scores], dict[str, Tensor]]:
+        """Return the results of `predict` and `locations`; a network that can compute both in one pass overrides it."""
+        return self.predict(images), self.locations(images)
+
     def as_classifier(self) -> ImageClassifier:
         """Return a network with a head of one row per class, from which decoupled methods start."""
         return self

@@ -231,7 +231,9 @@ class HerbsNetwork(ImageClassifier):
         ``sum_of_logits``, the softmax of the summed outputs, follows the paper's text; ``mean_of_softmaxes`` follows
         the released code, and its logits are logarithms of its probabilities.
         """
-        result = self.forward_pass(self.to_unit(images))
+        return self._scores(self.forward_pass(self.to_unit(images)))
+
+    def _scores(self, result: PassResult) -> dict[str, Scores]:
         single = self.outputs(result)
         variants = dict(single)
         if len(single) > 1:
@@ -315,9 +317,17 @@ class HerbsNetwork(ImageClassifier):
     @torch.no_grad()
     def locations(self, images: Tensor) -> dict[str, Tensor]:
         """``selected_<level>``, and ``dropped_tanh`` [B]: the mean over an image's dropped locations and classes."""
+        return self._locations(self.forward_pass(self.to_unit(images))) if self.suppression else {}
+
+    @torch.no_grad()
+    def predict_with_locations(self, images: Tensor) -> tuple[dict[str, Scores], dict[str, Tensor]]:
+        """Return the results of `predict` and `locations` from one forward pass."""
+        result = self.forward_pass(self.to_unit(images))
+        return self._scores(result), self._locations(result)
+
+    def _locations(self, result: PassResult) -> dict[str, Tensor]:
         if not self.suppression:
             return {}
-        result = self.forward_pass(self.to_unit(images))
         return {**self._masks(result), "dropped_tanh": terms.dropped_tanh(*self._dropped(result), each_image=True)}
 
     @staticmethod

@@ -52,6 +52,9 @@ class InputAdapter(nn.Module):
     def locations(self, images: Tensor) -> dict[str, Tensor]:
         return self.network.locations(self.fitted(images))
 
+    def predict_with_locations(self, images: Tensor) -> tuple[Mapping[str, Scores], dict[str, Tensor]]:
+        return self.network.predict_with_locations(self.fitted(images))
+
     def fitted(self, images: Tensor) -> Tensor:
         """Return uint8 images [B, C, H, W] as the network takes them."""
         if self.repeat > 1:

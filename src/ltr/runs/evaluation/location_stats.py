@@ -6,6 +6,7 @@ locations, dropped locations and all locations (the box's share of the crop, whi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -35,9 +36,8 @@ class LocationStats:
         self.data = data
         self._rows: Rows | None = None
 
-    def add(self, predictor: Any, batch: Batch) -> None:
-        """Add one batch of evaluation."""
-        locations: dict[str, Tensor] = predictor.locations(batch.images)
+    def add(self, locations: Mapping[str, Tensor], batch: Batch) -> None:
+        """Add the locations that the network selects in one batch of evaluation."""
         if not locations:
             return
         numbers = {name: values.float() for name, values in locations.items() if not name.startswith(SELECTED)}
@@ -76,7 +76,7 @@ class LocationStats:
 
 
 def location_stats(network: Any, data: DataModule) -> LocationStats | None:
-    """Return the statistics object for this network; None if it selects no locations, which saves a second pass."""
+    """Return the statistics object for this network; None if it selects no locations."""
     if not isinstance(network, ImageClassifier) or type(network).locations is ImageClassifier.locations:
         return None
     return LocationStats(data)

@@ -66,9 +66,12 @@ def evaluate(
         training = _training_scores(module, loaders["train"]) if "train" in loaders else {}
         for position, (part, loader) in enumerate((name, one) for name, one in loaders.items() if name != "train"):
             for batch in loader:
+                predictions: Mapping[str, Any]
                 if stats is not None and position == 0:
-                    stats.add(module, batch)
-                predictions: Mapping[str, Any] = module.predict(batch.images)
+                    predictions, locations = module.predict_with_locations(batch.images)
+                    stats.add(locations, batch)
+                else:
+                    predictions = module.predict(batch.images)
                 for variant, scores in predictions.items():
                     if variant not in of_variants:
                         fresh = protocols(module.link, variant == module.headline)
