@@ -27,6 +27,7 @@ from ltr.runs.processes.interrupt import StopRequest
 from ltr.runs.processes.strategies import in_processes
 from ltr.runs.provenance import code_state, differs
 from ltr.runs.training.accumulation import Accumulation
+from ltr.runs.training.direct_loop import DirectEpochLoop
 from ltr.runs.training.epoch_log import EpochLog
 from ltr.runs.training.guards import FiniteGuard, SkipNonfinite, StopOnSignal
 from ltr.runs.training.micro_batch import AutoMicroBatch
@@ -272,6 +273,7 @@ def _trainer(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+    trainer.fit_loop.epoch_loop = DirectEpochLoop(trainer)
     if config["auto_accumulate"]:
         parts = AutoMicroBatch(trainer, settings.batch_size, stage.name, printer(context.console))
         trainer.fit_loop.epoch_loop.automatic_optimization = parts
