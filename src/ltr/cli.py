@@ -16,6 +16,7 @@ from ltr import quick_torchmetrics
 from ltr.console import print_line
 from ltr.errors import ConfigError, Interrupted, LtrError
 from ltr.runs.processes.interrupt import Stopped, stopped_by_signals
+from ltr.runs.processes.rank_errors import print_once
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -144,19 +145,26 @@ def report(error: Exception, of: str = "") -> int:
     if isinstance(error, LtrError):
         if getattr(error, "is_reported", False):  # by another process
             return error.exit_code
-        print_line(f"{of}{'stopped' if isinstance(error, Interrupted) else 'error'}: {error}", sys.stderr)
+        _print_error(f"{'stopped' if isinstance(error, Interrupted) else 'error'}: {error}", of)
         return error.exit_code
     where = traceback.extract_tb(error.__traceback__)[-1]
     if isinstance(error, OSError):
         advice = "Look at whether this path is right and can be written, and at the space that is left on the disk"
     else:
         advice = "This is not a mistake that ltr foresees"
-    print_line(
-        f"{of}error: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}\n"
+    _print_error(
+        f"error: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}\n"
         f"  in {os.path.basename(where.filename)}, line {where.lineno}. {advice}; {_FULL}=1 shows the traceback",
-        sys.stderr,
+        of,
     )
     return 1
+
+
+def _print_error(message: str, of: str) -> None:
+    if of:  # a job of a sweep, after which the process goes on
+        print_line(f"{of}{message}", sys.stderr)
+    else:
+        print_once(message, lambda text: print_line(text, sys.stderr))
 
 
 class _JobFailed(Exception):

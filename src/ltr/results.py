@@ -12,7 +12,10 @@ from ltr.errors import DataError
 from ltr.identity import flat_config_of_today
 
 SCHEMA_VERSION = 1  # the newest layout that this version reads and writes
-AGAIN = "Delete it and run the same command again to write it anew (its stages are taken from the store)."
+AGAIN = (
+    "Move the run's result.json elsewhere and repeat the run's command: it writes the files of the folder again, "
+    "without training if its stages are still stored."
+)
 
 _LARGEST = 1e15  # of counts
 _LARGEST_NUMBER = 1e300  # larger numbers overflow in arithmetic with floats

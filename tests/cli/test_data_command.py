@@ -288,6 +288,10 @@ def test_images_are_compared_by_the_features_that_a_training_stores(ltr_data, tm
         Image.fromarray(pixels).save(path)
     where = ["folder", "dataset.root=own", "dataset.image_size=32", "backbone.name=squeezenet1_1"]
     where += ["trainer.num_workers=0"]
+    code, _, err = ltr_data("check", *where, "--duplicates", "--by", "features")
+    assert code == 2
+    assert "--by features: squeezenet1_1 has no pretrained weights" in err
+    where += ["backbone.weights=null"]
     flags = ["--duplicates", "--by", "features", "--distance", "0.000001", "--pairs-to", "pairs.csv", "--workers", "1"]
     code, out, err = ltr_data("check", *where, *flags)
     assert code == 0, err

@@ -80,6 +80,7 @@ def test_the_ranking_is_that_of_images(command, tmp_path):
     code, out, err = command("stored")
     assert code == 0, err
     assert "features: 0 of 31 images are stored" in out
+    assert "30 images ranked for" in out
     assert "0007 broken.png" in err
     code, out, err = command("images", "--features", "images")
     assert code == 0, err

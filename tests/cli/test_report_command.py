@@ -126,6 +126,14 @@ def test_figures_are_drawn_from_the_runs_files(command, tmp_path):
     assert {"accuracy_by_frequency", "confusion", "reliability"} <= names
     assert "1/2" in message
     assert "per_class.parquet cannot be read" in message
+    assert "; no data for curve, translations, selected_locations, feature_plane, " in message
+
+
+def test_a_folder_is_no_file_to_write(command, tmp_path):
+    code, _, message = command("outputs", "--format", "latex", "--out", "tables/")
+    assert code == 2
+    assert "--out: tables/ is a folder; the name of a file is needed, such as tables/table.csv" in message
+    assert not (tmp_path / "tables").exists()
 
 
 @pytest.fixture

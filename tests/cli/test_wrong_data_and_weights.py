@@ -143,4 +143,4 @@ def test_a_damaged_result_is_named(ltr_train, refused):
     (first.directory / "result.json").write_text("{")
     done = refused("debug=fast")
     assert f"{first.directory / 'result.json'} cannot be read" in done.err
-    assert "Delete it and run the same command again" in done.err
+    assert "Move the run's result.json elsewhere and repeat the run's command" in done.err

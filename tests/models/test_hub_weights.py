@@ -61,6 +61,15 @@ def test_a_folder_is_a_start_with_either_file(folder, kept):
     assert same_weights(TimmBackbone(3, name="test_resnet", weights=f"local-dir:{folder}"), folder)
 
 
+def test_a_folder_of_another_architecture_is_named_with_the_one_asked_for(folder):
+    with pytest.raises(CheckpointError) as error:
+        TimmBackbone(3, name="test_vit", weights=f"local-dir:{folder}")
+    assert f"{folder / 'config.json'} names the architecture test_resnet, and backbone.name asks for test_vit" in str(
+        error.value
+    )
+    assert "Set backbone.name=test_resnet" in str(error.value)
+
+
 @pytest.mark.parametrize("prefix", ["hf-hub:", "hf_hub:"])
 def test_a_model_of_the_hub_is_downloaded_once(hub, folder, prefix):
     name = f"{prefix}owner/name@v2"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from pathlib import Path
@@ -65,6 +66,28 @@ def test_without_decisions_there_is_no_table(tmp_path):
     write(tmp_path)
     assert report(tmp_path).parts[0].decisions is None
     assert "ecision" not in as_text(report(tmp_path), "table")
+    assert "decisions_n" not in as_text(report(tmp_path), "csv")
+
+
+def test_csv_has_the_means_over_seeds(tmp_path):
+    for seed, coverage in enumerate((0.5, 0.75, None)):
+        run = write(tmp_path, seed=seed)
+        if coverage is not None:
+            write_decisions(run, measured={"test": {"decisions": {**METRICS, "coverage": coverage}}})
+    (row,) = csv.DictReader(as_text(report(tmp_path), "csv").splitlines())
+    assert (row["n"], row["decisions_n"], row["decisions_images"]) == ("3", "2", "test")
+    assert row["decisions_level"] == "precision 0.9 (<b>lynx</b> 0.99), coverage 0.8"
+    assert float(row["decisions_coverage"]) == 0.625
+    assert float(row["decisions_false_alarms_per_thousand"]) == 12.3456
+    assert row["sets_size"] == ""
+
+
+def test_csv_averages_no_decisions_of_different_levels(tmp_path):
+    write_decisions(write(tmp_path, seed=0))
+    write_decisions(write(tmp_path, seed=1), rules={"precision": 0.8}, class_levels={})
+    (row,) = csv.DictReader(as_text(report(tmp_path), "csv").splitlines())
+    assert row["decisions_level"].endswith(" | precision 0.8")
+    assert row["decisions_coverage"] == ""
 
 
 def test_columns_that_no_run_has_are_left_out(tmp_path):

@@ -51,6 +51,23 @@ def relabel(table, line, label):
     table.write_text("\n".join(lines) + "\n")
 
 
+def test_all_figures_of_a_finished_run_are_drawn_from_its_files(train):
+    first = train("figures=none")
+    again = train("figures=all")
+    figures = first.directory / "figures"
+    assert {"accuracy_by_frequency.png", "confusion.png", "reliability.png"} <= {
+        path.name for path in figures.iterdir()
+    }
+    count = len(list(figures.iterdir()))
+    assert f"{count} new figures in {figures}; the run has no data for " in again.out
+    assert "feature_plane" in again.out
+    before = {path: path.stat().st_mtime_ns for path in figures.iterdir()}
+    (figures / "confusion.png").unlink()
+    assert f"1 new figure in {figures}" in train("figures=all").out
+    after = {path: path.stat().st_mtime_ns for path in figures.iterdir()}
+    assert [path.name for path in before if after[path] != before[path]] == ["confusion.png"]
+
+
 def test_labels_that_were_corrected_are_a_run_of_their_own_and_the_old_result_stays(train, table, tmp_path):
     first = train()
     assert first.code == 0, first.err

@@ -106,7 +106,7 @@ def _sheet(title: str, mined: Mined, names: Sequence[str], location: str, sectio
     )
     navigation = f"<nav>sheet {links}</nav>" if len(names) > 1 else ""
     unread = f"; {len(mined.broken):,} could not be read" if mined.broken else ""
-    about = f"{mined.looked_at:,} images ranked for {len(mined.ranking.classes):,} classes{unread}"
+    about = f"{mined.ranked:,} images ranked for {len(mined.ranking.classes):,} classes{unread}"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{html(title)}</title><style>{_STYLE}</style></head><body>\n"

@@ -91,7 +91,7 @@ def _check_card(card: Path, result: Mapping[str, Any] | None) -> None:
     if hashes and (result or {}).get("run_hash") not in hashes:
         raise ConfigError(
             f"--hub {card.parent}: {card.name} there is the card of another run, whose metrics it would give to these "
-            f"weights. Name another folder, or delete {card}"
+            f"weights. Name another folder, or move {card} elsewhere"
         )
 
 

@@ -88,9 +88,14 @@ class Mined:
 
     ranking: Ranking
     broken: tuple[Broken, ...]
-    looked_at: int  # images of the pool, without the excluded ones
+    looked_at: int  # images of the pool, without the excluded ones; unreadable ones are among them
     resumed_at: int  # number of images that an earlier, unfinished run had ranked
     remarks: tuple[str, ...] = ()  # remarks on the images that this run ranked
+
+    @property
+    def ranked(self) -> int:
+        """Number of images that could be read and ranked."""
+        return self.looked_at - len(self.broken)
 
 
 def rare_classes(model: Model, names: Sequence[str], group: str, few_below: int | None = None) -> np.ndarray:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ltr.errors import ConfigError
@@ -57,6 +59,17 @@ def parse_arguments(parser: Parser, argv: Sequence[str], intermixed: bool = Fals
         return parser.parse_intermixed_args(argv) if intermixed else parser.parse_args(argv)
     except SystemExit:  # --help
         return None
+
+
+def file_path(text: str) -> Path:
+    """Return the path of a file to write; the type of flags such as ``--out FILE``.
+
+    Raises:
+        argparse.ArgumentTypeError: the text ends like a folder's, which a `Path` would not show.
+    """
+    if text.endswith(("/", os.sep)) or text.rpartition("/")[2] in (".", ".."):
+        raise argparse.ArgumentTypeError(f"{text} is a folder; the name of a file is needed, such as {text}table.csv")
+    return Path(text)
 
 
 def at_least(arguments: argparse.Namespace, name: str, least: int) -> None:

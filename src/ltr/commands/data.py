@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltr.commands.arguments import Parser, parse_arguments
+from ltr.commands.arguments import Parser, file_path, parse_arguments
 from ltr.console import print_line
 from ltr.errors import ConfigError
 from ltr.escaping import one_line
@@ -69,7 +69,7 @@ def _parser() -> Parser:
 
     check = commands.add_parser("check", help="check files, published counts, and decoding of every image")
     check.add_argument(
-        "--exclude-to", type=Path, metavar="FILE", help="write the paths of bad images to this file, one per line"
+        "--exclude-to", type=file_path, metavar="FILE", help="write the paths of bad images to this file, one per line"
     )
 
     check.add_argument(
@@ -88,10 +88,10 @@ def _parser() -> Parser:
         help="maximal distance of near-duplicates: hash bits, 0 to 7 of 128 (default: 4), or cosine distance of "
         "features, 0 to 1 (default: 0.1)",
     )
-    check.add_argument("--pairs-to", type=Path, metavar="FILE", help="write all pairs to this .csv file")
+    check.add_argument("--pairs-to", type=file_path, metavar="FILE", help="write all pairs to this .csv file")
 
     pack = commands.add_parser("pack", help="decode and resize once, to one file for dataset.packed=FILE")
-    pack.add_argument("--to", type=Path, metavar="FILE", required=True, help="packed file to write")
+    pack.add_argument("--to", type=file_path, metavar="FILE", required=True, help="packed file to write")
     pack.add_argument("--size", type=int, default=256, metavar="PIXELS", help="short side of the images (default: 256)")
     pack.add_argument("--format", choices=("jpeg", "raw"), default="jpeg", help="format of the pixels (default: jpeg)")
     pack.add_argument("--quality", type=int, default=90, metavar="1..100", help="JPEG quality (default: 90)")
@@ -101,7 +101,7 @@ def _parser() -> Parser:
             "--max-pixels", type=int, metavar="N", help="refuse larger images (default: the limit of training)"
         )
     imported = commands.add_parser("import", help="write the images of a data set as a table")
-    imported.add_argument("--to", type=Path, metavar="FILE", required=True, help=".csv file to write")
+    imported.add_argument("--to", type=file_path, metavar="FILE", required=True, help=".csv file to write")
 
     audit = commands.add_parser("audit", help="likely label errors, outliers and copies in a run's data set")
     audit.add_argument("run", help="a run (folder, name or 'last'), or a checkpoint file of this project")

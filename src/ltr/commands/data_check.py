@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ltr.commands.data import processes, read_dataset
 from ltr.console import print_line
+from ltr.errors import ConfigError
 from ltr.escaping import one_line
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def check_dataset(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
         config: the composed config.
 
     Raises:
+        ConfigError: features of a random backbone.
         DataError: the data set is missing or damaged.
     """
     from ltr.console import progress
@@ -36,6 +38,8 @@ def check_dataset(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
     from ltr.data.packed_images.writing import bad_packed
     from ltr.data.source import ImageFiles
 
+    if arguments.duplicates and arguments.by == "features":
+        _check_weights(arguments, config)
     source, partial = _read_and_compare(config)
     print_line(f"{source.name}: {len(source):,} images of {source.num_classes:,} classes are there")
     for line in partial:
@@ -68,6 +72,19 @@ def check_dataset(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
         write_exclusions(arguments.exclude_to, bad)
         print_line(f"{len(bad):,} paths written to {arguments.exclude_to}")
     return 1 if bad or partial else 0
+
+
+def _check_weights(arguments: argparse.Namespace, config: dict[str, Any]) -> None:
+    """Refuse to compare features of a backbone without weights, unless they were left out by name."""
+    backbone = config["backbone"]
+    asked = [text for text in arguments.overrides if text in ("backbone.weights=null", "backbone.pretrained=false")]
+    if not (backbone.get("weights") or backbone.get("pretrained") or asked):
+        raise ConfigError(
+            f"--by features: {backbone.get('name')} has no pretrained weights, and a random network's features find "
+            "little more than copies. Name a backbone with weights (backbone=timm backbone.name=resnet50 "
+            "backbone.pretrained=true, or backbone.weights=FILE), compare by --by hash, or add backbone.weights=null "
+            "to use random features all the same"
+        )
 
 
 def _print_identical(source: Source, workers: int) -> None:

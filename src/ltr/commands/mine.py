@@ -169,7 +169,7 @@ def _mine(arguments: argparse.Namespace) -> int:
             started=started,
             advance=advance,
         )
-    summary = f"{counted(mined.looked_at, 'image')} ranked for {counted(len(classes), 'class', 'classes')}"
+    summary = f"{counted(mined.ranked, 'image')} ranked for {counted(len(classes), 'class', 'classes')}"
     return _write(arguments, mined, model, files, checkpoint, summary)
 
 

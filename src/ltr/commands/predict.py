@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ltr.commands.arguments import Parser, at_least, parse_arguments
+from ltr.commands.arguments import Parser, at_least, file_path, parse_arguments
 from ltr.commands.named_runs import run_path
 from ltr.console import print_line
 from ltr.errors import ConfigError
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     add_inputs(parser)
     parser.add_argument(
         "--out",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help=".csv or .parquet file; .json for megadetector (default: predictions.csv or .json in the run's folder)",
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltr.commands.arguments import Parser, at_least, names_in, parse_arguments
+from ltr.commands.arguments import Parser, at_least, file_path, names_in, parse_arguments
 from ltr.commands.named_runs import outputs_folder, run_path, runs_of_name
 from ltr.commands.report_leaderboard import check_leaderboard, write_leaderboard
 from ltr.commands.report_spread import check_spread, write_spread
@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--metric", default="", metavar="NAME,...", help="metrics to show; 'all' for every metric")
     parser.add_argument("--format", choices=FORMATS, default="table", help="(default: table)")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="write to this file (html: FOLDER/report.html by default)"
+        "--out", type=file_path, metavar="FILE", help="write to this file (html: FOLDER/report.html by default)"
     )
     parser.add_argument("--dataset", default="", metavar="NAME,...", help="show only these data sets")
     parser.add_argument(
@@ -111,8 +111,10 @@ def _draw(parts: Sequence[Part], which: str) -> None:
     folders = list(dict.fromkeys(run.path for line in lines for run in line.runs))
     for number, folder in enumerate(folders, start=1):
         try:
-            written = draw(folder, which)
-            print_line(f"{number}/{len(folders)} {folder}: {len(written)} figures", sys.stderr)
+            left_out: list[str] = []
+            written = draw(folder, which, left_out=left_out)
+            rest = f"; no data for {', '.join(left_out)}" if left_out and which == "all" else ""
+            print_line(f"{number}/{len(folders)} {folder}: {counted(len(written), 'figure')}{rest}", sys.stderr)
         except DataError as error:
             print_line(f"warning: {error}", sys.stderr)
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from ltr.console import plain_warnings
 from ltr.errors import TrainingError
 from ltr.escaping import printer, rich_text
+from ltr.names import counted
 from ltr.report.figures import draw
 from ltr.report.table import plain_table, result_table
 from ltr.runs.finished import find_result
@@ -94,12 +95,22 @@ def show(outcome: Outcome, config: Mapping[str, Any], console: Console) -> None:
         console.print(result_table(outcome.result, console.width), soft_wrap=True)
     else:
         console.print(rich_text(plain_table(outcome.result)), soft_wrap=True)
-    if not (outcome.directory / "figures").is_dir():
+    if outcome.reused and config["figures"] == "all":
+        _draw_missing(outcome.directory, console)
+    elif not (outcome.directory / "figures").is_dir():
         _figures(outcome.directory, config)
     if not in_sweep():
         for line in _next_commands(config, outcome.directory):
             console.print(rich_text(line), soft_wrap=True)
     console.print(rich_text(outcome.directory), soft_wrap=True)
+
+
+def _draw_missing(run: Path, console: Console) -> None:
+    """Draw the figures that a finished run lacks from its files, and print which its files have no data for."""
+    left_out: list[str] = []
+    written = draw(run, "all", only_missing=True, left_out=left_out)
+    rest = f"; the run has no data for {', '.join(left_out)}" if left_out else ""
+    console.print(rich_text(f"{counted(len(written), 'new figure')} in {run / 'figures'}{rest}"), soft_wrap=True)
 
 
 def _next_commands(config: Mapping[str, Any], run: Path) -> list[str]:

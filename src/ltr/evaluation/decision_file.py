@@ -23,10 +23,11 @@ def read_entries(path: Path) -> dict[str, dict[str, Any]]:
         entries = content["weights"] if content["format"] == FORMAT and content["version"] <= VERSION else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
-            f"{path} cannot be read: {error}. Remove it, and choose again by ltr-eval --decide"
+            f"{path} cannot be read: {error}. Move it elsewhere, and choose again by ltr-eval --decide"
         ) from error
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
         raise CheckpointError(
-            f"{path} is of a newer version of ltr, or of another program. Remove it, and choose again"
+            f"{path} is of a newer version of ltr, or of another program. Move it "
+            "elsewhere, and choose again by ltr-eval --decide"
         )
     return entries

@@ -69,6 +69,22 @@ def hub_config(weights: str) -> Mapping[str, Any] | None:
     return {"architecture": config.get("architecture"), **config["pretrained_cfg"]}
 
 
+def other_architecture(weights: str, name: str) -> str:
+    """Return a sentence about a hub folder of another architecture than ``name``; '' for the same, or without one.
+
+    Args:
+        weights: as `weights_file` takes them, or the path of a file.
+        name: timm's name, with or without a tag.
+    """
+    stored = str((hub_config(weights) or {}).get("architecture") or "")
+    if not stored or stored.partition(".")[0] == name.partition(".")[0]:
+        return ""
+    return (
+        f"{Path(weights_file(weights)).parent / CONFIG} names the architecture {one_line(stored)}, and backbone.name "
+        f"asks for {name}. Set backbone.name={one_line(stored)}, or give weights of {name}"
+    )
+
+
 def _in_folder(folder: Path, weights: str) -> Path:
     for name in WEIGHTS:
         if (folder / name).is_file():

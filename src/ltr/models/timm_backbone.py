@@ -15,6 +15,7 @@ from ltr.configuration.ranges import BelowOne, PositiveInt, check_option
 from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.identity import named
 from ltr.models.backbones import Backbone, ImageSizeError, deepest_block, dry_run, no_feature_maps_error
+from ltr.models.hub_weights import other_architecture
 from ltr.models.nearest_architecture import family_of, nearest_architecture
 from ltr.models.preprocessing import Preprocessing, timm_preprocessing
 from ltr.models.published_names import WeightsMap
@@ -154,6 +155,8 @@ class TimmBackbone(TimmFeatures):
         return {"img_size": height if height == width else (height, width)}
 
     def nearest_architecture(self, weights: str) -> str:
+        if stored := other_architecture(weights, self.name):
+            return stored
         relatives = family_of(self.name, timm.list_models())
         return nearest_architecture(weights, relatives, lambda name: timm.create_model(name, pretrained=False))
 

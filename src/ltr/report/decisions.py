@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from ltr.errors import LtrError
 from ltr.escaping import name as short_name
 from ltr.evaluation.decision_file import FILE, read_entries
 from ltr.files import file_digest
-from ltr.report.comparison import Section
+from ltr.report.comparison import Line, Section
 from ltr.report.read_runs import FinishedRun
 from ltr.report.sheet import Cell, Sheet
 from ltr.report.style import NOTHING
@@ -20,6 +21,14 @@ from ltr.report.style import NOTHING
 _SHOWN_CLASSES = 3  # whose own levels a table names
 _DECISIONS = ("coverage", "precision", "recall", "accuracy")
 _FALSE_ALARMS = "false_alarms_per_thousand"
+_SETS = ("coverage", "size")
+DECISION_COLUMNS = (
+    "decisions_n",
+    "decisions_level",
+    "decisions_images",
+    *(f"decisions_{name}" for name in (*_DECISIONS, _FALSE_ALARMS)),
+    *(f"sets_{name}" for name in _SETS),
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,7 @@ class _Row:
     part: str
     decisions: Mapping[str, float]
     sets: Mapping[str, float]
+    is_headline: bool
 
 
 def decision_sheet(section: Section, problems: list[str]) -> Sheet | None:
@@ -49,6 +59,32 @@ def decision_sheet(section: Section, problems: list[str]) -> Sheet | None:
                 except LtrError as error:
                     problems.append(str(error))
     return _sheet(section, rows) if rows else None
+
+
+def line_decisions(line: Line) -> dict[str, object]:
+    """Return the decisions of a line's runs by the columns of `DECISION_COLUMNS`: means over seeds, as fractions.
+
+    Only the weights of each run's headline count. Without decisions the result is empty; where seeds have different
+    levels or images there are no means.
+    """
+    rows = []
+    for run, result in zip(line.runs, line.rows):
+        if result["headline"] and (run.path / FILE).is_file():
+            with contextlib.suppress(LtrError):  # the report warns of it
+                rows += _rows_of_run(run, line.label, str(result.get("checkpoint")), [])
+    rows = [row for row in rows if row.is_headline]
+    if not rows:
+        return {}
+    columns: dict[str, object] = {
+        "decisions_n": len(rows),
+        "decisions_level": " | ".join(dict.fromkeys(row.rules for row in rows)),
+        "decisions_images": " | ".join(dict.fromkeys(row.part for row in rows)),
+    }
+    if len({(row.rules, row.part) for row in rows}) == 1:
+        for prefix, metrics in (("decisions", [row.decisions for row in rows]), ("sets", [row.sets for row in rows])):
+            for name in dict.fromkeys(name for values in metrics for name in values):
+                columns[f"{prefix}_{name}"] = math.fsum(values.get(name, math.nan) for values in metrics) / len(rows)
+    return columns
 
 
 def _rows_of_run(run: FinishedRun, label: str, headline_checkpoint: str, problems: list[str]) -> list[_Row]:
@@ -77,7 +113,8 @@ def _rows_of_run(run: FinishedRun, label: str, headline_checkpoint: str, problem
                 _rules_text(entry),
                 part,
                 _numbers(measured[part].get("decisions"), (*_DECISIONS, _FALSE_ALARMS)),
-                _numbers(measured[part].get("sets"), ("coverage", "size")),
+                _numbers(measured[part].get("sets"), _SETS),
+                is_headline,
             )
         )
     return rows

@@ -46,12 +46,16 @@ CLASS_FIGURES: dict[str, DrawFigure] = {
 FIGURES: dict[str, DrawFigure] = {**DEFAULT_FIGURES, **METHOD_FIGURES, **CLASS_FIGURES, **OPEN_WORLD_FIGURES}
 
 
-def draw(run_dir: str | Path, which: str = "two") -> list[Path]:
+def draw(
+    run_dir: str | Path, which: str = "two", *, only_missing: bool = False, left_out: list[str] | None = None
+) -> list[Path]:
     """Draw a run's figures into ``<run_dir>/figures/*.png``.
 
     Args:
         run_dir: a finished run.
         which: ``two`` for the default figures and those of the method, ``all`` for every figure.
+        only_missing: leave figures as they are whose files are there.
+        left_out: list to which the names of figures are added that the run has no data for.
 
     Returns:
         The written files; a figure is left out if the run has no data for it.
@@ -67,9 +71,13 @@ def draw(run_dir: str | Path, which: str = "two") -> list[Path]:
     problems: list[str] = []
     for name, draw_figure in ({**DEFAULT_FIGURES, **METHOD_FIGURES} if which == "two" else FIGURES).items():
         path = run.path / "figures" / f"{name}.png"
+        if only_missing and path.is_file():
+            continue
         try:
             if draw_figure(run, path):
                 written.append(path)
+            elif left_out is not None:
+                left_out.append(name)
         except OSError:
             raise
         except DataError as error:

@@ -11,6 +11,7 @@ from ltr import escaping
 from ltr.escaping import one_line
 from ltr.report.blocks import table_blocks, wrap_lines
 from ltr.report.comparison import Section
+from ltr.report.decisions import DECISION_COLUMNS, line_decisions
 from ltr.report.published_lookup import PublishedNumbers
 from ltr.report.sheet import Cell, Sheet
 
@@ -75,8 +76,15 @@ def _latex_cell(cell: Cell) -> str:
 def as_csv(sections: Sequence[Section], published: PublishedNumbers | None) -> str:
     """Return CSV with one row per line of all tables.
 
-    Every metric has the columns ``<metric>`` and ``<metric>_sd``, as fractions; NaN is blank.
+    Every metric has the columns ``<metric>`` and ``<metric>_sd``, as fractions; NaN is blank. The columns of decisions
+    are there if a line has any, see `ltr.report.decisions.line_decisions`.
     """
+    decisions = {
+        id(line): chosen
+        for section in sections
+        for line in (*section.lines, *section.selected_on_test)
+        if (chosen := line_decisions(line))
+    }
     metrics = list(
         dict.fromkeys(
             name
@@ -106,6 +114,7 @@ def as_csv(sections: Sequence[Section], published: PublishedNumbers | None) -> s
         "images_per_second",
         "group_hash",
         "limited",
+        *(DECISION_COLUMNS if decisions else ()),
     ]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -129,6 +138,9 @@ def as_csv(sections: Sequence[Section], published: PublishedNumbers | None) -> s
             row += [f"{number.number / 100:.6g}", number.metric, number.source] if number else ["", "", ""]
             row += [line.config.get("trainer.max_epochs", ""), _number(line.seconds)]
             row += [_number(line.images_per_second), line.runs[0].group, line.caveat]
+            for column in DECISION_COLUMNS if decisions else ():
+                value = decisions.get(id(line), {}).get(column, "")
+                row.append(_number(value) if isinstance(value, float) else value)
             writer.writerow([escaping.csv_cell(cell) for cell in row])
     return buffer.getvalue()
 

@@ -161,6 +161,7 @@ def write_between_markers(path: Path, name: str, block: str) -> None:
         return
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise DataError(
-            f"{path}: the markers {begin} and {end} are needed once each, in this order. Mend or delete them"
+            f"{path}: the markers {begin} and {end} are needed once each, in this order. Restore them, or write "
+            "to another file"
         )
     write_text(path, text[: text.index(begin)] + whole + text[text.index(end) + len(end) :])

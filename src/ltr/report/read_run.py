@@ -110,7 +110,7 @@ def read_run(path: str | Path) -> Run:
     file = folder / "result.json"
     if not file.is_file():
         if (folder / "config.yaml").is_file():
-            raise DataError(f"The run in {folder} has no result.json, so it has not finished. {AGAIN}")
+            raise DataError(f"The run in {folder} has no result.json, so it has not finished. Repeat its command")
         raise DataError(
             f"{folder} is not a run directory: it has neither result.json nor config.yaml. Give the folder that "
             "ltr-train printed, such as outputs/digits_lt/erm/erm-s0-1a2b3c4d."

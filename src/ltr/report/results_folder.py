@@ -26,6 +26,7 @@ from ltr.files import write_text
 from ltr.names import counted
 from ltr.report.limits import limits
 from ltr.report.read_run import Run, number, read_run
+from ltr.results import AGAIN
 
 SPLITS = "splits.csv"
 BOARD = "leaderboard.html"
@@ -79,7 +80,7 @@ def read_results_folder(folder: Path) -> ResultsFolder:
         elif path.name != PROVENANCE or path.is_symlink() or not path.with_name(RESULT).is_file():
             refused.append(
                 f"{path}: not a file of a result; a run's folder here holds {RESULT} and may hold {PROVENANCE}. "
-                f"Remove it, or add the run with ltr-report --leaderboard {folder} --add RUN"
+                f"Move it elsewhere, or add the run with ltr-report --leaderboard {folder} --add RUN"
             )
     if not accepted and not refused:
         raise DataError(f"{folder} holds no {RESULT}. Add a run with ltr-report --leaderboard {folder} --add RUN")
@@ -99,7 +100,8 @@ def _checked(
         if path.with_name(PROVENANCE).is_file():
             _ = run.provenance
     except DataError as error:
-        return None, [str(error).removeprefix(f"{path} ")]
+        advice = "Restore it from the repository, or add the run again with ltr-report --leaderboard FOLDER --add RUN"
+        return None, [str(error).removeprefix(f"{path} ").replace(AGAIN, advice)]
     reasons = [*entry_mistakes(run), *_place_mistakes(run), *_split_mistakes(run, splits)]
     run_hash = str(run.result.get("run_hash", ""))
     if run_hash in hashes:

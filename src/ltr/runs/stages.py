@@ -57,7 +57,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     except Exception as error:  # zip and NumPy raise many kinds for a damaged file
         raise CheckpointError(
             f"{path}: arrays that cannot be read ({type(error).__name__}): damaged, or pickled objects, which are "
-            "never loaded. Remove its folder, and the stage is made again"
+            "never loaded. Move its folder elsewhere, and the same command makes the stage again"
         ) from error
 
 
