@@ -115,7 +115,8 @@ def _names(action: argparse.Action) -> str:
 
 def _meaning(action: argparse.Action) -> str:
     meaning = ((action.help or "") % {**vars(action), "prog": ""}).replace("|", "\\|")
-    is_set = bool(action.option_strings) and action.nargs != 0 and action.default not in (None, "", [], argparse.SUPPRESS)
+    has_value = action.default not in (None, "", [], argparse.SUPPRESS)
+    is_set = bool(action.option_strings) and action.nargs != 0 and has_value
     return f"{meaning} (default: {action.default})" if is_set and "default" not in meaning else meaning
 
 
