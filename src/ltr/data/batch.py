@@ -25,6 +25,14 @@ class Batch(NamedTuple):
     mix: Mix | None = None
 
 
+class PendingBatch(NamedTuple):
+    """Batch whose images are still to be taken from those on the device, and augmented."""
+
+    labels: Tensor  # int64 [B]
+    indices: Tensor  # int64 [B], indices into the source
+    windows: Tensor | None  # int64 [2, B], see `ltr.data.augmentation.augment.cut_windows`; None without a crop
+
+
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
     """Copy ``array`` to ``device`` without waiting for running work there."""
     tensor = torch.from_numpy(array)

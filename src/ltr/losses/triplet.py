@@ -78,6 +78,11 @@ class Triplet(nn.Module):
         self.nonzero_cutoff = nonzero_cutoff
         self.miner: Any = _package_miner(cutoff, nonzero_cutoff) if mining == "pytorch_metric_learning" else None
 
+    @property
+    def graph_obstacle(self) -> str | None:
+        """Return why compile=graph cannot record this loss; None if it can."""
+        return None if self.miner is None else "loss.mining=pytorch_metric_learning mines other numbers of triplets"
+
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Do nothing: the loss has no schedule."""
 

@@ -89,6 +89,8 @@ class OnPerturbedImages(ImageClassifier):
         spec: see `NetworkSpec`; its parent is ``perturbed``.
     """
 
+    graph_obstacle = "the host augments the perturbed images of every batch"
+
     def __init__(
         self,
         spec: NetworkSpec,

@@ -214,3 +214,23 @@ def test_images_are_resized_as_they_are_taken():
 def test_images_of_their_own_size_are_not_touched():
     side = PIXELS.shape[1]
     assert ResidentImages(PIXELS, side=side).side is None
+
+
+@pytest.mark.parametrize("augment", [Augmentation((3, 8, 8), pad=2), Augmentation((3, 8, 8), pad=0, flip=False), None])
+def test_images_that_a_step_takes_by_itself_are_those_of_the_batches(augment):
+    usual, pending = loader(augment=augment), loader(augment=augment)
+    pending.leaves_images = True
+    assert pending.can_leave_images
+    for start in (0, 3):
+        usual.start_at(1, start)
+        pending.start_at(1, start)
+        taken = [pending.take(one) for one in epoch_of(pending, 1)]
+        batches = epoch_of(usual, 1)
+        assert same(taken, batches)
+        assert all(torch.equal(a.labels, b.labels) for a, b in zip(taken, batches))
+        assert all(a.images.stride() == b.images.stride() for a, b in zip(taken, batches))
+
+
+@pytest.mark.parametrize("changes", [{"pad": 0}, {"cutout": 2}, {"policy": "autoaugment"}, {"mix": "mixup"}])
+def test_an_augmentation_with_choices_of_the_host_stays_outside_of_a_step(changes):
+    assert not loader(augment=Augmentation((3, 8, 8), **({"pad": 2} | changes))).can_leave_images

@@ -129,6 +129,12 @@ class Augmentation:
         on_images = self.pad or self.flip or self.jitter or self.blur or self.sharpen or self.policy or self.cutout
         return not (on_images or self.mix)
 
+    @property
+    def only_cuts(self) -> bool:
+        """True if crops and mirroring are all that changes an image: operations of the device alone."""
+        changes = self.jitter or self.blur or self.sharpen or self.policy or self.cutout or self.mix
+        return bool(self.pad) and not changes
+
     @torch.no_grad()
     def __call__(
         self, images: Tensor, labels: Tensor, *, seed: int, positions: np.ndarray
@@ -299,6 +305,11 @@ def _window_indices(height: int, width: int, pad: int, device: torch.device, cou
     columns = torch.arange(width, device=device)
     within = torch.stack([(rows + columns).flatten(), (rows + columns.flip(0)).flatten()])
     return torch.arange(count, device=device) * (padded_height * padded_width), within
+
+
+def window_constants(image_shape: tuple[int, ...], pad: int, device: torch.device, count: int) -> tuple[Tensor, Tensor]:
+    """Return the tensors that `cut_windows` reads besides its arguments, which a recorded step needs to stay alive."""
+    return _window_indices(image_shape[1], image_shape[2], pad, device, count)
 
 
 def _mirror(pixels: Tensor, rows: np.ndarray) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ltr.data.augmentation.augment import Augmentation, Parameters
-from ltr.data.batch import Batch, Mix, to_device, with_device_index
+from ltr.data.augmentation.augment import Augmentation, Parameters, cut_windows, window_constants
+from ltr.data.batch import Batch, Mix, PendingBatch, to_device, with_device_index
 from ltr.errors import DataError
 
 
@@ -209,12 +209,35 @@ class DeviceLoader(EpochLoader):
         self.labels = labels
         self.augment = augment
         self.seed_of_epoch = seed_of_epoch
+        self.leaves_images = False  # yield `PendingBatch`, whose images a recorded training step takes and augments
+        self._kept: dict[int, tuple[Tensor, ...]] = {}
+
+    @property
+    def can_leave_images(self) -> bool:
+        """True if the device can augment a batch without the host."""
+        if self.augment is None:
+            return True
+        return type(self.augment) is Augmentation and (self.augment.only_cuts or self.augment.identity)
+
+    def take(self, pending: PendingBatch) -> Batch:
+        """Return a batch with its images, taken and augmented by the device alone."""
+        images = self.images.take(pending.indices)
+        if pending.windows is not None:
+            assert isinstance(self.augment, Augmentation)
+            count = len(pending.indices)
+            self._kept[count] = window_constants(self.images.image_shape, self.augment.pad, images.device, count)
+            pixels = cut_windows(images.permute(0, 2, 3, 1).contiguous(), pending.windows, self.augment.pad)
+            images = pixels.permute(0, 3, 1, 2)
+        return Batch(images, pending.labels, pending.indices)
 
     def __iter__(self) -> Iterator[Batch]:
         # a generator reads the epoch when iteration starts: Lightning makes the iterator before it calls set_epoch
         epoch, first, indices, positions = self._begin()
-        augmented = self._augmenter(self.seed_of_epoch(epoch), positions)
-        on_device = to_device(indices, self.images.device)
+        seed, on_device = self.seed_of_epoch(epoch), to_device(indices, self.images.device)
+        if self.leaves_images:
+            yield from self._pending(first, on_device, seed, positions)  # type: ignore[misc]
+            return
+        augmented = self._augmenter(seed, positions)
         for number in range(first, len(self)):
             part = self.rows(number)
             chosen = on_device[part]
@@ -222,6 +245,17 @@ class DeviceLoader(EpochLoader):
             images, mix = augmented(images, labels, part)
             self._next_batch = number + 1
             yield Batch(images, labels, chosen, mix)
+
+    def _pending(self, first: int, indices: Tensor, seed: int, positions: np.ndarray) -> Iterator[PendingBatch]:
+        """Yield the batches of an epoch from batch ``first``, without their images."""
+        windows = None
+        if isinstance(self.augment, Augmentation) and not self.augment.identity:
+            windows = self.augment.sample(seed, positions, self.images.device).windows  # those of the whole epoch
+        labels = self.labels.index_select(0, indices)
+        for number in range(first, len(self)):
+            part = self.rows(number)
+            self._next_batch = number + 1
+            yield PendingBatch(labels[part], indices[part], None if windows is None else windows[:, part])
 
     def _augmenter(
         self, seed: int, positions: np.ndarray

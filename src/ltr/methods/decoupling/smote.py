@@ -117,6 +117,10 @@ class _SmoteNetwork(ImageClassifier):
         self.first_epoch = instantiate(self.settings.sampler).start_epoch(self.settings.epochs)
         self.is_interpolating = False
 
+    @property
+    def graph_obstacle(self) -> str | None:  # type: ignore[override]
+        return "SMOTE chooses on the host which images of a batch it replaces" if self.is_interpolating else None
+
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)
         self.is_interpolating = epoch >= self.first_epoch

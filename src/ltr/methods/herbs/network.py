@@ -250,6 +250,13 @@ class HerbsNetwork(ImageClassifier):
         initial, period = self.options.temperature, self.options.temperature_period
         self.temperature = terms.temperature_at(epoch, self.settings.epochs, initial, period)
 
+    @property
+    def graph_obstacle(self) -> str | None:  # type: ignore[override]
+        if self.options.log_gradient_norms:
+            return "method.log_gradient_norms measures in the first step of an epoch alone"
+        is_random = self.suppression and self.options.location_rule == "random"
+        return "method.location_rule=random draws locations on the host" if is_random else None
+
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         """Return the weighted sum of the terms; each is logged without its weight."""
         result = self.forward_pass(self.to_unit(batch.images), self._draws(len(batch.labels), batch_index))

@@ -73,6 +73,10 @@ class M2mClassifier(ImageClassifier):
             self._generator[0].to(self.device)
         return self._generator[0]
 
+    @property
+    def graph_obstacle(self) -> str | None:  # type: ignore[override]
+        return "M2m chooses on the host which images of a batch it replaces" if self.generating else None
+
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)
         self.generating = epoch >= self.first_epoch

@@ -45,6 +45,8 @@ class ConfusedNetwork(AdversarialNetwork):
         gan_lr: learning rate of Adam (betas 0.5 and 0.999) for generator and discriminator; it has no schedule.
     """
 
+    graph_obstacle = "ARPL+CS trains three networks in turn, from noise that the host makes"
+
     def __init__(
         self,
         spec: NetworkSpec,

@@ -74,6 +74,10 @@ class PointNetwork(ImageClassifier):
             images = sum(spec.dataset_info.class_counts)
             self.history = FeatureHistory(self.head.points, images, spec.settings.epochs, spec.settings.batch_size)
 
+    @property
+    def graph_obstacle(self) -> str | None:  # type: ignore[override]
+        return None if self.history is None else "the figure of features of width 2 records chosen batches on the host"
+
     def build_points(self, width: int, points: dict[str, Any]) -> ClassPoints:
         """Return the head, for features of this width."""
         return self.head_type(width, self.dataset_info.num_classes, **points)

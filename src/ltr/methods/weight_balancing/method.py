@@ -53,6 +53,11 @@ class BalancedClassifier(SecondStage):
         super().start_from(network)
         self.head.load_state_dict(network.head.state_dict())
 
+    @property
+    def graph_obstacle(self) -> str | None:  # type: ignore[override]
+        is_by_epoch = self.options["projection"] == "epoch"
+        return "method.projection=epoch projects after the last step of an epoch alone" if is_by_epoch else None
+
     def optimizer_step(self, *arguments: Any, **named_arguments: Any) -> None:
         super().optimizer_step(*arguments, **named_arguments)
         when = self.options["projection"]

@@ -8,7 +8,8 @@ longer than the kernels of a small network.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
@@ -20,6 +21,8 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor
+
+from ltr.data.batch import Batch
 
 Hook = Callable[..., Any]
 _HOOKS = (
@@ -80,7 +83,8 @@ class DirectEpochLoop(_TrainingEpochLoop):
         batch, _, _ = next(data_fetcher)
         number = self.batch_idx + 1
         progress.is_last_batch = data_fetcher.done
-        batch = trainer.datamodule.transfer_batch_to_device(batch, trainer.strategy.root_device, 0)  # type: ignore[attr-defined]
+        if isinstance(batch, Batch):
+            batch = trainer.datamodule.transfer_batch_to_device(batch, trainer.strategy.root_device, 0)  # type: ignore[attr-defined]
         progress.increment_ready()
         trainer._logger_connector.on_batch_start(batch)
         for hook in hooks["on_train_batch_start"]:
@@ -101,9 +105,26 @@ class DirectEpochLoop(_TrainingEpochLoop):
 
     def _step(self, network: pl.LightningModule, batch: Any, number: int) -> dict[str, Any]:
         """Take an optimiser step on a batch and return the outcome of the network's training step."""
-        optimizer = self.trainer.optimizers[0]
         assert self._hooks is not None
-        progress, hooks = self.automatic_optimization.optim_progress.optimizer, self._hooks
+        with self._counted():
+            return self._optimise(network, batch, number, self._hooks)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count an optimiser step, as Lightning's own loop does, in the block that takes it."""
+        progress = self.automatic_optimization.optim_progress.optimizer
+        progress.step.increment_ready()
+        progress.zero_grad.increment_ready()
+        progress.zero_grad.increment_started()
+        progress.zero_grad.increment_completed()
+        yield
+        progress.step.increment_completed()
+
+    def _optimise(
+        self, network: pl.LightningModule, batch: Any, number: int, hooks: Mapping[str, list[Hook]]
+    ) -> dict[str, Any]:
+        """Take an optimiser step with these hooks."""
+        optimizer = self.trainer.optimizers[0]
         outcome: dict[str, Any] = {}
 
         @torch.enable_grad()
@@ -111,12 +132,9 @@ class DirectEpochLoop(_TrainingEpochLoop):
             outcome.update(self._outcome(network, batch, number))
             loss = outcome["loss"]
             outcome["loss"] = loss.detach()
-            progress.zero_grad.increment_ready()
             for hook in hooks["on_before_zero_grad"]:
                 hook(optimizer)
-            progress.zero_grad.increment_started()
             network.optimizer_zero_grad(self.trainer.current_epoch, number, optimizer)
-            progress.zero_grad.increment_completed()
             for hook in hooks["on_before_backward"]:
                 hook(loss)
             network.backward(loss)
@@ -129,9 +147,7 @@ class DirectEpochLoop(_TrainingEpochLoop):
                 network.configure_gradient_clipping(optimizer, clip, self.trainer.gradient_clip_algorithm)
             return outcome["loss"]
 
-        progress.step.increment_ready()
         network.optimizer_step(self.trainer.current_epoch, number, optimizer, closure)
-        progress.step.increment_completed()
         return outcome
 
     def _outcome(self, network: pl.LightningModule, batch: Any, number: int) -> dict[str, Any]:

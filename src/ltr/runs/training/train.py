@@ -29,6 +29,7 @@ from ltr.runs.provenance import code_state, differs
 from ltr.runs.training.accumulation import Accumulation
 from ltr.runs.training.direct_loop import DirectEpochLoop
 from ltr.runs.training.epoch_log import EpochLog
+from ltr.runs.training.graph_loop import GraphEpochLoop, recorder_of
 from ltr.runs.training.guards import FiniteGuard, SkipNonfinite, StopOnSignal
 from ltr.runs.training.micro_batch import AutoMicroBatch
 from ltr.runs.training.progress import TrainingProgress
@@ -120,7 +121,7 @@ def train_stage(
     folder.mkdir(parents=True, exist_ok=True)
     print_line = printer(context.console)
     state = TrainingState(folder / "state", print_line)
-    if context.config["compile"]:
+    if context.config["compile"] is True:
         module.backbone.compile()
     begun_by = None
     resume = state.resume_point(module)
@@ -273,7 +274,7 @@ def _trainer(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-    trainer.fit_loop.epoch_loop = DirectEpochLoop(trainer)
+    trainer.fit_loop.epoch_loop = _epoch_loop(trainer, stage.name, context)
     if config["auto_accumulate"]:
         parts = AutoMicroBatch(trainer, settings.batch_size, stage.name, printer(context.console))
         trainer.fit_loop.epoch_loop.automatic_optimization = parts
@@ -284,6 +285,22 @@ def _trainer(
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     return trainer, log
+
+
+def _epoch_loop(trainer: pl.Trainer, stage: str, context: TrainingContext) -> DirectEpochLoop:
+    """Return the loop over an epoch's batches, which ``compile=graph`` records on a GPU."""
+    if context.config["compile"] != "graph":
+        return DirectEpochLoop(trainer)
+    print_line = printer(context.console)
+
+    def on_obstacle(reason: str) -> None:
+        print_line(f"{stage}: compile=graph: {reason}; the steps run one by one")
+
+    recorder = recorder_of(context.device)
+    if recorder is None:
+        on_obstacle("no CUDA device is used")
+        return DirectEpochLoop(trainer)
+    return GraphEpochLoop(trainer, recorder, on_obstacle)
 
 
 @contextmanager
