@@ -16,7 +16,7 @@ epoch. The faults:
     unreadable  an image damaged while it is trained on (on_error=raise), or before (on_error=skip, and a kill)
     vanished    an image file deleted while it is trained on; put back for the next start
     changed     an image file replaced by another image between two epochs; the run ends, or names what it found
-    removed     the outputs removed while the run goes on; it ends with all its files, or says what is missing
+    removed     the outputs removed while the run continues; it ends with all its files, or says what is missing
     locked      a run that died while it held a stage's lock
     racing      two runs of the same command at once
 

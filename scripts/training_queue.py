@@ -116,7 +116,7 @@ def mirror(original: Path, copy: Path) -> None:
     """Synchronise ``copy`` with the files of ``original``.
 
     Each file is written beside its place and renamed, and keeps its time. A file that vanishes meanwhile, as a
-    temporary one does, is passed over. Files that only the copy has are removed at the end: a copy that was cut off
+    temporary one does, is skipped. Files that only the copy has are removed at the end: a copy that was cut off
     holds too much rather than too little.
     """
     wanted = set()

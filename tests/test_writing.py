@@ -57,9 +57,9 @@ def test_a_folder_that_is_read_only_is_refused(tmp_path):
 def test_a_device_or_a_pipe_is_never_replaced_by_a_file(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(ConfigError, match="no regular file"):
+    with pytest.raises(ConfigError, match="not a regular file"):
         check_file(pipe, "--out pipe")
-    with pytest.raises(LtrError, match="no regular file"):
+    with pytest.raises(LtrError, match="not a regular file"):
         write_text(pipe, "x")
     assert not pipe.is_file()
 

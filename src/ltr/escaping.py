@@ -54,7 +54,7 @@ def one_line(text: object) -> str:
     """Return text for a single line of any output; what cannot be printed becomes an escape such as ``\\x1b``.
 
     These are the control characters (line ends too), the marks of reading direction, what has no width, and bytes of a
-    path that are no UTF-8, which are shown as such.
+    path that are not UTF-8, which are shown as such.
     """
     plain = str(text)
     return plain if plain.isprintable() else "".join(map(_visible, plain))
@@ -125,7 +125,7 @@ def _visible(letter: str) -> str:
         return letter
     if letter in ("\xa0", "\u2007", "\u202f"):  # spaces that do not break
         return " "
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of a path that is no UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a path that is not UTF-8
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 

@@ -24,7 +24,7 @@ def written_atomically(path: Path) -> Iterator[Path]:
     On any error the temporary file is removed and what was at ``path`` stays as it was.
     """
     if os.path.lexists(path) and not os.path.isfile(path) and not os.path.islink(path):
-        raise LtrError(f"{path}: that is no regular file, and it would be replaced. Give the name of a new file")
+        raise LtrError(f"{path}: that is not a regular file, and it would be replaced. Give the name of a new file")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

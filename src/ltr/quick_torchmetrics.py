@@ -74,7 +74,7 @@ class _Loader(importlib.abc.Loader):
             module.__dict__[name] = getattr(import_module(f"{package}.{submodule}"), name)
 
         def attribute(name: str) -> Any:
-            if name.startswith("__") and name != "__all__":  # inspection of the module is no use of a metric
+            if name.startswith("__") and name != "__all__":  # inspecting the module uses no metric
                 raise AttributeError(f"module '{package}' has no attribute '{name}'")
             del module.__dict__["__getattr__"]
             self.whole.exec_module(module)

@@ -29,7 +29,7 @@ def read_json(path: Path) -> Any:
     """Return the content of a JSON file.
 
     Raises:
-        DataError: it cannot be read, is no JSON, or holds numbers that are none.
+        DataError: it cannot be read or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -173,7 +173,7 @@ _TOP: dict[str, Check] = {"metric": _is_text, "run_hash": _is_text, "group_hash"
 def _mistakes(result: Mapping[str, Any]) -> list[str]:
     """Return in words what is not as a run writes it; empty for a good result."""
     config, rows, data, stages = result["config"], result["rows"], result.get("data", {}), result.get("stages", [])
-    wrong = [f"{key} is no {kind}" for key, of, kind in (
+    wrong = [f"{key} is not {kind}" for key, of, kind in (
         ("config", isinstance(config, dict), "mapping"),
         ("rows", isinstance(rows, list), "list"),
         ("data", isinstance(data, dict), "mapping"),
@@ -192,7 +192,7 @@ def _mistakes(result: Mapping[str, Any]) -> list[str]:
     wrong += _wrong(data, dict.fromkeys(("classes", *counts), _is_count), "data.")
     declared = result.get("declared_metrics", [])
     if not isinstance(declared, list):
-        return [*wrong, "declared_metrics is no list"]
+        return [*wrong, "declared_metrics is not a list"]
     for index, metric in enumerate(declared):
         wrong += _of_mapping(metric, _METRIC, {}, f"declared_metrics[{index}]")
     for index, stage in enumerate(stages):
@@ -220,7 +220,7 @@ def _names_code(key: str) -> bool:
 
 def _of_mapping(node: Any, needed: Mapping[str, Check], optional: Mapping[str, Check], where: str) -> list[str]:
     if not isinstance(node, dict):
-        return [f"{where} is no mapping"]
+        return [f"{where} is not a mapping"]
     lacking = [f"{where} lacks {key}" for key in needed if key not in node]
     return lacking + _wrong(node, {**needed, **optional}, f"{where}.")
 

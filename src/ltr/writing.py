@@ -24,13 +24,13 @@ def check_file(path: Path, typed: str) -> Path:
         typed: how the command names it, such as ``--out table.csv``.
 
     Raises:
-        ConfigError: a folder, or something that is no regular file (writing would replace a device).
+        ConfigError: a folder, or something that is not a regular file (writing would replace a device).
         LtrError: nothing can be written there.
     """
     if os.path.isdir(path):
         raise ConfigError(f"{typed}: that is a folder; the name of a file is needed")
     if os.path.lexists(path) and not os.path.isfile(path):
-        raise ConfigError(f"{typed}: that is no regular file, and it would be replaced. Give the name of a new file")
+        raise ConfigError(f"{typed}: that is not a regular file, and it would be replaced. Give the name of a new file")
     _probe(path.parent, path, typed)
     return path
 
@@ -110,7 +110,7 @@ def disk_trouble(error: OSError, what: str, paths: Mapping[str, Any]) -> Trainin
     else:
         advice = f"Look at that disk, or set {key} to a place that can be written"
     return TrainingError(
-        f"{what}: a file could not be written: {reason}. {advice}; the same command goes on from what is saved"
+        f"{what}: a file could not be written: {reason}. {advice}; the same command continues from what is saved"
     )
 
 

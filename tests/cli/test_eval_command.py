@@ -300,7 +300,7 @@ def test_a_traceback_is_shown_on_request(ltr_eval, monkeypatch):
     ("damage", "named"),
     [
         (lambda config: config["method"].pop("name"), "method.name is missing"),
-        (lambda config: config["optimizer"].update({3: 1}), "optimizer: the key '3' is no text"),
+        (lambda config: config["optimizer"].update({3: 1}), "optimizer: the key '3' is not text"),
         (lambda config: config["optimizer"].update(lr=float("nan")), "optimizer.lr=nan"),
         (lambda config: config["loss"].update(beta=[1, 10**30]), "loss.beta.1="),
     ],

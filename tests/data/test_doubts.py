@@ -34,7 +34,7 @@ def test_two_ways_to_write_a_number_are_shown(other):
 
 @pytest.mark.parametrize("name", ["nan", "None", "null", "NaN", "N/A", " "])
 def test_names_of_missing_values_are_counted(name):
-    with pytest.warns(UserWarning, match=r"where a label is missing: .*\(3 images\)"):
+    with pytest.warns(UserWarning, match=r"for a missing label: .*\(3 images\)"):
         warn_of_names(source_of("cat", name))
 
 

@@ -66,7 +66,7 @@ def test_other_encodings_are_named_or_lack_the_columns(tmp_path, encoding):
     [
         (b"PK\x03\x04" + bytes(60), "the workbook of a spreadsheet, or an archive. Save it as CSV in UTF-8"),
         (b"\xd0\xcf\x11\xe0" + bytes(60), "the workbook of a spreadsheet"),
-        (b"sep=;\r\npath;label\r\na.jpg;x\r\n", "its first line (sep=...) tells spreadsheets the separator"),
+        (b"sep=;\r\npath;label\r\na.jpg;x\r\n", "its first line (sep=...) declares the separator for spreadsheets"),
         (b"\xef\xbb\xbfsep=,\npath,label\na.jpg,x\n", "its first line (sep=...)"),
         (b'path,label\na.jpg,x\n"b.jpg,y\nc.jpg,z\n', "the row that begins in line 3 has quotes that do not match"),
         (b'path,label\na.jpg,"x"y\n', "the row that begins in line 2 has quotes that do not match"),

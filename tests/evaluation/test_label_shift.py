@@ -69,5 +69,5 @@ def test_results_do_not_depend_on_batches():
 
 
 def test_scores_of_a_sigmoid_are_refused():
-    with pytest.raises(ConfigError, match="no posterior"):
+    with pytest.raises(ConfigError, match="not a posterior"):
         results(np.ones(3), COUNTS, link="sigmoid")

@@ -74,7 +74,7 @@ def test_a_killed_reader_ends_the_run_which_resumes_to_the_same_bits(tmp_path, c
     killed = ltr_train_in(tmp_path, *command, **ALONE, hook=_KillsAReader(at))
     assert killed.codes == [1], killed.out
     assert "a process that reads images ended (DataLoader worker" in killed.err
-    assert "the same command goes on from the last saved state" in killed.err
+    assert "the same command continues from the last saved state" in killed.err
     assert "Traceback" not in killed.err
     status = next((tmp_path / "outputs").glob("*/*/*/status.json"))
     assert json.loads(status.read_text()) == {"status": "failed"}

@@ -111,7 +111,7 @@ def test_timm_and_torch_agree_where_they_name_the_same_optimiser():
         (torch_optimizer, {"name": "Optimizer"}, "no such optimiser"),
         (timm_optimizer, {"name": "lambb"}, r"no such optimiser; allowed are .*Did you mean 'lamb'"),
         (timm_optimizer, {"name": "adahessian"}, "second derivatives"),
-        (timm_optimizer, {"name": "kron"}, "no checkpoint"),
+        (timm_optimizer, {"name": "kron"}, "lacks its random state"),
         (timm_optimizer, {"name": "bnbadam"}, "bitsandbytes"),
         (torch_optimizer, {"name": "Rprop", "weight_decay": 0.1}, "Rprop has no weight decay"),
         (torch_optimizer, {"name": "Adam", "options": {"beta": 1}}, r"options\.beta: .*betas.*Did you mean"),

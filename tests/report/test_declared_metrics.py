@@ -66,8 +66,8 @@ def test_without_declarations_all_metrics_are_shown_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("declared", "reason"),
     [
-        ({}, "declared_metrics is no list"),
-        ([7], r"declared_metrics\[0\] is no mapping"),
+        ({}, "declared_metrics is not a list"),
+        ([7], r"declared_metrics\[0\] is not a mapping"),
         ([{"name": "depth"}], "lacks protocol"),
         ([{**DECLARED[0].to_dict(), "unit": "m"}], "not fraction or number"),
         ([{**DECLARED[0].to_dict(), "better": "up"}], "not higher, lower or neither"),

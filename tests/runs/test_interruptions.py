@@ -53,7 +53,7 @@ def test_a_closed_connection_keeps_the_state_as_sigterm_does(ltr_train, monkeypa
     with signal_at(monkeypatch, (0, 2), signal.SIGHUP):
         done = ltr_train(*SHORT)
     assert done.code == 128 + signal.SIGHUP
-    assert "stopped in epoch 1 by SIGHUP (the connection was closed); the same command goes on from there" in done.err
+    assert "stopped in epoch 1 by SIGHUP (the connection was closed); the same command continues from there" in done.err
     (status,) = done.outputs.glob("*/*/*/status.json")
     assert json.loads(status.read_text()) == {"status": "preempted"}
     state = read_checkpoint(next(done.outputs.glob("stages/*/state/last.ckpt")))

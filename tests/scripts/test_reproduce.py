@@ -191,7 +191,7 @@ def test_a_command_that_was_stopped_resumes_with_what_is_left(reproduce, tmp_pat
 
     def stopped_at_the_second(config, *more):
         if config["name"] == "crt":
-            raise Interrupted(15, "stopped by SIGTERM; the same command goes on from there")
+            raise Interrupted(15, "stopped by SIGTERM; the same command continues from there")
         return real(config, *more)
 
     monkeypatch.setattr(script, "run", stopped_at_the_second)

@@ -220,7 +220,7 @@ class Audit:
     """Issues of a labelled data set; rows are positions in the audited images.
 
     Attributes:
-        errors: outcome of confident learning; images that could not be predicted are no errors.
+        errors: outcome of confident learning; images that could not be predicted are not errors.
         is_predictable: bool [N].
         is_outlier: bool [N].
         neighbours: nearest images.

@@ -120,7 +120,7 @@ def _sheet(title: str, mined: Mined, names: Sequence[str], location: str, sectio
 def _section(row: int, ranking: Ranking, model: Model, files: ImageFiles, thumbnails: int) -> str:
     label = int(ranking.classes[row])
     names = model.class_names
-    how = model.decoding_of(files)
+    decoding = model.decoding_of(files)
     shown = [image for image in ranking.images[row][:thumbnails].tolist() if image != NOBODY]
     figures = []
     scores = probability_texts(ranking.probability[row][: len(shown)].tolist())
@@ -133,7 +133,7 @@ def _section(row: int, ranking: Ranking, model: Model, files: ImageFiles, thumbn
         path = files.relative(image)
         whole = os.fsencode(os.path.abspath(files.path(image)))
         figures.append(
-            f'<figure title="{html(path)}"><a href="file://{quote(whole)}">{_thumbnail(files, image, how)}</a>'
+            f'<figure title="{html(path)}"><a href="file://{quote(whole)}">{_thumbnail(files, image, decoding)}</a>'
             f"<figcaption>{rank + 1} · {scores[rank]}<br>{html(_end_of_name(path))}{other}</figcaption></figure>"
         )
     count = model.class_counts[label]
@@ -149,16 +149,16 @@ def _end_of_name(path: str) -> str:
     return name if len(name) <= _NAME_LETTERS else f"…{name[1 - _NAME_LETTERS :]}"
 
 
-def _thumbnail(files: ImageFiles, image: int, how: Decoding) -> str:
+def _thumbnail(files: ImageFiles, image: int, decoding: Decoding) -> str:
     """Return an embedded JPEG; a grey square where the file is gone since."""
     try:
-        data = base64.b64encode(thumbnail(files.open(image), how)).decode("ascii")
+        data = base64.b64encode(thumbnail(files.open(image), decoding)).decode("ascii")
     except Exception as error:  # decoders raise many kinds for a damaged file
         return f'<span class="gone">{html(type(error).__name__)}</span>'
     return f'<img alt="" loading="lazy" src="data:image/jpeg;base64,{data}">'
 
 
-def thumbnail(opened: Any, how: Decoding = PLAIN, *, side: int = SIDE) -> bytes:
+def thumbnail(opened: Any, decoding: Decoding = PLAIN, *, side: int = SIDE) -> bytes:
     """Return a JPEG of at most ``side`` pixels a side.
 
     Raises:
@@ -167,7 +167,7 @@ def thumbnail(opened: Any, how: Decoding = PLAIN, *, side: int = SIDE) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        small = decode_image(opened, how)
+        small = decode_image(opened, decoding)
     small.thumbnail((side, side))
     small.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()

@@ -35,14 +35,14 @@ class Levels:
         """Return the level of each class, float64 [C].
 
         Raises:
-            ConfigError: a name is no class, or a class has no level.
+            ConfigError: a name is not a class, or a class has no level.
         """
         known = set(class_names)
         unknown = [name for name in self.by_class if name not in known]
         if unknown:
             more = f" ({len(unknown) - 1:,} more names are unknown)" if len(unknown) > 1 else ""
             raise ConfigError(
-                f"{self.named_in[unknown[0]]}: {unknown[0]!r} is no class of the run{more}; its classes are "
+                f"{self.named_in[unknown[0]]}: {unknown[0]!r} is not a class of the run{more}; its classes are "
                 f"{_shown(class_names)}{nearest(unknown[0], class_names)}"
             )
         lacking = [name for name in class_names if name not in self.by_class]

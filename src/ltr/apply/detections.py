@@ -59,7 +59,7 @@ def detection_pool(
         categories: names of detection categories; None: all.
 
     Raises:
-        ConfigError: ``images`` is no folder.
+        ConfigError: ``images`` is not a folder.
         DataError: the file cannot be read, no image of it is there, a path leads outside, or no detection is left.
     """
     base = images.expanduser().absolute()

@@ -49,8 +49,8 @@ def export_hub(checkpoint: Path, folder: Path, result: Mapping[str, Any] | None 
 
     Raises:
         CheckpointError: weights that cannot be read.
-        ConfigError: a backbone that timm does not have, logits that are no linear function of its features, or a card
-            of another run in the folder.
+        ConfigError: timm does not have the backbone, the logits are not a linear function of its features, or the
+            folder has the card of another run.
         TrainingError: timm's model gives other logits; nothing is left behind.
     """
     import timm

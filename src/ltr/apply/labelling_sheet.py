@@ -94,10 +94,10 @@ def _images(mined: Mined, model: Model, files: ImageFiles) -> Iterator[dict[str,
             }
 
 
-def _data(files: ImageFiles, index: int, how: Decoding) -> str:
+def _data(files: ImageFiles, index: int, decoding: Decoding) -> str:
     """Return a thumbnail as base64; '' if the file no longer exists."""
     try:
-        return base64.b64encode(thumbnail(files.open(index), how, side=SIDE)).decode("ascii")
+        return base64.b64encode(thumbnail(files.open(index), decoding, side=SIDE)).decode("ascii")
     except Exception:  # decoders raise errors of any type for damaged files
         return ""
 

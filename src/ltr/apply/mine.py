@@ -258,9 +258,9 @@ def state_key(
     Scores of stored features are equal to those of images up to rounding, so that states of both are not mixed.
     """
     crop = model.crop
-    how = model.decoding
+    decoding = model.decoding
     plain = [identity, top, files.decoding.exif, crop.size, crop.resize, model.precision, model.batch_size, files.root]
-    plain += [how.matte, how.white_level] if how != PLAIN else []
+    plain += [decoding.matte, decoding.white_level] if decoding != PLAIN else []
     plain += ["features"] if of_features else []
     digest = hashlib.sha256(json.dumps(plain).encode())
     for part in (files.blob, files.offsets.tobytes(), indices.tobytes(), classes.tobytes()):

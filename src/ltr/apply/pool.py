@@ -28,7 +28,7 @@ def image_pool(path: Path, roots: Sequence[str] = (), *, exif: bool = True) -> I
 
     Raises:
         DataError: nothing there, no image, or paths that lead outside.
-        ConfigError: one of ``roots`` is no folder.
+        ConfigError: one of ``roots`` is not a folder.
     """
     base = path.expanduser().absolute()
     allowed = [os.path.realpath(os.path.expanduser(root)) for root in roots]
@@ -118,7 +118,7 @@ def refuse_outside(base: Path, paths: Sequence[str], roots: Sequence[str]) -> No
     """Raise DataError that names the paths that lead out of ``base`` and of ``roots``, links followed.
 
     Raises:
-        ConfigError: one of ``roots`` is no folder.
+        ConfigError: one of ``roots`` is not a folder.
     """
     allowed = [os.path.realpath(os.path.expanduser(root)) for root in roots]
     for root, folder in zip(roots, allowed):

@@ -159,7 +159,7 @@ def answers_of(model: Model, scores: Scores, scorer: str, top: int, every: bool 
 
 
 def check_scorer(scorer: str) -> None:
-    """Raise ConfigError for a name that is no scorer."""
+    """Raise ConfigError for a name that is not a scorer."""
     names = scorer_names()
     if scorer not in names:
         raise ConfigError(f"--scorer {scorer}: allowed are {', '.join(names)}{nearest(scorer, names)}")

@@ -88,7 +88,7 @@ class _Files(Dataset):
     def __init__(self, files: ImageFiles, model: Model) -> None:
         self.files = files
         self.crop = model.crop
-        self.how = model.decoding_of(files)
+        self.decoding = model.decoding_of(files)
         self.channels = model.channels
 
     def __getitem__(self, indices: np.ndarray) -> _Batch:
@@ -112,7 +112,7 @@ class _Files(Dataset):
         return np.array(read, dtype=np.int64), torch.from_numpy(pixels[: len(read)]), broken, notes
 
     def _one(self, index: int, notes: Notes) -> np.ndarray:
-        rgb = self.crop.read(self.files.open(index), None, self.how, notes=notes)
+        rgb = self.crop.read(self.files.open(index), None, self.decoding, notes=notes)
         if self.channels == 3:
             return rgb
         return np.asarray(Image.fromarray(rgb).convert("L"))[..., None]

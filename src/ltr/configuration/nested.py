@@ -42,7 +42,7 @@ from ltr.configuration.swept_keys import split_applicable
 from ltr.configuration.unknown_configs import unknown_config
 from ltr.identity import former_keys, has_former_options
 
-_RUN = "hydra.mode=RUN"  # override that Hydra adds if a command is no sweep
+_RUN = "hydra.mode=RUN"  # override that Hydra adds if a command is not a sweep
 _ROUNDS = 8  # maximal depth of nested choices
 
 

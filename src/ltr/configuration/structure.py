@@ -115,14 +115,14 @@ def _text(value: Any) -> str | None:
 
 
 def _project(value: Any) -> str | None:
-    """Return why a value is no project name for Weights & Biases; None where it is one."""
+    """Return the reason why a value is not a project name for Weights & Biases; None if it is one."""
     if isinstance(value, str) and value.strip() and len(value) <= 128 and not set(value) & set("/\\#?%:"):
         return None
     return "a text of at most 128 letters is needed, without any of / \\ # ? % :"
 
 
 def _folder(value: Any) -> str | None:
-    """Return why a value is no path of a folder; None where it is one."""
+    """Return the reason why a value is not the path of a folder; None if it is one."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         return "a folder is needed"
     path = Path(value).absolute()
@@ -185,10 +185,10 @@ def check_foreign(config: Mapping[str, Any]) -> list[str]:
 
 
 def _not_plain(node: Any, path: str = "") -> list[str]:
-    """Return a message for each value that is no plain data."""
+    """Return a message for each value that is not plain data."""
     if isinstance(node, Mapping):
         where = path or "the file"
-        odd = [f"{where}: the key {shown(key)!r} is no text" for key in node if not isinstance(key, str)]
+        odd = [f"{where}: the key {shown(key)!r} is not text" for key in node if not isinstance(key, str)]
         below = [_not_plain(value, f"{path}.{key}".removeprefix(".")) for key, value in node.items()]
         return [*odd, *(line for lines in below for line in lines)]
     if isinstance(node, list):

@@ -36,7 +36,7 @@ def unknown_config(group: str, name: Any, options: Sequence[str]) -> str:
 def nearest_configs(group: str, name: str, options: Iterable[str]) -> list[str]:
     """Return up to three choices such as ``loss=ldam`` that may be meant by a name, the best first."""
     names = {group: list(options)}
-    # a recipe has the names of data sets, and is no place for anything else
+    # recipes are named by data sets and are not suggested for other names
     if group in _MIXED_UP:
         names |= {other: config_names(other) for other in _MIXED_UP if other != group}
     wanted = _simplified(name)

@@ -12,7 +12,7 @@ from torch import Tensor
 class Mix(NamedTuple):
     """Labels and weight that mixup and cutmix add to a batch."""
 
-    labels: Tensor  # int64 [B], the label of the other image
+    labels: Tensor  # int64 [B], the label of the second image
     weight: Tensor  # float32 [B] in [0, 1], the share of the FIRST label
 
 

@@ -1,4 +1,4 @@
-"""Statistics of a split, and example images of its classes. The statistics decode no image."""
+"""Statistics of a split, computed without decoding an image, and example images of its classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ltr.data.split import INDEX_ARRAYS, Split
 
 @dataclass(frozen=True, eq=False)
 class Description:
-    """Statistics of a split. Background images are excluded from all of them but ``background_share``.
+    """Statistics of a split; all but ``background_share`` exclude background images.
 
     Attributes:
         class_names: names of the C classes.
@@ -52,7 +52,7 @@ def describe(split: Split) -> Description:
 
 
 def gini(counts: np.ndarray) -> float:
-    """Return the Gini coefficient of class counts: half the mean absolute difference over the mean (Gini 1912).
+    """Return the Gini coefficient of class counts (Gini 1912): half the mean absolute difference over the mean.
 
     Returns:
         0 if all counts are equal, near 1 if one class has all images; NaN if there are no images.
@@ -66,7 +66,7 @@ def gini(counts: np.ndarray) -> float:
 
 
 def head_middle_tail(class_counts: np.ndarray, classes: int) -> dict[str, np.ndarray]:
-    """Return up to ``classes`` labels each of the largest, the middle and the smallest classes, without repeats."""
+    """Return up to ``classes`` labels of the largest, of the middle and of the smallest classes, without repeats."""
     order = np.argsort(-np.asarray(class_counts), kind="stable")
     order = order[np.asarray(class_counts)[order] > 0]
     per_group = max(min(classes, len(order) // 3), 1)
@@ -89,7 +89,7 @@ def thumbnail(source: Source, index: int, side: int) -> np.ndarray | None:
     """Return the central square of an image, uint8 [side, side, 3], or None if it is damaged.
 
     Args:
-        side: in pixels; smaller images are not enlarged.
+        side: largest side of the thumbnail in pixels; smaller images are not enlarged.
     """
     from PIL import Image, ImageOps
 

@@ -14,9 +14,9 @@ _SHOWN = 10
 
 
 def warn_of_names(source: Source) -> None:
-    """Warn of class names that look alike, and of names that programs write for a missing value."""
+    """Warn of class names that are easily confused, and of names that programs write for a missing value."""
     for groups, what in (
-        (look_alikes(source.class_names), "differ in case, width, white space or invisible characters alone"),
+        (look_alikes(source.class_names), "differ only in case, width, white space or invisible characters"),
         (equal_numbers(source.class_names), "write the same number in different ways"),
     ):
         if groups:
@@ -33,8 +33,8 @@ def warn_of_names(source: Source) -> None:
             for name in missing[:_SHOWN]
         )
         warnings.warn(
-            f"{source.name}: classes are called what programs write where a label is missing: {shown}. Give these "
-            "images their labels, or take them out",
+            f"{source.name}: class names that programs write for a missing label: {shown}. Give these "
+            "images their labels, or exclude them",
             stacklevel=2,
         )
 
@@ -46,6 +46,6 @@ def warn_of_one_class(split: Split) -> None:
         name = split.class_names[int(trained[0])]
         warnings.warn(
             f"{split.name}: all {int(split.class_counts.sum()):,} training images are of one class, {name!a}: "
-            "nothing can be told apart, and every accuracy is 100 %. Is a folder or a label missing?",
+            "a network has nothing to distinguish, and every accuracy is 100 %. Is a folder or a label missing?",
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""The images of a source as a CSV table, which ``dataset=camera_traps`` and, without boxes, ``dataset=table`` read."""
+"""Export of a source's images as a CSV table for ``dataset=camera_traps`` or, without boxes, ``dataset=table``."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ class DataModule(pl.LightningDataModule):
     there is no state between epochs, and no dependence on the number of processes or workers.
 
     Args:
-        source: the table of images.
-        split: its training and evaluation images.
+        source: table of all images.
+        split: training and evaluation images, as indices into ``source``.
         sampler: order of the training images in an epoch.
         augment: augmentation of training images, or None.
         batch_size: images per step over all processes.
@@ -52,11 +52,11 @@ class DataModule(pl.LightningDataModule):
         image_size: side in pixels to which image files are resized; None: that of ``augment``.
         image_resize: size of image files before evaluation's crop, unless ``augment`` sets it, see
             `ltr.data.images.crop.FileCrop`.
-        array_size: side in pixels to which arrays are resized; None: their own.
-        interpolation: of both resizings, unless ``augment`` sets it; None: bilinear.
-        features: stored features, which batches then have instead of images.
-        max_skipped: share of an epoch's training images, in [0, 1], that may be replaced by others of their class
-            because their files cannot be read; None: such a file is an error.
+        array_size: side in pixels to which arrays are resized; None: no resizing.
+        interpolation: interpolation of both resizings, unless ``augment`` sets it; None: bilinear.
+        features: stored features, which the batches contain instead of images.
+        max_skipped: largest share of an epoch's training images, in [0, 1], that may be unreadable; other images of
+            their class replace them. None: an unreadable file is an error.
 
     Raises:
         ConfigError: the number of processes does not divide ``batch_size`` (raised once it is known).
@@ -110,7 +110,7 @@ class DataModule(pl.LightningDataModule):
         self._known_bounds: tuple[tuple[int, int, bool], np.ndarray] | None = None
         self._start: tuple[int, int] | None = None
         self.join_single = False  # True appends a last training batch of one image to the batch before it
-        self.monitored_part: str | None = "val"  # the part of the split that a Trainer evaluates during training
+        self.monitored_part: str | None = "val"  # part of the split that a Trainer evaluates during training
         self.processes = (0, 1)  # (rank, world size) without a Trainer
 
     # -- device and processes -------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ class DataModule(pl.LightningDataModule):
 
     @property
     def images(self) -> ResidentImages | None:
-        """Images of the source on the device, copied at the first use; None for image files."""
+        """Images of the source on the device, copied on first use; None for image files."""
         if isinstance(self.source.images, ImageFiles):
             return None
         if self._images is None or self._images.device != self.device:
@@ -203,7 +203,7 @@ class DataModule(pl.LightningDataModule):
     def positions_of_step(self, step: int) -> slice:
         """Return the slice of an epoch's global sample that forms training batch ``step`` of all processes.
 
-        Fewer images than processes may be left out at the end, see `ltr.data.sampling.samplers.shard`.
+        Up to (world size - 1) images at the end of an epoch are dropped, see `ltr.data.sampling.samplers.shard`.
         """
         bounds, world = self._bounds(), self.world_size
         return slice(int(bounds[step]) * world, int(bounds[step + 1]) * world)
@@ -275,24 +275,25 @@ class DataModule(pl.LightningDataModule):
         return self._loader(lambda epoch: indices, len(indices), self.eval_batch_size, train=False)
 
     def plain_features(self, indices: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield the stored features float32 [b, D] of source indices, as evaluation shows the images, in blocks."""
+        """Yield the stored features of source indices, without augmentation, in blocks float32 [b, D]."""
         assert self.features is not None
         rows = self.features.plain.block_rows
         for first in range(0, len(indices), rows):
             yield self.features.plain.take(indices[first : first + rows])
 
     def ordered_loader(self, indices: np.ndarray, batch_size: int, seed: int | None = None) -> Loader:
-        """Return a loader of source indices int64 [n] in order, in this process alone.
+        """Return an unsharded loader of source indices int64 [n] in order.
 
         Args:
-            seed: of the augmentation, whose random numbers follow from (seed, source index); None: no augmentation.
+            seed: seed of the augmentation, whose random numbers follow from (seed, source index); None: no
+                augmentation.
         """
         return self._loader(lambda epoch: indices, len(indices), batch_size, train=False, seed=seed)
 
     # -- common -------------------------------------------------------------------------------------------------
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Return the batch, which is on the device already; this saves Lightning's walk through it."""
+        """Return the batch unchanged: it is on the device already."""
         return (
             batch if batch.images.device == device else super().transfer_batch_to_device(batch, device, dataloader_idx)
         )

@@ -16,7 +16,7 @@ from ltr.errors import DataError
 
 Piece = TypeVar("Piece")
 Done = TypeVar("Done")
-_WAITING = 4  # pieces for each process
+_WAITING = 4  # queued pieces per process
 
 
 def cores() -> int:
@@ -30,7 +30,7 @@ def map_in_parallel(work: Callable[[Piece], Done], pieces: Iterable[Piece], work
     Args:
         work: module-level function; it and the pieces are pickled.
         pieces: inputs, consumed only as fast as results are.
-        workers: number of processes; 1 works in this process.
+        workers: number of processes; 1 runs in this process.
 
     Raises:
         DataError: a process was killed, for example because memory ran out or a decoder crashed.
@@ -58,7 +58,7 @@ def map_in_parallel(work: Callable[[Piece], Done], pieces: Iterable[Piece], work
 
 
 def _end_with_the_parent() -> None:
-    """End this worker when its parent ends; else it would wait for work for ever."""
+    """End this worker when its parent ends; otherwise it would wait for work forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         sentinel = parent.sentinel

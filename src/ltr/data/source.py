@@ -1,4 +1,4 @@
-"""`Source`, an immutable table of images with labels, and `ImageFiles` for images that stay on disk."""
+"""`Source`, an immutable table of images with labels, and `ImageFiles` for images on disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_only(array: np.ndarray) -> np.ndarray:
 def fixed_content(function: F) -> F:
     """Mark a function whose source has the same content on every machine.
 
-    Either the data are part of an installed package, or every file is checked against its published digest.
+    The data are part of an installed package, or the function checks every file against its published digest.
     """
     function.fixed_content = True  # type: ignore[attr-defined]
     return function
@@ -35,10 +35,10 @@ def fixed_content(function: F) -> F:
 
 @dataclass(frozen=True)
 class Decoding:
-    """Options of the conversion of image files to RGB. All of them are part of the fingerprint.
+    """Options of the conversion of image files to RGB; all are part of the fingerprint.
 
     Attributes:
-        exif: True turns images by their EXIF orientation. Published data sets are read without.
+        exif: True applies the EXIF orientation. Published data sets are read without it.
         matte: background colour (red, green, blue in 0..255) of transparent pixels; None drops the alpha channel, as
             for published data sets.
         white_level: value of 16-bit grey images that becomes white; None: 65535.
@@ -56,15 +56,15 @@ PLAIN = Decoding()
 class ImageFiles:
     """Table of image files as one bytes object and one offset array, instead of millions of Python strings.
 
-    Worker processes share both without copies, because no object per path has a reference count.
+    Forked worker processes share both arrays: reference counts of one object per path would copy the memory.
 
     Attributes:
-        root: folder of relative paths. It is not part of the fingerprint, so that a data set may be moved.
+        root: folder of relative paths; not part of the fingerprint, so that a data set may be moved.
         blob: all paths concatenated, in UTF-8 (undecodable bytes kept by ``surrogateescape``).
         offsets: int64 [N + 1]; path i is ``blob[offsets[i]:offsets[i + 1]]``.
         sizes: int64 [N] file sizes in bytes, or None if unknown.
         decoding: options of the conversion to RGB.
-        crops: the box that is cut from each file; None: whole images. Several rows may then name one file.
+        crops: box of each row; several rows may name one file. None: whole images.
     """
 
     root: str
@@ -130,7 +130,7 @@ class Grouping:
         set_field(self, "codes", read_only(np.array(self.codes, dtype=np.int32)))
 
     def take(self, rows: np.ndarray) -> Grouping:
-        """Return the groups of the images ``rows``, int64 [n]; the names stay."""
+        """Return the groups of the images ``rows``, int64 [n], with the same names."""
         return Grouping(self.codes[rows], self.values)
 
 
@@ -146,14 +146,14 @@ class Source:
         parts: index ranges of the parts in order, which cover 0 .. N-1 without gap or overlap.
         fingerprint: sha256 (hex) over name, parts, class names, labels and pixels (or paths and sizes); computed if
             empty.
-        class_ids: int64 [classes], the data set's ids of its classes, if published lists refer to them.
+        class_ids: int64 [classes], ids of the classes in the data set's files, if published lists refer to them.
         taxonomy: rank to one name per class, such as ``supercategory`` or ``family``; {} if unknown.
-        boxes: float32 [N, 4] bounding boxes (left, top, width, height in pixels of the file), for the evaluation of
-            locations only.
+        boxes: float32 [N, 4] bounding boxes (left, top, width, height in pixels of the file), used only to evaluate
+            locations.
         groupings: groups of the images by name, such as ``location`` or ``seq_id``; {} if unknown.
         group: key of ``groupings`` whose groups no split divides; None: images are independent.
-        left_out: paths of images that the files name and the source leaves out, by reason.
-        remarks: sentences on what was read, for ``ltr-data describe``.
+        left_out: paths of images that the files name and the source excludes, by reason.
+        remarks: sentences about the files, for ``ltr-data describe``.
 
     Raises:
         DataError: fields contradict each other, or a label is outside its range.
@@ -174,7 +174,7 @@ class Source:
     remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # a copy, so that the caller's array cannot change the table afterwards; pixels are not copied for their size
+        # a copy, so that the caller's array cannot change the table afterwards; pixels are too large to copy
         set_field(self, "labels", _checked_labels(self.name, self.labels, len(self.class_names)))
         set_field(self, "class_names", tuple(canonical(str(name)) for name in self.class_names))
         set_field(self, "parts", dict(self.parts))
@@ -221,7 +221,7 @@ class Source:
 
     @property
     def decoding(self) -> Decoding:
-        """Options of the conversion of its image files to RGB; `PLAIN` for arrays."""
+        """Options of the conversion of image files to RGB; `PLAIN` for arrays."""
         return self.images.decoding if isinstance(self.images, ImageFiles) else PLAIN
 
     def part(self, name: str) -> range:

@@ -23,14 +23,14 @@ INDEX_ARRAYS = ("train", "val", "test", "unknown")
 class Split:
     """Index arrays into a `Source`, with the labels of a run.
 
-    A network trains and validates on the C labels of ``class_names``, 0 .. C-1, only. Retrieval is evaluated on classes
-    without training images: their labels in ``label_map`` are C, C+1, ..., while ``class_names`` and ``class_counts``
-    cover the C training classes only. The label map of every other split stays below C. In a background split, label 0
-    is the background and stands for many source classes.
+    Training and validation images have labels 0 .. C-1, named by ``class_names``. Retrieval is evaluated on classes
+    without training images, whose labels in ``label_map`` are C, C+1, ...; ``class_names`` and ``class_counts`` cover
+    the C training classes. In all other splits the labels of ``label_map`` are below C. In a background split, label 0
+    is the background and covers many source classes.
 
     Attributes:
-        name: describes the rule, such as ``cifar10-exp100-cao``, followed by ``-val_train_fraction0.1`` or the like if
-            validation images are held out.
+        name: description of the rule, such as ``cifar10-exp100-cao``; ``-val_train_fraction0.1`` or the like is
+            appended if validation images are held out.
         train, val, test, unknown: disjoint int64 indices into the source (read-only).
         label_map: int64 [source classes], the split's label of each source class; -1 for unknown and excluded classes;
             C and more only for the test classes of retrieval.
@@ -95,8 +95,8 @@ def count_labels(source: Source, train: np.ndarray, label_map: np.ndarray, num_c
 def save_split(split: Split, path: str | os.PathLike[str]) -> None:
     """Write ``split`` as npz without pickles: arrays, class names, name, protocols, seed and validation rule.
 
-    The file is written under a temporary name and renamed, so that no reader sees a partial file. The same split gives
-    the same bytes.
+    The file is written under a temporary name and renamed, so that no reader sees a partial file. Equal splits give
+    equal bytes.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -122,8 +122,8 @@ def save_split(split: Split, path: str | os.PathLike[str]) -> None:
 def load_split_file(path: str | os.PathLike[str], source: Source) -> Split:
     """Load a split from a file and check it against ``source``.
 
-    A file made elsewhere needs ``train`` and ``test`` only; ``val`` and ``unknown`` are then empty, the label map is
-    the identity and the class names are the source's.
+    A file from another program needs only ``train`` and ``test``. By default ``val`` and ``unknown`` are empty, the
+    label map is the identity and the class names are the source's.
 
     Raises:
         DataError: the file is missing, is damaged, or does not match ``source``.
@@ -211,7 +211,7 @@ def check_indices(
         what: beginning of a message, such as ``split file x.npz``.
         indices: arrays by name, some of ``train``, ``val``, ``test`` and ``unknown``.
         label_map: int64 [source classes].
-        num_classes: C. Training and validation images must have labels below it, test images any label but -1.
+        num_classes: C. Training and validation images must have labels in 0..C-1, test images any label but -1.
 
     Raises:
         DataError: an index is out of range or repeated, or an image has no allowed label.

@@ -23,7 +23,7 @@ class Columns:
     """Selected columns of a table.
 
     Attributes:
-        texts: text of each row, by column; none is blank.
+        texts: text of each row, by column; never blank.
         lines: line number of each row of a text file; the first row is line 2.
     """
 
@@ -31,7 +31,7 @@ class Columns:
     lines: list[int]
 
     def where(self, row: int) -> str:
-        """Return the description of a row (from 0) for a message."""
+        """Return the position of a row (counted from 0) for a message."""
         return f"line {self.lines[row]}" if self.lines else f"row {row + 1}"
 
 
@@ -39,12 +39,12 @@ def read_columns(table: Path, needed: Sequence[str], optional: Sequence[str] = (
     """Read the columns ``needed``, and those of ``optional`` that exist.
 
     CSV must be UTF-8 with a header, separated by commas, semicolons or tabs; the first separator that gives the header
-    the needed columns is used. White space around column names is stripped, and around cells too if the header has
-    some. A byte order mark, blank lines and empty cells beyond the header are ignored.
+    the needed columns is used. White space around column names is stripped; if the header has some, white space around
+    cells is stripped too. A byte order mark, blank lines and empty cells beyond the header are ignored.
 
     Raises:
         DataError: the table cannot be read, lacks a column or has it twice, has no rows, has a blank cell, or has rows
-            of another length than its header.
+            whose length differs from the header's.
     """
     read = _read_csv if table.suffix.lower() not in PARQUET else _read_parquet
     try:
@@ -63,12 +63,13 @@ def read_columns(table: Path, needed: Sequence[str], optional: Sequence[str] = (
 def iterate_rows(
     table: Path, needed: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterator[tuple[int, list[str | None]]]:
-    """Yield (line number, cells of ``needed`` and ``optional``) of a CSV table, without keeping its rows.
+    """Yield (line number, cells of ``needed`` and ``optional``) of a CSV table, one row at a time.
 
-    Cells may be blank; None is a column that the table has not. Otherwise as in `read_columns`.
+    Cells may be blank; a cell is None if the table lacks the column. All other rules are those of `read_columns`.
 
     Raises:
-        DataError: the table cannot be read, lacks a column or has it twice, or has rows of another length.
+        DataError: the table cannot be read, lacks a column or has it twice, or has rows whose length differs from the
+            header's.
     """
     try:
         with _opened_csv(table) as file:
@@ -123,7 +124,8 @@ def _opened_csv(table: Path) -> TextIO:
             raise ValueError("it is the workbook of a spreadsheet, or an archive. Save it as CSV in UTF-8")
         if beginning.removeprefix(b"\xef\xbb\xbf").startswith(b"sep="):
             raise ValueError(
-                "its first line (sep=...) tells spreadsheets the separator and does not name the columns. Take it out"
+                "its first line (sep=...) declares the separator for spreadsheets and does not name the columns. "
+                "Remove it"
             )
     # surrogateescape keeps bytes of a path that are not UTF-8, so that the file can be opened
     return open(table, newline="", encoding="utf-8-sig", errors="surrogateescape")
@@ -141,7 +143,7 @@ def _head(file: TextIO, table: Path, needed: Sequence[str]) -> tuple[list[str], 
 
 
 def _rows(file: TextIO, head: Sequence[str], separator: str, has_spaces: bool) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, cells) of the rows below the first that are not blank."""
+    """Yield (line number, cells) of the non-blank rows below the header."""
     rows = _whole_rows(csv.reader(file, delimiter=separator, strict=True, skipinitialspace=has_spaces))
     next(rows)
     for line, row in rows:
@@ -174,7 +176,7 @@ def _column_name(name: str) -> str:
 
 
 def _separator(head: str, needed: Sequence[str]) -> str:
-    """Return the separator by which ``head`` has the needed columns; a comma where none does."""
+    """Return the separator that gives ``head`` the needed columns; a comma if none does."""
     for separator in SEPARATORS:
         cells = next(csv.reader([head], delimiter=separator, skipinitialspace=True), [])
         if set(needed) <= {cell.strip().strip(_UNSEEN).strip() for cell in cells}:
@@ -211,7 +213,7 @@ def _positions(table: Path, names: Sequence[str], needed: Sequence[str], optiona
         kinds = ", ".join(SEPARATORS.values())
         raise DataError(
             f"{table} has no column {' and no column '.join(missing)}; it has {_shown(names)}. The columns are "
-            f"{', '.join(needed)}{' and, if you like, ' if optional else ''}{', '.join(optional)}; CSV may be "
+            f"{', '.join(needed)}{' and, optionally, ' if optional else ''}{', '.join(optional)}; CSV may be "
             f"separated by {kinds}{nearest(missing[0], names)}"
         )
     present = [column for column in (*needed, *optional) if column in names]

@@ -155,7 +155,7 @@ def _class_of(scorer: str) -> tuple[Any, bool]:
     name = scorer.removeprefix(PREFIX)
     if name not in usable:
         raise ConfigError(
-            f"evaluation.scorers: '{scorer}' is no detector that works on logits or features; there are "
+            f"evaluation.scorers: '{scorer}' is not a detector that works on logits or features; there are "
             f"{', '.join(PREFIX + known for known in sorted(usable))}{nearest(name, tuple(usable))}"
         )
     return usable[name], issubclass(usable[name], api.FeaturesDetector)

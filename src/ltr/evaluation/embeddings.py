@@ -33,7 +33,7 @@ class Embeddings:
 
         Raises:
             ValueError: scores without features, or as many labels as there are not rows.
-            DataError: labels that are no integers.
+            DataError: labels that are not integers.
         """
         features, labels = needed(scores.features, "features"), class_labels(labels)
         if features.ndim != 2 or len(features) != len(labels):

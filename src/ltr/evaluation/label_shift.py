@@ -105,8 +105,8 @@ class LabelShift(Protocol):
     ) -> None:
         if link != "softmax":
             raise ConfigError(
-                f"evaluation.prior: the network's loss has a {link}, whose scores are no posterior over the classes. "
-                "Leave evaluation.prior out, or train with a softmax loss"
+                f"evaluation.prior: the network's loss has a {link}, whose scores are not a posterior over the "
+                "classes. Leave evaluation.prior out, or train with a softmax loss"
             )
         self.class_counts = np.asarray(class_counts)
         self.groups = shot_groups(self.class_counts, many_above, few_below)

@@ -45,7 +45,7 @@ class Retrieval(EmbeddingProtocol):
 
     The query itself is excluded. Ties count against the network: images of other classes rank before those of the
     query's class, so that an embedding that collapses to a point retrieves nothing. Images without another image of
-    their class are in the gallery and are no queries.
+    their class are in the gallery and are not queries.
 
     Args:
         recall_at: the K of Recall@K (Jegou et al., TPAMI 2011; the sets of the papers are 1, 2, 4, 8 for CUB and Cars,

@@ -137,7 +137,7 @@ def build_scorer(entry: str | Mapping[str, Any] | Scorer) -> Scorer:
         entry: of ``evaluation.scorers``: the name of a shipped scorer, a config with a ``_target_``, or a scorer.
 
     Raises:
-        ConfigError: an unknown name, a config that does not fit, or one whose target is no scorer.
+        ConfigError: an unknown name, a config that does not fit, or a target that is not a scorer.
     """
     if isinstance(entry, Scorer):
         return entry

@@ -23,12 +23,12 @@ class ClassificationLoss(nn.Module):
 
     A loss is built as `Loss(class_counts, **config)`.
 
-    Counts, weights, margins and priors are persistent buffers, so that a checkpoint records what its
-    network was trained for.
+    Counts, weights, margins and priors are persistent buffers, so that a checkpoint records the class counts that its
+    network was trained with.
 
     Attributes:
-        link: how probabilities follow from logits, `softmax` or `sigmoid`; stored with the checkpoint.
-        prior_bias: initial bias of the last layer, which then gets no weight decay; None keeps the layer's own.
+        link: function from logits to probabilities, `softmax` or `sigmoid`; stored with the checkpoint.
+        prior_bias: initial bias of the last layer, which then gets no weight decay; None keeps the layer's default.
         adjusts_prior: True if the loss corrects for the imbalance, so that a balanced sampler would correct twice.
         background: class without a margin and without a sigmoid, or None.
         weights: class weights [C] of mean 1, or None.
@@ -37,10 +37,10 @@ class ClassificationLoss(nn.Module):
     Args:
         class_counts: training images of each class, [C]. None is allowed for a loss without weights; the number of
             classes is then not checked, and `prior_bias` is None.
-        background: class whose logit is a constant (background splitting), if there is one.
-        beta: of the effective number of samples, by which classes are weighted: 0 weights them alike, values towards 1
-            by inverse frequency; None: no weights.
-        reduction: divide by the size of the batch, or by the sum of its weights (PyTorch, LDAM-DRW).
+        background: class with a constant logit (background splitting); None: no such class.
+        beta: weight classes by the inverse of their effective number of samples with this beta, in [0, 1): 0 gives all
+            classes the same weight, values near 1 give inverse frequency; None: no weights.
+        reduction: `batch` divides by the batch size, `weight_sum` by the sum of its weights (PyTorch, LDAM-DRW).
         defer_from: fraction of the stage after which weights and adjustments are on; None: from the start.
 
     Raises:
@@ -106,12 +106,16 @@ class ClassificationLoss(nn.Module):
         """Return the loss of each image, [B].
 
         Args:
-            weight: class weights [C]; None: there are none, or they are not on yet.
+            logits: [B, C].
+            labels: [B].
+            weight: class weights [C]; None without weights and before `defer_from`.
         """
         raise NotImplementedError
 
     def label_weights(self, labels: Tensor, mix: Mixed | None = None) -> Tensor | None:
-        """Return the weight of each image [B] by its label or both its labels; None: all 1, or not on yet."""
+        """Return the class weight of each image, [B], mixed like its labels; None without weights or before
+        `defer_from`.
+        """
         weight = self._active_weights()
         if weight is None:
             return None
@@ -147,8 +151,8 @@ class ClassificationLoss(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor, mix: Mixed | None = None) -> Tensor:
         """Return the loss of a batch, a scalar; arguments as `per_image`.
 
-        With `mix` and `weight_sum`, an image counts in the denominator by the mixed weights of its two labels, so that
-        the loss stays a weighted mean. In training the denominator spans all processes.
+        With `weight_sum`, a mixed image adds the mixed weight of its two labels to the denominator, so that the loss
+        stays a weighted mean. In training the denominator is averaged over all processes.
         """
         losses = self.per_image(logits, labels, mix)
         weights = self.label_weights(labels, mix)

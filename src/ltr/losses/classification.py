@@ -30,10 +30,10 @@ class CrossEntropy(ClassificationLoss):
 
 @named("loss/focal_softmax")
 class FocalSoftmax(ClassificationLoss):
-    """Softmax focal loss, the "Focal" of LDAM-DRW's and M2m's tables (gamma 1, no weights).
+    """Softmax focal loss, called "Focal" in the tables of LDAM-DRW and M2m (gamma 1, no weights).
 
-    A beta adds class-balanced weights. LDAM-DRW's and M2m's code then put the weight inside the modulating factor
-    (`weight_inside=True`) and divide by the batch; the default puts it outside.
+    With `beta` the loss is class-balanced. The code of LDAM-DRW and M2m then puts the weight inside the modulating
+    factor (`weight_inside=True`) and divides by the batch size; the default puts it outside.
 
     Args:
         gamma: exponent of the modulating factor; 0 is cross-entropy.
@@ -61,12 +61,12 @@ class FocalSoftmax(ClassificationLoss):
 
 @named("loss/focal_sigmoid")
 class FocalSigmoid(ClassificationLoss):
-    """Sigmoid focal loss summed over classes, unweighted, the "Focal" of Cui et al.'s tables.
+    """Sigmoid focal loss summed over classes, unweighted, called "Focal" in the tables of Cui et al. (CVPR 2019).
 
     The last layer's bias starts at -log(C - 1), without weight decay.
 
     Args:
-        gamma: exponent of the modulating factor; 0.5, 1 and 2 in the paper; 0 is sigmoid cross-entropy.
+        gamma: exponent of the modulating factor; the paper uses 0.5, 1 and 2; 0 is sigmoid cross-entropy.
     """
 
     link = "sigmoid"
@@ -86,12 +86,12 @@ class ClassBalanced(ClassificationLoss):
     """Class-balanced loss (Cui et al., CVPR 2019, section 4): one of three bases, weighted by the effective number.
 
     Args:
-        beta: of the effective number of samples: 0 weights classes alike, values towards 1 by inverse frequency.
-            Undeferred, .9999 harms CIFAR-100.
-        base: the loss that is weighted, over softmax or sigmoids; `focal` is over sigmoids, as in the paper. The last
-            two start the last layer's bias at -log(C - 1).
-        gamma: of base `focal`; 0.5, 1 and 2 in the paper.
-        weight_inside: of base `focal`: True puts the weight inside the modulating factor; paper and code do not.
+        beta: beta of the effective number of samples, in [0, 1): 0 gives all classes the same weight, values near 1
+            give inverse frequency. Without deferral, 0.9999 lowers the accuracy on CIFAR-100.
+        base: loss that is weighted: cross-entropy over `softmax` or `sigmoid`, or `focal` over sigmoids, as in the
+            paper. With `sigmoid` and `focal` the last layer's bias starts at -log(C - 1).
+        gamma: exponent of the modulating factor of `focal`; the paper uses 0.5, 1 and 2.
+        weight_inside: True puts the weight inside the modulating factor of `focal`; the paper and its code do not.
     """
 
     def __init__(
@@ -123,15 +123,15 @@ class ClassBalanced(ClassificationLoss):
 
 @named("loss/ldam")
 class LDAM(ClassificationLoss):
-    """LDAM, with (deferred) re-weighting where beta is given (Cao et al., NeurIPS 2019); see `functional.ldam`.
+    """Label-distribution-aware margin loss (Cao et al., NeurIPS 2019); see `functional.ldam`.
 
-    Only the weights are deferred; margins act from the start. The default reduction divides by the sum of the weights,
-    as the authors' code does.
+    With `beta` and `defer_from` it is LDAM-DRW: re-weighting is deferred, the margins apply from the start. The default
+    reduction divides by the sum of the weights, as the authors' code does.
 
     Args:
         max_margin: margin of the rarest class, on the cosine; 0.3 in the paper for iNaturalist.
         scale: factor by which the head multiplies its cosines; 1 for a head that does not scale.
-        beta: of the class-balanced weights, 0.9999 in the paper; None: no weights.
+        beta: beta of the class-balanced weights, 0.9999 in the paper; None: no weights.
         defer_from: fraction of the stage after which the weights are on, 0.8 in the paper; None: from the start.
     """
 
@@ -162,7 +162,7 @@ class LDAM(ClassificationLoss):
 
 
 class _PriorAdjusted(ClassificationLoss):
-    """Base class of losses that shift logits by the log prior; plain cross-entropy until they are on.
+    """Base class of losses that shift logits by the log prior, with plain cross-entropy before `defer_from`.
 
     Args:
         defer_from: fraction of the stage after which the prior is added; None: from the start.
@@ -199,7 +199,7 @@ class LogitAdjusted(_PriorAdjusted):
     """Logit-adjusted loss (Menon et al., ICLR 2021, eq. 10).
 
     Args:
-        tau: factor of the log prior: 1, the paper's, is balanced softmax, 0 is cross-entropy.
+        tau: factor of the log prior; 1, as in the paper, is balanced softmax, 0 is cross-entropy.
     """
 
     def __init__(
@@ -220,10 +220,12 @@ class LogitAdjusted(_PriorAdjusted):
 
 @named("loss/vs")
 class VS(_PriorAdjusted):
-    """Vector-scaling loss (Kini et al., NeurIPS 2021); see `functional.vs`. Defaults: the authors' code's.
+    """Vector-scaling loss (Kini et al., NeurIPS 2021); see `functional.vs`.
+
+    The defaults are those of the authors' code.
 
     Args:
-        gamma: exponent of the factor (n / n_max)^gamma of the logits; 0 is the logit-adjusted loss.
+        gamma: exponent of the factor (n / n_max)^gamma on the logits; 0 is the logit-adjusted loss.
         tau: factor of the log prior.
         defer_from: fraction of the stage after which factor and prior are on; None: from the start.
     """

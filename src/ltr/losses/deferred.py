@@ -1,4 +1,4 @@
-"""Deferral: a loss ignores the imbalance at first, and re-weights or adjusts from a later epoch on.
+"""Deferral: a loss ignores the imbalance at first and re-weights or adjusts from a later epoch.
 
 Deferred re-weighting (DRW) is algorithm 1 of Cao et al., NeurIPS 2019. Their code switches at epoch 160; here the
 switch is a fraction of the stage, and 0.8 of 200 epochs gives the same 160.
@@ -15,12 +15,13 @@ def first_epoch(defer_from: float | None, epochs: int) -> int:
 
 
 class Deferral:
-    """Switch of a deferred loss: `active` is a Python bool that changes between epochs only.
+    """Switch of a deferred loss.
 
-    No training step synchronises with the device to read it.
+    `active` is a Python bool that changes between epochs only, so that a training step reads it without synchronising
+    with the device.
 
     Args:
-        defer_from: fraction of the stage in [0, 1] after which it is active; None: from the start.
+        defer_from: fraction of the stage in [0, 1] after which `active` is True; None: from the start.
 
     Raises:
         ConfigError: defer_from is outside [0, 1].

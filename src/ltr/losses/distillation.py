@@ -11,15 +11,15 @@ from ltr.losses.scale import rescale_near_one
 def kl_to_teacher(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Return T^2 KL(softmax(teacher / T) || softmax(student / T)) of each row.
 
-    The factor T^2 keeps the size of the gradient independent of the temperature. The caller detaches the teacher if no
-    gradient may reach it.
+    The factor T^2 keeps the size of the gradient independent of the temperature. Gradients also flow into the teacher's
+    logits unless the caller detaches them.
 
     Args:
         student_logits, teacher_logits: [..., C], any float type; computed in float32 or better.
         temperature: T > 0.
 
     Returns:
-        [...], >= 0 but for rounding.
+        [...], >= 0 up to rounding.
     """
     student = functional.log_softmax(_at_least_float32(student_logits) / temperature, dim=-1)
     teacher = functional.log_softmax(_at_least_float32(teacher_logits) / temperature, dim=-1)
@@ -29,8 +29,8 @@ def kl_to_teacher(student_logits: Tensor, teacher_logits: Tensor, temperature: f
 class HintRegressor(nn.Module):
     """Learned projection from a student's feature map to the teacher's channels (FitNets: Romero et al., ICLR 2015).
 
-    It is a 1x1 convolution without bias, as in RKD's comparisons; the paper chooses the kernel so that both maps have
-    the same size.
+    It is a 1x1 convolution without bias, as in the RKD paper's comparisons; FitNets chooses the kernel size so that
+    both maps have the same size.
 
     Args:
         student_channels, teacher_channels: channels of the two feature maps.
@@ -49,8 +49,8 @@ class HintRegressor(nn.Module):
 def hint_loss(regressed: Tensor, teacher_map: Tensor) -> Tensor:
     """Return the hint loss of FitNets (equation 3): the mean of the squared differences, a scalar.
 
-    The paper takes half their sum; later papers take the mean. Maps of different height or width are averaged down to
-    the smaller one.
+    The paper takes half their sum; later papers take the mean. Maps of different height or width are average-pooled to
+    the smaller size.
 
     Args:
         regressed: output of a `HintRegressor`, [B, C, H, W].
@@ -70,8 +70,8 @@ def attention_transfer(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     """Return the attention transfer loss of two feature maps, a scalar (Zagoruyko and Komodakis, ICLR 2017).
 
     It is the mean squared difference of the attention maps, as in the official code; the paper (equation 2) takes half
-    the norm of the difference. The maps may differ in channels; if they differ in height or width, both are averaged
-    down to the smaller one.
+    the norm of the difference. The maps may differ in channels; maps of different height or width are average-pooled to
+    the smaller size.
 
     Args:
         student_map: [B, C_s, H, W].
@@ -82,7 +82,7 @@ def attention_transfer(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 
 
 def match_sizes(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Average two feature maps [B, C, H, W] down to the smaller height and the smaller width."""
+    """Average-pool two feature maps [B, C, H, W] to the smaller height and the smaller width."""
     size = (min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3]))
 
     def pool(feature_map: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Classification losses as pure functions: logits [B, C] and labels [B] of any integer type to losses [B].
 
 `weight` is always the class weights w [C]; the loss of an image is multiplied by the weight of its label.
-Half-precision logits are converted to float32 first; float32 and float64 stay as they are. Labels must lie in 0..C-1:
-the data layer checks this once, because a check here would synchronise with the device at every step.
+Half-precision logits are converted to float32 first; float32 and float64 are kept. Labels must lie in 0..C-1: the data
+layer checks this once, because a check here would synchronise with the device at every step.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from ltr.configuration.ranges import check_option
 from ltr.errors import DataError
 from ltr.losses.reductions import Reduction
 
-# PyTorch ignores images labelled -100 unless another value is named; here no label means "ignore"
+# PyTorch ignores images labelled -100 by default; here every label counts
 _NO_LABEL = torch.iinfo(torch.int64).min
 
 
 def integer_labels(labels: Tensor) -> Tensor:
-    """Convert labels of any integer type to int64, the only type that torch indexes with.
+    """Convert labels of any integer type to int64, the type that torch indexes with.
 
     Raises:
         DataError: labels are not integers.
@@ -47,13 +47,13 @@ def focal_softmax(
 ) -> Tensor:
     """Return the focal loss on softmax probabilities, -w_y (1 - p_y)^gamma log p_y, [B].
 
-    This is the "Focal" of LDAM-DRW's and M2m's tables; Lin et al. (ICCV 2017) and Cui et al. use sigmoids, which is
+    The tables of LDAM-DRW and M2m call it "Focal"; Lin et al. (ICCV 2017) and Cui et al. use sigmoids, which is
     `focal_sigmoid`.
 
     Args:
         gamma: >= 0; 0 is cross-entropy.
-        weight_inside: True puts the weight into the modulating factor too, with p_y = exp(-w_y CE), as the code of both
-            papers does.
+        weight_inside: True also puts the weight into the modulating factor, with p_y = exp(-w_y CE), as the code of
+            LDAM-DRW and M2m does.
     """
     labels = integer_labels(labels)
     if weight_inside:
@@ -90,7 +90,8 @@ def focal_sigmoid(
 
     Args:
         gamma: >= 0; 0 is `sigmoid_cross_entropy`.
-        weight_inside: True puts the weight into the factor of each term, as in `focal_softmax`; no published code does.
+        weight_inside: True also puts the weight into the factor of each term, as in `focal_softmax`; no published code
+            does this.
         background: class without a term, as in `sigmoid_cross_entropy`.
     """
     labels = integer_labels(labels)
@@ -107,8 +108,8 @@ def ldam(logits: Tensor, labels: Tensor, margins: Tensor, scale: float = 1.0, we
     """Return the label-distribution-aware margin loss, w_y CE(z - s Delta_y onehot(y)), [B] (Cao et al., NeurIPS 2019).
 
     Args:
-        logits: s times the cosines, scaled by the head. The official code scales inside the loss, so that the softmax
-            of its logits is not the probability that was trained.
+        logits: s times the cosines, scaled by the head. The official code scales inside the loss; the softmax of its
+            logits is therefore not the probability that the loss trains.
         margins: Delta [C], in units of the unscaled logit.
         scale: s, the factor by which the head multiplied the cosines.
     """
@@ -120,7 +121,7 @@ def ldam(logits: Tensor, labels: Tensor, margins: Tensor, scale: float = 1.0, we
 
 
 def balanced_softmax(logits: Tensor, labels: Tensor, log_prior: Tensor) -> Tensor:
-    """Return CE(z + log n), [B] (Ren et al., NeurIPS 2020); log n and log prior differ by a constant only."""
+    """Return CE(z + log n), [B] (Ren et al., NeurIPS 2020); log n and the log prior differ only by a constant."""
     return cross_entropy(at_least_float32(logits) + log_prior, labels)
 
 
@@ -146,11 +147,11 @@ def reduce(
 
     Args:
         per_image: weighted losses, [B].
-        weights_of_labels: the weights [B] in those losses; None: all 1.
+        weights_of_labels: weight [B] that each loss was multiplied by; None: all 1.
         reduction: `batch` divides by B (Cui et al.), `weight_sum` by the sum of the weights (PyTorch's weighted mean,
             LDAM-DRW's code). A batch whose weights are all 0 gives 0.
         across_processes: True divides by the mean of the processes' weight sums, so that the gradient averaged over
-            equal shares of a batch is that of the whole batch. All processes must call at the same step.
+            equal shares of a batch is that of the whole batch. All processes must call it at the same step.
 
     Raises:
         ConfigError: the reduction is unknown.
@@ -171,7 +172,7 @@ def check_reduction(reduction: str) -> None:
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
-    """Return half-precision logits as float32, others as they are."""
+    """Convert half-precision logits to float32; other types are returned unchanged."""
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
@@ -186,7 +187,7 @@ def _flipped(logits: Tensor, labels: Tensor, background: int | None) -> Tensor:
 
 def _modulated(losses: Tensor, gamma: float) -> Tensor:
     """Return (1 - exp(-loss))^gamma * loss."""
-    # the floor keeps the gradient finite at loss 0 for gamma < 1, where the power's own slope is infinite
+    # the floor keeps the gradient finite at loss 0 for gamma < 1, where the slope of the power is infinite
     miss = (-torch.expm1(-losses)).clamp_min(torch.finfo(losses.dtype).tiny)
     return miss**gamma * losses
 

@@ -8,11 +8,11 @@ from torch.distributed.nn.functional import all_gather
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """All-gather the rows of all processes in the order of their ranks; a single process gets its rows back.
+    """All-gather the rows of all processes in rank order; a single process gets its rows back.
 
     Gradients flow back to the process that a row came from, summed over the processes' losses. If every process
-    computes the same loss from the gathered rows and gradients are averaged over processes, as DDP does, parameters get
-    the gradient of that loss. All processes must pass the same number of rows.
+    computes the same loss from the gathered rows and DDP averages the gradients, parameters get the gradient of that
+    loss. All processes must pass the same number of rows.
 
     Args:
         rows: [B, ...] of this process; integer tensors carry no gradient.

@@ -20,13 +20,13 @@ from ltr.losses.scale import rescale_near_one
 class Prototypical(nn.Module):
     """Cross-entropy of queries, with the negative squared distances to the prototypes as logits (equations 1 and 2).
 
-    The first ``shot`` images of each class in a batch are its support: their mean embedding is the prototype of the
-    class. The other images are queries. The loss is called like a classification loss, with embeddings instead of
+    The first ``shot`` images of each class in a batch are its support; their mean embedding is the prototype of the
+    class. The remaining images are queries. The loss is called like a classification loss, with embeddings instead of
     logits. The batches of all processes form one episode.
 
     Args:
         class_counts: not used; training passes it to every loss.
-        shot: support images of each class; the other images of the batch are queries.
+        shot: support images of each class, >= 1.
 
     Raises:
         ConfigError: shot is below 1.
@@ -98,7 +98,7 @@ class Prototypical(nn.Module):
             rank_in_class = same.tril(-1).sum(1)  # position of each image among the images of its class
             is_support = (same & (rank_in_class < self.shot)).to(wide.dtype)
             prototypes = is_support @ wide / is_support.sum(1, keepdim=True)  # prototype of each image's class, [B, D]
-            # negative squared distance without the query's own square, which is the same for all prototypes
+            # negative squared distance without the square of the query, which is the same for all prototypes
             logits = 2 * wide @ prototypes.T - prototypes.square().sum(1)
             # each prototype counts once, in the column of the first image of its class
             log_probabilities = torch.where(rank_in_class == 0, logits, -torch.inf).log_softmax(1)

@@ -6,8 +6,8 @@ may differ, because only relations inside a batch are compared. No gradient flow
 Distances come from a Gram matrix in float64, and an angle from three squared distances by the law of cosines, so that
 no tensor larger than N x N holds gradients and none has N x N x D entries. Under autocast the rest is float32. Two
 embeddings closer than a millionth of their norms count as one point: their distance is 0, the cosine of an angle with
-them is 0 (as in the official code, where a zero vector stays zero), and no gradient flows through either. Neither loss
-depends on the scale of embeddings; both and their gradients are finite for any finite numbers.
+them is 0 (as in the official code, where a zero vector stays zero), and no gradient flows through either. Both losses
+are independent of the scale of the embeddings; the losses and their gradients are finite for any finite embeddings.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from ltr.configuration.ranges import check_option
 from ltr.losses.reductions import RelationalReduction
 from ltr.losses.scale import rescale_near_one
 
-_SAME_POINT = 1e-12  # squared distance over squared norms, below which two embeddings are one point
-_VANISHING = 2.0**-100  # squared distance over the batch's largest, below which it counts as 0
-_CHUNK = 1 << 18  # angles computed together: one megabyte, which fits into caches
+_SAME_POINT = 1e-12  # two embeddings are one point below this ratio of squared distance to squared norms
+_VANISHING = 2.0**-100  # a squared distance is 0 below this ratio to the largest of the batch
+_CHUNK = 1 << 18  # angles per chunk: one megabyte, which fits into the CPU's caches
 
 
 def rkd_distance(student: Tensor, teacher: Tensor, reduction: RelationalReduction = "all") -> Tensor:
-    """Return RKD-D (equations 4 to 6): the Huber loss between pair distances, each relative to its batch's mean.
+    """Return RKD-D (equations 4 to 6): the Huber loss between pair distances, each divided by the batch's mean.
 
     Gradients flow through the student's mean distance, as in the official code. The mean covers all ordered pairs of
-    different images; the official code leaves out pairs at distance 0, which its floor of 1e-6 never lets happen.
+    different images. The official code would exclude pairs at distance 0, but its floor of 1e-6 excludes none.
 
     Args:
         student, teacher: [N, D], any float type.
-        reduction: ``all``, the official one, divides by the N^2 entries, of which the diagonal's are 0, so that the
-            loss is (N - 1) / N of a mean over pairs; ``valid`` is that mean.
+        reduction: ``valid`` is the mean over pairs of different images; ``all``, as in the official code, divides by
+            all N^2 entries including the diagonal's zeros and is (N - 1) / N of that mean.
 
     Returns:
         A scalar, 0 for a single image.
@@ -53,13 +53,13 @@ def rkd_distance(student: Tensor, teacher: Tensor, reduction: RelationalReductio
 def rkd_angle(student: Tensor, teacher: Tensor, reduction: RelationalReduction = "all") -> Tensor:
     """Return RKD-A (equations 7 to 9): the Huber loss between the cosines of the angles of triples.
 
-    All ordered triples (i, j, k) are compared by the angle at j. Only first-order derivatives are available.
+    It compares the angle at j of all ordered triples (i, j, k). Only first-order derivatives are available.
 
     Args:
         student, teacher: [N, D], any float type.
-        reduction: ``all``, the official one, divides by the N^3 entries, of which those with equal indices are 0, so
-            that the loss is (N - 1)(N - 2) / N^2 of a mean over triples of three images (0.82 at N = 16, 0.98 at 128);
-            ``valid`` is that mean.
+        reduction: ``valid`` is the mean over triples of three different images; ``all``, as in the official code,
+            divides by all N^3 entries, including the zeros of equal indices, and is (N - 1)(N - 2) / N^2 of that mean
+            (0.82 at N = 16, 0.98 at 128).
 
     Returns:
         A scalar, 0 for fewer than three images.
@@ -88,7 +88,7 @@ def squared_distances(embeddings: Tensor) -> Tensor:
 def _relative_squares(embeddings: Tensor) -> Tensor:
     """Return squared distances [N, N] in float64, up to a common factor if they are far from 1.
 
-    The losses do not depend on that factor. A distance that is negligible next to the largest becomes 0.
+    The losses are independent of that factor. A distance that is negligible compared with the largest becomes 0.
     """
     squares = squared_distances(rescale_near_one(embeddings, _precise_dtype(embeddings)))
     if not squares.numel():

@@ -5,21 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_ORDINARY = 30  # numbers with exponents from -30 to 30 stay bit-equal
-_LARGEST = 1000  # exponent of a power of two well inside float64
+_ORDINARY = 30  # numbers with exponents from -30 to 30 are not rescaled
+_LARGEST = 1000  # largest exponent used in float64, well inside its range
 
 
 def rescale_near_one(values: Tensor, dtype: torch.dtype, *, grow: bool = True, target: int = 0) -> Tensor:
-    """Multiply ``values`` by a power of two that brings the largest near 1, unless it lies in 2^-30..2^30.
+    """Multiply ``values`` by a power of two that brings the largest magnitude near 1, unless it is in 2^-30..2^30.
 
-    Use it for losses that do not depend on the scale. It does not synchronise with the device.
+    Use it for losses that are independent of scale. It does not synchronise with the device.
 
     Args:
-        values: any shape, any float type. If all are below the type's smallest normal number, the result is all zeros
-            with a gradient of 0.
+        values: any shape, any float type. If all magnitudes are below the type's smallest normal number and ``grow`` is
+            set, the result and its gradient are 0.
         dtype: type of the result.
         grow: False leaves small numbers unchanged.
-        target: the largest number comes near 2^target.
+        target: exponent; the largest magnitude becomes about 2^target.
+
+    Returns:
+        Tensor of the shape of ``values`` and of type ``dtype``.
     """
     wide = values.to(dtype)
     if not values.numel():

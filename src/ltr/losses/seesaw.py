@@ -1,4 +1,4 @@
-"""Seesaw loss (Wang et al., CVPR 2021): images of large classes push the logits of small classes down less."""
+"""Seesaw loss (Wang et al., CVPR 2021): smaller negative gradients from large classes to small classes."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ from ltr.losses.base import ClassificationLoss, Mixed
 from ltr.losses.weights import ClassCounts
 
 Counts = Literal["seen", "training"]
-_LEAST_PROBABILITY = 0.01  # of the label, below which the compensation grows no further; the released code's
+_LEAST_PROBABILITY = 0.01  # floor of p_y in the compensation factor, as in the released code
 
 
 def seesaw(logits: Tensor, labels: Tensor, counts: Tensor, p: float, q: float) -> Tensor:
     """Return the seesaw loss CE(z + log S_y), [B], with S_yj = M_yj C_yj for j != y and S_yy = 1.
 
-    The mitigation M_yj = min(1, n_j / n_y)^p spares smaller classes; the compensation C_yj = max(1, p_j / p_y)^q
-    restores the push on classes that an image is mistaken for. No gradient flows through either.
+    The mitigation M_yj = min(1, n_j / n_y)^p reduces the penalty on classes smaller than y; the compensation
+    C_yj = max(1, p_j / p_y)^q raises it again for classes with a higher probability than y. No gradient flows through
+    either factor.
 
     Args:
-        counts: images of each class, [C]; a class without any counts as one.
-        p: of the mitigation, >= 0; 0 switches it off.
-        q: of the compensation, >= 0; 0 switches it off.
+        logits: z [B, C], any float type.
+        labels: y [B], any integer type.
+        counts: n [C], images of each class; 0 is treated as 1.
+        p: exponent of the mitigation, >= 0; 0 switches it off.
+        q: exponent of the compensation, >= 0; 0 switches it off.
     """
     labels = functional.integer_labels(labels)
     logits = functional.at_least_float32(logits)
@@ -44,15 +47,15 @@ def seesaw(logits: Tensor, labels: Tensor, counts: Tensor, p: float, q: float) -
 class Seesaw(ClassificationLoss):
     """Seesaw loss for a softmax classifier (Wang et al., CVPR 2021).
 
-    Paper and code count the images of each class while they train (``counts=seen``); after an epoch of
-    instance-balanced draws these counts have the ratios of the training set. The counts belong to the checkpoint, and
-    span all processes.
+    Paper and code count the images of each class during training (``counts=seen``); after an epoch of instance-balanced
+    sampling these counts have the ratios of the training set. The counts are saved in the checkpoint and cover all
+    processes.
 
     Args:
         p: exponent of the mitigation factor; 0 switches it off.
         q: exponent of the compensation factor; 0 switches it off.
-        counts: what the mitigation compares: `seen`, the images drawn so far (paper and code), or `training`, those of
-            the training set.
+        counts: counts that the mitigation compares: `seen`, the images sampled so far (paper and code), or `training`,
+            the images of the training set.
     """
 
     takes_background = False
@@ -72,7 +75,7 @@ class Seesaw(ClassificationLoss):
         self.q = check_option("loss.q", q, NonNegative)
         self.counts = check_option("loss.counts", counts, Counts)
         self.adjusts_prior = counts == "training" and p > 0
-        # counts of a day on a large data set exceed the whole numbers of float32
+        # a day of training on a large data set exceeds 2^24, the whole numbers that float32 represents
         self.register_buffer("seen", torch.zeros(len(self.class_counts), dtype=torch.float64))
 
     def per_image(self, logits: Tensor, labels: Tensor, mix: Mixed | None = None) -> Tensor:
@@ -82,7 +85,7 @@ class Seesaw(ClassificationLoss):
 
     @torch.no_grad()
     def _count(self, labels: Tensor, mix: Mixed | None) -> None:
-        """Count the images of a batch, those of all processes; a mixed one for both its classes."""
+        """Count the images of a batch over all processes; a mixed image counts for both its classes."""
         share = torch.ones(len(labels), dtype=torch.float64, device=labels.device)
         new = torch.zeros_like(self.seen)
         if mix is None:

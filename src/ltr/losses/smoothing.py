@@ -1,4 +1,4 @@
-"""Label-aware smoothing (Zhong et al., CVPR 2021): the more images a class has, the more its labels are smoothed."""
+"""Label-aware smoothing (Zhong et al., CVPR 2021): label smoothing that grows with the size of the class."""
 
 from __future__ import annotations
 
@@ -22,11 +22,17 @@ Spread = Literal["all", "others"]
 def label_smoothing(
     class_counts: ClassCounts, head: float, tail: float, shape: Shape = "concave", exponent: float = 1.0
 ) -> np.ndarray:
-    """Return the smoothing of each class's labels: ``head`` for the largest class, ``tail`` for the smallest.
+    """Return the label smoothing of each class: ``head`` for the largest class, ``tail`` for the smallest.
 
     With t = (n - n_min) / (n_max - n_min), it is ``tail + (head - tail) r(t)``, where r(t) is sin(pi t / 2)
-    (``concave``), t (``linear``), 1 - cos(pi t / 2) (``convex``) or t^exponent (``power``, of the authors' code only).
-    Where all classes have the same number of images, each gets ``head``.
+    (``concave``), t (``linear``), 1 - cos(pi t / 2) (``convex``) or t^exponent (``power``, only in the authors' code).
+    If all classes have the same number of images, each gets ``head``.
+
+    Args:
+        class_counts: training images of each class, [C].
+        head, tail: smoothing of the largest and of the smallest class, in [0, 1].
+        shape: function r.
+        exponent: exponent of ``power``, > 0.
 
     Returns:
         float64 [C].
@@ -44,12 +50,14 @@ def label_smoothing(
 
 
 def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: Tensor, spread: Spread = "all") -> Tensor:
-    """Return the cross-entropy with smoothed labels, [B]: the label keeps 1 - e_y, and e_y is spread over classes.
+    """Return the cross-entropy with smoothed labels, [B]: the target of y is 1 - e_y, and e_y is spread over classes.
 
     Args:
+        logits: [B, C], any float type.
+        labels: y [B], any integer type.
         smoothing: e [C], in [0, 1].
-        spread: `all`, evenly over all C classes, the label's included (the authors' code, and PyTorch's
-            ``label_smoothing``); or `others`, over the C - 1 other ones (the paper).
+        spread: `all` spreads e_y evenly over all C classes, y included (the authors' code and PyTorch's
+            ``label_smoothing``); `others` over the C - 1 classes other than y (the paper).
     """
     labels = functional.integer_labels(labels)
     log_p = torch.log_softmax(functional.at_least_float32(logits), dim=1)
@@ -61,17 +69,17 @@ def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: Tensor, sp
 
 @named("loss/label_aware_smoothing")
 class LabelAwareSmoothing(ClassificationLoss):
-    """Cross-entropy with labels that are smoothed by the size of their class (Zhong et al., CVPR 2021).
+    """Cross-entropy with label smoothing that grows with the size of the class (Zhong et al., CVPR 2021).
 
-    It calibrates the second stage of MiSLAS. Defaults: the authors' CIFAR-100-LT; for CIFAR-10-LT, ImageNet-LT and
-    iNaturalist they take ``head=0.3 tail=0``.
+    The second stage of MiSLAS uses it for calibration. The defaults are the authors' for CIFAR-100-LT; for CIFAR-10-LT,
+    ImageNet-LT and iNaturalist they use ``head=0.3 tail=0``.
 
     Args:
         head: smoothing of the largest class.
         tail: smoothing of the smallest class.
-        shape: rise from the one to the other; see `label_smoothing`.
-        exponent: of shape ``power``.
-        spread: classes that share what the label gives up: `all` (the authors' code) or the `others` (the paper).
+        shape: shape of the rise from ``tail`` to ``head``; see `label_smoothing`.
+        exponent: exponent of the shape ``power``.
+        spread: classes that share the smoothing: `all` (the authors' code), or the `others` than the label (the paper).
 
     Raises:
         ConfigError: ``tail`` is above ``head``.

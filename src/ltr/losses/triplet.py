@@ -1,4 +1,4 @@
-"""Triplet loss with distance-weighted mining (Wu et al., ICCV 2017), the task of metric learning and RKD's teachers."""
+"""Triplet loss with distance-weighted mining (Wu et al., ICCV 2017), for metric learning and RKD's teachers."""
 
 from __future__ import annotations
 
@@ -26,24 +26,27 @@ class Triplet(nn.Module):
     """Mean of max(0, d(a, p) - d(a, n) + margin) over the triplets of a batch, with Euclidean distances.
 
     The loss is called like a classification loss, with embeddings instead of logits. The batches of all processes are
-    mined together. A batch without a triplet costs 0.
+    mined together. A batch without a triplet has loss 0.
 
-    Three kinds of mining choose the triplets. ``distance_weighted`` follows RKD's code: for each ordered pair of one
-    class it draws one negative with probability proportional to 1 / q(d), among the negatives with d below
-    ``nonzero_cutoff`` (among all negatives if none is). q is the density of distances d between uniform points of the
-    unit sphere; embeddings are normalised to measure this d, but not for the loss. Random numbers come from torch's
-    generator, which training seeds at each batch. ``pytorch_metric_learning`` uses that package's
-    `DistanceWeightedMiner`, which also draws the positives, skips anchors without such negatives, and on a GPU
-    synchronises at every class of a batch. ``all`` takes every triplet.
+    Three kinds of mining choose the triplets:
+
+    - ``distance_weighted`` follows RKD's code. For each ordered pair of images of one class it samples one negative
+      with probability proportional to 1 / q(d), among the negatives with d below ``nonzero_cutoff`` (among all
+      negatives if there is none). q is the density of distances d between uniform points of the unit sphere. d is
+      measured between normalised embeddings; the loss uses the embeddings without normalisation. Random numbers come
+      from torch's generator, which training seeds at each batch.
+    - ``pytorch_metric_learning`` uses the `DistanceWeightedMiner` of that package, which also samples the positives,
+      skips anchors without negatives below the cutoff, and on a GPU synchronises once per class of a batch.
+    - ``all`` uses every triplet.
 
     Args:
         class_counts: not used; training passes it to every loss.
-        margin: of the negative's distance over the positive's; 0.2 in RKD.
-        mining: which triplets: one sampled negative for each pair of a class, all, or those of the package
+        margin: difference that the loss enforces between the negative's and the positive's distance; 0.2 in RKD.
+        mining: choice of triplets: one sampled negative for each pair of a class, all triplets, or those of the package
             pytorch-metric-learning (pip install 'ltr[metric]').
-        cutoff: smaller distances are weighted as this one, so that no near negative takes all the weight.
-        nonzero_cutoff: distance above which negatives are too far to cost anything (the mean distance on a sphere is
-            1.41).
+        cutoff: lower bound of d in the weights, so that no near negative gets all the weight.
+        nonzero_cutoff: distance from which negatives are not sampled, because their loss is usually 0 (the mean
+            distance on a sphere is 1.41).
 
     Raises:
         ConfigError: mining is unknown, its package is not installed, or the cutoffs are out of range.
@@ -93,8 +96,8 @@ class Triplet(nn.Module):
             embeddings: [B, D], any float type; computed in float32 or better.
             labels: [B], any integer type.
             mix: must be None, because a mixture of two images belongs to no single class.
-            uniforms: random numbers of ``distance_weighted``, see `draw_negatives`; None: from torch's generator. The
-                other kinds of mining allow None only.
+            uniforms: random numbers for ``distance_weighted``, see `draw_negatives`; None: from torch's generator. The
+                other kinds of mining allow only None.
 
         Raises:
             ConfigError: the images are mixed, or the mining does not use ``uniforms``.
@@ -125,7 +128,7 @@ class Triplet(nn.Module):
 
 
 def positive_pairs(labels: Tensor) -> Tensor:
-    """Return a mask [N, N] of pairs of different images of one class, all False for a class without negatives."""
+    """Return the mask [N, N] of pairs of different images of one class; False if the batch has no other class."""
     same = labels[:, None] == labels
     return same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device) & ~same.all(1, keepdim=True)
 
@@ -134,8 +137,8 @@ def negative_weights(embeddings: Tensor, labels: Tensor, cutoff: float, nonzero_
     """Return the probability of each image as the negative of each anchor, [N, N].
 
     With d the distance of normalised embeddings, at least ``cutoff``, log w = (2 - D) log d - (D - 3) / 2 log(1 -
-    d^2 / 4) (Wu et al., section 4), for images of other classes with d below ``nonzero_cutoff``. If no image of another
-    class is that near, all of them get equal weights. Rows sum to 1, or to 0 if all images are of one class.
+    d^2 / 4) (Wu et al., section 4), for images of other classes with d below ``nonzero_cutoff``. If there is no such
+    image, all images of other classes get equal weights. Rows sum to 1, or to 0 if all images are of one class.
 
     Args:
         embeddings: [N, D], detached here.
@@ -156,13 +159,13 @@ def negative_weights(embeddings: Tensor, labels: Tensor, cutoff: float, nonzero_
 def draw_negatives(
     embeddings: Tensor, labels: Tensor, cutoff: float, nonzero_cutoff: float, uniforms: Tensor | None = None
 ) -> Tensor:
-    """Draw a negative for each pair of anchor and image by `negative_weights`: indices, int64 [N, N].
+    """Sample the index of a negative for each pair of anchor and positive by `negative_weights`, int64 [N, N].
 
     Args:
         embeddings, labels, cutoff, nonzero_cutoff: see `negative_weights`.
         uniforms: numbers in [0, 1), [N, N]. Row a, column p gives the negative of anchor a and positive p: the first
-            image at which the cumulative weights of row a exceed the number. Entries of pairs that are not positives
-            are ignored by the loss. None: from torch's generator of the device.
+            image at which the cumulative weights of row a exceed the number. The loss ignores entries of pairs that are
+            not positive. None: from torch's generator of the device.
 
     Raises:
         ConfigError: uniforms have another shape.
@@ -180,7 +183,7 @@ def draw_negatives(
 
 
 def all_triplets(distances: Tensor, labels: Tensor, margin: float) -> Tensor:
-    """Return the mean cost over all triplets of a batch, from distances [N, N]."""
+    """Return the mean loss over all triplets of a batch, a scalar, from distances [N, N]."""
     costs = functional.relu(distances[:, :, None] - distances[:, None, :] + margin)  # anchor, positive, negative
     valid = positive_pairs(labels)[:, :, None] & (labels[:, None] != labels)[:, None, :]
     return torch.where(valid, costs, 0.0).sum() / valid.sum().clamp(min=1)
@@ -203,6 +206,6 @@ def _package_miner(cutoff: float, nonzero_cutoff: float) -> Any:
     except ImportError as missing:
         raise ConfigError(
             "loss.mining=pytorch_metric_learning needs the package pytorch-metric-learning, which is not installed: "
-            "pip install 'ltr[metric]', or loss.mining=distance_weighted, which needs nothing"
+            "pip install 'ltr[metric]', or use loss.mining=distance_weighted, which needs no package"
         ) from missing
     return miners.DistanceWeightedMiner(cutoff=cutoff, nonzero_loss_cutoff=nonzero_cutoff)

@@ -1,7 +1,7 @@
 """Class weights, margins and log priors, computed from the training counts in float64.
 
-Joint labels of M-fold label augmentation, (y, j) -> y * M + j, need no special case: with every count repeated M times,
-the weights and margins of a joint class equal those of its y, and the log prior differs by the constant log M.
+Joint labels of M-fold label augmentation, (y, j) -> y * M + j, need no special case: if every count is repeated M
+times, a joint class has the weight and the margin of its y, and its log prior differs by the constant log M.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ltr.errors import ConfigError, DataError
 
 ClassCounts = Sequence[int] | np.ndarray | Tensor
 
-# a warning says that beta has no effect: weights differ by less than 1 % while counts differ by half or more
+# class_balanced_weights warns if weights differ by less than 1 % while counts differ by half or more
 _SAME_WEIGHT = 1.01
 _OTHER_COUNT = 1.5
 
@@ -44,7 +44,7 @@ def effective_number(class_counts: ClassCounts, beta: float) -> np.ndarray:
 
     Args:
         class_counts: training images of each class, [C].
-        beta: in [0, 1]; (N - 1) / N for a class that has N distinct prototypes.
+        beta: in [0, 1]; (N - 1) / N for N distinct prototypes per class.
 
     Returns:
         float64 [C].
@@ -66,8 +66,13 @@ def effective_number(class_counts: ClassCounts, beta: float) -> np.ndarray:
 def class_balanced_weights(class_counts: ClassCounts, beta: float) -> np.ndarray:
     """Return weights proportional to 1 / E_n that sum to C (Cui et al., CVPR 2019, section 4).
 
-    A class without images gets weight 0, with a warning; the other weights still sum to C. Another warning is given if
-    beta is too small for these counts: beta^n underflows, E_n is 1 / (1 - beta) for all, and all weights are equal.
+    A class without images gets weight 0, with a warning; the other weights still sum to C. The function also warns if
+    beta is too small for these counts: beta^n is then close to 0, E_n is 1 / (1 - beta) for all classes, and all
+    weights are equal.
+
+    Args:
+        class_counts: training images of each class, [C].
+        beta: in [0, 1).
 
     Returns:
         float64 [C], mean 1.
@@ -107,7 +112,8 @@ def ldam_margins(class_counts: ClassCounts, max_margin: float) -> np.ndarray:
 def log_prior(class_counts: ClassCounts) -> np.ndarray:
     """Return log(n_j / N), the log of each class's share of the training images.
 
-    A class without images counts as one image, with a warning: log 0 would lead to NaN (0 * inf) or remove the class.
+    A class without images is treated as a class of one, with a warning: log 0 would give NaN (0 * inf) or exclude the
+    class.
 
     Returns:
         float64 [C], whose exp sums to 1.

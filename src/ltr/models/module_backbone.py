@@ -60,7 +60,7 @@ class ModuleBackbone(Backbone):
         image_shape: (C, H, W) of the images that the width of the features is measured with.
 
     Raises:
-        ConfigError: the output is no feature vector, or of another width than ``net.num_features`` declares.
+        ConfigError: the output is not a feature vector, or of another width than ``net.num_features`` declares.
     """
 
     def __init__(self, net: nn.Module, image_shape: tuple[int, int, int]) -> None:

@@ -15,7 +15,7 @@ from ltr.configuration.ranges import NonNegative, Positive
 from ltr.errors import ConfigError, nearest
 
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.modules.instancenorm._InstanceNorm)
-_RUNTIME = ("backbone", "head", "extra", "no_decay")  # what the program supplies; a config gives the rest
+_RUNTIME = ("backbone", "head", "extra", "no_decay")  # arguments from the training code; configs set all others
 
 
 def parameter_groups(
@@ -31,28 +31,29 @@ def parameter_groups(
     extra_lr: Positive | None = None,
     decay_norm_and_bias: bool = True,
 ) -> list[dict[str, Any]]:
-    """Return parameter groups for a torch optimiser, with every trainable parameter in exactly one.
+    """Return parameter groups for a torch optimiser; every trainable parameter is in exactly one.
 
     Each group has ``params``, ``lr``, ``weight_decay`` and a ``name``: ``backbone``, ``last_block``, ``head`` or the
-    name of the extra module, with ``.no_decay`` appended if its weight decay is 0. Empty groups are left out.
+    name of the extra module, with ``.no_decay`` appended if its weight decay is 0. Empty groups are omitted.
 
     Args:
         backbone: must have `last_block()` if ``last_block_lr`` is set.
         head: the classifier.
-        extra: further modules by name (second heads), or parts of the backbone or the head with a rate of their own.
+        extra: further modules by name (second heads), or parts of the backbone or the head with a separate learning
+            rate.
         no_decay: full names of parameters that never decay, such as ``head.bias`` if it holds a prior.
-        lr: learning rate, of all parts without one of their own; ltr never scales it by the batch size.
-        weight_decay: of all parameters that are not exempt, in the optimiser's own form: added to the gradient by most
-            (L2), decoupled by AdamW.
+        lr: learning rate of all parts without a separate one; ltr never scales it by the batch size.
+        weight_decay: weight decay of all parameters that are not exempt: L2 (added to the gradient) in most optimisers,
+            decoupled in AdamW.
         head_lr: learning rate of the head; None: lr (Kang et al. train Places-LT with 0.1).
         last_block_lr: learning rate of the backbone's last block; None: lr (0.01 there).
         extra_lr: learning rate of modules that a method adds, such as an auxiliary head; None: the head's.
-        decay_norm_and_bias: True decays everything, as LDAM-DRW and the class-balanced loss do; False exempts biases,
-            normalisation layers and other vectors and scalars.
+        decay_norm_and_bias: True decays every parameter, as LDAM-DRW and the class-balanced loss do; False exempts
+            biases, normalisation layers and all other vectors and scalars.
 
     Raises:
         ConfigError: no parameter is trainable, or ``no_decay`` names no parameter.
-        ValueError: an extra module has a name that is in use.
+        ValueError: an extra module is called backbone, head or last_block.
     """
     modules: dict[str, nn.Module] = {"backbone": backbone, "head": head, **(extra or {})}
     if extra and {"backbone", "head", "last_block"} & set(extra):
@@ -95,10 +96,10 @@ def parameter_groups(
 
 
 def over_parameter_groups(build: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """Make a function of parameter groups one of backbone, head, extra modules and the arguments of `parameter_groups`.
+    """Decorate an optimiser over parameter groups, so that it takes modules and the arguments of `parameter_groups`.
 
-    The result is called with (backbone, head, extra, no_decay), its other arguments by name. Arguments that ``build``
-    declares itself, such as the learning rate, are passed to both.
+    The decorated function takes (backbone, head, extra, no_decay) by position and the other arguments by name.
+    Arguments that ``build`` also declares, such as the learning rate, are passed to both.
     """
     grouping = inspect.signature(parameter_groups).parameters
     parameters = list(inspect.signature(build).parameters.values())[1:]
@@ -120,7 +121,7 @@ def over_parameter_groups(build: Callable[..., torch.optim.Optimizer]) -> Callab
 
 
 def _of_parts(wholes: Iterable[nn.Module], extra: Iterable[nn.Module]) -> set[int]:
-    """Return the ids of the parameters of extra modules that are a part of the backbone or the head, not all of it."""
+    """Return the ids of the parameters of extra modules that are a proper part of the backbone or of the head."""
     sets = [{id(parameter) for parameter in module.parameters()} for module in extra]
     of_wholes = [{id(parameter) for parameter in module.parameters()} for module in wholes]
     return {number for numbers in sets if any(numbers < whole for whole in of_wholes) for number in numbers}

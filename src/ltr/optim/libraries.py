@@ -1,4 +1,4 @@
-"""Optimisers of torch and of timm by their names, over the parameter groups of every other optimiser."""
+"""Optimisers of torch and timm by name, over the same parameter groups as SGD and AdamW."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Groups = list[dict[str, Any]]
 _UNUSABLE = {
     "LBFGS": "it evaluates the loss several times in a step",
     "SparseAdam": "it is for sparse gradients",
-    "Muon": "torch's is for matrices alone; timm's takes every parameter: optimizer=timm optimizer.name=muon",
+    "Muon": "torch's accepts matrices only; timm's accepts every parameter: optimizer=timm optimizer.name=muon",
 }
 
 
@@ -81,7 +81,7 @@ def timm_optimizer(
     Raises:
         ConfigError: the optimiser is unknown or unusable, or does not take an argument; or see `parameter_groups`.
     """
-    import timm.optim  # slow to import, and most runs do without it
+    import timm.optim  # slow to import, and most runs do not use it
 
     listed = [str(listed_name) for listed_name in timm.optim.list_optimizers()]
     names = [listed_name for listed_name in listed if not _reason_against(listed_name)]
@@ -101,10 +101,10 @@ def timm_optimizer(
 
 
 def check_optimizer(config: Mapping[str, Any]) -> None:
-    """Build the optimiser of a config for two parameters, so that a wrong name or option is refused before training.
+    """Check the name and the options of an optimiser before training, by building it for a small module.
 
     Args:
-        config: config of an optimiser; those of other modules are not checked.
+        config: config of an optimiser; only optimisers of torch and timm by name are checked.
 
     Raises:
         ConfigError: see `torch_optimizer` and `timm_optimizer`.
@@ -114,15 +114,15 @@ def check_optimizer(config: Mapping[str, Any]) -> None:
 
 
 def _reason_against(name: str) -> str:
-    """Return why an optimiser of timm cannot be used; '' if it can."""
+    """Return the reason why an optimiser of timm cannot be used; '' if it can."""
     import timm.optim
 
     if timm.optim.get_optimizer_info(name).second_order:
         return "it needs second derivatives"
     if name.startswith(("bnb", "fused")):
-        return "it needs a package that timm does not bring (bitsandbytes or apex)"
+        return "it needs a package that timm does not install (bitsandbytes or apex)"
     if name.startswith("kron"):
-        return "no checkpoint holds its random numbers, so that an interrupted training could not be resumed exactly"
+        return "its state dict lacks its random state, so that an interrupted training could not be resumed exactly"
     return ""
 
 
@@ -142,7 +142,7 @@ def _build(
     options: Mapping[str, Any] | None,
     known: list[str],
 ) -> torch.optim.Optimizer:
-    """Call ``create`` with the options, with pairs such as ``betas`` as tuples."""
+    """Call ``create`` with the options, lists such as ``betas`` as tuples."""
     arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in (options or {}).items()}
     free = [key for key in known if key != "weight_decay"]
     for key in arguments:
@@ -152,9 +152,9 @@ def _build(
             )
     try:
         return create(arguments)
-    except Exception as error:  # each optimiser refuses values in its own way
+    except Exception as error:  # optimisers raise different types for wrong values
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ConfigError(
             f"optimizer.name={name} with optimizer.options={arguments}: it cannot be built ({type(error).__name__}: "
-            f"{reason}). Correct the options, or take another optimiser"
+            f"{reason}). Correct the options, or use another optimiser"
         ) from error

@@ -29,8 +29,8 @@ def sgd(
     See `ltr.optim.groups.parameter_groups` for the other arguments.
 
     Args:
-        momentum: share of the last update that is added to each one.
-        nesterov: True takes Nesterov's form of momentum.
+        momentum: momentum factor.
+        nesterov: True uses Nesterov momentum.
         fused: True runs one kernel for all parameters of a group, on CPU and GPU.
 
     Raises:
@@ -57,9 +57,9 @@ def adamw(
     See `ltr.optim.groups.parameter_groups` for the other arguments.
 
     Args:
-        beta1: decay of the mean of gradients.
-        beta2: decay of the mean of squared gradients.
-        eps: added to the root of that mean.
+        beta1: decay rate of the running mean of gradients.
+        beta2: decay rate of the running mean of squared gradients.
+        eps: term added to the root of that mean, for numerical stability.
         fused: see `sgd`.
 
     Raises:
@@ -69,7 +69,7 @@ def adamw(
 
 
 def _disable_own_unscaling(optimizer: Any) -> Any:
-    # A fused optimiser can unscale fp16 gradients itself, and Lightning then refuses gradient clipping in every mixed
-    # precision, even bf16. Without this flag the scaler unscales before the step, as for any other optimiser.
+    # A fused optimiser can unscale fp16 gradients itself; Lightning then refuses gradient clipping in every mixed
+    # precision, even bf16. Without this flag the scaler unscales before the step, as for other optimisers.
     optimizer._step_supports_amp_scaling = False
     return optimizer

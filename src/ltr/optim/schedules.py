@@ -25,7 +25,7 @@ def milestone_epoch(fraction: float, epochs: int) -> int:
 
 
 class Schedule:
-    """Base class of schedules, with the length of the run and a linear warm-up.
+    """Base class of schedules with a linear warm-up.
 
     Args:
         epochs: epochs of the stage, >= 1.
@@ -182,8 +182,8 @@ class ReleasedCosine(Schedule):
     warm-up. It therefore never reaches 0: for HERBS on CUB it ends at 0.15 % of the peak. The code's floor of 1e-9 is
     left out.
 
-    The code counts batches even if several make one optimiser step, which then has the rate of its last batch.
-    `count_batches` sets these numbers; without it every batch is a step.
+    The code counts batches even if several make one optimiser step; the step then uses the rate of its last batch.
+    `count_batches` sets the batches per step; without it every batch is a step.
 
     Args:
         warmup_epochs: w in epochs, rounded to whole batches; a warm-up of one batch has the rate 0, as in the code.
@@ -215,15 +215,15 @@ class ReleasedCosine(Schedule):
 
 @named("schedule/one_cycle")
 class OneCycle(Schedule):
-    """Half a cosine from 1 / ``start_div`` up to 1, then one down to 1 / (``start_div`` ``final_div``).
+    """Half a cosine up from 1 / ``start_div`` to 1, then half a cosine down to 1 / (``start_div`` ``final_div``).
 
     This is the one-cycle policy of Smith and Topin (2018) in the two-phase form of torch's OneCycleLR, per step. The
     base learning rate is the peak, and momentum is not cycled.
 
     Args:
         warmup_epochs: length of the rise; None: 0.3 of the run.
-        start_div: the first learning rate is lr / start_div.
-        final_div: the last is lr / (start_div final_div).
+        start_div: divisor of the first learning rate, lr / start_div.
+        final_div: further divisor of the last learning rate, lr / (start_div final_div).
 
     Raises:
         ConfigError: a divisor is below 1; see also `Schedule`.

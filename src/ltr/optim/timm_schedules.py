@@ -1,4 +1,4 @@
-"""Schedules of timm by their names."""
+"""Schedules of timm by name."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ class TimmSchedule(Schedule):
         name: timm's name of the schedule.
         per: ``epoch`` keeps the value within an epoch, ``step`` changes it at every step.
         warmup_epochs: length of a linear rise from ``warmup_lr`` to the base learning rate.
-        warmup_lr: where the warm-up starts, a multiple of the base learning rate.
-        min_lr: learning rate at the end, a multiple of the base one.
+        warmup_lr: learning rate at the start of the warm-up, as a multiple of the base one.
+        min_lr: learning rate at the end, as a multiple of the base one.
         warmup_prefix: True starts the decay after the warm-up, False at the first epoch.
         decay_epochs: epochs between two drops of ``step``; None: a third of the run.
         decay_milestones: epochs after which ``multistep`` drops.
         decay_rate: factor of each drop of ``step`` and ``multistep``; exponent of ``poly``.
-        cooldown_epochs: epochs with the last value at the end.
+        cooldown_epochs: epochs at the end of the run that keep the last value.
         cycle_limit: cycles of ``cosine``, ``tanh`` and ``poly``.
-        cycle_mul: length of each cycle over that of the one before.
-        cycle_decay: peak of each cycle over that of the one before.
+        cycle_mul: ratio of the length of a cycle to that of the previous cycle.
+        cycle_decay: ratio of the peak of a cycle to that of the previous cycle.
         k_decay: exponent of k-decay; 1: none.
 
     Raises:

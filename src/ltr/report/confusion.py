@@ -125,7 +125,7 @@ def _draw_frequent_confusions(
     """Draw the confusions with the most images in the colour of the true class; ties go to the rarer true class."""
     images = np.bincount(true, counts, minlength=len(classes))
     wrong = np.flatnonzero(true != predicted)
-    # not by share alone: one image of a class with three is no evidence
+    # not by share alone: one image of a class of three is not evidence
     order = np.lexsort((classes.counts[true[wrong]], -counts[wrong] / images[true[wrong]], -counts[wrong]))
     top = wrong[order[:MAX_LISTED]]
     names = [f"{shorten(classes.names[true[cell]])} → {shorten(classes.names[predicted[cell]])}" for cell in top]

@@ -62,7 +62,7 @@ def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
     ]
     # a library's factory, such as timm's for backbones and optimisers, is shown by the name it builds
     for node in nodes:
-        if node == "tune":  # its choices are no names of papers: shown as they are typed
+        if node == "tune":  # its choices are not names of papers: shown as typed
             for config in settings_of_runs:
                 config[f"{node}._target_"] = name_of(str(config[f"{node}._target_"])).rpartition("/")[2]
     name_keys = {f"{node}._target_": f"{node}.name" for node in nodes}

@@ -228,7 +228,9 @@ def read_splits(path: Path) -> dict[str, dict[str, str]]:
         raise DataError(f"{path} cannot be read: {error}. Restore it from the repository") from error
     columns = ", ".join(SPLIT_COLUMNS)
     if tuple(header or ()) != SPLIT_COLUMNS:
-        raise DataError(f"{path}: its first line is no list of the columns {columns}. Restore it from the repository")
+        raise DataError(
+            f"{path}: its first line is not the list of the columns {columns}. Restore it from the repository"
+        )
     splits: dict[str, dict[str, str]] = {}
     for line_number, line in enumerate(lines, start=2):
         if None in line or None in line.values():

@@ -79,7 +79,7 @@ def headline_title(figure: Figure, run: Run) -> None:
 
 
 def figure_title(figure: Figure, text: str, colour: str = INK) -> None:
-    """Title a figure at its left; a title that is wider than the figure goes on in a second line or is shortened."""
+    """Title a figure at its left; a title that is wider than the figure continues in a second line or is shortened."""
     title = figure.suptitle(text, x=0.01, ha="left", fontsize=14, color=colour)
     title.set_text("\n".join(_fitted_lines(figure, text, 14)))
 

@@ -85,7 +85,7 @@ def check_stored(config: Mapping[str, Any], method: Method, stages: Sequence[Sta
 
 
 def _check_linear(stage: Stage, config: Mapping[str, Any]) -> None:
-    """Refuse a stage that is no linear classifier with one loss."""
+    """Refuse a stage that is not a linear classifier with one loss."""
     if stage.settings.selection != "last":
         raise ConfigError(
             f"trainer.selection={stage.settings.selection}: features.solver=lbfgs has no epochs to select among; "

@@ -53,5 +53,5 @@ def explain_failures(what: str, advice: Callable[[], str]) -> Iterator[None]:
             raise
         raise TrainingError(
             f"{what}: a process that reads images ended ({str(error).splitlines()[0]}). If memory ran out, lower "
-            "trainer.num_workers; the same command goes on from the last saved state"
+            "trainer.num_workers; the same command continues from the last saved state"
         ) from error

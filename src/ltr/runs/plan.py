@@ -136,7 +136,7 @@ def _check_split(config: Mapping[str, Any], split: Split, device: torch.device) 
 def _check_prior(
     config: Mapping[str, Any], last: Stage, dataset_info: DatasetInfo, split: Split, device: torch.device
 ) -> None:
-    """Refuse a prior of deployment for scores that are no softmax before anything is trained.
+    """Before training, refuse a deployment prior for scores that are not a softmax.
 
     Networks with a link of another origin than their loss are checked when they are evaluated.
     """

@@ -215,7 +215,7 @@ class _Run:
         states = [self.store.folder(key) / "state" for key, _ in self.keys.values()]
         if self.config["resume"] == "must" and not any(state.is_dir() for state in states):
             raise CheckpointError(
-                f"resume=must: there is nothing to go on from, neither a result in {self.folder.path} nor an "
+                f"resume=must: there is nothing to continue from, neither a result in {self.folder.path} nor an "
                 "unfinished stage. Use resume=auto to start, or check the overrides: another value is another run"
             )
         if self.config["resume"] == "never":
@@ -320,7 +320,7 @@ class _Run:
         return [(stage.name, self.stages.data_module(stage.settings, stage.role)) for stage in stages]
 
     def _check_stages(self, outputs: Mapping[str, StageOutput]) -> None:
-        """Refuse to go on without the folders of the stages, whose files the run's folder links."""
+        """Refuse to continue without the folders of the stages, whose files the run's folder links."""
         for output in outputs.values():
             folder = self.store.folder(output.key)
             if not (folder / RECORD).is_file():

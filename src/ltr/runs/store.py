@@ -93,7 +93,7 @@ class StageStore:
                     {**record, "key": path.parent.name, "age": time.time() - path.stat().st_mtime, "bytes": size}
                 )
             except (OSError, ValueError, TypeError, RecursionError) as error:
-                self.print_line(f"{path} cannot be read and is passed over: {error or type(error).__name__}")
+                self.print_line(f"{path} cannot be read and is skipped: {error or type(error).__name__}")
         return sorted(records, key=lambda record: record["age"])
 
     def remove(self, key: str) -> bool:

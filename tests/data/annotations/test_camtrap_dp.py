@@ -51,7 +51,7 @@ def test_unclassified_observations_are_no_labels_and_reported(tmp_path):
     file.write_text(file.read_text().replace("media,animal,deer", "media,unclassified,", 1))
     records = read_camtrap_dp("traps", tmp_path, str(tmp_path))
     assert records.left_out["no label"].tolist() == [0]
-    assert records.remarks == ["1 observations are unknown or unclassified, which is no label"]
+    assert records.remarks == ["1 observations are unknown or unclassified, which are not labels"]
 
 
 def test_humans_are_a_class_without_a_scientific_name(tmp_path):
@@ -64,11 +64,11 @@ def test_humans_are_a_class_without_a_scientific_name(tmp_path):
 @pytest.mark.parametrize(
     ("table", "old", "new", "words"),
     [
-        ("media", "L0-0_fox_1,", "L0-0_fox_0,", "line 5: mediaID L0-0_fox_0 comes twice"),
+        ("media", "L0-0_fox_1,", "L0-0_fox_0,", "line 5: mediaID L0-0_fox_0 appears twice"),
         ("media", "L0-0_fox_1,L0-1", "L0-0_fox_1,L9-1", "line 5: deploymentID L9-1 is not in deployments"),
         ("media", "L0/0_fox_1.jpg", "https://x/1.jpg", "line 5: filePath https://x/1.jpg is an address"),
-        ("deployments", "L1-1", "L0-1", "line 3: deploymentID L0-1 comes twice"),
-        ("observations", "o4,", "o3,", "line 6: observationID o3 comes twice"),
+        ("deployments", "L1-1", "L0-1", "line 3: deploymentID L0-1 appears twice"),
+        ("observations", "o4,", "o3,", "line 6: observationID o3 appears twice"),
         ("observations", "media,animal,fox", "media,plant,fox", "observationType is 'plant'; allowed are animal"),
         ("observations", "media,animal,fox", "day,animal,fox", "observationLevel is 'day'"),
         ("observations", ",L0-0_fox_1,", ",nothing,", "mediaID nothing is not in media"),

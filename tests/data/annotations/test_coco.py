@@ -83,9 +83,9 @@ def test_a_field_of_the_file_may_be_the_group(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: c["images"].append(c["images"][0]), "the image id L0-0_deer_0 comes twice"),
-        (lambda c: c["annotations"].append(c["annotations"][0]), "the annotation id a0 comes twice"),
-        (lambda c: c["categories"].append(c["categories"][0]), "the category id 0 comes twice"),
+        (lambda c: c["images"].append(c["images"][0]), "the image id L0-0_deer_0 appears twice"),
+        (lambda c: c["annotations"].append(c["annotations"][0]), "the annotation id a0 appears twice"),
+        (lambda c: c["categories"].append(c["categories"][0]), "the category id 0 appears twice"),
         (lambda c: c["annotations"][3].update(image_id="none"), "none (annotations[3])"),
         (lambda c: c["annotations"][3].update(category_id=17), "categories that it does not list, by id: 17"),
         (lambda c: c["annotations"][3].update(category_id=None), "a blank category_id in annotations[3]"),

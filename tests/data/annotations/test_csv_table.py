@@ -76,8 +76,8 @@ def test_a_message_names_file_and_line(tmp_path, text, words):
     [
         ("0.1,0.1,0.2,", "line 2: the box has no height; a box needs numbers in x, y, width, height"),
         (",,0.2,0.2", "line 2: the box has no x and no y"),
-        ("0.1,0.1,wide,0.2", "something that is no number"),
-        ("nan,0.1,0.2,0.2", "something that is no number"),
+        ("0.1,0.1,wide,0.2", "a value that is not a number"),
+        ("nan,0.1,0.2,0.2", "a value that is not a number"),
     ],
 )
 @pytest.mark.parametrize("label", ["deer", ""])

@@ -64,7 +64,7 @@ def test_duplicates_within_a_class_are_reported_separately(tmp_path):
     source = files_source(tmp_path, (0, 0, 1, 2, 3, 4))
     lines = list(identical_images(source).lines(source))
     assert lines == [
-        "2 images come more than once in their class:",
+        "2 images appear more than once in their class:",
         "  train/a/0.jpg (train, a) = train/a/1.jpg (train, a)",
     ]
 

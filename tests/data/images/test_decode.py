@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ltr.data.images.crop import FileCrop
-from ltr.data.images.decode import Notes, decode_image, decoding, open_image
+from ltr.data.images.decode import Notes, build_decoding, decode_image, open_image
 from ltr.data.source import PLAIN, Decoding, ImageFiles, Source
 from ltr.errors import ConfigError
 
@@ -190,13 +190,13 @@ def test_notes_change_no_pixel(tmp_path, mode):
 
 
 def test_colours_by_name_and_number():
-    assert decoding(exif=True, matte="black", white_level=None) == Decoding(True, (0, 0, 0), None)
-    assert decoding(exif=False, matte="#ff8800", white_level=4095) == Decoding(False, (255, 136, 0), 4095)
-    assert decoding(exif=False, matte=None, white_level=None) == PLAIN
+    assert build_decoding(exif=True, matte="black", white_level=None) == Decoding(True, (0, 0, 0), None)
+    assert build_decoding(exif=False, matte="#ff8800", white_level=4095) == Decoding(False, (255, 136, 0), 4095)
+    assert build_decoding(exif=False, matte=None, white_level=None) == PLAIN
     with pytest.raises(ConfigError, match=r"dataset.matte=whit: allowed are null, names of colours"):
-        decoding(exif=False, matte="whit", white_level=None)
+        build_decoding(exif=False, matte="whit", white_level=None)
     with pytest.raises(ConfigError, match=r"dataset.white_level=70000: allowed is int \[1, 65535\] or null"):
-        decoding(exif=False, matte=None, white_level=70000)
+        build_decoding(exif=False, matte=None, white_level=70000)
 
 
 def test_options_that_change_pixels_are_in_the_fingerprint_if_set():

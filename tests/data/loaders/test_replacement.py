@@ -103,5 +103,5 @@ def test_a_class_without_a_readable_image_is_an_error(files):
 def test_evaluation_never_skips(files):
     with pytest.raises(DataError, match="cannot be read") as caught:
         images_read(loader(files, train=False))
-    assert "It is evaluated, so no other image can replace it" in str(caught.value)
+    assert "It is an evaluation image, so no other image can replace it" in str(caught.value)
     assert "on_error" not in str(caught.value)

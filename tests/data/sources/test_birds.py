@@ -67,7 +67,7 @@ def test_a_class_higher_up_in_the_hierarchy_stands_for_itself(tmp_path):
 def test_a_hierarchy_that_goes_round_is_refused(tmp_path):
     base = trees.nabirds(tmp_path, (817, 295))
     (base / "hierarchy.txt").write_text("817 1\n1 817\n")
-    with pytest.raises(DataError, match="goes round in a circle"):
+    with pytest.raises(DataError, match="has a cycle"):
         nabirds(root=str(tmp_path))
 
 
@@ -94,8 +94,8 @@ def test_a_file_that_is_cut_off_is_named_with_the_ids_it_lacks(tmp_path, file):
     [
         ("image_class_labels.txt", "1 99", r"classes\.txt lacks the classes 99"),
         ("train_test_split.txt", "1 2", "0 and 1 only, not '2' of image 1"),
-        ("bounding_boxes.txt", "1 a b c d", "something else than numbers"),
-        ("images.txt", "2 other.jpg", "comes twice: 2"),
+        ("bounding_boxes.txt", "1 a b c d", "values that are not numbers"),
+        ("images.txt", "2 other.jpg", "appears twice: 2"),
         ("images.txt", "1 ../../../1.jpg", "lie outside"),
         ("images.txt", "1 nowhere.jpg", "1 of 30 image files"),
     ],

@@ -191,7 +191,7 @@ def test_a_listed_image_that_is_named_twice_is_refused(traps, tmp_path):
     def twice(content):
         content["images"][3]["file_name"] = "L0/./0_deer_0.jpg"
 
-    with pytest.raises(DataError, match="an image comes twice"):
+    with pytest.raises(DataError, match="an image appears twice"):
         read(traps, changed(traps, tmp_path, twice))
 
 
@@ -316,7 +316,7 @@ def test_categories_of_one_name_are_one_class_and_are_remarked_on(traps, tmp_pat
     (tmp_path / "a.json").write_text(json.dumps(content))
     source = read(traps, tmp_path / "a.json")
     assert source.class_names.count("fox") == 1
-    assert "categories of one name are one class: fox" in source.remarks
+    assert "categories with the same name are one class: fox" in source.remarks
 
 
 def test_images_without_a_readable_time_are_counted(traps, tmp_path):

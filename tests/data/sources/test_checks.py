@@ -162,7 +162,7 @@ def test_a_short_line_is_named(tmp_path):
 
 def test_an_id_that_comes_twice_is_named(tmp_path):
     (tmp_path / "x.txt").write_text("1 a\n2 b\n1 c\n")
-    with pytest.raises(DataError, match=r"id of .*x\.txt comes twice: 1\."):
+    with pytest.raises(DataError, match=r"id of .*x\.txt appears twice: 1\."):
         read_mapping("tiny", tmp_path / "x.txt", ("id", "name"))
 
 
@@ -173,7 +173,7 @@ def test_binary_where_text_should_be_is_reported(tmp_path):
 
 
 def test_duplicates_are_shown_once_each():
-    with pytest.raises(DataError, match=r"comes twice: a, b\."):
+    with pytest.raises(DataError, match=r"appears twice: a, b\."):
         refuse_duplicates("tiny", "a path", ["a", "b", "a", "b", "a", "c"])
 
 

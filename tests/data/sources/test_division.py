@@ -42,7 +42,7 @@ def test_the_order_of_the_images_does_not_matter():
 
 
 def test_a_class_of_one_image_is_trained_on_and_named():
-    with pytest.warns(UserWarning, match="classes of one image are trained on and not tested: b"):
+    with pytest.warns(UserWarning, match="classes with a single image are in training only: b"):
         is_test, labels, _ = divide([10, 1, 4])
     assert np.bincount(labels[is_test], minlength=3).tolist() == [2, 0, 1]
 

@@ -136,7 +136,7 @@ def empty_class(content):
         (two_annotations, "more than one annotation"),
         (unknown_image, "does not list, by image_id: 123456789"),
         (unknown_category, "categories that it does not list, by id: 5"),
-        (duplicate_category, "category id 7 comes twice"),
+        (duplicate_category, "category id 7 appears twice"),
         (nameless_category, r"the name of category \d+ is None, not a text"),
     ],
 )

@@ -99,7 +99,9 @@ def test_without_any_split_the_held_out_images_stay_where_they_were(tmp_path):
 def test_relative_paths_start_from_the_folder_of_their_table(folder):
     trees.put(folder / "pool" / "0.jpg", 1)
     trees.lines(folder / "pool" / "labels.csv", ["path,label", "0.jpg,cat", "../1.jpg,dog"])
-    with pytest.raises(DataError, match=r"comes twice:\n.*1\.jpg \(line 3 of old\.csv\) and .*\(line 3 of labels\.csv"):
+    with pytest.raises(
+        DataError, match=r"appears twice:\n.*1\.jpg \(line 3 of old\.csv\) and .*\(line 3 of labels\.csv"
+    ):
         read(folder, "old.csv", "pool/labels.csv")
     trees.lines(folder / "pool" / "labels.csv", ["path,label", "0.jpg,cat"])
     source = read(folder, "old.csv", "pool/labels.csv")
@@ -147,8 +149,11 @@ def test_a_table_that_a_spreadsheet_saved_is_read(folder):
     ("text", "words"),
     [
         ("path,label\n4.jpg,dog\n5.jpg,\n", r"the column label of .*new\.csv is empty in line 3"),
-        ("path,label\n4.jpg,dog\n4.jpg,cat\n", r"comes twice:\n  4\.jpg \(line 2 of new\.csv\) and 4\.jpg \(line 3 of"),
-        ("path,label\n4.jpg,dog\n1.jpg,cat\n./1.jpg,dog\n", r"comes twice:\n.*\(line 3 of new\.csv\) and .*\(line 4"),
+        (
+            "path,label\n4.jpg,dog\n4.jpg,cat\n",
+            r"appears twice:\n  4\.jpg \(line 2 of new\.csv\) and 4\.jpg \(line 3 of",
+        ),
+        ("path,label\n4.jpg,dog\n1.jpg,cat\n./1.jpg,dog\n", r"appears twice:\n.*\(line 3 of new\.csv\) and .*\(line 4"),
         ("path,label\n9.jpg,dog\n", r"9\.jpg \(line 2 of new\.csv\)"),
         ("path,label,split\n4.jpg,dog,train\n5.jpg,dog,Test\n", r"line 3 of new\.csv: the column split .*'Test'"),
         ("path,label,split\n4.jpg,dog,train\n5.jpg,dgo,test\n", r"training image: dgo.*first is in line 3 of new\.csv"),

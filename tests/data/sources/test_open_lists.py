@@ -77,7 +77,7 @@ def test_an_open_image_that_is_known_is_refused(lists):
     for path in ("a/1.jpg", "./a/1.jpg", "o/../a//1.jpg"):
         (lists / "open.txt").write_text(f"{path} 5\n")
         with pytest.raises(
-            DataError, match=r"comes twice:\n  a/1\.jpg \(line 2 of train\.txt\) and .*line 1 of open\.txt"
+            DataError, match=r"appears twice:\n  a/1\.jpg \(line 2 of train\.txt\) and .*line 1 of open\.txt"
         ):
             read(lists)
 

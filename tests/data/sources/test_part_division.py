@@ -279,5 +279,5 @@ def test_auto_says_how_many_images_have_the_group_that_it_passes_over(traps, tmp
     for image in content["images"]:
         del image["seq_id"], image["datetime"]
     (tmp_path / "a.json").write_text(json.dumps(content))
-    with pytest.warns(UserWarning, match=rf"known of every image \({len(SHOTS) - 1} of {len(SHOTS)} images have"):
+    with pytest.warns(UserWarning, match=rf"known for every image \({len(SHOTS) - 1} of {len(SHOTS)} images have"):
         camera_traps(name="traps", annotations=str(tmp_path / "a.json"), root=str(traps))

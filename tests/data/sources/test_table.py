@@ -127,7 +127,7 @@ def test_absolute_paths_must_lie_in_a_named_root(tmp_path, inside):
         ("path,label\n1.jpg,\n,x\n", "the column path of .* is empty in line 3"),
         (
             "path,label\n1.jpg,x\n1.jpg,y\n",
-            r"comes twice:\n  1\.jpg \(line 2 of t\.csv\) and 1\.jpg \(line 3 of t\.csv\)",
+            r"appears twice:\n  1\.jpg \(line 2 of t\.csv\) and 1\.jpg \(line 3 of t\.csv\)",
         ),
         ('path,label\n1.jpg,x\n"1.jpg,y\n', "cannot be read as a table"),
         ("path,label\n1.jpg,x,y\n", "line 2 has 3 cells and the head 2"),
@@ -200,7 +200,7 @@ def test_another_spelling_of_a_file_is_the_same_file(tmp_path, number, suffix):
     else:
         columns = dict(zip(("path", "label", "split"), map(list, zip(*rows))))
         pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match="comes twice") as refused:
+    with pytest.raises(DataError, match="appears twice") as refused:
         read(tmp_path / f"t.{suffix}")
     places = ("line 2 of t.csv", "line 4 of t.csv") if suffix == "csv" else ("row 1 of t.parquet", "row 3 of")
     assert all(index in str(refused.value) for index in places)
@@ -211,7 +211,7 @@ def test_the_same_file_with_two_labels_comes_twice_without_a_column_split(tmp_pa
     trees.put(tmp_path / "1.jpg", 0)
     trees.put(tmp_path / "2.jpg", 0)
     trees.lines(tmp_path / "t.csv", ["path,label", "1.jpg,x", "2.jpg,y", "./1.jpg,y"])
-    with pytest.raises(DataError, match="comes twice"):
+    with pytest.raises(DataError, match="appears twice"):
         read(tmp_path / "t.csv")
 
 

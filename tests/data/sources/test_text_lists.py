@@ -78,7 +78,7 @@ def test_a_test_label_that_training_does_not_have_is_refused(tree):
 def test_another_spelling_of_an_image_is_that_image(tree):
     file = tree / "ImageNet_LT" / FILES["test"]
     file.write_text("./train//n00000001/train_1.JPEG 1\n" + "".join(file.read_text().splitlines(True)[1:]))
-    with pytest.raises(DataError, match=r"comes twice:\n  train/n00000001/train_1\.JPEG \(line 2 .*\./train//n"):
+    with pytest.raises(DataError, match=r"appears twice:\n  train/n00000001/train_1\.JPEG \(line 2 .*\./train//n"):
         read(tree)
 
 
@@ -98,7 +98,7 @@ def test_an_image_in_two_lists_is_refused(tree):
     file.write_text(train_list(tree).read_text())
     with pytest.raises(
         DataError,
-        match=r"comes twice, and so do 11 others \(the first ten\):\n  train/n00000000/train_0\.JPEG \(line 1",
+        match=r"appears twice, and so do 11 others \(the first ten\):\n  train/n00000000/train_0\.JPEG \(line 1",
     ):
         read(tree)
 

@@ -55,7 +55,7 @@ def test_an_id_of_the_annotations_that_is_no_class_is_named(tmp_path):
 def test_a_class_that_comes_twice_is_named(tmp_path):
     base = trees.tiny_imagenet(tmp_path)
     trees.lines(base / "wnids.txt", ["n01000000", "n01000037", "n01000000"])
-    with pytest.raises(DataError, match="comes twice: n01000000"):
+    with pytest.raises(DataError, match="appears twice: n01000000"):
         tiny_imagenet(root=str(tmp_path))
 
 

@@ -69,7 +69,7 @@ def test_cars_are_those_of_torchvision(tmp_path):
 
 
 def test_cars_cannot_be_downloaded_and_say_so(tmp_path):
-    with pytest.raises(DataError, match="the official address is gone"):
+    with pytest.raises(DataError, match="the official address no longer exists"):
         cars(root=str(tmp_path))
 
 

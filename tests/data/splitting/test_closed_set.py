@@ -182,7 +182,9 @@ def test_train_fraction_is_taken_after_the_tail_is_cut():
 
 def test_a_class_of_one_image_stays_in_training_and_is_named():
     source = make_source([5, 3, 1])
-    with pytest.warns(UserWarning, match=r"1 of 3 classes have one training image, .* no validation image of them: c2"):
+    with pytest.warns(
+        UserWarning, match=r"1 of 3 classes have one training image, .* they have no validation image: c2"
+    ):
         split = natural(source, val="train_fraction")
     assert split.class_counts.tolist() == [4, 2, 1]
     assert np.bincount(source.labels[split.val], minlength=3).tolist() == [1, 1, 0]

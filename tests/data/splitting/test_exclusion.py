@@ -96,5 +96,5 @@ def test_a_name_in_another_unicode_form_is_found_if_there_is_no_other(tmp_path):
 
 def test_a_list_that_is_a_pipe_is_refused_and_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DataError, match="it is no regular file"):
+    with pytest.raises(DataError, match="it is not a regular file"):
         exclude_images(natural(file_source()), file_source(), tmp_path / "pipe")

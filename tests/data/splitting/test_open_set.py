@@ -139,7 +139,7 @@ def test_an_unknown_image_has_no_label():
         ({"classes": "ids", "known": [10]}, "has the classes 0 to 9"),
         ({"classes": "ids", "known": [1, 1]}, "names a class twice"),
         ({"classes": "ids", "known": [1], "unknown": [1]}, "in dataset.known and in dataset.unknown"),
-        ({"trial": 1}, "is of the published lists"),
+        ({"trial": 1}, "is for the published lists only"),
         ({"classes": "mnist", "trial": 5}, "the trials 0 to 4"),
         ({"classes": "cub_easy"}, "about 200 classes, but toy has 10"),
         ({"n_known": 10}, "Use 1 to 9"),

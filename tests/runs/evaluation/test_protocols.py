@@ -158,4 +158,4 @@ def test_a_retrieval_run_is_evaluated_drawn_and_evaluated_again(ltr_train, ltr_e
 def test_a_scorer_that_there_is_none_of_is_refused_also_where_no_protocol_scores(ltr_train):
     refused = ltr_train("evaluation.scorers=[pytorch_ood.Enrgy]", "trainer.max_epochs=1")
     assert refused.code == 2
-    assert "'pytorch_ood.Enrgy' is no detector" in refused.err
+    assert "'pytorch_ood.Enrgy' is not a detector" in refused.err

@@ -58,7 +58,7 @@ def test_several_processes_without_a_strategy_are_reported_what_to_do(environmen
         ({"RANK": "-1"}, "this is process -1 of 2"),
         ({"WORLD_SIZE": "0"}, "this is process 1 of 0"),
         ({"LOCAL_RANK": "5"}, "process of this machine 5 of 2"),
-        ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two is no number"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two is not a number"),
     ],
 )
 def test_an_environment_that_cannot_be_is_refused(changes, words):
@@ -69,5 +69,5 @@ def test_an_environment_that_cannot_be_is_refused(changes, words):
 
 @pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES", "SLURM_JOB_ID", "SLURM_PROCID"])
 def test_a_number_of_slurm_that_is_none_is_named(name):
-    with pytest.raises(ConfigError, match=f"{name}=x is no number.*or unset {name}"):
+    with pytest.raises(ConfigError, match=f"{name}=x is not a number.*or unset {name}"):
         from_environment({**SRUN, name: "x"})

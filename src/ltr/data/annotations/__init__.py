@@ -1,1 +1,1 @@
-"""Readers of annotation files of other tools."""
+"""Readers of annotation files that other tools write."""

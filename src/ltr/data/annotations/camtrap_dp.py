@@ -1,6 +1,6 @@
 """Reader of Camtrap DP 1.x packages (https://camtrap-dp.tdwg.org): datapackage.json and three CSV tables.
 
-Fields, all of the tables' schemas (https://camtrap-dp.tdwg.org/data): deployments ``deploymentID``, ``locationID``,
+Fields, from the tables' schemas (https://camtrap-dp.tdwg.org/data): deployments ``deploymentID``, ``locationID``,
 ``locationName``; media ``mediaID``, ``deploymentID``, ``timestamp``, ``filePath``; observations ``mediaID``,
 ``deploymentID``, ``eventID``, ``eventStart``, ``eventEnd``, ``observationLevel`` (media or event), ``observationType``
 (animal, human, vehicle, blank, unknown, unclassified), ``scientificName`` and ``bboxX``, ``bboxY``, ``bboxWidth``,
@@ -50,7 +50,7 @@ class Package:
 
     Attributes:
         file: datapackage.json.
-        tables: path of ``deployments``, ``media`` and ``observations``.
+        tables: paths of ``deployments``, ``media`` and ``observations``, by name.
     """
 
     file: Path
@@ -63,10 +63,12 @@ def open_package(
     """Find the tables of a package.
 
     Args:
-        place: datapackage.json, or its folder.
+        name: name of the data set, for messages.
+        package_path: datapackage.json, or its folder.
+        needed: names of the required tables.
 
     Raises:
-        DataError: the file is missing or damaged, of another version, or lacks a table.
+        DataError: the file is missing or damaged, has another version, or lacks a table.
     """
     file = package_path / "datapackage.json" if package_path.is_dir() else package_path
     try:
@@ -94,24 +96,24 @@ def open_package(
     missing = [key for key in needed if key not in tables or not is_regular(tables[key])]
     if missing:
         raise DataError(
-            f"{name}: {file} has no CSV file for {', '.join(missing)} beside it; it names "
+            f"{name}: {file} has no CSV file for {', '.join(missing)} in its folder; it names "
             f"{shown([str(table.name) for table in tables.values()]) or 'none'}. Unpack the whole package"
         )
     return Package(file, tables)
 
 
 def read_camtrap_dp(name: str, package_path: Path, root: str) -> Records:
-    """Read a package. The class is ``scientificName``, else ``observationType``; ``blank`` stays blank.
+    """Read a package; the class is ``scientificName`` or, if blank, ``observationType``.
 
-    Media without an observation of their own get those of events of their deployment whose time covers theirs; such
-    an event is also their group ``seq_id``. Times are compared as instants if both have a time zone, else as local
-    times. ``unknown`` and ``unclassified`` are no labels.
+    Media without observations get the observations of the events of their deployment that cover their time; such an
+    event is also their group ``seq_id``. Times are compared as instants if both have a time zone, else as local times.
+    ``unknown`` and ``unclassified`` are not labels; ``blank`` is one.
 
     Args:
         root: folder that relative ``filePath`` starts from.
 
     Raises:
-        DataError: see `open_package`; an id is repeated or names nothing, or a cell cannot be read.
+        DataError: see `open_package`; an id is repeated or refers to no row, or a cell cannot be read.
     """
     package = open_package(name, package_path)
     locations = _locations(name, package.tables["deployments"])
@@ -150,8 +152,8 @@ def _locations(name: str, table: Path) -> dict[str, str]:
         table, ("deploymentID",), ("locationID", "locationName")
     ):
         if not deployment or deployment in locations:
-            what = f"deploymentID {deployment} comes twice" if deployment else "deploymentID is blank"
-            raise DataError(f"{name}: {table}, line {line}: {what}. Every deployment needs an id of its own")
+            what = f"deploymentID {deployment} appears twice" if deployment else "deploymentID is blank"
+            raise DataError(f"{name}: {table}, line {line}: {what}. Every deployment needs a unique id")
         locations[deployment] = location or location_name or deployment
     return locations
 
@@ -162,8 +164,8 @@ class _Media:
     def __init__(self, name: str, table: Path, locations: dict[str, str]) -> None:
         self.row_of: dict[str, int] = {}
         self.paths = Paths()
-        self.times = array("q")  # local
-        self.instants = array("q")  # of times with a time zone
+        self.times = array("q")  # local times
+        self.instants = array("q")  # UTC, for times with a time zone
         self.deployments = Interned()
         self.locations = Interned()
         needed = ("mediaID", "deploymentID", "timestamp", "filePath")
@@ -172,7 +174,7 @@ class _Media:
             if not key or not path:
                 what = "mediaID or filePath is blank. Every medium needs both"
             elif self.row_of.setdefault(key, len(self.paths)) != len(self.paths):
-                what = f"mediaID {key} comes twice. Every medium needs an id of its own"
+                what = f"mediaID {key} appears twice. Every medium needs a unique id"
             elif deployment not in locations:
                 what = f"deploymentID {deployment} is not in deployments. Add it there"
             elif "://" in path:
@@ -193,7 +195,7 @@ class _Observations:
     def __init__(self, name: str, table: Path, media: _Media) -> None:
         self.classes = Interned()
         self.media = media
-        self.images = array("q")  # of observations of media
+        self.images = array("q")  # medium of each observation
         self.boxes = array("f")
         self._event_of = np.full(len(media.paths), -1, dtype=np.int64)
         self._event_names: dict[str, int] = {}
@@ -218,7 +220,7 @@ class _Observations:
         key, deployment, level, kind, medium, event, start, end, species, *box = cells
         if not key or key in seen:
             raise ValueError(
-                f"observationID {key} comes twice. Each may come once"
+                f"observationID {key} appears twice. Each may appear once"
                 if key
                 else "observationID is blank. Every observation needs one"
             )
@@ -237,7 +239,7 @@ class _Observations:
             raise ValueError(f"observationLevel is {level!r}; allowed are media and event")
         row = self.media.row_of.get(medium or "", -1)
         if row < 0:
-            raise ValueError(f"mediaID {medium} is not in media. Add it there, or take the observation out")
+            raise ValueError(f"mediaID {medium} is not in media. Add it there, or remove the observation")
         self._is_observed[row] = True
         bounds = box_of(box, BOX)
         if event:
@@ -258,7 +260,7 @@ class _Observations:
         return np.array(self.images, dtype=np.int64), np.array(self.classes.codes, dtype=np.int32), boxes
 
     def _add_events(self) -> None:
-        """Give media without an observation of their own the labels of the events that cover their time."""
+        """Give media without observations the labels of the events that cover their time."""
         deployments = self.media.deployments
         codes = np.array(deployments.codes, dtype=np.int32)
         local = _Timeline(np.array(self.media.times, dtype=np.int64), codes, len(deployments.values))
@@ -290,7 +292,7 @@ class _Observations:
     def remarks(self) -> list[str]:
         if not self._unlabelled:
             return []
-        return [f"{self._unlabelled:,} observations are unknown or unclassified, which is no label"]
+        return [f"{self._unlabelled:,} observations are unknown or unclassified, which are not labels"]
 
 
 class _Timeline:
@@ -302,7 +304,7 @@ class _Timeline:
         self._starts = np.searchsorted(codes[self._order], np.arange(num_deployments + 1))
 
     def rows_within(self, deployment: int, start: int, end: int) -> np.ndarray:
-        """Return the media of a deployment from ``start`` to ``end``, both included; an earlier end is the start."""
+        """Return the media of a deployment from ``start`` to ``end`` inclusive; an end before the start equals it."""
         rows = self._order[self._starts[deployment] : self._starts[deployment + 1]]
         first, last = np.searchsorted(self.times[rows], (start, max(start, end) + 1))
         return rows[first:last]

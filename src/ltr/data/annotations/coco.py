@@ -1,7 +1,7 @@
 """Reader of COCO Camera Traps JSON and of COCO's detection JSON.
 
-Fields, by their sources: COCO's are those of https://cocodataset.org/#format-data; those of COCO Camera Traps are
-listed in https://lila.science/coco-camera-traps. ``images``: ``id``, ``file_name``, ``width``, ``height`` (COCO);
+COCO's fields are described in https://cocodataset.org/#format-data, those of COCO Camera Traps in
+https://lila.science/coco-camera-traps. ``images``: ``id``, ``file_name``, ``width``, ``height`` (COCO);
 ``location``, ``seq_id``, ``datetime``, ``corrupt`` (camera traps; ``seq_num_frames`` and ``frame_num`` are not needed).
 ``annotations``: ``id``, ``image_id``, ``category_id``, ``bbox`` = [left, top, width, height] in pixels (COCO; optional
 for camera traps), ``sequence_level_annotation`` (camera traps). ``categories``: ``id``, ``name`` (both).
@@ -39,7 +39,7 @@ CORRUPT, UNLABELLED = "marked as corrupt", "no label"
 _OF_CAMERA_TRAPS = ("location", "seq_id", "seq_num_frames", "frame_num", "datetime", "corrupt")
 _WANTED = (
     "An annotation file in COCO or COCO Camera Traps format has images, annotations and categories; results of "
-    "MegaDetector belong to dataset.detections=FILE, beside the labels"
+    "MegaDetector belong to dataset.detections=FILE, in addition to the labels"
 )
 
 
@@ -47,12 +47,13 @@ def read_coco(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) -
     """Read the annotation file of one data set.
 
     Args:
-        name: of the data set, for messages.
+        name: name of the data set, for messages.
+        file: the annotation file.
         root: folder that ``file_name`` starts from.
         columns: further fields of ``images`` that group images.
 
     Raises:
-        DataError: the file is damaged; an id is repeated or names nothing; a category has no name.
+        DataError: the file is damaged, an id is repeated or refers to no entry, or a category has no name.
     """
     images, categories = _Images(columns), _Categories()
     annotations = _Annotations(images.row_of)
@@ -67,7 +68,7 @@ def read_coco(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) -
     left_out = {CORRUPT: np.array(images.corrupt, dtype=np.int64)}
     is_labelled = np.zeros(len(files), dtype=bool)
     is_labelled[rows] = True
-    is_labelled[left_out[CORRUPT]] = True  # named once
+    is_labelled[left_out[CORRUPT]] = True  # so that a corrupt image is not reported as unlabelled too
     left_out[UNLABELLED] = np.flatnonzero(~is_labelled)
     times = np.array(images.times, dtype=np.int64)
     groupings = {key: grouping for key, column in images.columns.items() if (grouping := column.grouping())}
@@ -76,7 +77,7 @@ def read_coco(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) -
     remarks = []
     if len(class_names) < len(categories.names):
         merged = [class_names[number] for number in np.flatnonzero(np.bincount(class_of_category) > 1).tolist()]
-        remarks.append(f"categories of one name are one class: {shown(merged)}")
+        remarks.append(f"categories with the same name are one class: {shown(merged)}")
     if annotations.of_sequences:
         remarks.append(f"{annotations.of_sequences:,} of {len(rows):,} labels are of whole sequences, not of one image")
     return Records(
@@ -111,11 +112,11 @@ class _Images:
     def add(self, image: dict[str, Any]) -> None:
         if "id" not in image and "file" in image:
             raise ValueError(
-                f"a record of MegaDetector, for dataset.detections=FILE beside the labels: {image['file']}"
+                f"a record of MegaDetector, for dataset.detections=FILE in addition to the labels: {image['file']}"
             )
         key, row = json_id(image, "id"), len(self.paths)
         if self.row_of.setdefault(key, row) != row:
-            raise ValueError(f"the image id {key} comes twice")
+            raise ValueError(f"the image id {key} appears twice")
         self.paths.add(json_text(image, "file_name"))
         self.sizes.append(_pixels(image, "width"))
         self.sizes.append(_pixels(image, "height"))
@@ -142,12 +143,12 @@ def _pixels(image: dict[str, Any], field: str) -> int:
 
 
 class _Annotations:
-    """Columns of ``annotations``; they may stand before the images."""
+    """Columns of ``annotations``, which may precede ``images`` in the file."""
 
     def __init__(self, row_of: dict[str, int]) -> None:
         self._row_of = row_of
         self._rows = array("q")
-        self._waiting: dict[int, str] = {}  # image ids that were not read yet, by annotation
+        self._waiting: dict[int, str] = {}  # image id of annotations whose image was not read yet
         self._ids: set[str] = set()
         self._categories = Interned()
         self.boxes = array("f")
@@ -159,7 +160,7 @@ class _Annotations:
             before = len(self._ids)
             self._ids.add(str(number))
             if len(self._ids) == before:
-                raise ValueError(f"the annotation id {number} comes twice")
+                raise ValueError(f"the annotation id {number} appears twice")
         image = json_id(annotation, "image_id")
         row = self._row_of.get(image, -1)
         if row < 0:
@@ -181,7 +182,7 @@ class _Annotations:
         if unknown:
             raise DataError(
                 f"{name}: {file} has annotations of images that it does not list, by image_id: {shown(unknown)}. Add "
-                "the images, or take the annotations out"
+                "the images, or remove the annotations"
             )
         self._ids.clear()
         return np.array(self._rows, dtype=np.int64)
@@ -210,6 +211,6 @@ class _Categories:
     def add(self, category: dict[str, Any]) -> None:
         key = json_id(category, "id")
         if key in self.number_of:
-            raise ValueError(f"the category id {key} comes twice")
+            raise ValueError(f"the category id {key} appears twice")
         self.number_of[key] = len(self.names)
         self.names.append(json_id(category, "name"))

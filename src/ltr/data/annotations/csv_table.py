@@ -37,11 +37,13 @@ def read_csv(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) ->
     """Read a table.
 
     Args:
+        name: name of the data set, for messages.
+        file: the table.
         root: folder of relative paths.
         columns: further columns that group images.
 
     Raises:
-        DataError: the table is damaged, a path is blank, rows of one path contradict each other, or a box is no box.
+        DataError: the table is damaged, a path is blank, rows of one path contradict each other, or a box is invalid.
     """
     grouping_columns = tuple(dict.fromkeys((*COLUMNS, "date", *columns)))
     row_of: dict[str, int] = {}
@@ -68,7 +70,7 @@ def read_csv(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) ->
         else:
             for key, column, cell in zip((*groups, "split"), (*groups.values(), split), (*cells, part)):
                 if not column.holds(row, cell):
-                    raise DataError(f"{where}: {path} has another {key} than in a row above. An image has only one")
+                    raise DataError(f"{where}: {path} has another {key} in a row above. An image has only one")
         try:
             box = box_of(rest[:4], BOX)
         except ValueError as error:

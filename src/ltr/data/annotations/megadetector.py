@@ -37,19 +37,19 @@ _WANTED = "Results of MegaDetector have info, detection_categories and images"
 
 @dataclass
 class Detections:
-    """Detections of a MegaDetector file, in its order.
+    """Detections of a MegaDetector file, in file order.
 
     Attributes:
-        file: the file that was read.
+        file: the file.
         files: paths of its images.
         images: int64 [n], the image of each detection.
-        numbers: int64 [n], its position in the image's list of detections.
+        numbers: int64 [n], position of each detection in the list of its image.
         categories: int32 [n], index into ``category_names``; -1 for an id that the file does not list.
         confidences: float32 [n] in [0, 1].
         boxes: float32 [n, 4] left, top, width, height in fractions of the image.
         category_names: names of the detector's categories, such as animal, person and vehicle.
         failed: rows of the images that the detector could not read.
-        values: the other top-level values: ``info``, ``detection_categories``, ``classification_categories``.
+        values: further top-level values: ``info``, ``detection_categories``, ``classification_categories``.
     """
 
     file: Path
@@ -67,7 +67,8 @@ class Detections:
         """Return the rows, int64 [k], of detections of some categories with at least this confidence.
 
         Args:
-            categories: names; None: all that the file lists.
+            categories: names of the categories; None: all that the file lists.
+            min_confidence: smallest confidence, in [0, 1].
 
         Raises:
             DataError: the file has no category of that name.
@@ -87,11 +88,12 @@ def read_megadetector(name: str, file: Path, root: str) -> Detections:
     """Read a MegaDetector file.
 
     Args:
-        name: of the data set or command, for messages.
-        root: folder that ``file`` of an image starts from; absolute paths inside it are shortened to it.
+        name: name of the data set or command, for messages.
+        file: the JSON file.
+        root: folder that ``file`` of an image starts from; absolute paths inside it become relative to it.
 
     Raises:
-        DataError: another format or version, a damaged file, a repeated image, or a box outside its image.
+        DataError: the file has another format or version, is damaged, repeats an image, or has a box outside its image.
     """
     images = _Images(root)
     values: dict[str, Any] = {}
@@ -131,7 +133,7 @@ def read_megadetector(name: str, file: Path, root: str) -> Detections:
 
 
 def _check_values(name: str, file: Path, values: dict[str, Any]) -> tuple[str, ...]:
-    """Check version and categories; return the names of the detection categories."""
+    """Check the version and the categories, and return the names of the detection categories."""
     info, categories = values.get("info"), values.get("detection_categories")
     if not isinstance(categories, dict) or not isinstance(info, dict):
         raise DataError(
@@ -180,7 +182,7 @@ class _Images:
         path = json_text(image, "file")
         spelled = normal_path(path.replace("\\", "/"))
         if spelled in self._seen:
-            raise ValueError(f"the file {path} comes twice")
+            raise ValueError(f"the file {path} appears twice")
         self._seen.add(spelled)
         detections = image.get("detections")
         if image.get("failure"):
@@ -188,7 +190,7 @@ class _Images:
             detections = None
         elif not isinstance(detections, list):
             raise ValueError(
-                f"detections of {path} is {json_shown(detections)}; it must be a list, or failure must say why not"
+                f"detections of {path} is {json_shown(detections)}; it must be a list, or failure must give the reason"
             )
         self.paths.add(spelled.removeprefix(self._root) if spelled.startswith(self._root) else path)
         self.counts.append(len(detections or ()))

@@ -1,4 +1,4 @@
-"""`Records`, the common form of annotation files: packed columns of images and labels, without an object per row."""
+"""`Records`, the common form of annotation files: packed columns of images and labels instead of an object per row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ltr.names import canonical
 NO_BOX = (float("nan"),) * 4
 UNKNOWN_TIME = np.iinfo(np.int64).min
 OUTSIDE = 0.02  # fraction of the image's side by which a box may exceed the image, because tools round
-COLUMNS = ("location", "seq_id", "deployment")  # groups that the formats name; date follows from the time
+COLUMNS = ("location", "seq_id", "deployment")  # groupings that the formats define; date follows from the time
 
 
 class Paths:
@@ -34,7 +34,7 @@ class Paths:
         return len(self._ends) - 1
 
     def add(self, path: str) -> None:
-        """Append a path; ``\\`` separates folders as ``/`` does, because some tools write files on Windows."""
+        """Append a path; ``\\`` separates folders like ``/``, because some tools write files on Windows."""
         if not path:
             raise ValueError("the name of its file is empty")
         self._blob += os.fsencode(path.replace("\\", "/"))
@@ -67,7 +67,7 @@ class Interned:
         return tuple(self._code_of)
 
     def grouping(self) -> Grouping | None:
-        """Return the column; None if no value is known."""
+        """Return the column as a grouping; None if no value is known."""
         return Grouping(np.array(self.codes, dtype=np.int32), self.values) if self._code_of else None
 
 
@@ -84,12 +84,12 @@ class Records:
         sizes: int32 [images, 2] width and height in pixels, 0 where they are unknown; None: boxes are fractions.
         split: part of each image, if the file names it.
         images: int64 [labels], the image of each label.
-        classes: int32 [labels], its class.
+        classes: int32 [labels], the class of each label.
         boxes: float32 [labels, 4] left, top, width, height in fractions of the image, or in pixels if ``sizes`` is
             set; NaN without a box.
         class_names: names of the classes, in the file's order.
         left_out: reason to rows of images that cannot be used.
-        remarks: sentences on the file.
+        remarks: sentences about the file.
     """
 
     format: str
@@ -113,7 +113,7 @@ class Records:
 def seconds(text: object) -> int:
     """Return the local time of a text in ISO 8601 or EXIF's form in seconds since year 1, or `UNKNOWN_TIME`.
 
-    A time zone is dropped: the calendar day of the place is what groups images.
+    The time zone is dropped, because images are grouped by the local calendar day.
     """
     time = _parsed(text)
     return UNKNOWN_TIME if time is None else _since_year_1(time)
@@ -160,12 +160,12 @@ def day_groups(times: np.ndarray) -> Grouping | None:
 
 
 def box_of(cells: Sequence[str | None], columns: Sequence[str]) -> tuple[float, ...]:
-    """Return left, top, width and height of the cells of a row; `NO_BOX` if all are blank.
+    """Return left, top, width and height from the cells of a row; `NO_BOX` if all are blank.
 
     A table without columns for left and top has no boxes.
 
     Raises:
-        ValueError: some cells are blank and others are not, or one is no finite number.
+        ValueError: some cells are blank and others are not, or one is not a finite number.
     """
     texts = [(cell or "").strip() for cell in cells]
     if not any(texts) or cells[:2] == [None, None]:
@@ -179,7 +179,7 @@ def box_of(cells: Sequence[str | None], columns: Sequence[str]) -> tuple[float, 
     except ValueError:
         box = NO_BOX
     if not all(map(math.isfinite, box)):
-        raise ValueError(f"the box [{', '.join(texts)}] has something that is no number; {allowed}")
+        raise ValueError(f"the box [{', '.join(texts)}] has a value that is not a number; {allowed}")
     return box
 
 
@@ -187,8 +187,8 @@ def class_numbers(numbers: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Return the class of each label, int32 [n].
 
     Args:
-        numbers: class of each distinct name.
-        codes: index into ``numbers`` of each label.
+        numbers: class of each distinct name, int [names].
+        codes: index into ``numbers`` of each label, int [n].
 
     Raises:
         DataError: a label has no name.
@@ -203,7 +203,7 @@ def clip_boxes(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Clip boxes to the image and find those that exceed it by more than `OUTSIDE`, or have no area.
 
     Args:
-        boxes: float [n, 4] left, top, width, height in fractions of the image; a row whose left is NaN is no box.
+        boxes: float [n, 4] left, top, width, height in fractions of the image; a row whose left is NaN has no box.
 
     Returns:
         (clipped boxes float32 [n, 4], mask of the invalid ones, bool [n]).

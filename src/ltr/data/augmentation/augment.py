@@ -35,13 +35,13 @@ _CROP, _FLIP, _CUTOUT, _JITTER, _POLICY = slice(0, 2), 2, slice(3, 5), slice(5, 
 class Parameters(NamedTuple):
     """Random numbers of N images, as `Augmentation.sample` draws them."""
 
-    seed: int  # of the epoch
+    seed: int  # seed of the epoch
     positions: np.ndarray  # int64 [N]
     draws: np.ndarray  # float64 [N, K], uniform in [0, 1)
-    windows: Tensor | None  # of `cut_windows`, on the device of the batches; None without a crop
+    windows: Tensor | None  # argument of `cut_windows`, on the device of the batches; None without a crop
 
     def part(self, rows: slice) -> Parameters:
-        """Return the numbers of some of the images."""
+        """Return the random numbers of a slice of the images."""
         windows = None if self.windows is None else self.windows[:, rows]
         return Parameters(self.seed, self.positions[rows], self.draws[rows], windows)
 
@@ -50,8 +50,8 @@ class Parameters(NamedTuple):
 class Augmentation:
     """Augmentation of training images.
 
-    The order is that of the long-tailed CIFAR codes: crop, flip, policy, cutout. (AutoAugment's code applies its policy
-    before the crop.)
+    The operations run in the order of published long-tailed CIFAR code: crop, flip, policy, cutout. (AutoAugment's code
+    applies its policy before the crop.)
 
     Args:
         image_shape: (C, H, W); H and W must be equal.
@@ -65,18 +65,18 @@ class Augmentation:
         sharpen: probability of sharpening.
         sharpness: factor of sharpening; 1 changes nothing, 0 smooths.
         policy: AutoAugment's CIFAR-10 policy (Cubuk et al. 2019) or RandAugment (Cubuk et al. 2020); None: none.
-        num_ops: operations per image, randaugment's N.
-        magnitude: randaugment's M.
-        cutout: side in pixels of the erased square (DeVries & Taylor 2017), None for none. Its centre may be any pixel,
-            so that a part of it may lie outside the image.
+        num_ops: operations per image, N of RandAugment.
+        magnitude: M of RandAugment.
+        cutout: side in pixels of the erased square (DeVries & Taylor 2017); None: no square. Its centre may be any
+            pixel, so that a part of the square may lie outside the image.
         fill: colour in [0, 1] (one number or one per channel) of cutout's square and of the pixels that a policy's
-            shear, shift or rotation leaves empty. Cutout's code fills with the mean, as it works on normalised images.
-        mix: mixup or cutmix of two images and their labels, None for none, see `ltr.data.augmentation.mixing`. **Images
-            are then float32 in [0, 1]**, not uint8.
+            shear, shift or rotation leaves empty. Cutout's code fills with the mean: it erases in normalised images.
+        mix: mixup or cutmix of two images and their labels, see `ltr.data.augmentation.mixing`; None: no mixing.
+            **Mixed images are float32 in [0, 1]**, not uint8.
         mix_alpha: parameter of the weight's distribution Beta(mix_alpha, mix_alpha).
         mix_probability: share of batches that are mixed.
-        files: for image files only: config of `ltr.data.images.crop.FileCrop`, which the workers apply to decoded
-            images.
+        files: config of `ltr.data.images.crop.FileCrop`, which the workers apply to decoded image files; unused for
+            images in memory.
 
     Raises:
         ConfigError: a value is out of range or does not suit the images.
@@ -125,7 +125,7 @@ class Augmentation:
 
     @property
     def identity(self) -> bool:
-        """True if images stay unchanged on the device."""
+        """True if no operation runs on the device."""
         on_images = self.pad or self.flip or self.jitter or self.blur or self.sharpen or self.policy or self.cutout
         return not (on_images or self.mix)
 
@@ -153,7 +153,7 @@ class Augmentation:
         return self.apply(images, labels, self.sample(seed, positions, images.device))
 
     def sample(self, seed: int, positions: np.ndarray, device: torch.device) -> Parameters:
-        """Return the random numbers of many images at once, for any part of which `apply` augments a batch.
+        """Return the random numbers of many images; `apply` augments a batch with any slice of them.
 
         Args:
             seed: seed of the epoch.
@@ -284,7 +284,8 @@ def cut_windows(pixels: Tensor, windows: Tensor, pad: int) -> Tensor:
 
     Args:
         pixels: uint8 [B, H, W, C].
-        windows: int64 [2, B]: each window's first pixel in the padded image, counted row by row; mirrored (0 or 1).
+        windows: int64 [2, B]: index of each window's first pixel in the padded image, row by row; 1 if the window is
+            mirrored, else 0.
     """
     count, height, width, channels = pixels.shape
     padded = nn_functional.pad(pixels, (0, 0, pad, pad, pad, pad))
@@ -296,9 +297,9 @@ def cut_windows(pixels: Tensor, windows: Tensor, pad: int) -> Tensor:
 
 @functools.lru_cache(maxsize=16)
 def _window_indices(height: int, width: int, pad: int, device: torch.device, count: int) -> tuple[Tensor, Tensor]:
-    """Return the index of each padded image's first pixel, [count], and of a window's pixels in it, [2, H * W].
+    """Return the index of each padded image's first pixel, [count], and offsets of a window's pixels, [2, H * W].
 
-    The second row of the latter is of mirrored windows.
+    The first row of the offsets is for plain windows, the second for mirrored ones.
     """
     padded_height, padded_width = height + 2 * pad, width + 2 * pad
     rows = padded_width * torch.arange(height, device=device).unsqueeze(1)
@@ -328,7 +329,7 @@ def cover_squares(pixels: Tensor, centres: Tensor, side: int, fill: Tensor) -> T
     """
     count, height, width, channels = pixels.shape
     offsets = torch.arange(side, device=pixels.device) - side // 2
-    # pixels outside are moved to the border, which belongs to the square if the square crosses it
+    # indices outside the image are clamped to the border, which the square covers if it crosses the border
     rows = (centres[:, :1] + offsets).clamp_(0, height - 1)
     columns = (centres[:, 1:] + offsets).clamp_(0, width - 1)
     rows += torch.arange(count, device=pixels.device).unsqueeze(1) * height

@@ -1,7 +1,7 @@
 """Transformations for self-supervised label augmentation: quarter turns, channel permutations, and their products.
 
-Each maps an image to an image of the same shape without loss. M of them turn one image into M images, each labelled by
-its transformation (Lee et al., ICML 2020).
+Each maps an image to an image of the same shape without loss. A set of M transformations turns one image into M images,
+each labelled by its transformation (Lee et al., ICML 2020).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ORDERS = {"": ((0, 1, 2),), "colour": tuple(permutations(range(3))), "colour3":
 class JointTransforms:
     """Numbered set of M transformations; number 0 is the identity.
 
-    In a product, number ``turn * len(orders) + order`` turns by ``turns[turn]`` and permutes the channels by
+    In a product, transformation ``turn * len(orders) + order`` rotates by ``turns[turn]`` and permutes the channels by
     ``orders[order]``.
 
     Attributes:
@@ -63,7 +63,7 @@ class JointTransforms:
             )
 
     def one(self, images: Tensor, number: int) -> Tensor:
-        """Return the images under transformation ``number`` in 0..M-1, in channels_last memory; number 0 returns them.
+        """Apply transformation ``number`` in 0..M-1 to images, in channels_last memory; number 0 returns the input.
 
         Args:
             images: [B, C, H, W] of any type.
@@ -91,7 +91,7 @@ class JointTransforms:
         turn, order = divmod(number, len(self.orders))
         if self.turns[turn]:
             images = torch.rot90(images, self.turns[turn], (2, 3))
-        if order:  # channel by channel, because a list of indices would be copied to the device at every step
+        if order:  # channel by channel: indexing by a list would copy the list to the device at every step
             images = torch.stack([images[:, channel] for channel in self.orders[order]], dim=-1).permute(0, 3, 1, 2)
         return images
 

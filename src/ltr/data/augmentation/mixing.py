@@ -21,8 +21,8 @@ def mix_batch(
     """Mix every image with another image of the batch; the partner of image i is ``permutation[i]``.
 
     The whole batch uses one weight, one permutation and one box, as in the code of both papers. They follow from
-    ``seed`` and the batch's first position, so that they depend on the batch size. With probability ``1 - probability``
-    the images stay unmixed, with weight 1.
+    ``seed`` and the batch's first position, and therefore depend on the batch size. With probability
+    ``1 - probability`` the batch is not mixed, and the weight is 1.
 
     Args:
         images: uint8 [B, C, H, W].
@@ -34,7 +34,8 @@ def mix_batch(
         first_position: position of the first image in the epoch's global sample.
 
     Returns:
-        float32 [B, C, H, W] in [0, 1], in the memory format of ``images``, and the other labels with the weight.
+        Images float32 [B, C, H, W] in [0, 1], in the memory format of ``images``, and the partners' labels with the
+        weight of the first labels.
     """
     random = generator(seed, "mix", first_position)
     weight = float(random.beta(alpha, alpha))
@@ -60,13 +61,15 @@ def mixup(images: Tensor, partner: Tensor, weight: float) -> Tensor:
 def cutmix(images: Tensor, partner: Tensor, weight: float, centre: np.ndarray) -> tuple[Tensor, float]:
     """Paste a box of the partner (Yun et al., ICCV 2019, eq. 1-2).
 
-    The box has sides ``int(W * sqrt(1 - weight))`` and ``int(H * sqrt(1 - weight))`` about a uniform pixel, and is
-    clipped at the border. The returned weight is the share of pixels that remain, as in the paper's code; its text
-    keeps the sampled weight.
+    The box has sides ``int(W * sqrt(1 - weight))`` and ``int(H * sqrt(1 - weight))`` around a uniformly sampled pixel,
+    and is clipped at the border. The returned weight is the share of pixels outside the clipped box, as in the paper's
+    code; the paper's text uses the sampled weight.
 
     Args:
         images: float [B, C, H, W].
-        centre: the box's centre as fractions of height and width, two numbers in [0, 1).
+        partner: int64 [B], index of each image's partner.
+        weight: sampled weight of the first image, in [0, 1].
+        centre: centre of the box as fractions of height and width, two numbers in [0, 1).
     """
     height, width = images.shape[2:]
     side = math.sqrt(1 - weight)

@@ -1,8 +1,8 @@
-"""Pixel operations on a batch, uint8 [n, H, W, C] to the same, with one parameter per image.
+"""Pixel operations on a batch uint8 [n, H, W, C], with one parameter per image.
 
-They use integer arithmetic, or float32 in steps whose rounding is the same everywhere, so that every device gives the
-same bits. They follow Pillow in the greyscale weights, the rounding and the nearest pixel of an affine map. None
-of them modifies its input.
+They use integer arithmetic, or float32 in steps that round the same on every device, so that every device gives the
+same bits. They follow Pillow in the greyscale weights, the rounding and the nearest pixel of an affine map. They do not
+modify their input.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def affine(images: Tensor, coefficients: Tensor, fill: Tensor) -> Tensor:
     from_x, from_y = (a * x + b * y + c) >> 16, (d * x + e * y + f) >> 16
     inside = (from_x >= 0) & (from_x < width) & (from_y >= 0) & (from_y < height)
     first = torch.arange(count, device=images.device).view(-1, 1, 1) * (height * width)
-    # the fill colour is one more pixel, so that a single gather suffices
+    # the fill colour is appended as one more pixel, so that a single gather suffices
     table = torch.cat([images.reshape(-1, channels), fill.view(1, channels)])
     index = torch.where(inside, first + from_y * width + from_x, len(table) - 1)
     return table.index_select(0, index.view(-1)).view_as(images)

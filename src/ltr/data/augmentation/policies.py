@@ -1,6 +1,6 @@
-"""AutoAugment and RandAugment as batched tensor operations: each operation runs once for all its images.
+"""AutoAugment and RandAugment as batched tensor operations: each operation runs once on all images that it applies to.
 
-The host assigns operations to images from their random numbers; the pixels never leave the device. The operations are
+The host assigns operations to images by their random numbers; the pixels stay on the device. The operations are
 bit-equal to Pillow's, which the papers' code uses (autocontrast: within one level).
 """
 
@@ -59,9 +59,9 @@ class Step(NamedTuple):
 
 
 class Policy(Protocol):
-    """Protocol of policies: pure functions on the host from random numbers to steps."""
+    """Interface of policies: a pure function on the host from random numbers to steps."""
 
-    draws: int  # uniform numbers per image
+    draws: int  # number of uniform random numbers per image
 
     def steps(self, uniform: np.ndarray, side: int) -> list[Step]:
         """Return the steps of B images of side ``side`` from uniform numbers [B, draws]."""
@@ -158,7 +158,7 @@ def apply_steps(pixels: Tensor, steps: list[Step], fill: Tensor) -> Tensor:
     groups = [group for step in steps for group in _groups(step, *pixels.shape[1:3])]
     if not groups:
         return pixels
-    # one transfer each for the whole batch, whatever the number of operations
+    # one transfer per step for the whole batch, independent of the number of operations
     rows = to_device(np.concatenate([group.rows for group in groups]), pixels.device)
     values = to_device(np.concatenate([group.values for group in groups]).astype(np.float32), pixels.device)
     coefficients = to_device(np.concatenate([group.coefficients for group in groups]), pixels.device)

@@ -1,4 +1,4 @@
-"""Byte-identical images of a data set: in training and test, or under two labels."""
+"""Search for byte-identical images of a data set: in training and test, or under two labels."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ltr.data.parallel import map_in_parallel
 from ltr.data.source import ImageFiles, Source
 
 _AT_A_TIME = 32
-_SHOWN = 10  # groups
-_SHOWN_OF_GROUP = 4  # images of a group
+_SHOWN = 10  # groups per kind of duplicate
+_SHOWN_OF_GROUP = 4  # images per group
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Groups of identical images, each by ascending index.
+    """Groups of identical images.
 
     Attributes:
-        groups: at least two images each, ordered by their first image.
+        groups: source indices of each group, ascending, at least two; groups are ordered by their first image.
     """
 
     groups: tuple[tuple[int, ...], ...]
@@ -36,11 +36,11 @@ class Duplicates:
         across_labels = [group for group in self.groups if len({source.labels[index] for index in group}) > 1]
         other_groups = {*across_parts, *across_labels}
         for groups, words in (
-            (across_parts, "images are byte for byte the same in different parts (what is tested was trained on)"),
+            (across_parts, "images are byte for byte the same in different parts (test images that are trained on)"),
             (across_labels, "images are byte for byte the same under different labels"),
             (
                 [group for group in self.groups if group not in other_groups],
-                "images come more than once in their class",
+                "images appear more than once in their class",
             ),
         ):
             if groups:
@@ -53,9 +53,9 @@ def identical_images(
 ) -> Duplicates:
     """Find byte-identical images of a source.
 
-    Image files are read once each, however many crops they have, and only if another image has a file of the same size;
-    an unreadable file equals no other.
-    Arrays are compared by their pixels, packed images by their bytes in the packed file.
+    Each image file is read once, even if several images are crops of it, and only if another file has the same size;
+    an unreadable file equals no other. Arrays are compared by their pixels, packed images by their bytes in the packed
+    file.
 
     Args:
         workers: number of processes that read files.
@@ -68,7 +68,7 @@ def identical_images(
         candidates = _candidates_by_size(images)
         progress(len(source) - len(candidates))
         digests = _file_digests(images, candidates, workers)
-        if images.crops is not None:  # equal crops are of equal files and have equal boxes
+        if images.crops is not None:  # equal crops have equal files and equal boxes
             digests = _with_regions(digests, images)
     else:
         digests = ((index, pixel_digest(images[index])) for index in range(len(source)))
@@ -81,7 +81,7 @@ def identical_images(
 
 
 def _candidates_by_size(files: ImageFiles) -> list[int]:
-    """Return the images whose file size another file has too."""
+    """Return the images whose file has the size of another file."""
     sizes = files.sizes
     if sizes is None:
         sizes = np.array([_size(files.path(index)) for index in range(len(files))], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Near-duplicate images in training and test, by a perceptual hash or by features: bursts, other sizes or crops."""
+"""Near-duplicates (bursts, resized or cropped copies) in training and test, by a perceptual hash or by features."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ltr.data.split import Split
 from ltr.errors import DataError
 
 BITS = 128
-MAX_DISTANCE = 7  # so that two hashes of at most this distance agree in one of the bands
+MAX_DISTANCE = 7  # two hashes of at most this distance agree in at least one of the bands
 MAX_PAIRS = 1_000_000
-_BANDS = 8  # of 16 bits
-_ROWS, _COLUMNS = 512, 65_536  # of the matrix of feature distances at a time
-_ROUNDING = 1e-6  # of float32 products
+_BANDS = 8  # bands of 16 bits in a hash
+_ROWS, _COLUMNS = 512, 65_536  # block of the matrix of feature distances that is computed at a time
+_ROUNDING = 1e-6  # tolerance for rounding in float32 products
 _AT_A_TIME = 32
-_CONTRAST = 8  # grey levels; an image below it has no structure to compare
+_CONTRAST = 8  # in grey levels; an image with less contrast has no structure to compare
 
 
 class Pair(NamedTuple):
@@ -30,7 +30,8 @@ class Pair(NamedTuple):
 
     Attributes:
         train, test: indices into the source.
-        distance: different bits of their hashes, 0 to `MAX_DISTANCE`; or cosine distance of their features, 0 to 2.
+        distance: number of different bits of their hashes, 0 to `MAX_DISTANCE`; or cosine distance of their features,
+            0 to 2.
     """
 
     train: int
@@ -48,12 +49,12 @@ def near_duplicates(
 ) -> list[Pair]:
     """Return the pairs of a training (or validation) and a test image whose hashes differ in at most ``distance`` bits.
 
-    The hash is a difference hash in both directions: an image is reduced to 9 x 9 grey values, and 64 + 64 bits say
+    The hash is a difference hash in both directions: an image is reduced to 9 x 9 grey values, and 64 + 64 bits tell
     whether each is brighter than its left and its upper neighbour. Images without contrast, and files that cannot be
-    read, equal nothing.
+    read, match no image.
 
     Args:
-        distance: from 0 to `MAX_DISTANCE`.
+        distance: largest number of different bits, 0 to `MAX_DISTANCE`.
         workers: number of processes that read files.
         progress: called with the number of images hashed since the last call.
 
@@ -82,8 +83,8 @@ def near_duplicates_by_features(
 
     Args:
         train, test: indices of the images into the source, int64 [n] and [m].
-        train_features, test_features: float [n, D] and [m, D]. Rows of zeros equal nothing.
-        distance: 1 minus the cosine, from 0 to 2.
+        train_features, test_features: float [n, D] and [m, D]. Rows of zeros match no row.
+        distance: largest cosine distance, 1 minus the cosine, from 0 to 2.
 
     Returns:
         Pairs in order of the test image, then of the distance.
@@ -96,7 +97,7 @@ def near_duplicates_by_features(
     for start in range(0, len(tested), _ROWS):
         for first in range(0, len(known), _COLUMNS):
             distances = 1 - tested[start : start + _ROWS] @ known[first : first + _COLUMNS].T
-            rows, columns = np.nonzero(distances <= distance + _ROUNDING)  # NaN, of rows of zeros, is never close
+            rows, columns = np.nonzero(distances <= distance + _ROUNDING)  # False for NaN, from rows of zeros
             if len(pairs) + len(rows) > MAX_PAIRS:
                 raise DataError(
                     f"more than {MAX_PAIRS:,} pairs of images have features within {distance:g}. Choose a smaller "
@@ -127,7 +128,7 @@ def _hashes(
     hashes = np.zeros((len(indices), _BANDS), dtype=np.uint16)
     is_hashed = np.zeros(len(indices), dtype=bool)
     position = 0
-    for piece in map_in_parallel(partial(_hash_all, how=source.decoding), opened, workers):
+    for piece in map_in_parallel(partial(_hash_all, decoding=source.decoding), opened, workers):
         for value in piece:
             if value is not None:
                 hashes[position] = value
@@ -137,17 +138,17 @@ def _hashes(
     return hashes, is_hashed
 
 
-def _hash_all(opened: list[Any], *, how: Decoding) -> list[np.ndarray | None]:
-    return [_hash(one, how) for one in opened]
+def _hash_all(opened: list[Any], *, decoding: Decoding) -> list[np.ndarray | None]:
+    return [_hash(one, decoding) for one in opened]
 
 
-def _hash(opened: Any, how: Decoding) -> np.ndarray | None:
+def _hash(opened: Any, decoding: Decoding) -> np.ndarray | None:
     try:
         if isinstance(opened, np.ndarray):
             image = to_rgb(Image.fromarray(opened[..., 0] if opened.shape[-1] == 1 else opened))
         else:
-            image = opened if isinstance(opened, Image.Image) else decode_image(opened, how)
-    except Exception:  # decoders raise errors of any type; the check of files names them
+            image = opened if isinstance(opened, Image.Image) else decode_image(opened, decoding)
+    except Exception:  # decoders raise errors of any type; `ltr-data check` reports the files
         return None
     return perceptual_hash(np.asarray(image.convert("L").resize((9, 9), Image.Resampling.BOX)))
 

@@ -1,4 +1,4 @@
-"""Overlap of the images of an evaluation with a network's training images, by their content."""
+"""Overlap of evaluation images with a network's training images, by content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ltr.data.images.real_paths import real_paths
 from ltr.data.packed_images.reading import PackedImages
 from ltr.data.source import ImageFiles, Source
 
-_END = 4096  # bytes at each end of a file that distinguish it from others of its size
+_END = 4096  # bytes at each end of a file that are compared before whole files
 
 
 def trained_on(trained: Source, train: np.ndarray, evaluated: Source, indices: np.ndarray) -> np.ndarray | None:
@@ -21,7 +21,7 @@ def trained_on(trained: Source, train: np.ndarray, evaluated: Source, indices: n
     have the same real path or the same bytes. Arrays of two sources are compared by their pixels.
 
     Returns:
-        bool [len(indices)]; None if the two cannot be compared: arrays with files, or packed files of two sources.
+        bool [len(indices)]; None if the sources cannot be compared: arrays with files, or packed files of two sources.
     """
     if _origin(trained) == _origin(evaluated):
         return np.isin(indices, train)
@@ -76,7 +76,7 @@ def _size(path: bytes) -> int:
 
 
 def _ends(path: bytes, size: int) -> bytes:
-    """Return a digest of a file's size, beginning and ending; of a file that cannot be read, of its path."""
+    """Return a digest of a file's size, beginning and ending, or of its path if the file cannot be read."""
     digest = hashlib.blake2b(size.to_bytes(8, "little", signed=True), digest_size=16)
     try:
         with open(path, "rb") as file:
@@ -89,7 +89,7 @@ def _ends(path: bytes, size: int) -> bytes:
 
 
 def _digest(path: bytes) -> bytes:
-    """Return a digest of a file; of one that cannot be read, its path."""
+    """Return a digest of a file's content, or its path if the file cannot be read."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
@@ -103,7 +103,7 @@ def pixel_digest(image: np.ndarray) -> bytes:
 
 
 def _origin(source: Source) -> str:
-    """Return the fingerprint of a source, or of what its packed file was made from."""
+    """Return the fingerprint of a source; for a packed file, that of the source it was packed from."""
     images = source.images
     if isinstance(images, PackedImages) and images.store is not None:
         return str(images.store.about["source"])

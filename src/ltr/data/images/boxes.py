@@ -1,4 +1,4 @@
-"""Bounding boxes in the coordinates of evaluation's crop, and the feature map locations inside them."""
+"""Bounding boxes in coordinates of the evaluation crop, and the feature map locations inside them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from ltr.data.source import ImageFiles, Source
 
 
 def boxes_in_crop(source: Source, indices: np.ndarray, crop: FileCrop) -> np.ndarray:
-    """Return boxes float64 [B, 4] (left, top, right, bottom) in fractions of evaluation's crop.
+    """Return boxes float64 [B, 4] (left, top, right, bottom) in fractions of the evaluation crop.
 
     Boxes may exceed the crop.
 
     Args:
         source: source of image files with ``boxes``.
         indices: int64 [B] into the source.
+        crop: crop of the network's evaluation.
     """
     assert source.boxes is not None
     assert isinstance(source.images, ImageFiles)

@@ -40,15 +40,16 @@ def bad_images(
     """Decode every image and return those that fail.
 
     Args:
+        files: the images.
         workers: number of processes.
         max_pixels: larger images count as bad and are not decoded.
         progress: called with the number of images checked since the last call.
-        tally: counts peculiarities of the other images.
+        tally: counts peculiarities of the images that can be decoded.
 
     Raises:
         DataError: a process was killed.
     """
-    work = partial(_inspect_all, how=files.decoding, max_pixels=max_pixels)
+    work = partial(_inspect_all, decoding=files.decoding, max_pixels=max_pixels)
     return collect_failures(map_in_parallel(work, _pieces(files), workers), files, progress, tally)
 
 
@@ -58,10 +59,12 @@ def collect_failures(
     progress: Callable[[int], object],
     tally: Tally | None = None,
 ) -> list[BadImage]:
-    """Return the images that failed, and count peculiarities of the others.
+    """Return the images that cannot be decoded, and count peculiarities of the rest.
 
     Args:
         pieces: outcome of every image in order: the reason of a failure, or notes.
+        files: the images.
+        progress, tally: see `bad_images`.
     """
     bad: list[BadImage] = []
     index = 0
@@ -87,23 +90,23 @@ def _pieces(files: ImageFiles) -> Iterator[list[Any]]:
         yield [files.open(index) for index in range(start, min(start + _AT_A_TIME, len(files)))]
 
 
-def _inspect_all(opened: list[Any], *, how: Decoding, max_pixels: int) -> list[str | Notes]:
+def _inspect_all(opened: list[Any], *, decoding: Decoding, max_pixels: int) -> list[str | Notes]:
     with warnings.catch_warnings():
-        # Pillow warns at half of its limit; only the limit matters here
+        # Pillow warns at half of its limit; only `max_pixels` matters here
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return [inspect_image(one, how, max_pixels) for one in opened]
+        return [inspect_image(one, decoding, max_pixels) for one in opened]
 
 
-def inspect_image(opened: Any, how: Decoding, max_pixels: int = MAX_PIXELS) -> str | Notes:
+def inspect_image(opened: Any, decoding: Decoding, max_pixels: int = MAX_PIXELS) -> str | Notes:
     """Decode one image; return the reason of a failure, or notes on peculiarities."""
     notes = Notes()
     try:
-        notes.constant = constant_value(np.asarray(decode_image(opened, how, max_pixels=max_pixels, notes=notes)))
+        notes.constant = constant_value(np.asarray(decode_image(opened, decoding, max_pixels=max_pixels, notes=notes)))
     except Exception as error:  # decoders raise errors of any type for damaged files
         return describe_error(error)
     return notes
 
 
 def describe_error(error: Exception) -> str:
-    """Return a decoder's error as one line, which is never empty."""
+    """Return a decoder's error as one non-empty line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

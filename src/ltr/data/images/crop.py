@@ -1,4 +1,4 @@
-"""Crops of image files: the region that is cut, and the size at which a file is decoded."""
+"""Crops of image files: the cropped region, and the size at which a file is decoded."""
 
 from __future__ import annotations
 
@@ -36,18 +36,19 @@ class FileCrop:
 
     Args:
         size: side of the crop in pixels.
-        resize: evaluation takes the central ``size`` pixels of an image whose short side is ``resize``. None: 8/7 of
-            ``size`` (256 for 224). Two equal numbers, such as (510, 510), stretch the image to a square of that side
-            first (HERBS and PIM).
-        random: True trains on random crops, False on evaluation's.
-        window: True makes random crops windows of ``size`` pixels of the image resized as for evaluation (torchvision's
-            Resize and RandomCrop), False random-resized crops (Szegedy et al., CVPR 2015).
-        scale: range of the area share of a random-resized crop.
-        ratio: range of its width over its height.
+        resize: short side in pixels to which evaluation resizes an image before it crops the central ``size`` pixels.
+            None: 8/7 of ``size`` (256 for 224). Two equal numbers, such as (510, 510), stretch the image to a square of
+            that side (HERBS and PIM).
+        random: True trains on random crops, False on the evaluation crop.
+        window: type of random crop. True: a window of ``size`` pixels of the image resized as for evaluation
+            (torchvision's Resize and RandomCrop); False: a random-resized crop (Szegedy et al., CVPR 2015).
+        scale: range of the area of a random-resized crop, as a share of the image's area.
+        ratio: range of the width over the height of a random-resized crop.
         reduced: True decodes a JPEG at a half, a quarter or an eighth of its size, which is faster, if a random crop
-            still has ``size`` pixels a side. The pixels differ a little from those of the whole image resized.
-            Evaluation always decodes the whole image.
-        interpolation: of the resizing, ``bilinear`` or ``bicubic``, both antialiased as Pillow does it; None: bilinear.
+            still has ``size`` pixels a side. The pixels differ slightly from those of the resized full image.
+            Evaluation always decodes the full image.
+        interpolation: interpolation of the resizing, ``bilinear`` or ``bicubic``, both antialiased as in Pillow; None:
+            bilinear.
 
     Raises:
         ConfigError: a value is outside its range.
@@ -94,7 +95,7 @@ class FileCrop:
             uniform: float64 [4 or more] in [0, 1); the third number gives the top, the fourth the left.
         """
         crop_width, crop_height = self._window(width, height)
-        # pixels of the resized image (torchvision cuts its longer side to whole ones) by which the window can move
+        # range of the window's position in pixels of the resized image, whose longer side torchvision rounds down
         free_right, free_down = (
             int(width * self.size / crop_width) - self.size,
             int(height * self.size / crop_height) - self.size,
@@ -104,7 +105,7 @@ class FileCrop:
         return left, top, left + crop_width, top + crop_height
 
     def _window(self, width: int, height: int) -> tuple[float, float]:
-        """Return width and height in pixels of the file of a ``size`` x ``size`` window of the resized image."""
+        """Return width and height, in pixels of the file, of a ``size`` x ``size`` window of the resized image."""
         share = self.size / self.resize
         if self.stretch:
             return width * share, height * share
@@ -113,8 +114,8 @@ class FileCrop:
     def random_box(self, width: int, height: int, uniform: np.ndarray) -> Box:
         """Return a random-resized crop in whole pixels, by torchvision's rule.
 
-        The area is uniform in ``scale``, and so is the logarithm of the ratio. The first of ten attempts that fits the
-        image is taken, else the largest central box with an allowed ratio.
+        The area is uniform in ``scale``, and the logarithm of the ratio is uniform too. The result is the first of ten
+        attempts that fits into the image, or else the largest central box with an allowed ratio.
 
         Args:
             uniform: float64 [40] in [0, 1): area, ratio, top and left of each attempt.
@@ -134,15 +135,15 @@ class FileCrop:
         return left, top, left + box_width, top + box_height
 
     def read(
-        self, opened: Any, uniform: np.ndarray | None, how: Decoding = PLAIN, *, notes: Notes | None = None
+        self, opened: Any, uniform: np.ndarray | None, decoding: Decoding = PLAIN, *, notes: Notes | None = None
     ) -> np.ndarray:
         """Decode, crop and resize one file; the crop of a region is taken inside the region.
 
         Args:
             opened: path, binary stream, region of a file, or decoded image.
-            uniform: random numbers of a random crop, see `random_box` and `window_box`; None: evaluation's crop.
-            how: conversion of pixels to RGB.
-            notes: receives peculiarities of the image, unless it is decoded already.
+            uniform: random numbers of a random crop, see `random_box` and `window_box`; None: the evaluation crop.
+            decoding: conversion of pixels to RGB.
+            notes: receives peculiarities of the image; ignored if ``opened`` is a decoded image.
 
         Returns:
             uint8 [size, size, 3].
@@ -153,7 +154,7 @@ class FileCrop:
             refuse_too_many_pixels(file)
             if notes is not None:
                 notes.frames = has_more_frames(file, opened)
-            turned = orientation(file) if how.exif else 1
+            turned = orientation(file) if decoding.exif else 1
             width, height = file.size[::-1] if turned >= 5 else file.size
             region = opened.pixels(width, height) if isinstance(opened, Region) else None
             if region is not None:
@@ -168,8 +169,8 @@ class FileCrop:
                 box = left / divisor, top / divisor, right / divisor, bottom / divisor
             else:
                 divisor = 1
-            rgb = decode_to_rgb(file, how, notes)
-            if region is not None:  # cut before resizing, whose filter would reach beyond the region
+            rgb = decode_to_rgb(file, decoding, notes)
+            if region is not None:  # before resizing, whose filter would mix in pixels from outside the region
                 start_x, start_y = region[0] // divisor, region[1] // divisor
                 rgb = rgb.crop((start_x, start_y, -(-region[2] // divisor), -(-region[3] // divisor)))
                 shift_x, shift_y = region[0] / divisor - start_x, region[1] / divisor - start_y

@@ -1,4 +1,4 @@
-"""Decoding of image files to RGB by Pillow only, so that workers that only decode import nothing heavier."""
+"""Decoding of image files to RGB; imports only Pillow and NumPy, so that worker processes start quickly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ltr.errors import ConfigError
 
 # Pillow's own limit, twice the number of pixels at which it warns
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
-# the formats of the accepted suffixes. Pillow would try every format whatever the suffix, and some of them start other
+# formats of the accepted suffixes. Pillow ignores the suffix and would try every format; some formats start other
 # programs (PostScript: Ghostscript)
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
@@ -27,7 +27,7 @@ _ORIENTATION = 0x0112
 _WHITE = 65535  # default white level of 16-bit images
 
 
-def decoding(*, exif: bool, matte: str | None, white_level: WhiteLevel | None) -> Decoding:
+def build_decoding(*, exif: bool, matte: str | None, white_level: WhiteLevel | None) -> Decoding:
     """Build a `Decoding` from the values of a data set's config.
 
     Args:
@@ -51,14 +51,14 @@ def decoding(*, exif: bool, matte: str | None, white_level: WhiteLevel | None) -
 
 @dataclass
 class Notes:
-    """Peculiarities of one image that its decoding shows; none of them is an error.
+    """Peculiarities of one image that decoding reveals; none of them is an error.
 
     Attributes:
         highest: highest value of a 16-bit grey image; -1 if it was not decoded.
         wide_colour: True for 16 bits per colour, of which Pillow reads the upper 8.
-        transparent: True if it has transparent pixels; None if it has an alpha channel and was not decoded.
+        transparent: True if the image has transparent pixels; None if it has an alpha channel and was not decoded.
         frames: True for several frames, of which the first is read.
-        constant: value that all pixels share, if they do.
+        constant: common value of all pixels, or None.
     """
 
     highest: int | None = None
@@ -76,7 +76,7 @@ def open_image(opened: Any) -> Image.Image:
 
     Raises:
         ValueError: the path is not a regular file; a named pipe, for example, could block for ever.
-        OSError: the file is missing, a link loop, or in none of the formats.
+        OSError: the file is missing, is a link loop, or has none of the formats.
     """
     if isinstance(opened, Region):
         opened = opened.path
@@ -89,14 +89,14 @@ def open_image(opened: Any) -> Image.Image:
 
 
 def decode_image(
-    opened: Any, how: Decoding = PLAIN, *, max_pixels: int = MAX_PIXELS, notes: Notes | None = None
+    opened: Any, decoding: Decoding = PLAIN, *, max_pixels: int = MAX_PIXELS, notes: Notes | None = None
 ) -> Image.Image:
     """Decode a whole image, or the region of one, to RGB.
 
     Args:
         opened: path, binary stream, or region of a file.
-        how: see `ltr.data.source.Decoding`.
-        max_pixels: larger images are refused before decoding: a file of some kilobytes may decode to gigabytes.
+        decoding: options of the conversion to RGB.
+        max_pixels: larger images are refused before decoding, because some kilobytes may decode to gigabytes.
         notes: receives peculiarities of the image.
 
     Raises:
@@ -107,7 +107,7 @@ def decode_image(
         refuse_too_many_pixels(image, max_pixels)
         if notes is not None:
             notes.frames = has_more_frames(image, opened)
-        rgb = decode_to_rgb(image, how, notes)
+        rgb = decode_to_rgb(image, decoding, notes)
         return rgb.crop(opened.pixels(*rgb.size)) if isinstance(opened, Region) else rgb
 
 
@@ -115,26 +115,26 @@ def refuse_too_many_pixels(image: Image.Image, max_pixels: int = MAX_PIXELS) -> 
     """Raise ValueError for an image with more pixels than allowed."""
     width, height = image.size
     if width * height > max_pixels:
-        raise ValueError(f"{width} x {height} pixels are more than the {max_pixels:,} that are allowed")
+        raise ValueError(f"{width} x {height} pixels are more than the allowed {max_pixels:,}")
 
 
-def decode_to_rgb(image: Image.Image, how: Decoding, notes: Notes | None = None) -> Image.Image:
-    """Decode an opened image: turn it upright if ``how`` says so, then convert it by `to_rgb`."""
+def decode_to_rgb(image: Image.Image, decoding: Decoding, notes: Notes | None = None) -> Image.Image:
+    """Decode an opened image: apply its EXIF orientation if ``decoding.exif`` is set, then `to_rgb`."""
     wide = has_wide_colour(image)
-    if wide and how.white_level is not None:
+    if wide and decoding.white_level is not None:
         raise ValueError(
             "its colours have 16 bits each, of which only the upper 8 can be read; a white level is for grey images. "
             "Convert it to 8 bits"
         )
     if notes is not None:
         notes.wide_colour = wide
-    return to_rgb(ImageOps.exif_transpose(image) if how.exif else image, how, notes)
+    return to_rgb(ImageOps.exif_transpose(image) if decoding.exif else image, decoding, notes)
 
 
-def to_rgb(image: Image.Image, how: Decoding = PLAIN, notes: Notes | None = None) -> Image.Image:
+def to_rgb(image: Image.Image, decoding: Decoding = PLAIN, notes: Notes | None = None) -> Image.Image:
     """Convert any mode to RGB: repeat grey, convert CMYK and palettes, scale 16 bits to 8 by the white level.
 
-    Transparent pixels get the matte's colour; without a matte, alpha is dropped.
+    Transparent pixels get the colour of the matte; without a matte, the alpha channel is dropped.
 
     Raises:
         ValueError: pixels are floating-point (their range is unknown), or a value is above the white level.
@@ -142,13 +142,13 @@ def to_rgb(image: Image.Image, how: Decoding = PLAIN, notes: Notes | None = None
     if image.mode == "F":
         raise ValueError("it has floating-point pixels, whose range is not known; convert it to 8 or 16 bits")
     if image.mode.startswith("I"):
-        return _scaled_to_8_bits(image, how.white_level, notes)
-    if has_alpha(image) and (how.matte is not None or notes is not None):
+        return _scaled_to_8_bits(image, decoding.white_level, notes)
+    if has_alpha(image) and (decoding.matte is not None or notes is not None):
         layered = image.convert("RGBA")
         if notes is not None:
             notes.transparent = int(np.asarray(layered.getchannel("A")).min(initial=255)) < 255
-        if how.matte is not None:
-            ground = Image.new("RGBA", layered.size, (*how.matte, 255))
+        if decoding.matte is not None:
+            ground = Image.new("RGBA", layered.size, (*decoding.matte, 255))
             return Image.alpha_composite(ground, layered).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         # a direct conversion to RGB would warn about the lost transparency
@@ -170,12 +170,12 @@ def _scaled_to_8_bits(image: Image.Image, white_level: int | None, notes: Notes 
 
 
 def has_alpha(image: Image.Image) -> bool:
-    """Return whether an image has an alpha channel or a transparent colour, by its header."""
+    """Return whether the header of an image has an alpha channel or a transparent colour."""
     return image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info
 
 
 def has_sixteen_bits(image: Image.Image) -> bool:
-    """Return whether an image is grey with more than 8 bits, by its header."""
+    """Return whether the header of an image says grey with more than 8 bits."""
     return image.mode.startswith("I")
 
 
@@ -184,7 +184,7 @@ def has_more_frames(image: Image.Image, opened: Any) -> bool:
     if image.format in ("PNG", "WEBP"):
         return getattr(image, "n_frames", 1) > 1
     if image.format in ("GIF", "TIFF") and isinstance(opened, (str, bytes, os.PathLike, Region)):
-        with open_image(opened) as reopened:  # the search for a second frame leaves the first
+        with open_image(opened) as reopened:  # the search for a second frame would move the file away from the first
             return bool(getattr(reopened, "is_animated", False))
     return False
 

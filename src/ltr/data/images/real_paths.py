@@ -12,7 +12,7 @@ from ltr.names import canonical
 
 
 def real_paths(files: ImageFiles, indices: Iterable[int]) -> Iterator[bytes]:
-    """Yield the real path of each index; the links of a folder are resolved once for all its files."""
+    """Yield the real path of each image; links in a folder's path are resolved once for all its files."""
     real_folders: dict[bytes, bytes] = {}
     root = os.fsencode(files.root)
     for index in indices:
@@ -23,7 +23,7 @@ def real_paths(files: ImageFiles, indices: Iterable[int]) -> Iterator[bytes]:
 def named_images(files: ImageFiles, names: Sequence[str], roots: Sequence[str] = ()) -> tuple[np.ndarray, list[str]]:
     """Find the images that a list of paths names, in any spelling.
 
-    A path that is no image's real path matches an image whose path has the same composed Unicode form.
+    If a path is not the real path of an image, it matches an image whose path has the same composed Unicode form.
 
     Args:
         names: absolute paths, or paths from the root of ``files`` or from one of ``roots``.
@@ -54,7 +54,7 @@ def named_images(files: ImageFiles, names: Sequence[str], roots: Sequence[str] =
 
 
 def first_of_each(files: ImageFiles) -> np.ndarray:
-    """Return the indices int64 [n] of images whose real path no earlier image has."""
+    """Return the indices int64 [n] of the first image of each real path."""
     seen: set[bytes] = set()
     paths = real_paths(files, range(len(files)))
     return np.array([n for n, path in enumerate(paths) if not (path in seen or seen.add(path))], dtype=np.int64)  # type: ignore[func-returns-value]

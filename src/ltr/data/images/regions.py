@@ -1,4 +1,4 @@
-"""Boxes that are cut from image files before anything else: the same rule for training, packing and prediction."""
+"""Boxes that are cut from image files before any other operation, for training, packing and prediction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Region(NamedTuple):
     """Box in an image file.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         box: left, top, width and height in fractions of the upright image; NaN: the whole image.
         margin: fraction of the box's longer side that is added on each side.
         square: True extends the shorter side to the longer one.
@@ -27,7 +27,7 @@ class Region(NamedTuple):
     def pixels(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Return left, top, right and bottom in whole pixels of an image of this size; at least one pixel.
 
-        The margin is added first. A square is moved into the image, and is cut where the image is smaller.
+        The margin is added first. A square is moved into the image, and clipped if the image is smaller.
         """
         if math.isnan(self.box[0]):
             return 0, 0, width, height
@@ -53,7 +53,7 @@ def _interval(centre: float, length: float, size: int, *, moves: bool) -> tuple[
 
 @dataclass(frozen=True, eq=False)
 class BoxCrops:
-    """Box of each image of a table, and how boxes are extended.
+    """Box of each image of a table, with the options that extend boxes.
 
     Attributes:
         boxes: float32 [N, 4] left, top, width and height in fractions of the image; a row of NaN: the whole image.
@@ -70,6 +70,6 @@ class BoxCrops:
         return Region(path, (x, y, width, height), self.margin, self.square)
 
     def identity(self) -> bytes:
-        """Return bytes that differ wherever two tables cut other pixels, for a fingerprint."""
+        """Return bytes for a fingerprint, which differ if two tables cut different pixels."""
         boxes = np.ascontiguousarray(self.boxes, dtype="<f4")
         return f"crops margin={self.margin:g} square={self.square}".encode() + boxes.tobytes()

@@ -12,13 +12,13 @@ from ltr.data.images.decode import Notes
 from ltr.data.source import Decoding
 
 SHOWN = 10
-_HALF = 1 << 15  # 16-bit images whose highest value is below this lose half of their levels or more
-_FEW_LEVELS = 16  # of 256; an image with fewer, among images that use the full range, probably has another bit depth
+_HALF = 1 << 15  # a 16-bit image whose highest value is below this loses at least half of its 256 levels
+_FEW_LEVELS = 16  # an image with fewer levels than this, next to images of full range, probably has another bit depth
 
 
 @dataclass
 class _Group:
-    """Number of images with a peculiarity, and the first of them."""
+    """Number of images with a peculiarity, and the paths of the first ones."""
 
     count: int = 0
     first: list[str] = field(default_factory=list)
@@ -42,12 +42,12 @@ class Tally:
     """Collector of the notes of many images.
 
     Args:
-        how: decoding of the images.
-        dataset: the dataset config, if any; messages advise only keys that it has.
+        decoding: options with which the images are decoded.
+        dataset: the dataset config, if any; messages suggest only keys that it has.
     """
 
-    def __init__(self, how: Decoding, dataset: Mapping[str, Any] | None = None) -> None:
-        self.how = how
+    def __init__(self, decoding: Decoding, dataset: Mapping[str, Any] | None = None) -> None:
+        self.decoding = decoding
         self.dataset = dataset or {}
         self.highest = 0
         self._sixteen, self._wide, self._transparent = _Group(), _Group(), _Group()
@@ -57,7 +57,7 @@ class Tally:
     @property
     def may_be_low(self) -> bool:
         """True if no decoded 16-bit image uses the upper half of the values, and no white level is set."""
-        return bool(self._sixteen.count) and self.how.white_level is None and self.highest < _HALF
+        return bool(self._sixteen.count) and self.decoding.white_level is None and self.highest < _HALF
 
     def add(self, path: str, notes: Notes) -> None:
         """Count the notes of one image; ``path`` is its name in messages."""
@@ -92,7 +92,7 @@ class Tally:
             lines.append(
                 f"{self._dim.images()} of 16 bits {self._dim.has()} far lower values than others, which reach "
                 f"{self.highest:,}, and {self._dim.has()} fewer than {_FEW_LEVELS} of 256 levels once decoded. Convert "
-                f"images of another bit depth to 8 bits; dark ones are right as they are: {self._dim.shown()}"
+                f"images of another bit depth to 8 bits, and keep images that are really dark: {self._dim.shown()}"
             )
         if self._wide.count:
             lines.append(
@@ -107,21 +107,21 @@ class Tally:
             )
         if self._constant.count:
             lines.append(
-                f"{self._constant.images()} {self._constant.has()} the same value everywhere once decoded: "
+                f"{self._constant.images()} {self._constant.has()} the same value in every pixel once decoded: "
                 f"{self._constant.shown()}"
             )
         return lines
 
     def _levels(self, highest: int) -> int:
-        """Return how many of 256 levels the values from 0 to ``highest`` use."""
-        white = (1 << 16) - 1 if self.how.white_level is None else self.how.white_level
+        """Return the number of levels, of 256, that the values from 0 to ``highest`` use."""
+        white = (1 << 16) - 1 if self.decoding.white_level is None else self.decoding.white_level
         return highest * 256 // (white + 1) + 1
 
     def _lower_bits(self) -> str:
         levels = self._levels(self.highest)
         left = "all is black" if levels == 1 else f"only {levels} of 256 levels are left"
         white = max((1 << self.highest.bit_length()) - 1, 255)
-        # without a dataset config a trained network is applied, which reads images as in its training
+        # without a dataset config a trained network is applied: it reads images as in training, so no key can change
         advice = "Convert to 8 bits"
         if "white_level" in self.dataset:
             advice = f"dataset.white_level={white} makes that value white"
@@ -131,10 +131,10 @@ class Tally:
         )
 
     def _ground(self) -> str:
-        ground = "the alpha channel is dropped, which shows whatever colour lies under it"
-        if self.how.matte is not None:
-            name = self.dataset.get("matte") or "#{:02x}{:02x}{:02x}".format(*self.how.matte)
-            ground = f"{name} is laid under transparent pixels" + (
+        ground = "the alpha channel is dropped, which shows the colour under it"
+        if self.decoding.matte is not None:
+            name = self.dataset.get("matte") or "#{:02x}{:02x}{:02x}".format(*self.decoding.matte)
+            ground = f"transparent pixels get the background {name}" + (
                 " (dataset.matte)" if "matte" in self.dataset else ""
             )
         group = self._transparent

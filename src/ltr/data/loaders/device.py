@@ -1,4 +1,4 @@
-"""Loader of small images: one uint8 tensor on the device, from which batches are taken by index."""
+"""Loader of small images: batches are indexed from one uint8 tensor on the device."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class ResidentImages:
     Args:
         images: uint8 [N, H, W, C].
         device: device of the batches and their augmentation.
-        max_bytes: size limit. None: no limit on a CPU, 80 % of the free memory on a GPU.
-        side: height and width in pixels that images are resized to when they are taken; None: their own.
-        interpolation: of this resizing, see `resized`; None: bilinear.
+        max_bytes: size limit in bytes. None: no limit on a CPU, 80 % of the free memory on a GPU.
+        side: height and width in pixels to which `take` resizes images; None: no resizing.
+        interpolation: interpolation of this resizing, see `resized`; None: bilinear.
 
     Raises:
         DataError: the images exceed the limit.
@@ -62,7 +62,7 @@ class ResidentImages:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Shape (C, H, W) of an image as it is taken."""
+        """Shape (C, H, W) of the images that `take` returns."""
         height, width, channels = self.pixels.shape[1:]
         return channels, self.side or height, self.side or width
 
@@ -110,7 +110,7 @@ class EpochCounter:
 class EpochLoader:
     """Base class of the loaders: order of the images, bounds of the batches, and start of an iteration.
 
-    Everything follows from the epoch's number, so that the state of a loader is two integers.
+    Order and positions follow from the epoch number, so that the state of a loader is two integers.
 
     Args:
         order: epoch -> source indices int64 [n] of this process, in order.
@@ -146,7 +146,7 @@ class EpochLoader:
         return len(self.bounds) - 1
 
     def start_at(self, epoch: int, batch: int) -> None:
-        """Start the next iteration at batch ``batch`` if it is of ``epoch``; earlier batches are not computed."""
+        """Start the next iteration at ``batch``, without computing earlier batches, if it iterates over ``epoch``."""
         self._start = (epoch, batch)
 
     def rows(self, batch: int) -> slice:
@@ -154,7 +154,7 @@ class EpochLoader:
         return slice(int(self.bounds[batch]), int(self.bounds[batch + 1]))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the epoch and the number of its batches yielded so far."""
+        """Return the epoch and the number of batches yielded in it."""
         return {"epoch": self.sampler.epoch, "batch": self._next_batch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -173,7 +173,7 @@ class EpochLoader:
         if len(indices) != self._length or len(positions) != len(indices):
             raise DataError(
                 f"epoch {epoch} has {len(indices)} images at {len(positions)} positions, but {self._length} were "
-                "announced. A sampler must return the same number in every epoch"
+                "expected. A sampler must return the same number in every epoch"
             )
         return epoch, first, indices, positions
 
@@ -186,7 +186,7 @@ class DeviceLoader(EpochLoader):
         labels: int64 [N], the split's labels of the whole source, on the same device.
         order, batch_size, positions, length, join_single: see `EpochLoader`.
         augment: augmentation of every batch, or None.
-        seed_of_epoch: epoch -> seed of its augmentation; required with ``augment``.
+        seed_of_epoch: epoch -> seed of its augmentation.
     """
 
     def __init__(
@@ -231,7 +231,7 @@ class DeviceLoader(EpochLoader):
         return Batch(images, pending.labels, pending.indices)
 
     def __iter__(self) -> Iterator[Batch]:
-        # a generator reads the epoch when iteration starts: Lightning makes the iterator before it calls set_epoch
+        # a generator reads the epoch at the first batch: Lightning creates the iterator before it calls set_epoch
         epoch, first, indices, positions = self._begin()
         seed, on_device = self.seed_of_epoch(epoch), to_device(indices, self.images.device)
         if self.leaves_images:
@@ -271,16 +271,16 @@ class DeviceLoader(EpochLoader):
 
 
 class BlockOfNumbers:
-    """Random numbers of an epoch's augmentation, drawn for many images at once: those of a batch alone cost as much.
+    """Random numbers of an epoch's augmentation, sampled in blocks because a block takes hardly longer than a batch.
 
     Args:
-        augment: of the batches.
+        augment: augmentation of the batches.
         seed: seed of the epoch.
         positions: int64 [n], see `EpochLoader`.
         device: device of the batches.
     """
 
-    images = 2**15  # drawn at once, at least
+    images = 2**15  # smallest number of images in a block
 
     def __init__(self, augment: Augmentation, seed: int, positions: np.ndarray, device: torch.device) -> None:
         self.augment, self.seed, self.positions, self.device = augment, seed, positions, device

@@ -1,13 +1,13 @@
 """Features of a source's images on disk: memory-mapped shards, filled block by block, looked up by source index.
 
-A table grows: images that are asked for and missing are added, so that every split of a source shares it. Each block is
-flushed to disk before its record is written, and only blocks with a record count. After a kill or a full disk at most
-the block at work is missing, and its rows are overwritten.
+A table grows: `fill` adds the requested images that are missing, so that all splits of a source share one table. Each
+block is flushed to disk before its record is written, and only blocks with a record count. A kill or a full disk loses
+at most the block that is being written; the next block overwrites its rows.
 
 A process checks the digest of each block when it first opens the table. Afterwards it trusts the block as long as the
-inode, size and modification time of its shard stay the same, so that the runs of a sweep hash a table once. A shard
+inode, size and modification time of its shard do not change, so that the runs of a sweep hash a table once. A shard
 modified within two seconds before a check is checked again, because clocks of file systems are coarse. A damaged block
-and those after it are never used: they are computed again, with a message.
+and all blocks after it are dropped and computed again, with a message.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import numpy as np
 from ltr.errors import DataError
 from ltr.files import written_atomically
 
-SHARD_ROWS = 65_536  # rows after which the next block begins a new shard
-BLOCK_BYTES = 16 << 20  # of a block, about: what an extraction holds in memory
+SHARD_ROWS = 65_536  # number of rows from which the next block begins a new shard
+BLOCK_BYTES = 16 << 20  # approximate size of a block, which an extraction keeps in memory
 _RECORD = "block-{:06}.npz"
-_SETTLED = 2.0  # seconds after which a change of a file shows in its modification time
+_SETTLED = 2.0  # seconds after which the modification time of a file reveals any change
 
 _Signature = tuple[int, int, int]  # inode, size and modification time of a shard
 _checked: dict[str, tuple[_Signature, set[tuple[int, bytes, str]]]] = {}  # shard -> blocks that this process checked
@@ -35,13 +35,13 @@ _checked: dict[str, tuple[_Signature, set[tuple[int, bytes, str]]]] = {}  # shar
 class FeatureTable:
     """Feature vectors float32 [n, D] of the images of one source.
 
-    Memory: 12 bytes per image of the source, and the parts of the shards that are in use.
+    It takes 12 bytes of memory per image of the source, and the pages of the shards that are in use.
 
     Args:
-        folder: of the table; created at the first block.
+        folder: folder of the table; created with the first block.
         images: number of images of the source.
         width: D.
-        print_line: prints a message where blocks are damaged and computed again.
+        print_line: prints a message if blocks are damaged and computed again.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class FeatureTable:
         return self._shard_of[indices] >= 0
 
     def missing(self, indices: np.ndarray) -> np.ndarray:
-        """Return those of the source indices, int64 [m] ascending, without stored features."""
+        """Return the source indices without stored features, int64 [m], ascending."""
         wanted = np.unique(indices)
         return wanted[self._shard_of[wanted] < 0]
 
@@ -95,7 +95,7 @@ class FeatureTable:
         """Add a block: features float32 [n, D] of source indices int64 [n] that are not stored yet.
 
         Raises:
-            OSError: the disk is full; what was stored before stays.
+            OSError: the disk is full; earlier blocks are kept.
         """
         features = np.ascontiguousarray(features, dtype="<f4")
         if features.shape != (len(indices), self.width):
@@ -108,7 +108,7 @@ class FeatureTable:
         file = os.open(self._shard_path(shard), os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _write_at(file, features.data.cast("B"), 4 * self.width * first)
-            os.ftruncate(file, 4 * self.width * (first + len(indices)))  # rows of a block that was not finished
+            os.ftruncate(file, 4 * self.width * (first + len(indices)))  # removes rows of an unfinished block
             os.fsync(file)
         finally:
             os.close(file)
@@ -125,15 +125,15 @@ class FeatureTable:
     # -- files ----------------------------------------------------------------------------------------------------
 
     def _open(self, print_line: Callable[[str], None]) -> None:
-        """Read the records; from the first damaged block on, blocks are dropped and computed again."""
+        """Read the records; drop the first damaged block and all blocks after it."""
         while self._record_path(self._blocks).is_file():
             path = self._record_path(self._blocks)
             try:
                 self._read(path)
             except Exception as error:  # NumPy and zip raise many kinds
                 print_line(
-                    f"{path}: the block is damaged ({error or type(error).__name__}): features from here on are "
-                    "computed again"
+                    f"{path}: the block is damaged ({error or type(error).__name__}): its features and all later "
+                    "ones are computed again"
                 )
                 for later in self.folder.glob(_RECORD.replace("{:06}", "*")):
                     if later.name >= path.name:
@@ -145,7 +145,7 @@ class FeatureTable:
         with np.load(path, allow_pickle=False) as record:
             indices, (shard, first), digest = record["indices"], record["place"].tolist(), str(record["digest"])
         if not 0 <= shard <= len(self._rows_in) or first != (self._rows_in[shard] if shard < len(self._rows_in) else 0):
-            raise ValueError("its rows do not follow those of the block before it")
+            raise ValueError("its rows do not follow those of the previous block")
         if indices.ndim != 1 or len(indices) == 0 or indices.min() < 0 or indices.max() >= len(self._shard_of):
             raise ValueError("it names images that the source does not have")
         rows = np.memmap(
@@ -186,11 +186,11 @@ def fill(
     """Compute and store the features that are missing, block by block; return their number.
 
     Args:
-        table: to fill.
-        indices: int64 [n], images whose features are wanted.
+        table: table to which features are added.
+        indices: int64 [n], images whose features are required.
         batches: source indices -> their features in order, float32 [b, D] each.
-        batch_size: of ``batches``; a block is a whole number of batches, so that an extraction that goes on forms the
-            batches of one that was never stopped.
+        batch_size: batch size of ``batches``. A block is a whole number of batches, so that a resumed extraction forms
+            the same batches as an uninterrupted one.
         advance: called with the number of images after each block.
     """
     missing = table.missing(indices)
@@ -203,7 +203,7 @@ def fill(
 
 
 def _check(shard: Path, first: int, indices: np.ndarray, rows: np.ndarray, digest: str) -> None:
-    """Check the digest of a block, unless this process has done so and the shard is unchanged since.
+    """Check the digest of a block, unless this process has checked it and the shard has not changed since.
 
     Raises:
         ValueError: the digest differs.

@@ -1,4 +1,4 @@
-"""Loader of stored features: batches whose ``images`` are feature vectors, drawn by the same samplers as images."""
+"""Loader of stored features: batches whose ``images`` are feature vectors, in the order of the same samplers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ltr.randomness import derive_seed, uniforms
 
 @dataclass(frozen=True)
 class StoredFeatures:
-    """The stored features of a run.
+    """Stored features of a run.
 
     Attributes:
-        plain: of the images as evaluation shows them.
-        views: of the training images, one table for each augmented view; () if training uses the plain features.
+        plain: features of the images without augmentation.
+        views: features of the augmented training images, one table per view; () if training uses the plain features.
     """
 
     plain: FeatureTable
@@ -35,9 +35,9 @@ class FeatureLoader(EpochLoader):
     ``batch.images`` is float32 [B, D]: `ltr.methods.core.network.ImageClassifier.features` passes it on.
 
     Args:
-        tables: the views; each image of a batch is of one of them, a function of (seed of the epoch, position).
-        labels: int64 [N] of the whole source, on the device.
-        device: of the batches.
+        tables: the views; (seed of the epoch, position) determines the view of each image of a batch.
+        labels: int64 [N], labels of the whole source, on the device.
+        device: device of the batches.
         seed_of_epoch: epoch -> seed of the choice of views.
         order, batch_size, positions, length, join_single: as in `EpochLoader`.
     """
@@ -60,7 +60,7 @@ class FeatureLoader(EpochLoader):
     def __iter__(self) -> Iterator[Batch]:
         epoch, first, indices, positions = self._begin()
         seed = derive_seed(self.seed_of_epoch(epoch), "views")
-        on_device = to_device(indices.copy(), self.device)  # a split's arrays are read-only, which torch warns of
+        on_device = to_device(indices.copy(), self.device)  # torch warns of the read-only arrays of a split
         for number in range(first, len(self)):
             part = self.rows(number)
             features = to_device(self._take(indices[part], positions[part], seed), self.device)

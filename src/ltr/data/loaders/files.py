@@ -29,7 +29,7 @@ class Task(NamedTuple):
 
     indices: np.ndarray  # int64 [B]
     positions: np.ndarray  # int64 [B]
-    seed: int | None  # seed of the epoch's random crops; None: evaluation's crop
+    seed: int | None  # seed of the epoch's random crops; None: the evaluation crop
     replace_seed: int | None = None  # seed of the replacements of unreadable images; None: no replacement
 
 
@@ -42,7 +42,7 @@ class _Files(Dataset):
         self.replacements = replacements
 
     def __getitem__(self, task: Task) -> tuple[Task, Tensor | Failure, list[Failure]]:
-        """Return the task (with replaced indices), the pixels or a failure, and the images that could not be read."""
+        """Return the task (with replaced indices), the pixels or a failure, and all failures that were replaced."""
         size = self.crop.size
         pixels = np.empty((len(task.indices), size, size, 3), dtype=np.uint8)
         uniform = None if task.seed is None else uniforms(task.seed, task.positions, 4 * ATTEMPTS)
@@ -88,22 +88,22 @@ class _Tasks:
 class FileLoader(EpochLoader):
     """Loader of image files, with the interface of `ltr.data.loaders.device.DeviceLoader`.
 
-    A worker makes whole batches. Crops follow from (seed, position), so that the number of workers does not change
-    them. All other augmentation runs on the device.
+    A worker builds whole batches. Crops follow from (seed, position) and do not depend on the number of workers. All
+    other augmentation runs on the device.
 
     Args:
         files: all image files of the source.
-        labels: int64 [N] of the whole source, on the device.
+        labels: int64 [N], labels of the whole source, on the device.
         crop: crop of the files.
         device: device of the batches.
         num_workers: number of worker processes; 0 decodes in this process.
-        train: True takes random crops if ``crop.random`` is set, False evaluation's crops.
+        train: True takes random crops if ``crop.random`` is set, False the evaluation crop.
         replacements: source of replacements for unreadable training images; None: such an image is an error.
         order, batch_size, positions, length, join_single, augment, seed_of_epoch: as in `DeviceLoader`.
 
     Raises:
         ConfigError: packed images have fewer pixels than ``crop`` needs.
-        DataError: raised while iterating, if a file cannot be read, or more files than ``replacements`` allow; it names
+        DataError: raised during iteration if a file cannot be read, or more files than ``replacements`` allow; it names
             path and index.
     """
 
@@ -144,7 +144,7 @@ class FileLoader(EpochLoader):
             num_workers=num_workers,
             collate_fn=_identity,  # torch's default would convert the task to tensors
             pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # torch's loader would otherwise use the global generator
+            generator=torch.Generator(),  # without it torch's loader uses the global generator
         )
 
     def __iter__(self) -> Iterator[Batch]:
@@ -180,7 +180,7 @@ class FileLoader(EpochLoader):
         readable = np.unique(indices[labels[indices] == labels[failure.image]])
         reason, hint = "", ""
         if not self.train:
-            reason = "It is evaluated, so no other image can replace it. "
+            reason = "It is an evaluation image, so no other image can replace it. "
         elif self.replacements is not None or len(readable) == 1:
             reason = "No other image of its class could be read to replace it. "
         else:

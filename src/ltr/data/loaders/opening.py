@@ -1,4 +1,4 @@
-"""Check of image files before training, by header and ending, so that a damaged file costs no epochs."""
+"""Check of image files by header and ending, so that a damaged file is reported before training starts."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from ltr.data.split import INDEX_ARRAYS, Split
 from ltr.errors import DataError
 
 _AT_A_TIME = 64
-_SIXTEEN_AT_A_TIME = 2  # 16-bit images of a piece that are decoded for the range of their values
+_SIXTEEN_AT_A_TIME = 2  # 16-bit images per piece that are decoded for the range of their values
 _MORE_SIXTEEN = 64  # further 16-bit images that are decoded if those are all dark
-_ALPHA_AT_A_TIME = 8  # images with an alpha channel of a piece that are decoded: most such channels are opaque
-FEW = 2000  # up to so many files are opened in this process, because starting workers takes longer
+_ALPHA_AT_A_TIME = 8  # images with an alpha channel per piece that are decoded; most such channels are opaque
+FEW = 2000  # largest number of files that are opened in this process, because starting workers takes longer
 _TAIL = 64  # bytes of padding that a file may have after its end
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # other formats are rare and are decoded
 
@@ -46,7 +46,7 @@ Shown = Callable[[int], AbstractContextManager[Callable[[int], object]]]
 
 
 class OpeningResult(NamedTuple):
-    """Result of the check: files that cannot be read, and a tally of the others."""
+    """Result of the check: files that cannot be read, and a tally of the readable ones."""
 
     bad: list[BadImage]
     tally: Tally
@@ -63,9 +63,10 @@ def open_files(
     """Open image files and decode only those whose ending looks truncated.
 
     Args:
+        files: image files of a source.
         indices: int64 [n] into ``files``.
         workers: number of processes; 0 opens the files in this process.
-        dataset: the dataset config, for advice.
+        dataset: the dataset config, for advice in messages.
         progress: called with the number of files opened since the last call.
 
     Raises:
@@ -81,7 +82,7 @@ def open_files(
         sampler=pieces,
         num_workers=workers if len(indices) > FEW else 0,
         collate_fn=_identity,
-        generator=torch.Generator(),  # torch's loader would otherwise use the global generator
+        generator=torch.Generator(),  # without it torch's loader uses the global generator
     )
     for piece, results in iterate_batches(loader):
         for index, result in zip(piece.tolist(), results):
@@ -122,13 +123,13 @@ class _Openings(Dataset):
 
 @dataclass
 class _Budget:
-    """Numbers of images of a piece that may still be decoded for their values and their transparency."""
+    """Remaining numbers of images of a piece that may be decoded for their values and their transparency."""
 
     sixteen: int
     alpha: int
 
 
-def _open(path: str, how: Decoding, budget: _Budget) -> str | Notes:
+def _open(path: str, decoding: Decoding, budget: _Budget) -> str | Notes:
     """Return the reason why a file cannot be read, or notes from its header."""
     try:
         with open_image(path) as image:
@@ -147,14 +148,14 @@ def _open(path: str, how: Decoding, budget: _Budget) -> str | Notes:
         budget.alpha -= alpha
     except Exception as error:  # decoders raise errors of any type for damaged files
         return describe_error(error)
-    notes = inspect_image(path, how)
+    notes = inspect_image(path, decoding)
     if isinstance(notes, Notes):
-        notes.constant = None  # reported by `ltr-data check` only, which decodes all images
+        notes.constant = None  # only `ltr-data check`, which decodes all images, reports constant images
     return notes
 
 
 def _ends_well(path: str, image: Image.Image) -> bool:
-    """Return whether a file ends as a complete one does; False if only decoding can show it."""
+    """Return whether a file ends like a complete one; False if only decoding can tell."""
     if image.format == "WEBP":
         with open(path, "rb") as file:
             return int.from_bytes(file.read(8)[4:], "little") + 8 <= os.path.getsize(path)
@@ -183,13 +184,13 @@ def check_files(
         dataset: the dataset config.
         may_skip: True allows other images of the class to replace unreadable training images
             (``trainer.on_error=skip``).
-        shown: function that shows the progress over a number of files, used if there are many.
+        shown: function that shows the progress over a number of files; used for many files.
 
     Returns:
         Peculiarities of the files, one line each.
 
     Raises:
-        DataError: files cannot be read and cannot be replaced; the message has their number and the first ten.
+        DataError: files can neither be read nor replaced; the message has their number and the first ten.
     """
     files = source.images
     if not isinstance(files, ImageFiles) or isinstance(files, PackedImages):

@@ -1,4 +1,4 @@
-"""Iteration over torch's loader that does not hang if a worker process is killed."""
+"""Iteration over torch's DataLoader that does not hang if a worker process is killed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ PATIENCE = 1.0  # seconds to wait for setting an event, which takes microseconds
 def iterate_batches(loader: DataLoader[Any]) -> Iterator[Any]:
     """Yield the batches of ``loader``; raise for a dead worker only while waiting for its batch.
 
-    torch raises from a handler of SIGCHLD, at any line of the main thread when a worker ends. While a thread starts,
-    this becomes another error; while a lock is held, it becomes a hang. This function does not install that handler:
-    torch also checks its workers every five seconds while it waits for a batch.
+    When a worker ends, torch raises from a SIGCHLD handler at an arbitrary line of the main thread. If a thread is
+    starting, this causes another error; if the main thread holds a lock, it causes a hang. This function does not
+    install that handler: torch also checks its workers every five seconds while it waits for a batch.
 
     Raises:
         RuntimeError: torch's "DataLoader worker (pid(s) ...) exited unexpectedly".
@@ -40,10 +40,10 @@ def iterate_batches(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 class _EndEvent:
-    """Event that ends the workers, as seen by the process that started them.
+    """Event that ends the workers, for use in the process that started them.
 
-    All workers share its lock. A worker that was killed while it read the event holds the lock for ever, so that the
-    event is set in a thread with a timeout; torch terminates workers that remain.
+    All workers share its lock. A worker that is killed while it reads the event never releases the lock; the event is
+    therefore set in a thread with a timeout, and torch terminates the workers that remain.
     """
 
     def __init__(self, event: Any) -> None:

@@ -29,7 +29,7 @@ class Replacements:
     Attributes:
         labels: int64 [N], labels of the whole source.
         members: int64 [T], source indices of the training images, class by class.
-        starts, counts: int64 [C], start of each class in ``members`` and its number of images.
+        starts, counts: int64 [C], start of each class in ``members`` and number of images of each class.
         most: largest share of an epoch's images that may be replaced, in [0, 1].
     """
 
@@ -52,7 +52,7 @@ class Skipped:
 
     Args:
         images: images per epoch.
-        most: largest share of them that may be replaced.
+        most: largest share of them that may be replaced, in [0, 1].
     """
 
     images: int

@@ -1,4 +1,4 @@
-"""Checks of a packed store at opening, so that damage can neither crash the process nor change a label."""
+"""Checks of a packed store when it is opened, so that damage neither crashes the process nor changes a label."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def check_about(about: Mapping[str, Any]) -> None:
     """Raise ValueError if a store's description was changed."""
     kind = about.get("kind")
     if kind not in (FIRST_KIND, KIND):
-        raise ValueError("it was not made by ltr-data pack, or by another version of it")
+        raise ValueError("it was not made by ltr-data pack, or was made by another version of it")
     if (kind == KIND or "about" in about) and (kind == FIRST_KIND or about.get("about") != about_digest(about)):
         raise ValueError("its description is not the one that was written")
     invalid_keys = [key for key, of in _TYPES.items() if not isinstance(about.get(key), of)]
@@ -90,16 +90,16 @@ def check_about(about: Mapping[str, Any]) -> None:
     if about["size"] < 1 or about["chunk"] < 1 or about["format"] not in ("jpeg", "raw"):
         raise ValueError("its description has a size, chunk or format that cannot be")
     if kind == KIND and not isinstance(about.get("tables"), list):
-        raise ValueError("its description has no proper tables")
+        raise ValueError("its description has no valid tables")
 
 
 def check_batches(about: Mapping[str, Any], actual: pa.Schema, batches: Sequence[pa.RecordBatch]) -> None:
     """Raise ValueError (or an error of pyarrow) if columns, offsets, sizes or digests are damaged.
 
-    Every offset and all columns but the images are read: some hundred bytes per image.
+    It reads all offsets and all columns except the images, about a hundred bytes per image.
     """
     if not actual.equals(schema(), check_metadata=False):
-        raise ValueError("its columns are others")
+        raise ValueError("it has other columns")
     if len(batches) != len(about["digests"]):
         raise ValueError(f"it has {len(batches)} chunks, and digests of {len(about['digests'])}")
     for number, batch in enumerate(batches):

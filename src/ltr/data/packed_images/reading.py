@@ -1,4 +1,4 @@
-"""Packed store: a whole source with its images decoded and resized once, in one memory-mapped file.
+"""Packed store: a source with decoded and resized images in one memory-mapped file.
 
 The file is an uncompressed Arrow IPC file with random access to its images; the original image files are not needed.
 Its fingerprint covers source, size, format, quality, decoder and content.
@@ -27,7 +27,7 @@ from ltr.data.source import Decoding, Grouping, ImageFiles, Source, read_only
 from ltr.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    import pyarrow as pa  # imported when a packed file is opened: most runs have none
+    import pyarrow as pa  # imported when a packed file is opened, because most runs do not use one
 
 _ABOUT = b"ltr"  # key of the schema's metadata
 # keys of a source's config with paths, on which a packed file does not depend
@@ -40,7 +40,7 @@ class PackedImages(ImageFiles):
     """Table of images in a packed file instead of image files; ``root`` is the packed file.
 
     Attributes:
-        store: the memory-mapped file.
+        store: the open packed file.
     """
 
     store: PackedStore | None = None
@@ -139,10 +139,10 @@ def chunk_digest(batch: pa.RecordBatch) -> str:
 
 
 def packed_decoding(about: Mapping[str, Any]) -> Decoding:
-    """Return how the images of a packed file were decoded; they are upright already."""
-    how = about.get("decoding") or {}
-    matte = how.get("matte")
-    return Decoding(matte=None if matte is None else tuple(matte), white_level=how.get("white_level"))
+    """Return the options with which the images of a packed file were decoded; EXIF orientation is already applied."""
+    decoding = about.get("decoding") or {}
+    matte = decoding.get("matte")
+    return Decoding(matte=None if matte is None else tuple(matte), white_level=decoding.get("white_level"))
 
 
 def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def open_packed(path: str | os.PathLike[str]) -> Source:
     if store.about["kind"] == FIRST_KIND:
         warnings.warn(
             f"the packed file {store.path} was made by an earlier version: damage to its labels and paths cannot be "
-            "noticed. ltr-data pack makes it again",
+            "detected. ltr-data pack makes it again",
             stacklevel=2,
         )
     try:
@@ -180,15 +180,15 @@ def _source_of(store: PackedStore) -> Source:
         blob, ends = paths_of(batch)
         blobs.append(blob)
         offsets.append(ends[1:] + offsets[-1][-1])
-    how = packed_decoding(about)
+    decoding = packed_decoding(about)
     boxes = None
     if about["boxes"]:
         boxes = np.concatenate([batch.column("box").flatten().to_numpy() for batch in batches]).reshape(-1, 4)
-    # the same for both kinds: a store that is made again from the same images is the same source
+    # independent of the kind of store: packing the same images again must give the same source
     made = (FIRST_KIND, *(about[key] for key in ("source", "size", "format", "quality", "decoder", "content")))
     return Source(
         about["name"],
-        PackedImages(store.path, b"".join(blobs), read_only(np.concatenate(offsets)), decoding=how, store=store),
+        PackedImages(store.path, b"".join(blobs), read_only(np.concatenate(offsets)), decoding=decoding, store=store),
         np.concatenate(labels) if labels else np.empty(0, dtype=np.int64),
         tuple(about["class_names"]),
         {part: range(start, stop) for part, (start, stop) in about["parts"].items()},
@@ -201,7 +201,7 @@ def _source_of(store: PackedStore) -> Source:
 
 
 def _groups(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the group of the images, as arguments of a source; {} for independent images."""
+    """Return the arguments ``groupings`` and ``group`` of a source; {} for independent images."""
     if "groups" not in about:
         return {}
     table = json.loads(about["groups"])
@@ -243,7 +243,7 @@ def read_source(dataset: Mapping[str, Any], read: Callable[[Mapping[str, Any]], 
             for key in different
         ]
         raise ConfigError(
-            f"dataset.packed={packed} was made of another source:\n  " + "\n  ".join(lines) + "\nPack again, or use "
+            f"dataset.packed={packed} was made from another source:\n  " + "\n  ".join(lines) + "\nPack again, or use "
             "dataset.packed=null"
         )
     if dataset.get("image_size"):

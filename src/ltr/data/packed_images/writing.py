@@ -1,4 +1,4 @@
-"""Creation of a packed store: parallel decoding and resizing in chunks, so that a killed command can resume."""
+"""Creation of a packed store: parallel decoding and resizing in chunks; a killed command resumes."""
 
 from __future__ import annotations
 
@@ -64,16 +64,16 @@ def pack(
 
     Args:
         config: the source's config.
-        to: path of the file, which appears when it is complete.
-        size: pixels of the short side; smaller images keep theirs.
+        to: path of the file, which exists only once it is complete.
+        size: short side in pixels to which images are resized; smaller images are not enlarged.
         format: ``jpeg`` or ``raw``.
-        quality: quality of jpeg, 1 to 100 (with Pillow's halved colour resolution); ignored for raw.
+        quality: JPEG quality, 1 to 100 (with Pillow's chroma subsampling); ignored for ``raw``.
         workers, max_pixels: as in `ltr.data.images.checking.bad_images`.
         progress: called with the number of images packed since the last call.
         tally: counts peculiarities of the images that this call packs.
 
     Returns:
-        False if the same file exists already.
+        False if the file exists already with the same content.
 
     Raises:
         ConfigError: the source has no image files, or an existing file was made in another way.
@@ -97,7 +97,7 @@ def pack(
         for rows in (_rows(source, number) for number in missing)
         for start in range(0, len(rows), _PIECE)
     )
-    work = partial(_resize_all, how=files.decoding, size=size, quality=quality if format == "jpeg" else None,
+    work = partial(_resize_all, decoding=files.decoding, size=size, quality=quality if format == "jpeg" else None,
                    max_pixels=max_pixels)  # fmt: skip
     results = map_in_parallel(work, pieces, workers)
     for number in missing:
@@ -162,11 +162,11 @@ def _about(source: Source, config: Mapping[str, Any], size: int, format: str, qu
         "taxonomy": {rank: list(names) for rank, names in source.taxonomy.items()},
         "boxes": source.boxes is not None,
     }
-    if source.group is not None:  # by its digest here: the table would be written with every chunk
+    if source.group is not None:  # a digest, because the table would be written with every chunk
         about["group"] = [source.group, hashlib.sha256(_group_table(source).encode()).hexdigest()]
-    how = source.decoding
-    if how.matte is not None or how.white_level is not None:
-        about["decoding"] = {"matte": how.matte, "white_level": how.white_level}
+    decoding = source.decoding
+    if decoding.matte is not None or decoding.white_level is not None:
+        about["decoding"] = {"matte": decoding.matte, "white_level": decoding.white_level}
     return json.loads(json.dumps(about))
 
 
@@ -198,14 +198,16 @@ def _rows(source: Source, number: int) -> range:
     return range(number * CHUNK, min((number + 1) * CHUNK, len(source)))
 
 
-def _resize_all(opened: list[Any], *, how: Decoding, size: int, quality: int | None, max_pixels: int) -> list[Resized]:
-    return [_resize_one(one, how, size, quality, max_pixels) for one in opened]
+def _resize_all(
+    opened: list[Any], *, decoding: Decoding, size: int, quality: int | None, max_pixels: int
+) -> list[Resized]:
+    return [_resize_one(one, decoding, size, quality, max_pixels) for one in opened]
 
 
-def _resize_one(opened: Any, how: Decoding, size: int, quality: int | None, max_pixels: int) -> Resized:
+def _resize_one(opened: Any, decoding: Decoding, size: int, quality: int | None, max_pixels: int) -> Resized:
     try:
         notes = Notes()
-        image = decode_image(opened, how, max_pixels=max_pixels, notes=notes)
+        image = decode_image(opened, decoding, max_pixels=max_pixels, notes=notes)
         scale = min(size / min(image.size), 1.0)
         if scale < 1:
             image = image.resize([max(round(side * scale), 1) for side in image.size], Image.Resampling.BILINEAR)
@@ -224,7 +226,7 @@ def _refuse_bad(name: str, files: ImageFiles, rows: range, images: list[Resized]
         raise DataError(
             f"{name}: {len(bad):,} images of the {len(rows):,} looked at last cannot be packed"
             f"{', the first ten' if len(bad) > _SHOWN else ''}:\n  " + "\n  ".join(bad[:_SHOWN]) + "\nltr-data check "
-            "lists all. Fetch them again, or take them out of the data set; the same command then goes on"
+            "lists all. Fetch them again, or remove them from the data set; the same command then continues"
         )
 
 
@@ -281,7 +283,7 @@ def _join(parts: Path, count: int, about: Mapping[str, Any], to: Path, groups: s
 
 
 def _read_part(part: Path, *, check: bool) -> tuple[pa.RecordBatch, tuple[str, str]]:
-    """Read a finished chunk and its digests; delete a damaged chunk, so that the same command makes it again."""
+    """Read a finished chunk and its digests; delete a damaged chunk, so that the next call makes it again."""
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(part)))
         about = about_of(reader.schema)

@@ -1,6 +1,6 @@
 """Training images by class, and the array operations of the samplers.
 
-None of them loops over images or classes; the number of either is limited by 2^32 only.
+The operations are vectorised over images and classes, and support up to 2^32 of each.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from ltr.errors import DataError
 
-RANDOM_BITS = 24  # at least so many in a sort key, so that ties (which keep their order) are too rare to matter
+RANDOM_BITS = 24  # minimum of random bits in a sort key; ties, which keep their order, are then rare enough
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,14 +68,14 @@ def draw_classes(probabilities: np.ndarray, size: int, rng: np.random.Generator)
     first_class = np.searchsorted(edges, np.arange(slots) / slots, side="right")
     uniform = rng.random(size)
     classes = first_class[(uniform * slots).astype(np.int64)]
-    # few samples lie beyond the class in which their slot begins
+    # only few samples belong to a later class than the one at the start of their slot
     beyond = np.flatnonzero(uniform >= edges[classes])
     classes[beyond] = np.searchsorted(edges, uniform[beyond], side="right")
     return classes
 
 
 def image_cycles(index: ClassIndex, visits: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return the images of each class in shuffled rounds, at least ``visits`` [C] of them.
+    """Return at least ``visits`` [C] images of each class, in shuffled rounds.
 
     Returns:
         (images, offsets [C]): the k-th image of class c is ``images[offsets[c] + k]``, a position in the train array.

@@ -1,4 +1,4 @@
-"""Sampler of metric learning: batches of a few classes with equally many images each."""
+"""Sampler for metric learning: batches of a few classes with the same number of images each."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Several = Annotated[int, "[2, inf)"]
 class PerClass(Sampler):
     """Sampler of batches with m images per class, after RKD's code (Park et al., CVPR 2019).
 
-    A batch takes classes in shuffled order until it is full, and a further round of them if there are too few; its last
-    class may have fewer than m images. A class yields its images in newly shuffled rounds, without repeats in one
-    visit. The published sampler samples again at every visit; here all images are used about equally often.
+    A batch takes classes in shuffled order until it is full, in further rounds if there are too few classes; its last
+    class may have fewer than m images. A class yields its images in shuffled rounds, without repeats within a visit.
+    The published sampler samples independently at every visit; here all images are used about equally often.
 
     Args:
-        images_per_class: m, at least 2, because an image needs a second one of its class as a positive; the last class
-            of a batch may give fewer.
-        batches: batches per epoch (RKD: 100; 500 for Online Products); None: enough for all training images once.
+        images_per_class: m, at least 2, because every image needs a positive of its class; the last class of a batch
+            may give fewer.
+        batches: batches per epoch (RKD: 100; 500 for Online Products); None: as many as cover all training images once.
         batch_size: images per optimiser step over all processes.
 
     Raises:
@@ -42,7 +42,7 @@ class PerClass(Sampler):
         if batch_size <= images_per_class:
             raise ConfigError(
                 f"batch_size={batch_size} with sampler.images_per_class={images_per_class}: a batch would hold one "
-                "class, and a triplet needs an image of another. Raise batch_size or lower images_per_class"
+                "class, and a triplet needs a second class. Raise batch_size or lower images_per_class"
             )
         self.images_per_class = images_per_class
         self.batches = batches
@@ -55,7 +55,7 @@ class PerClass(Sampler):
         return batches * self.batch_size
 
     def check(self, counts: np.ndarray) -> None:
-        """Refuse class counts [C] that do not allow such batches; empty classes are ignored.
+        """Check that class counts [C] allow such batches; empty classes are ignored.
 
         Raises:
             ConfigError: there are fewer than two classes, or a class has fewer than m images.
@@ -77,7 +77,7 @@ class PerClass(Sampler):
         classes = self._visits(index, size // self.batch_size, stream)
         per_visit = self.images_per_class
         visits = np.bincount(classes.reshape(-1), minlength=len(index.counts))
-        # a shuffled round of a class has whole visits only, so that no visit repeats an image; its rest is left out
+        # a shuffled round of a class has whole visits only, so that no visit repeats an image; a remainder is dropped
         per_round = np.maximum(index.counts // per_visit, 1)
         rounds = -(-visits // per_round)
         images, offsets = image_cycles(index, rounds * index.counts, stream("images"))

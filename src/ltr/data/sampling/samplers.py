@@ -1,7 +1,7 @@
 """Samplers: the order of the training images as a pure function of (class index, seed, epoch).
 
-A sample is global: one array for all processes, which `shard` divides. Samplers keep nothing between epochs, so that
-their state is the epoch number.
+A sample is one global array, which `shard` divides over the processes. Samplers keep nothing between epochs: their
+state is the epoch number.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ltr.randomness import generator
 
 __all__ = ["ClassBalanced", "ClassIndex", "Instance", "Power", "Progressive", "Sampler", "SquareRoot", "shard"]
 
-_PERIODS = 3  # of the progressive sampler's periodic schedules
+_PERIODS = 3  # periods of the progressive sampler's periodic schedules
 
 Exponent = Annotated[float, "[-2, 2]"]
 Draw = Literal["cyclic", "iid"]
@@ -33,9 +33,9 @@ class Sampler:
 
     Args:
         num_samples: images per epoch over all processes; None: N, the number of training images, so that an epoch has
-            the same length for every sampler (the official class-balanced sampler does so too).
+            the same length for every sampler (as in the official class-balanced sampler).
         defer_from: fraction of the epochs with instance sampling before this sampler starts (deferred re-sampling, 0.8
-            in LDAM-DRW), at epoch round(defer_from * epochs); None: it starts at once.
+            in LDAM-DRW), at epoch round(defer_from * epochs); None: from the first epoch.
     """
 
     def __init__(self, *, num_samples: PositiveInt | None = None, defer_from: Fraction | None = None) -> None:
@@ -75,7 +75,7 @@ class Sampler:
         return self._probabilities(counts, epoch - start, epochs - start)
 
     def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
-        """Return the sample of an epoch after the deferral; ``epoch`` and ``epochs`` count from its end."""
+        """Return the sample of an epoch after the deferral; ``epoch`` and ``epochs`` exclude the deferred epochs."""
         raise NotImplementedError
 
     def _probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
@@ -84,12 +84,12 @@ class Sampler:
 
 @named("sampler/instance")
 class Instance(Sampler):
-    """Every image once per epoch in random order; another ``num_samples`` repeats or truncates permutations.
+    """Sampler of every image once per epoch in random order; ``num_samples`` repeats or truncates permutations.
 
     Args:
         reshuffle: False repeats the order of the first epoch, for example to overfit one batch.
         num_samples: see `Sampler`.
-        defer_from: without effect, because other samplers sample like this one before they start.
+        defer_from: without effect, because deferred samplers use instance sampling before they start.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Instance(Sampler):
 
 @named("sampler/power")
 class Power(Sampler):
-    """Independent samples of a class with p_j = n_j^q / sum_i n_i^q (Kang et al., ICLR 2020), then of its images.
+    """Sampler of a class with p_j = n_j^q / sum_i n_i^q (Kang et al., ICLR 2020), then of an image, independently.
 
     Args:
         q: 1 is instance-balanced (with replacement), 0 class-balanced, 1/2 square-root; values below 0 favour the
@@ -147,14 +147,14 @@ class ClassBalanced(Sampler):
     """Sampler with equal frequencies for all classes.
 
     ``draw="cyclic"`` follows the published code (the ClassAwareSampler of OLTR and of Kang et al.). Classes come in
-    newly shuffled rounds, so that their counts differ by one visit at most, and a class yields its images in newly
-    shuffled rounds, so that none repeats before all were used. The published sampler continues from epoch to epoch;
-    this one restarts at each epoch, so that epochs are independent. ``draw="iid"`` is `Power` with q = 0.
+    shuffled rounds, so that their counts differ by at most one visit. A class yields its images in shuffled rounds, so
+    that no image repeats before all were used. The published sampler continues from epoch to epoch; this one restarts
+    at each epoch, so that epochs are independent. ``draw="iid"`` is `Power` with q = 0.
 
     Args:
-        draw: classes, and the images of each, come in shuffled rounds without replacement (``cyclic``, the published
-            way), or by independent draws.
-        images_per_visit: consecutive images of a class at its turn (4 in the published configs); cyclic only.
+        draw: ``cyclic`` takes classes, and the images of each class, in shuffled rounds without replacement (the
+            published code); ``iid`` samples both independently.
+        images_per_visit: consecutive images of a class per visit (4 in the published configs); only for ``cyclic``.
         num_samples, defer_from: see `Sampler`.
     """
 
@@ -198,12 +198,12 @@ class ClassBalanced(Sampler):
 class Progressive(Sampler):
     """Sampler that changes from instance-balanced to class-balanced over the epochs (Kang et al., ICLR 2020).
 
-    Classes are sampled independently with p_j = (1 - t) n_j / N + t / C, and yield the next image of their shuffled
-    round. ``schedule="official"`` is the published code's t = e / (E - 1) with e from 0, which ends class-balanced;
-    ``"paper"`` is t = e / E, which ends just before. The published code has two more schedules over three periods of
+    Classes are sampled independently with p_j = (1 - t) n_j / N + t / C; a class yields the next image of its shuffled
+    round. ``schedule="official"`` is t = e / (E - 1) with e from 0, as in the published code, and ends class-balanced;
+    ``"paper"`` is t = e / E and ends just before. The published code has two more schedules over three periods of
     P = E // 3 epochs: ``"periodic"`` (cycle 1) rises from 0 to 1 in each period, t = (e mod P) / (P - 1);
-    ``"mirrored"`` (cycle 2) rises, falls and rises. If 3 does not divide E, the last value holds for the remaining
-    epochs, where the published code fails. With ``defer_from`` the schedule spans the remaining epochs.
+    ``"mirrored"`` (cycle 2) rises, falls and rises. If 3 does not divide E, the remaining epochs keep the last value;
+    the published code fails there. With ``defer_from`` the schedule spans the remaining epochs.
 
     Args:
         schedule: share of class balance in epoch e (from 0) of E: e / (E - 1) (``official``, the published code) or e /
@@ -250,12 +250,12 @@ class Progressive(Sampler):
 
 
 def shard(draw: np.ndarray, rank: int, world_size: int, batch_size: int) -> np.ndarray:
-    """Return the part of a global sample that process ``rank`` takes.
+    """Return the part of a global sample that belongs to process ``rank``.
 
     Step t of all processes is ``draw[t * batch_size:(t + 1) * batch_size]``, distributed with stride ``world_size``, so
-    that images of one visit to a class spread over the processes. All processes have the same number of steps and of
-    images: the last step may be short, and if it does not divide, its last images (fewer than ``world_size``) are left
-    out. A single process leaves out none. To get positions in the global sample, shard ``np.arange(len(draw))``.
+    that the images of one visit to a class are spread over the processes. All processes have the same number of steps
+    and of images: the last step may be short, and its last images are dropped (fewer than ``world_size``) if
+    ``world_size`` does not divide it. To get positions in the global sample, shard ``np.arange(len(draw))``.
 
     Args:
         draw: [T].
@@ -284,7 +284,7 @@ def _permutations(total: int, size: int, stream: Stream) -> np.ndarray:
 
 
 def _power_probabilities(counts: np.ndarray, q: float) -> np.ndarray:
-    """Return p_j proportional to n_j^q over the classes with images, and 0 for the others."""
+    """Return p_j proportional to n_j^q for classes with images, and 0 for empty classes."""
     present = counts > 0
     # relative to the largest class, so that no power overflows
     weights = np.where(present, np.where(present, counts, 1) / counts.max(), 0.0)

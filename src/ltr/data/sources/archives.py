@@ -1,4 +1,4 @@
-"""Download and extraction of published archives: only with a known checksum, never outside the target folder."""
+"""Download and extraction of published archives, only with a known checksum and only inside the target folder."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Archive:
     """Published archive.
 
     Attributes:
-        url: its address.
-        md5: published checksum; None if there is none, and the archive is then not downloaded.
+        url: address of the download.
+        md5: published checksum (hex); None if there is none, and the archive is then not downloaded.
         holds: top-level file or folder whose presence shows that the archive is unpacked.
-        max_bytes: upper bound of the unpacked size.
+        max_bytes: upper bound of the unpacked size in bytes.
         max_files: upper bound of the number of files.
     """
 
@@ -46,8 +46,8 @@ class Archive:
 def fetch(name: str, archive: Archive, target: Path) -> None:
     """Download ``archive`` to the folder ``target`` and unpack it there, unless it is already unpacked.
 
-    It is unpacked to a temporary folder and renamed, so that ``target / archive.holds`` is either complete or absent.
-    The archive is kept.
+    The archive is unpacked to a temporary folder that is then renamed, so that ``target / archive.holds`` is either
+    complete or absent. The archive file is kept.
 
     Raises:
         DataError: no checksum is known, the download fails or has another checksum, or `unpack` refuses the archive.
@@ -62,7 +62,7 @@ def fetch(name: str, archive: Archive, target: Path) -> None:
     try:
         target.mkdir(parents=True, exist_ok=True)
         with FileLock(target / f".{archive.file}.lock"):
-            if (target / archive.holds).exists():  # another process unpacked it meanwhile
+            if (target / archive.holds).exists():  # another process has unpacked it
                 return
             _download(archive, target)
             _unpack_beside(name, archive, target)
@@ -127,7 +127,7 @@ def unpack(file: Path, target: Path, *, max_bytes: int, max_files: int) -> None:
         raise DataError(f"{file} is damaged or only half downloaded: {error}. Delete it and fetch it again") from error
 
 
-Entry = tuple[str, Callable[[], IO[bytes]] | None]  # the path inside, and a function that opens it (None for a folder)
+Entry = tuple[str, Callable[[], IO[bytes]] | None]  # path in the archive; function that opens it, or None for a folder
 
 
 def _entries(file: Path) -> Iterator[Entry]:

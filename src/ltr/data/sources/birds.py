@@ -39,14 +39,14 @@ FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classe
 
 @named("source/cub")
 def cub(*, root: str, folder: str = "CUB_200_2011", roots: Sequence[str] = (), download: bool = False) -> Source:
-    """CUB-200-2011: 5,994 training and 5,794 test images of 200 birds; there are no official validation images.
+    """Read CUB-200-2011: 5,994 training and 5,794 test images of 200 birds, without official validation images.
 
     Args:
         root: folder that relative ``folder`` starts from.
         folder: in ``root``, or an absolute path; holds ``images.txt``, ``image_class_labels.txt``,
             ``train_test_split.txt``, ``classes.txt``, ``bounding_boxes.txt`` and ``images/``.
         roots: further folders that may contain image files and link targets.
-        download: fetch the official archive (1.1 GB) if ``folder`` is not there.
+        download: True downloads the official archive (1.1 GB) if ``folder`` does not exist.
 
     Returns:
         Source with `ImageFiles`, parts ``train`` and ``test`` (each in the order of ``images.txt``), ``boxes``, and the
@@ -58,36 +58,36 @@ def cub(*, root: str, folder: str = "CUB_200_2011", roots: Sequence[str] = (), d
     base = dataset_folder(root, folder)
     if download and not base.exists():
         fetch("cub", CUB_ARCHIVE, base.parent)
-    how = f"add dataset.download=true; or unpack the official archive there ({CUB_ARCHIVE.url})"
-    return _read("cub", base, roots, how, CUB_PUBLISHED)
+    instructions = f"add dataset.download=true; or unpack the official archive there ({CUB_ARCHIVE.url})"
+    return _read("cub", base, roots, instructions, CUB_PUBLISHED)
 
 
 @named("source/nabirds")
 def nabirds(*, root: str, folder: str = "nabirds", roots: Sequence[str] = ()) -> Source:
-    """NABirds: 23,929 training and 24,633 test images of 555 visual categories of birds.
+    """Read NABirds: 23,929 training and 24,633 test images of 555 visual categories of birds.
 
-    The files' class ids are sparse (they number a hierarchy of about a thousand nodes): labels number the ids that
-    images have in ascending order, and ``class_ids`` has the ids. If ``hierarchy.txt`` exists, ``taxonomy`` has
-    ``level1`` (below the root), ``level2`` and so on; a class above a level is its own ancestor there.
+    The class ids of the files are sparse, because they number a hierarchy of about a thousand nodes. Labels number the
+    ids that occur in ascending order; ``class_ids`` has the ids. If ``hierarchy.txt`` exists, ``taxonomy`` has
+    ``level1`` (below the root), ``level2`` and so on; below its own level, a class is its own ancestor.
 
     Args:
         root: folder that relative ``folder`` starts from.
-        folder: in ``root``, or an absolute path; holds the same files as CUB's, and ``hierarchy.txt``.
+        folder: in ``root``, or an absolute path; holds the same files as for `cub`, and ``hierarchy.txt``.
         roots: further folders that may contain image files and link targets.
 
     Returns:
         Source as in `cub`.
 
     Raises:
-        DataError: files are missing or contradict each other. There is no download, because the owners require a form.
+        DataError: files are missing or contradict each other. ltr cannot download them: the owners require a form.
     """
     base = dataset_folder(root, folder)
-    how = f"ask for the archive at https://dl.allaboutbirds.org/nabirds and unpack it as {base}"
-    return _read("nabirds", base, roots, how, NABIRDS_PUBLISHED)
+    instructions = f"ask for the archive at https://dl.allaboutbirds.org/nabirds and unpack it as {base}"
+    return _read("nabirds", base, roots, instructions, NABIRDS_PUBLISHED)
 
 
-def _read(name: str, base: Path, roots: Sequence[str], how: str, published: Mapping[str, int]) -> Source:
-    require(name, base, FILES, how)
+def _read(name: str, base: Path, roots: Sequence[str], instructions: str, published: Mapping[str, int]) -> Source:
+    require(name, base, FILES, instructions)
     paths = read_mapping(name, base / "images.txt", ("image_id", "path"))
     flags = _of_images(name, base, paths, "train_test_split.txt", "is_training")
     wrong = [f"{flag!r} of image {image}" for image, flag in flags.items() if flag not in ("0", "1")]
@@ -178,7 +178,7 @@ def _boxes(name: str, base: Path, paths: Mapping[str, str], order: Sequence[str]
     try:
         return np.array([box_of[image] for image in order], dtype=np.float32).reshape(-1, 4)
     except ValueError as error:
-        raise DataError(f"{name}: {file} holds something else than numbers: {error}. Fetch it again") from error
+        raise DataError(f"{name}: {file} has values that are not numbers: {error}. Fetch it again") from error
 
 
 def _taxonomy(name: str, base: Path, names: Mapping[str, str], class_ids: Sequence[int]) -> dict[str, tuple[str, ...]]:
@@ -192,7 +192,7 @@ def _taxonomy(name: str, base: Path, names: Mapping[str, str], class_ids: Sequen
         line = [str(number)]
         while line[-1] in parent_of:
             if len(line) > len(parent_of):
-                raise DataError(f"{name}: {file} goes round in a circle at class {number}. Fetch it again")
+                raise DataError(f"{name}: {file} has a cycle at class {number}. Fetch it again")
             line.append(parent_of[line[-1]])
         lines.append(line[-2::-1])  # without the root, which all classes share
     depth = max(map(len, lines), default=0)

@@ -12,7 +12,7 @@ import numpy as np
 from ltr.configuration.ranges import Fraction, NonNegativeInt, ProperFraction, check_option
 from ltr.data.annotations import camtrap_dp, coco, csv_table
 from ltr.data.annotations.records import Records
-from ltr.data.images.decode import WhiteLevel, decoding
+from ltr.data.images.decode import WhiteLevel, build_decoding
 from ltr.data.images.regions import BoxCrops
 from ltr.data.source import Decoding, ImageFiles, Source
 from ltr.data.sources.checks import shown
@@ -86,38 +86,38 @@ def camera_traps(
     white_level: WhiteLevel | None = None,
     file_sizes: bool = True,
 ) -> Source:
-    """Read images and labels of an annotation file, whole or cut by box, and divide them into parts.
+    """Read images and labels of an annotation file, as whole images or crops, and divide them into parts.
 
-    Every image that the file names is in the source, or is listed in ``left_out`` with the reason. Classes are the
-    names that some image has, in alphabetical order.
+    Every image that the file names is in the source or, with the reason, in ``left_out``. Classes are the names that
+    occur in images, in alphabetical order.
 
     Args:
         name: name of the data set.
-        annotations: annotation file; of Camtrap DP, datapackage.json or its folder.
+        annotations: annotation file; for Camtrap DP, datapackage.json or its folder.
         root: folder that the paths of the annotation file start from.
         roots: further folders that may contain image files and link targets.
-        format: of the annotation file; ``auto``: recognised by its content.
+        format: format of the annotation file; ``auto`` detects it from the content.
         detections: results of MegaDetector with a box for each animal, joined by file name; images with boxes in the
             annotation file keep those.
-        crop: ``none``: whole images; ``box``: one image for each box; ``auto``: ``box`` with detections, or
-            if a CSV table or COCO's detection format has boxes, else ``none``. Boxes count in
-            upright images if ``exif`` is set, as MegaDetector's do.
+        crop: ``none``: whole images; ``box``: one image for each box; ``auto``: ``box`` with detections, or if a CSV
+            table or COCO's detection format has boxes, else ``none``. If ``exif`` is set, boxes are in coordinates of
+            the upright image, as MegaDetector's are.
         crop_margin: fraction of a box's longer side that is added on each side.
         crop_square: True extends the shorter side of a box to the longer one.
         boxes: ``all`` boxes of an image, or the ``largest``.
-        multiple: images with several labels: ``crop`` takes their labelled boxes, ``first`` takes the first label,
-            ``exclude`` leaves them out; None: ``crop`` with boxes, else ``exclude``.
-        without_box: images without any box, if ``crop`` is box: ``exclude``, or ``whole`` takes the image itself.
+        multiple: images with several labels: ``crop`` uses their labelled boxes, ``first`` uses the first label,
+            ``exclude`` excludes them; None: ``crop`` with boxes, else ``exclude``.
+        without_box: images without any box, if ``crop`` is box: ``exclude``, or ``whole`` to use the whole image.
         invalid_boxes: boxes outside their image: ``error``, or ``exclude`` them.
-        detector_categories: names of the detection categories that count; None: all.
-        min_confidence: least confidence of a detection that counts.
+        detector_categories: names of the detection categories to use; None: all.
+        min_confidence: smallest confidence of a detection to use.
         missing: image files that are missing: ``error``, or ``exclude`` them.
-        group: field of the file whose images are all for training or all for testing: location, seq_id, deployment,
-            date or another. ``auto``: the first of location, deployment, seq_id, date that every image has; ``none``:
-            images are divided one by one, the crops of a file together.
+        group: field of the file that groups images; a group is never divided between training and testing: location,
+            seq_id, deployment, date or another. ``auto``: the first of location, deployment, seq_id, date that every
+            image has; ``none``: images are divided one by one, the crops of a file together.
         division: ``groups`` holds out a sample of the groups for testing, ``time`` the latest images.
-        split_list: JSON or CSV file that names the groups or paths of each part; None: ``division`` decides.
-        test_fraction: wanted share of each class for testing.
+        split_list: JSON or CSV file that lists the groups or paths of each part; None: ``division`` decides.
+        test_fraction: requested share of each class for testing.
         split_seed: seed of the division by groups.
         exif, matte, white_level, file_sizes: see `ltr.data.sources.folder.image_folder`.
 
@@ -125,7 +125,7 @@ def camera_traps(
         ConfigError: a value is outside its range, or keys contradict each other.
         DataError: a file is missing or damaged, or no image is left; the message names file and record.
     """
-    how = decoding(exif=exif, matte=matte, white_level=white_level)
+    decoding = build_decoding(exif=exif, matte=matte, white_level=white_level)
     base = str(Path(root).expanduser().absolute())
     file = Path(annotations).expanduser().absolute()
     records = read_annotations(name, file, base, format, (group,))
@@ -170,7 +170,7 @@ def camera_traps(
         raise DataError(f"{name}: no image of {file} can be used ({reasons or 'it lists none'}){hint}")
 
     crops = BoxCrops(table.boxes, crop_margin, crop_square) if crop == "box" else None
-    return _source(name, file, records, table, crops, left_out, how=how, group=group, division=division,
+    return _source(name, file, records, table, crops, left_out, decoding=decoding, group=group, division=division,
                    split_list=split_list, test_fraction=test_fraction, split_seed=split_seed,
                    file_sizes=file_sizes)  # fmt: skip
 
@@ -179,7 +179,7 @@ def read_annotations(name: str, file: Path, root: str, format: Format, columns: 
     """Read an annotation file in the format that its content shows, or in ``format``.
 
     Args:
-        columns: further fields that group images, where the format may have any.
+        columns: further fields that group images, for formats that allow any.
 
     Raises:
         ConfigError: the format is unknown.
@@ -204,7 +204,7 @@ def read_annotations(name: str, file: Path, root: str, format: Format, columns: 
 
 
 def _format_of(file: Path) -> str:
-    """Return the format by the name and beginning of a file; of COCO's two, reading tells."""
+    """Detect the format from the name and the beginning of a file; the reader distinguishes the two COCO formats."""
     if file.is_dir() or file.name == "datapackage.json":
         return camtrap_dp.FORMAT
     # workbooks are refused with advice
@@ -221,7 +221,7 @@ def _source(
     crops: BoxCrops | None,
     left_out: LeftOut,
     *,
-    how: Decoding,
+    decoding: Decoding,
     group: str,
     division: str,
     split_list: str | None,
@@ -282,7 +282,7 @@ def _source(
         files.root,
         map(files.relative, order.tolist()),
         sizes,
-        decoding=how,
+        decoding=decoding,
         crops=crops,
     )
     note = f"the annotations are in the format {records.format}" + (
@@ -304,7 +304,7 @@ def _source(
 
 
 def _numbered(names: Sequence[str], classes: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], list[str]]:
-    """Return labels of the used classes by alphabetical order, their names, and the names of the others."""
+    """Return labels of the used classes in alphabetical order, their names, and the names of unused classes."""
     used = np.unique(classes).tolist()
     ordered = sorted(used, key=lambda number: names[number])
     label_of = np.full(len(names), -1, dtype=np.int64)
@@ -316,10 +316,10 @@ def _numbered(names: Sequence[str], classes: np.ndarray) -> tuple[np.ndarray, tu
 def _trainable(
     name: str, divided: Division, labels: np.ndarray, class_names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], np.ndarray]:
-    """Take images of classes without a training image out of the parts.
+    """Remove images of classes without a training image from the parts.
 
     Returns:
-        (part of each image, labels of the remaining classes, their names, mask of the images taken out).
+        (part of each image, labels of the remaining classes, their names, mask of the removed images).
 
     Raises:
         DataError: no image is for training.
@@ -335,7 +335,7 @@ def _trainable(
 
 
 def _file_sizes(files: ImageFiles, rows: np.ndarray) -> np.ndarray:
-    """Return the size of each row's file in bytes, int64 [n]; a file of several crops is asked once."""
+    """Return the size of each row's file in bytes, int64 [n], with one system call per file."""
     import os
 
     sizes: dict[str, int] = {}
@@ -349,7 +349,7 @@ def _file_sizes(files: ImageFiles, rows: np.ndarray) -> np.ndarray:
 
 
 def _warn(name: str, paths: dict[str, tuple[str, ...]]) -> None:
-    """Warn of images that are left out, by reason."""
+    """Warn of excluded images, by reason."""
     if paths:
         total = sum(map(len, paths.values()))
         lines = [

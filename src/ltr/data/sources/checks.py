@@ -26,15 +26,17 @@ def dataset_folder(root: str, folder: str) -> Path:
 
 
 def require(
-    name: str, folder: Path, wanted: Sequence[str], how: str = "", key: str = "folder", holds: str = ""
+    name: str, folder: Path, wanted: Sequence[str], instructions: str = "", key: str = "folder", holds: str = ""
 ) -> None:
     """Raise DataError with advice unless ``folder`` has all of ``wanted``.
 
     Args:
-        wanted: files and folders, relative to ``folder``.
-        how: instructions for getting the data set; the message explains the search path in any case.
+        name: name of the data set, for the message.
+        folder: folder of the data set.
+        wanted: required files and folders, relative to ``folder``.
+        instructions: how to get the data set; the message always explains the search path.
         key: key of the dataset config that names ``folder``.
-        holds: content that ``paths.data`` must have, for configs without such a key.
+        holds: content that ``paths.data`` must have, for configs without a key for the folder.
     """
     missing = [entry for entry in wanted if not (folder / entry).is_dir() and not is_regular(folder / entry)]
     if not missing:
@@ -42,8 +44,8 @@ def require(
     reason = f"it lacks {', '.join(missing)}" if folder.is_dir() else "there is no such folder"
     raise DataError(
         f"{name} was not found: looked for {', '.join(wanted)} in {folder}, but {reason}.\n"
-        f"What to do: {how + '; or ' if how else ''}say where the data are, by paths.data=FOLDER or the environment "
-        f"variable LTR_DATA (the folder that holds {holds or f'dataset.{key}'})"
+        f"What to do: {instructions + '; or ' if instructions else ''}say where the data are, by paths.data=FOLDER or "
+        f"the environment variable LTR_DATA (the folder that holds {holds or f'dataset.{key}'})"
         + ("" if holds else f", or by dataset.{key}=FOLDER")
     )
 
@@ -55,7 +57,7 @@ def shown(entries: Sequence[object]) -> str:
 
 
 def warn_if_partial(name: str, counts: Mapping[str, int], published: Mapping[str, int]) -> None:
-    """Warn if the numbers of images or classes differ from the published ones, so that results are not comparable.
+    """Warn that results are not comparable if the numbers of images or classes differ from the published ones.
 
     Args:
         counts: actual numbers, by name of the part or ``classes``.
@@ -74,13 +76,13 @@ def warn_if_partial(name: str, counts: Mapping[str, int], published: Mapping[str
 
 
 def read_lines(name: str, file: Path) -> list[str]:
-    """Read the lines of a text file that are not blank.
+    """Read the non-blank lines of a text file.
 
     Raises:
         DataError: the file is missing or not UTF-8.
     """
     if not is_regular(file):
-        what = "no regular file" if file.exists() else "not there"
+        what = "not a regular file" if file.exists() else "not there"
         raise DataError(f"{name}: {file} cannot be read: it is {what}; a text file is needed")
     try:
         return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -128,7 +130,7 @@ def refuse_duplicates(name: str, what: str, entries: Iterable[object]) -> None:
     seen: set[object] = set()
     twice = [entry for entry in entries if entry in seen or seen.add(entry)]  # type: ignore[func-returns-value]
     if twice:
-        raise DataError(f"{name}: {what} comes twice: {shown(list(dict.fromkeys(twice)))}. Each may come once")
+        raise DataError(f"{name}: {what} appears twice: {shown(list(dict.fromkeys(twice)))}. Each may appear once")
 
 
 def refuse_empty(name: str, labels: np.ndarray, entries: Sequence[object], where: str) -> None:
@@ -165,7 +167,7 @@ def require_same_ids(
 def require_same_names(
     name: str, file: Path, names: Mapping[int, str], other: Path, other_names: Mapping[int, str]
 ) -> None:
-    """Raise DataError if two files give one id different names, so that a label would mean different classes.
+    """Raise DataError if two files give one id different names: a label would mean different classes.
 
     Args:
         names, other_names: names in the files by id. Ids in only one of them are ignored.
@@ -183,7 +185,7 @@ def require_same_names(
 
 
 def to_number(name: str, what: str, text: str) -> int:
-    """Convert ``text`` to a whole number; raise DataError that names ``what`` if it is none."""
+    """Convert ``text`` to a whole number; if it is not one, raise DataError that names ``what``."""
     try:
         return int(text)
     except ValueError as error:
@@ -202,12 +204,12 @@ def check_image_files(
 ) -> ImageFiles:
     """Check that each file exists, is listed once, and lies in its root or one of ``roots`` (links resolved).
 
-    Each folder is listed once; no file needs its own system call, unless it is a link or ``sizes`` is set.
+    Each folder is listed once. Only links, and all files if ``sizes`` is set, take a system call each.
 
     Args:
         named_in: name of the list of the files, for the message.
         roots: further folders that may contain the files.
-        sizes: True reads the file sizes, which become part of the fingerprint.
+        sizes: True reads the file sizes, in bytes, which become part of the fingerprint.
         where: function that returns the position of a row in the list, for the message.
         missing_rows: receives the rows of missing files, in order, instead of an error.
 
@@ -276,7 +278,7 @@ def _folders(files: ImageFiles) -> tuple[np.ndarray, list[bytes], np.ndarray]:
 def _real(path: bytes) -> bytes | None:
     try:
         return os.path.realpath(path)
-    except ValueError:  # a path with a zero byte
+    except ValueError:  # the path contains a zero byte
         return None
 
 
@@ -304,9 +306,9 @@ def _refuse_missing(
     if any("\\" in files.relative(row) for row in missing[:MOST_SHOWN]):
         hint += f"{' ' if hint else ''}Paths have backslashes; write them with /."
     raise DataError(
-        f"{name}: {len(missing):,} of {len(files):,} image files named in {named_in} are missing or no regular files"
+        f"{name}: {len(missing):,} of {len(files):,} image files named in {named_in} are missing or not regular files"
         f"{', the first ten' if len(missing) > MOST_SHOWN else ''}:\n  " + "\n  ".join(paths) + f"\n{hint}"
-        f"{' ' if hint else ''}Unpack the images again, or take the lines out"
+        f"{' ' if hint else ''}Unpack the images again, or remove the lines"
     )
 
 

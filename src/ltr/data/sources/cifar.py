@@ -19,11 +19,11 @@ OFFICIAL_IMAGES = 60_000
 @named("source/cifar10")
 @fixed_content
 def cifar10(*, root: str, download: bool = False) -> Source:
-    """CIFAR-10: 50,000 training and 10,000 test images, 32x32 RGB, 10 classes.
+    """Read CIFAR-10: 50,000 training and 10,000 test images, 32x32 RGB, 10 classes.
 
     Args:
         root: folder that holds ``cifar-10-batches-py``.
-        download: fetch the official archive into ``root`` if the files are not there.
+        download: True downloads the official archive into ``root`` if the files are missing.
 
     Returns:
         Source with images [60000, 32, 32, 3] and parts ``train``, ``test``, both in torchvision's order.
@@ -39,9 +39,9 @@ def cifar10(*, root: str, download: bool = False) -> Source:
 @named("source/cifar100")
 @fixed_content
 def cifar100(*, root: str, download: bool = False) -> Source:
-    """CIFAR-100 with its 100 fine labels: 50,000 training and 10,000 test images, 32x32 RGB.
+    """Read CIFAR-100 with its 100 fine labels: 50,000 training and 10,000 test images, 32x32 RGB.
 
-    Return value and errors are those of `cifar10`. The files' 20 coarse labels are the taxonomy ``supercategory``.
+    Return value and errors are those of `cifar10`. The 20 coarse labels are the taxonomy ``supercategory``.
 
     Args:
         root: folder that holds ``cifar-100-python``.

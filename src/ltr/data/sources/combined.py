@@ -11,10 +11,10 @@ from ltr.identity import named
 
 
 def combine(name: str, first: Source, second: Source, *, part: str = "test") -> Source:
-    """Append one part of ``second`` and all its classes to ``first``.
+    """Append one part of ``second`` and all classes of ``second`` to ``first``.
 
-    Class names are prefixed: ``cifar10/cat``, ``cifar100/apple``. The new part is named by the data set and its part,
-    such as ``cifar100_test``.
+    Class names get the data set as a prefix: ``cifar10/cat``, ``cifar100/apple``. The new part is named by data set and
+    part, such as ``cifar100_test``.
 
     Raises:
         DataError: the images are not arrays of the same shape, or the names are equal.
@@ -37,11 +37,11 @@ def combine(name: str, first: Source, second: Source, *, part: str = "test") -> 
 @named("source/cifar10_and_cifar100")
 @fixed_content
 def cifar10_and_cifar100(*, root: str, download: bool = False) -> Source:
-    """CIFAR-10 with the test images of CIFAR-100: 70,000 images, 110 classes.
+    """Read CIFAR-10 with the test images of CIFAR-100: 70,000 images, 110 classes.
 
     Args:
         root: folder that holds ``cifar-10-batches-py`` and ``cifar-100-python``.
-        download: fetch the official archives into ``root`` if the files are not there.
+        download: True downloads the official archives into ``root`` if the files are missing.
 
     Returns:
         Source with images [70000, 32, 32, 3] and parts ``train``, ``test`` (CIFAR-10's) and ``cifar100_test``.

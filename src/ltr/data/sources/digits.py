@@ -1,4 +1,4 @@
-"""Handwritten digits of scikit-learn: real images, 8x8 grey, 10 classes, without a download."""
+"""Handwritten digits of scikit-learn: 8x8 grey images of 10 classes, available without a download."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ TEST_PER_CLASS = 40
 @named("source/digits")
 @fixed_content
 def digits() -> Source:
-    """Digits of scikit-learn: 1,797 images, the test half of UCI's Optical Recognition of Handwritten Digits.
+    """Read the digits of scikit-learn: 1,797 images, the test half of UCI's Optical Recognition of Handwritten Digits.
 
-    They have no official test part. 40 images of each class, drawn by a rule that is fixed for good, make the part
-    ``test``; the other 1,397 (134 to 143 per class) make ``train``. Pixels 0..16 are scaled to uint8 0..255.
+    There is no official test part. A fixed rule samples 40 images of each class as the part ``test``; the remaining
+    1,397 (134 to 143 per class) are ``train``. Pixels 0..16 are scaled to uint8 0..255.
 
     Returns:
         Source with images [1797, 8, 8, 1] and parts ``train``, ``test``; both keep scikit-learn's order.
@@ -46,7 +46,7 @@ def digits() -> Source:
 def _table() -> np.ndarray:
     """Return the table of scikit-learn's package, float64 [1797, 65]: 64 pixels in 0..16 and the label of each image.
 
-    The file is read directly where it lies: importing scikit-learn takes a second, a tenth of a whole run.
+    The file is read without importing scikit-learn, which takes a second, a tenth of a whole run.
     """
     package = find_spec("sklearn")
     folders = package.submodule_search_locations if package is not None else None

@@ -1,4 +1,4 @@
-"""Stratified division of images without a test part, by seed and path."""
+"""Stratified division of images into training and test parts, by seed and path."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from ltr.randomness import derive_seed
 def hold_out_test_images(
     name: str, paths: Sequence[str], labels: np.ndarray, class_names: Sequence[str], *, fraction: float, seed: int
 ) -> np.ndarray:
-    """Return a mask bool [N] of the test images: a share of each class that leaves at least one image in each part.
+    """Return a mask bool [N] of the test images: a share of each class with at least one image in each part.
 
-    The choice follows from ``seed`` and the path of each image, so that later additions move few of the other images. A
-    class with a single image is in the training part only; a warning names it.
+    The choice follows from ``seed`` and the path of each image, so that adding images moves few of the existing ones to
+    the other part. A class with a single image is only in the training part; a warning names it.
 
     Args:
-        paths: [N], as the user passed them.
+        name: name of the data set, for messages.
+        paths: paths of the N images, as the user wrote them.
         labels: int64 [N].
         fraction: share in (0, 1), rounded down.
 
@@ -46,13 +47,13 @@ def hold_out_test_images(
     if len(labels) and not is_test.any():
         raise DataError(
             f"{name}: no class has two images, so none can be held out for testing: there are {len(labels):,} images "
-            f"of {int((counts > 0).sum()):,} classes. Add images, or say yourself which are for training and which for "
-            "testing (folders train and test, or a column split)"
+            f"of {int((counts > 0).sum()):,} classes. Add images, or assign images to training and testing yourself "
+            "(folders train and test, or a column split)"
         )
     single = [class_names[label] for label in np.flatnonzero(counts == 1).tolist()]
     if single:
         warnings.warn(
-            f"{name}: classes of one image are trained on and not tested: {shown(single)}. Add images, or divide them "
+            f"{name}: classes with a single image are in training only: {shown(single)}. Add images, or divide them "
             "yourself",
             stacklevel=3,
         )
@@ -65,8 +66,8 @@ def warn_of_untested(name: str, test_labels: np.ndarray, class_names: Sequence[s
     untested = [class_name for label, class_name in enumerate(class_names) if label not in tested]
     if untested and tested:
         warnings.warn(
-            f"{name}: {len(untested):,} of {len(class_names):,} classes have no test image, so no number says how well "
-            f"they are recognised: {shown(untested)}",
+            f"{name}: {len(untested):,} of {len(class_names):,} classes have no test image, so their accuracy is not "
+            f"measured: {shown(untested)}",
             stacklevel=3,
         )
 

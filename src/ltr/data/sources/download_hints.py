@@ -1,4 +1,4 @@
-"""Paths that each dataset config reads, computed without reading or listing any of them."""
+"""Paths that each dataset config reads, without access to the file system."""
 
 from __future__ import annotations
 

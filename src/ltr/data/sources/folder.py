@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ltr.configuration.ranges import NonNegativeInt, ProperFraction
-from ltr.data.images.decode import WhiteLevel, decoding
+from ltr.data.images.decode import WhiteLevel, build_decoding
 from ltr.data.source import Grouping, ImageFiles, Source
 from ltr.data.sources.checks import shown
 from ltr.data.sources.division import divided_name, hold_out_test_images, warn_of_untested
@@ -23,7 +23,7 @@ from ltr.files import is_file, is_folder
 from ltr.identity import named
 from ltr.names import canonical
 
-# common other names of folders of parts, in lower case
+# common synonyms for the folders of parts, in lower case
 _OTHER_PARTS = ("training", "valid", "validation", "dev", "testing", "eval", "evaluation")
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 # suffixes of image formats that are not supported
@@ -32,7 +32,7 @@ _UNREAD = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".pbm", ".pnm", ".tga", ".
 
 
 class Image(NamedTuple):
-    """Image of a class: path from the root, and file-system information.
+    """Path of an image from the root, with file-system information.
 
     Attributes:
         size: file size in bytes; 0 if sizes are not read.
@@ -65,31 +65,32 @@ def image_folder(
 ) -> Source:
     """Read images in ``root/CLASS/...``, or in ``root/PART/CLASS/...`` with the parts train, val and test.
 
-    Classes are the sorted names of the (training) folders; subfolders of a class belong to it. Hidden files and folders
-    are ignored, and so are files without an image suffix. With ``train`` and ``val`` only, ``val`` is the test set;
-    with one part only, a share of each class is held out for testing. In both cases the source's name shows it.
+    Classes are the sorted names of the (training) folders; images in subfolders of a class belong to it. Hidden files
+    and folders, and files without an image suffix, are ignored. If there are only ``train`` and ``val``, ``val`` is the
+    test set; if there is one part, a share of each class is held out for testing. In both cases the source's name shows
+    it.
 
     Args:
         name: name of the data set.
         root: folder of the images.
         roots: further folders that may contain image files and link targets.
-        test_fraction: share of each class that is held out for testing where no test (or val) images are named.
+        test_fraction: share of each class that is held out for testing if there are no test (or val) images.
         split_seed: seed of that division, see `ltr.data.sources.division`.
-        exif: True turns images by their EXIF orientation, as photographs from a telephone need it.
-        matte: colour under transparent pixels, by name or as "#rrggbb"; None drops the alpha channel.
-        white_level: value of 16-bit grey images that becomes white, such as 4095 of 12-bit cameras; None: 65535.
+        exif: True applies the EXIF orientation, which photographs from phones need.
+        matte: background colour of transparent pixels, by name or as "#rrggbb"; None drops the alpha channel.
+        white_level: value of 16-bit grey images that becomes white, such as 4095 for 12-bit cameras; None: 65535.
         file_sizes: True makes file sizes part of the fingerprint, to detect replaced images. This takes a system call
             per file, which is slow for millions of files on a network.
-        group: groups of images that a division for testing, or later for validation, keeps together: the folders of a
-            level below the class (1, 2, ...), or what the parentheses of a regular expression match in the path below
-            the class. A name is one group in all classes. None: images are independent.
+        group: groups of images that are not divided between training, validation and test images: a level of folders
+            below the class (1, 2, ...), or a regular expression whose parentheses match the group's name in the path
+            below the class. Equal names are one group in all classes. None: images are independent.
 
     Raises:
         ConfigError: ``group`` is neither a level nor such a pattern.
-        DataError: the folder is missing, there is no class, a class has no image or only test images, a link leads
-            outside or to a listed image, or there is a folder besides train, val and test.
+        DataError: the folder is missing, there is no class, a class has no training image, a link leads outside or to
+            a listed image, or there is a folder besides train, val and test.
     """
-    how = decoding(exif=exif, matte=matte, white_level=white_level)
+    decoding = build_decoding(exif=exif, matte=matte, white_level=white_level)
     if group is not None:
         check_path_group(group)
     base = Path(root).expanduser().absolute()
@@ -104,8 +105,8 @@ def image_folder(
     for part, classes in classes_of.items():
         if not any(classes.values()):
             raise DataError(
-                f"{name}: there is no image in {base / part}. Put images into it, in a folder for each class, or take "
-                f"the folder {part} away"
+                f"{name}: there is no image in {base / part}. Put images into it, in a folder for each class, or "
+                f"remove the folder {part}"
             )
     if "test" not in classes_of and "val" in classes_of:
         classes_of["test"] = classes_of.pop("val")
@@ -129,7 +130,7 @@ def image_folder(
     groupings: dict[str, Grouping] = {}
     remarks: tuple[str, ...] = ()
     if group is not None:
-        depth = 2 if (base / "train").is_dir() else 1  # of the class's folder
+        depth = 2 if (base / "train").is_dir() else 1  # depth of the class folders
         key, grouping = groups_of_paths(group, [path.split("/", depth)[depth] for path in paths])
         groupings = {key: grouping}
     if "test" in parts:
@@ -152,7 +153,7 @@ def image_folder(
         parts = {"train": range(num_train), "test": range(num_train, len(images))}
     ordered = [images[row] for row in order]
     sizes = np.array([image.size for image in ordered], dtype=np.int64) if file_sizes else None
-    files = ImageFiles.from_paths(base, (image.path for image in ordered), sizes, decoding=how)
+    files = ImageFiles.from_paths(base, (image.path for image in ordered), sizes, decoding=decoding)
     _refuse_twice(original_name, files, ordered, walk.real)
     groupings = {key: grouping.take(order) for key, grouping in groupings.items()}
     return Source(name, files, table[order], class_names, parts, groupings=groupings, group=key, remarks=remarks)
@@ -190,19 +191,19 @@ def _class_names(name: str, base: Path, classes_of: Mapping[str, Classes]) -> tu
     strange = [ascii(class_name) for class_name in sorted(train) if not class_name.isprintable()]
     if strange:
         raise DataError(
-            f"{name}: folders in {base} whose names are no printable text (UTF-8): {shown(strange)}. Rename them"
+            f"{name}: folders in {base} whose names are not printable text (UTF-8): {shown(strange)}. Rename them"
         )
     empty = [class_name for class_name in sorted(train) if not train[class_name]]
     if empty:
         raise DataError(
             f"{name}: classes without an image in {base}: {shown(empty)}. Images are files whose names end in "
-            f"{', '.join(SUFFIXES)}; add some, or take the folders away"
+            f"{', '.join(SUFFIXES)}; add some, or remove the folders"
         )
     return tuple(sorted(train))
 
 
 class _Walk:
-    """Search for images with one listing per folder; links are followed inside the allowed folders.
+    """Search for images with one listing per folder, which follows links inside the allowed folders.
 
     Args:
         base: folder of the data set.
@@ -231,12 +232,12 @@ class _Walk:
             other_folders = [entry for entry in folders if entry not in PARTS]
             if other_folders:
                 raise DataError(
-                    f"{self.name}: {self.base} has the folder train, and beside it {shown(other_folders)}"
-                    f"{nearest(other_folders[0], PARTS)}. Beside train, only val and test have a meaning"
+                    f"{self.name}: {self.base} has the folder train and {shown(other_folders)}"
+                    f"{nearest(other_folders[0], PARTS)}. Next to train, only val and test are allowed"
                 )
             parts = {part: self._classes(part) for part in PARTS if part in folders}
         elif "test" in folders or "val" in folders:
-            raise DataError(f"{self.name}: {self.base} has a folder test or val, but no folder train beside it")
+            raise DataError(f"{self.name}: {self.base} has a folder test or val, but no folder train")
         else:
             self._refuse_other_parts(folders)
             parts = {"train": self._classes("")}
@@ -247,20 +248,20 @@ class _Walk:
             )
         if self.irregular:
             warnings.warn(
-                f"{self.name}: {len(self.irregular):,} entries are named like images and are no regular files (broken "
-                f"links, named pipes, devices); they are passed over: {shown(self.irregular)}",
+                f"{self.name}: {len(self.irregular):,} entries are named like images and are not regular files (broken "
+                f"links, named pipes, devices); they are skipped: {shown(self.irregular)}",
                 stacklevel=4,
             )
         if self.unread:
             warnings.warn(
-                f"{self.name}: {len(self.unread):,} files are images of formats that are not read, and are passed "
-                f"over: {shown(self.unread)}. Convert them to JPEG or PNG if they belong to the data set",
+                f"{self.name}: {len(self.unread):,} files are images of formats that are not supported, and are "
+                f"skipped: {shown(self.unread)}. Convert them to JPEG or PNG if they belong to the data set",
                 stacklevel=4,
             )
         return parts
 
     def _refuse_other_parts(self, folders: Sequence[str]) -> None:
-        """Refuse folders that are probably parts under another name and would count as classes."""
+        """Refuse folders that are probably parts under another name and would be read as classes."""
         part_like = [folder for folder in folders if folder.casefold() in (*PARTS, *_OTHER_PARTS)]
         if len(part_like) > 1 and len(part_like) == len(folders):
             raise DataError(
@@ -307,7 +308,7 @@ class _Walk:
         return images
 
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:
-        """Return the entries of a folder without hidden ones and without links that lead outside (recorded)."""
+        """Return the visible entries of a folder; links that lead outside are recorded and excluded."""
         try:
             with os.scandir(self.base / folder) as scanned:
                 entries = [entry for entry in scanned if not entry.name.startswith(".")]

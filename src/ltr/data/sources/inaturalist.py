@@ -77,7 +77,7 @@ VERSIONS = {
             Archive(BUCKET + "2019/val2019.json.tar.gz", "5cc5509b0fe495f1c8c1362612448497", "val2019.json"),
             _images("2019/train_val2019.tar.gz", "c60a6e2962c9b8ccbd458d12c8582644", "train_val2019"),
         ),
-        {"classes": 1_010},  # only the total of both parts is published, 268,243 images
+        {"classes": 1_010},  # of the images only the total of both parts, 268,243, is published
     ),
     "2021": Version(
         "inat21",
@@ -118,17 +118,17 @@ def inaturalist(
     """Read iNaturalist of one year. **The part ``test`` has the official validation images**; test labels are secret.
 
     Images and labels are joined on ``image_id``. Labels number the category ids of the file in ascending order;
-    ``class_ids`` has the ids, so that published lists of 2017's ids apply. 2018 and 2019 hide the class names;
+    ``class_ids`` has the ids, to which published lists for 2017 refer. 2018 and 2019 hide the class names;
     ``categories.json`` in the folder of the annotations restores them.
 
     Args:
         root: folder that relative ``folder`` starts from.
-        version: the year; ``2021_mini`` has 50 training images per class.
+        version: year of the data set; ``2021_mini`` has 50 training images per class.
         folder: in ``root``, or an absolute path; holds the annotation files and the image folders that they name
             (``train_val2018/...``).
         roots: further folders that may contain image files and link targets.
-        download: True downloads missing archives (50 to 230 GB), except for 2017's annotations, which have no published
-            checksum.
+        download: True downloads missing archives (50 to 230 GB), except for the annotations of 2017, which have no
+            published checksum.
 
     Returns:
         Source with `ImageFiles` in the order of the annotation files, parts ``train`` and ``test``, and the taxonomy
@@ -226,7 +226,7 @@ class _Categories:
 
     def add(self, category: dict[str, Any]) -> None:
         if category["id"] in self.by_id:
-            raise ValueError(f"category id {category['id']} comes twice")
+            raise ValueError(f"category id {category['id']} appears twice")
         self.by_id[int(category["id"])] = {key: category[key] for key in ("name", *RANKS) if key in category}
         if not isinstance(category["name"], (str, int)):  # some years replace names by numbers
             raise ValueError(f"the name of category {category['id']} is {category['name']!r}, not a text")
@@ -287,7 +287,7 @@ def _real_categories(
         raise DataError(f"{name}: {file} cannot be read as a list of categories: {error!r}. Fetch it again") from error
     if categories.by_id.keys() != hidden.keys():
         raise DataError(f"{name}: {file} has other category ids than the annotation files. It must be of the same year")
-    # hidden names differ from all real ones; a name in both files must have the same id in both
+    # the placeholders of hidden names differ from all real names; a real name must have the same id in both files
     ids_of: dict[str, set[int]] = {}
     for number, real in _names(categories.by_id).items():
         ids_of.setdefault(canonical(real), set()).add(number)

@@ -30,19 +30,22 @@ def read_arrays(
 ) -> None:
     """Call ``handlers[key]`` with every element of the array ``key`` of the JSON object in ``file``, in order.
 
-    Other arrays are ignored.
+    Arrays without a handler are skipped.
 
     Args:
+        name: name of the data set, for messages.
+        file: the JSON file.
+        handlers: function that receives the elements of an array, by key.
         values: receives the values of all keys that are not arrays.
-        wanted: sentence on the file that is needed, for the message of a missing array.
-        remedy: what to do about a damaged file; for a file of the user's own, to correct it.
+        wanted: sentence that describes the expected file, for the message of a missing array.
+        remedy: advice for a damaged file.
 
     Raises:
         DataError: the file is missing, truncated, or not such an object; an array is missing or has elements that are
             not objects; or a handler misses a key (KeyError) or refuses a value (TypeError, ValueError).
     """
     if file.exists() and not is_regular(file):
-        raise DataError(f"{name}: {file} is no regular file")
+        raise DataError(f"{name}: {file} is not a regular file")
     try:
         with file.open(encoding="utf-8-sig") as stream:
             keys = _read(_Window(stream), handlers, values)

@@ -1,4 +1,4 @@
-"""Reader of one table of paths and labels, or of several whose later labels replace earlier ones."""
+"""Reader of tables of paths and labels, in which the labels of later tables replace earlier ones."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ NEEDED = ("path", "label")
 
 @dataclass(frozen=True, eq=False)
 class LabelRows:
-    """Rows of one or several tables, in order, each image with its last label.
+    """Rows of one or more tables, in order, with the last label of each image.
 
     Attributes:
         tables: the tables, by absolute path.
         base: folder that ``paths`` start from.
         paths: path of each row from ``base``, or absolute.
-        written: path of each row as its table spells it.
+        written: path of each row as spelled in its table.
         labels: label of each row, in composed Unicode form.
         split: part of each row; None if no table has the column ``split``.
-        groups: group of each row, '' if its tables have none; None if no column of groups was asked for.
+        groups: group of each row, '' if its tables have none; None if no column of groups was requested.
         table_of: number of each row's table.
         row_of: number of each row in its table.
         columns: columns of each table.
@@ -61,20 +61,21 @@ class LabelRows:
 
 
 def read_label_tables(name: str, files: Sequence[str], root: str | None, group: str | None = None) -> LabelRows:
-    """Read tables with the columns ``path``, ``label`` and optionally ``split``, later ones over earlier ones.
+    """Read tables with the columns ``path``, ``label`` and optionally ``split``; later tables replace earlier labels.
 
-    An image of an earlier table that a later one names again keeps its position and gets the later label; a warning
-    counts such images and names those whose label changes. It keeps its part, unless the later table has a column
-    ``split``. If some tables have that column, further images of the others are for training. The apostrophe that
-    ltr's own CSV files have before text that resembles a formula is removed.
+    An image that appears again in a later table keeps its position and gets the later label; a warning counts such
+    images and lists those whose label changes. The image keeps its part, unless the later table has a column ``split``.
+    If only some tables have that column, new images in the tables without it are for training. The apostrophe that
+    ltr's CSV files have before text that resembles a formula is removed.
 
-    Paths are one image if they are equal but for ``.`` and repeated slashes; `check_image_files` refuses other
-    spellings of one file.
+    Two paths are one image if they are equal after removing ``.`` and repeated slashes; `check_image_files` refuses
+    other spellings of one file.
 
     Args:
-        files: the tables.
-        root: folder of relative paths; None: that of each table.
-        group: column of groups, which one table must have; of several tables, the last that has it counts.
+        name: name of the data set, for messages.
+        files: the tables, the newest last.
+        root: folder of relative paths; None: the folder of each table.
+        group: column of groups, which at least one table must have; the last table that has it applies.
 
     Raises:
         ConfigError: a table is listed twice, or no table has the column of groups.
@@ -135,8 +136,8 @@ def _merged(
     labels: list[str] = []
     split: list[str] = []
     groups: list[str] = []
-    origins: list[tuple[int, int]] = []  # table and row in it
-    row_of: dict[str, int] = {}  # by the path's key, of earlier tables
+    origins: list[tuple[int, int]] = []  # (table, row in the table)
+    row_of: dict[str, int] = {}  # row in earlier tables, by the path's key
     has_split = any("split" in one.texts for one in columns)
     for number, (table, one) in enumerate(zip(tables, columns)):
         parts, group_column = one.texts.get("split"), one.texts.get(group or "")
@@ -177,7 +178,7 @@ def _warn(name: str, table: Path, replaced: int, changes: Sequence[str], unsplit
         images = "1 image" if replaced == 1 else f"{replaced:,} images"
         number = "1 label changes" if len(changes) == 1 else f"{len(changes):,} labels change"
         warnings.warn(
-            f"{name}: {table.name} labels {images} again that an earlier table has; its labels count. "
+            f"{name}: {table.name} relabels {images} of an earlier table; its labels are used. "
             + (f"{number}: {shown(changes)}" if changes else "No label changes"),
             stacklevel=4,
         )
@@ -187,7 +188,7 @@ def _warn(name: str, table: Path, replaced: int, changes: Sequence[str], unsplit
 
 
 def _key(base: Path, folder: str, path: str) -> str:
-    """Return the spelling by which paths are compared; ``..`` stays, since it may leave a linked folder."""
+    """Return the normal form in which paths are compared; it keeps ``..``, which may leave a linked folder."""
     parts = os.path.join(base, folder, path).split(os.sep)
     return os.sep.join(part for part in parts if part not in ("", "."))
 

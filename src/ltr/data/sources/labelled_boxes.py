@@ -1,4 +1,4 @@
-"""Labels of camera-trap images and their boxes: which are used, and why others are left out."""
+"""Selection of labels and boxes of camera-trap images, with the reason for every excluded image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ltr.errors import DataError
 from ltr.names import counted, normal_path
 
 Boxes = Literal["all", "largest"]
-Faulty = Literal["error", "exclude"]  # what is done with a faulty image or box
+Faulty = Literal["error", "exclude"]  # treatment of an invalid image or box
 Multiple = Literal["crop", "first", "exclude"]
 WithoutBox = Literal["exclude", "whole"]
 
@@ -28,7 +28,7 @@ NO_BOX, SEVERAL, BAD_BOX = "no box", "several labels", "box outside the image"
 
 
 class LeftOut:
-    """Images that cannot be used: the first reason of each."""
+    """Images that cannot be used, with the first reason of each."""
 
     def __init__(self, files: ImageFiles) -> None:
         self._files = files
@@ -42,7 +42,7 @@ class LeftOut:
         self._reason_of[fresh] = self._reasons.index(reason)
 
     def keep(self, rows: np.ndarray) -> None:
-        """Take back images of which some crop is used."""
+        """Remove images from the table, because one of their crops is used."""
         self._reason_of[rows] = -1
 
     @property
@@ -60,14 +60,14 @@ class LeftOut:
 
 @dataclass
 class LabelTable:
-    """Labels with their images and boxes; `Records` has the meaning of the arrays."""
+    """Labels with their images and boxes; `Records` documents the arrays."""
 
     images: np.ndarray
     classes: np.ndarray
     boxes: np.ndarray
 
     def take(self, chosen: np.ndarray) -> LabelTable:
-        """Return the chosen labels, by mask or row."""
+        """Return the labels of a mask or of row numbers."""
         return LabelTable(self.images[chosen], self.classes[chosen], self.boxes[chosen])
 
     @property
@@ -78,7 +78,7 @@ class LabelTable:
 def existing_images(
     name: str, files: ImageFiles, named_in: Path, roots: Sequence[str], missing: Faulty, left_out: LeftOut
 ) -> np.ndarray:
-    """Return a mask of the images that are there and not left out."""
+    """Return a mask of the images whose file exists and that are not excluded."""
     check_option("dataset.missing", missing, Faulty)
     candidates = np.flatnonzero(~left_out.mask)
     chosen = ImageFiles.from_paths(files.root, (files.relative(row) for row in candidates.tolist()))
@@ -94,7 +94,7 @@ def existing_images(
 def checked_boxes(
     name: str, file: Path, records: Records, table: LabelTable, invalid: Faulty, left_out: LeftOut, exif: bool
 ) -> LabelTable:
-    """Convert boxes to fractions and clip them; refuse or leave out those outside the image."""
+    """Convert boxes to fractions and clip them; refuse or exclude boxes outside the image."""
     check_option("dataset.invalid_boxes", invalid, Faulty)
     boxes = table.boxes.astype(np.float64)
     if records.sizes is not None:
@@ -122,7 +122,7 @@ def checked_boxes(
 
 
 def _size_of(path: str, exif: bool) -> tuple[int, int]:
-    """Return width and height of an image file; (0, 0) if it cannot be read, which its decoding reports later."""
+    """Return width and height of an image file in pixels; (0, 0) if it is unreadable, which decoding reports later."""
     try:
         with open_image(path) as image:
             turned = orientation(image) if exif else 1
@@ -136,7 +136,7 @@ def _numbers(box: np.ndarray) -> str:
 
 
 def resolve_multiple(table: LabelTable, rule: Multiple, total: int, left_out: LeftOut, cropped: bool) -> LabelTable:
-    """Apply the rule for images of several classes; of equal labels without boxes, one remains."""
+    """Apply the rule for images of several classes, and keep one of equal labels without boxes."""
     check_option("dataset.multiple", rule, Multiple)
     first_row = np.full(total, len(table.images), dtype=np.int64)
     np.minimum.at(first_row, table.images, np.arange(len(table.images)))
@@ -154,7 +154,7 @@ def resolve_multiple(table: LabelTable, rule: Multiple, total: int, left_out: Le
         left_out.keep(table.images)
     if not cropped:
         return table.take(np.unique(table.images, return_index=True)[1])
-    # of an image with boxes, labels without one say nothing more
+    # an image with boxes needs no labels without a box
     has_boxes = np.zeros(total, dtype=bool)
     has_boxes[table.images[table.has_box]] = True
     table = table.take(table.has_box | ~has_boxes[table.images])
@@ -193,7 +193,7 @@ def with_detections(
             f"{shown([detections.files.relative(row) for row in range(min(2, len(detections.files)))]) or 'none'}, the "
             f"annotations {shown(list(row_of)[:2])}. Run the detector from {root}, so that both name the same paths"
         )
-    waiting = np.full(len(records), -1, dtype=np.int32)  # class of images that have no box yet
+    waiting = np.full(len(records), -1, dtype=np.int32)  # class of images without a box
     waiting[table.images[~table.has_box]] = table.classes[~table.has_box]
     is_listed = np.zeros(len(records), dtype=bool)
     is_listed[image_of[image_of >= 0]] = True
@@ -217,7 +217,7 @@ def with_detections(
 
 
 def only_boxed(table: LabelTable, without_box: WithoutBox, boxes: Boxes, left_out: LeftOut) -> LabelTable:
-    """Keep labels with a box, of an image all or the largest; the others stay whole or are left out."""
+    """Keep all boxes or the largest box of each image; images without a box stay whole or are excluded."""
     check_option("dataset.without_box", without_box, WithoutBox)
     check_option("dataset.boxes", boxes, Boxes)
     if without_box == "exclude":

@@ -15,11 +15,11 @@ from ltr.identity import named
 
 @named("source/mnist")
 def mnist(*, root: str, download: bool = False) -> Source:
-    """MNIST: 60,000 training and 10,000 test images, 28x28 grey, 10 classes.
+    """Read MNIST: 60,000 training and 10,000 test images, 28x28 grey, 10 classes.
 
     Args:
         root: folder that holds ``MNIST/raw`` with the four unpacked idx files.
-        download: fetch the files into ``root`` if they are not there.
+        download: True downloads the files into ``root`` if they are missing.
 
     Returns:
         Source with images [70000, 28, 28, 1] and parts ``train``, ``test``, both in the files' order.

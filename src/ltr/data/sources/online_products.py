@@ -1,4 +1,4 @@
-"""Stanford Online Products (Oh Song et al., CVPR 2016): the class-disjoint set of metric learning."""
+"""Stanford Online Products (Oh Song et al., CVPR 2016), a data set for metric learning with disjoint classes."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ LISTS = {"train": "Ebay_train.txt", "test": "Ebay_test.txt"}
 def online_products(
     *, root: str, folder: str = "Stanford_Online_Products", roots: Sequence[str] = (), download: bool = False
 ) -> Source:
-    """Stanford Online Products: 59,551 images of 11,318 products train, 60,502 of 11,316 others test.
+    """Read Stanford Online Products: 59,551 training images of 11,318 products, 60,502 test images of 11,316 products.
 
-    **No class is in both parts**: the data set is made for retrieval. Labels number the class ids in ascending order,
-    so that the training classes come first.
+    **No class is in both parts**, because the data set is for retrieval. Labels number the class ids in ascending
+    order, so that the training classes come first.
 
     Args:
         root: folder that relative ``folder`` starts from.
         folder: in ``root``, or an absolute path; holds ``Ebay_train.txt``, ``Ebay_test.txt`` and the folders of images
             (``bicycle_final`` ...).
         roots: further folders that may contain image files and link targets.
-        download: fetch the official archive (2.9 GB) if ``folder`` is not there.
+        download: True downloads the official archive (2.9 GB) if ``folder`` does not exist.
 
     Returns:
         Source with `ImageFiles` in the lists' order, parts ``train`` and ``test``, the files' ``class_ids``, and the
@@ -59,8 +59,8 @@ def online_products(
     base = dataset_folder(root, folder)
     if download and not base.exists():
         fetch("sop", ARCHIVE, base.parent)
-    how = f"add dataset.download=true; or unpack the official archive there ({ARCHIVE.url})"
-    require("sop", base, list(LISTS.values()), how)
+    instructions = f"add dataset.download=true; or unpack the official archive there ({ARCHIVE.url})"
+    require("sop", base, list(LISTS.values()), instructions)
     paths: list[str] = []
     ids: list[int] = []
     parts = {}

@@ -1,4 +1,4 @@
-"""Text lists with a further list of images of unknown classes: the open sets of ImageNet-LT and Places-LT."""
+"""Text lists with an additional list of images of unknown classes: the open sets of ImageNet-LT and Places-LT."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def open_lists(
     matte: str | None = "auto",
     white_level: WhiteLevel | None = None,
 ) -> Source:
-    """Read `ltr.data.sources.text_lists.text_lists` with a further part ``open`` of images of unknown classes.
+    """Read a data set of text lists (`text_lists`) with an additional part ``open`` of images of unknown classes.
 
     All images of the part have the label C, named ``unknown``, after the C classes of the lists. Numbers in the open
     list are ignored and may be missing.
 
     Args:
-        open: list of the images of unknown classes, in the folder ``lists``; its paths start from ``folder`` too, and
-            its labels are not read.
+        open: list of the images of unknown classes, in the folder ``lists``; its paths also start from ``folder``, and
+            its labels are ignored.
         name, root, folder, lists, train, test, val, roots, exif, matte, white_level: see `text_lists`.
 
     Raises:
@@ -69,7 +69,7 @@ def open_lists(
     labels = np.concatenate([known.labels, np.full(len(unknown), known.num_classes, dtype=np.int64)])
     parts = {**known.parts, "open": range(len(known), len(labels))}
     offsets = np.concatenate([files.offsets, files.offsets[-1] + unknown.offsets[1:]])
-    # an image of the open list that another list has would be of a known class, so that no file may be repeated
+    # no file may be repeated: an image of the open list that is in another list would be of a known class
     together = check_image_files(
         name,
         ImageFiles(files.root, files.blob + unknown.blob, offsets, decoding=files.decoding),
@@ -81,7 +81,7 @@ def open_lists(
 
 
 def _paths(name: str, file: Path) -> list[str]:
-    """Read the paths of a list, without the whole number that may follow each."""
+    """Read the paths of a list without the labels that may follow them."""
     paths = [re.sub(r"\s+-?\d+$", "", line.rstrip()) for line in read_lines(name, file)]
     paths = [path for path in paths if path]
     if not paths:

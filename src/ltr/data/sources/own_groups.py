@@ -1,4 +1,4 @@
-"""Groups of a user's own images: a column of the table, a level of subfolders, or a pattern of paths."""
+"""Groups of custom images: a column of the table, a level of subfolders, or a pattern of paths."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ltr.data.sources.checks import shown
 from ltr.data.sources.part_division import refuse_unknown_groups
 from ltr.errors import ConfigError
 
-SUBFOLDER, PATTERN = "subfolder", "pattern"  # keys of the groupings of a folder
+SUBFOLDER, PATTERN = "subfolder", "pattern"  # keys of the groupings of an image folder
 
 
 def check_path_group(group: int | str) -> None:
@@ -38,9 +38,8 @@ def groups_of_paths(group: int | str, paths: Sequence[str]) -> tuple[str, Groupi
     """Return the key and the grouping of images by their paths.
 
     Args:
-        group: level n takes the name of the n-th folder below the class; a pattern takes what its parentheses match at
-            its first match.
-        paths: [N], below the folder of the class, with ``/``.
+        group: level n uses the name of the n-th folder below the class; a pattern uses its group at the first match.
+        paths: N paths below the folder of the class, with ``/``.
     """
     if isinstance(group, int):
         parts = (path.split("/")[:-1] for path in paths)
@@ -76,7 +75,7 @@ def check_groups(
     divided = [grouping.values[code] for code in np.flatnonzero(number > 1).tolist()]
     if divided:
         warnings.warn(
-            f"{name}: the given parts divide {len(divided):,} of {len(grouping.values):,} groups by {key}: "
+            f"{name}: the parts divide {len(divided):,} of {len(grouping.values):,} groups by {key}: "
             f"{shown(divided)}. ltr-data describe counts the test images whose group has training images",
             stacklevel=3,
         )

@@ -24,9 +24,9 @@ from ltr.names import counted
 
 PARTS = ("train", "val", "test")
 AUTO, NONE = "auto", "none"
-_IN_ORDER = ("location", "deployment", "seq_id", "date")  # of the groups that ``auto`` takes, the first known
-_PART_OF = {"training": "train", "validation": "val", "dev": "val", "testing": "test"}  # other names in lists
-_TOLERATED = 0.05  # difference of the achieved and the wanted share that is worth a warning
+_IN_ORDER = ("location", "deployment", "seq_id", "date")  # ``auto`` takes the first of these that every image has
+_PART_OF = {"training": "train", "validation": "val", "dev": "val", "testing": "test"}  # synonyms in lists
+_TOLERATED = 0.05  # largest difference between the achieved and the requested share without a warning
 UNKNOWN_TIME = np.iinfo(np.int64).min
 UNLISTED = "in no part of the list"
 
@@ -37,7 +37,7 @@ class Division:
 
     Attributes:
         part: int8 [N], index into `PARTS`; -1: in none of them.
-        name: of the rule, for the source's name.
+        name: name of the rule, part of the source's name.
         group: key of the grouping that the rule and later divisions keep together; None: images are independent.
         remarks: sentences on the outcome.
     """
@@ -52,8 +52,8 @@ def choose_group(name: str, group: str, groupings: Mapping[str, Grouping]) -> st
     """Return the key of the grouping to keep together; None for ``none``.
 
     Args:
-        group: a key of ``groupings``; ``auto``: the first that is known of every image, of location, deployment, seq_id
-            and date; ``none``.
+        group: a key of ``groupings``; ``auto``: the first of location, deployment, seq_id and date that is known for
+            every image; ``none``: no grouping.
 
     Raises:
         ConfigError: the file has no such grouping.
@@ -67,7 +67,7 @@ def choose_group(name: str, group: str, groupings: Mapping[str, Grouping]) -> st
         partial = [_coverage(key, groupings[key]) for key in present[: present.index(chosen) if chosen else None]]
         if chosen is None:
             warnings.warn(
-                f"{name}: no location, deployment, sequence or date is known of every image"
+                f"{name}: no location, deployment, sequence or date is known for every image"
                 f"{' (' + '; '.join(partial) + ')' if partial else ''}, so images are divided one "
                 "by one: images of one burst may be in training and in test. dataset.group=COLUMN names a group",
                 stacklevel=3,
@@ -88,7 +88,7 @@ def choose_group(name: str, group: str, groupings: Mapping[str, Grouping]) -> st
 
 
 def _coverage(key: str, grouping: Grouping) -> str:
-    """Return how many images have a known group."""
+    """Return a text with the number of images whose group is known."""
     return f"{int(np.count_nonzero(grouping.codes >= 0)):,} of {len(grouping.codes):,} images have a {key}"
 
 
@@ -115,13 +115,20 @@ def divide_by_groups(
     fraction: float,
     seed: int,
 ) -> Division:
-    """Hold out whole groups for testing, stratified as far as they allow; single files if ``group`` is None.
+    """Hold out whole groups for testing, stratified by class as far as possible; single images if ``group`` is None.
 
     Args:
-        group: key of ``groupings``. None is for rows with a file each; crops of one file need `file_groups`.
+        name: name of the data set, for messages.
+        files: the N images.
+        labels: int64 [N].
+        class_names: names of the classes, for messages.
+        group: key of ``groupings``; None only if each row has a separate file. Crops of one file need `file_groups`.
+        groupings: groupings of the images, by key.
+        fraction: requested share of each class for testing, in (0, 1).
+        seed: seed of the division.
 
     Raises:
-        DataError: there is one group only, or no class has two images.
+        DataError: there is only one group, or no class has two images.
     """
     rule = f"test{fraction:g}-seed{seed}"
     if group is None and (shared := file_groups(files)) is not None:
@@ -165,7 +172,7 @@ def divide_by_groups(
 def comparable_times(name: str, local: np.ndarray, instants: np.ndarray) -> tuple[np.ndarray, str]:
     """Return the times by which images are ordered, and their name: instants if all have a time zone, else local times.
 
-    A warning counts the images with a time zone if some have none.
+    If only some images have a time zone, a warning gives their number.
 
     Args:
         local: int64 [N] in seconds.
@@ -193,10 +200,11 @@ def divide_by_time(
     fraction: float,
     clock: str = "local time",
 ) -> Division:
-    """Hold out the latest images for testing; a group is on the side of its first image.
+    """Hold out the latest images for testing; the first image of a group decides for the whole group.
 
     Args:
         times: int64 [N] in seconds; the smallest int64 is unknown.
+        fraction: requested share of the images for testing, in (0, 1).
         clock: name of these times, for the remark.
 
     Raises:
@@ -249,11 +257,12 @@ def divide_by_list(
 ) -> Division:
     """Divide by a file that lists the groups or paths of each part.
 
-    JSON has an object (of an object ``splits``, as LILA publishes them) from part to a list of groups. CSV has the
-    columns ``split`` and ``path``, or ``split`` and the name of a grouping, which is then the group.
+    A JSON file has an object from part to a list of groups, possibly under the key ``splits`` (as LILA publishes it). A
+    CSV file has the column ``split``, and the column ``path`` or the name of a grouping, which becomes the group.
 
     Raises:
-        DataError: the file cannot be read, names another part, a group or path twice, or nothing that is there.
+        DataError: the file cannot be read, names an unknown part, lists a group or path in two parts, or lists one that
+            no image has.
     """
     key, part_of = _read_list(name, file, group, groupings)
     if key is None:
@@ -280,8 +289,8 @@ def _read_list(
     """Return the grouping that a list is about (None: paths), and the part of each entry."""
     if not is_regular(file):
         raise DataError(
-            f"{name}: dataset.split_list={file} {'is no regular file' if file.exists() else 'is not there'}. It must "
-            "be a JSON or CSV file that names the parts of groups or paths"
+            f"{name}: dataset.split_list={file} {'is not a regular file' if file.exists() else 'is not there'}. It "
+            "must be a JSON or CSV file that names the parts of groups or paths"
         )
     entries: list[tuple[str, str, str]] = []  # position, value, part
     key = group

@@ -1,4 +1,4 @@
-"""Detection of repeated files in a data set: under another spelling, through a link, or as a hard link."""
+"""Detection of files that a data set lists twice: under another spelling, through a link, or as a hard link."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class ListedFiles:
     """Files of a data set by their identity on the disk, added folder by folder.
 
     Two rows are one file if the folders' real paths and the names agree, or if a link leads to the same real path. The
-    table holds one integer per row, and paths for links only, because data sets have millions of files.
+    table holds one integer per row and stores paths only for links, because data sets have millions of files.
 
     Args:
-        files: paths as the data set spells them.
+        files: paths as spelled in the data set.
         names: function that returns the name of a row inside its folder.
     """
 
@@ -54,16 +54,16 @@ class ListedFiles:
             shown = [f"{self._spelled(one, where)} and {self._spelled(other, where)}" for one, other in pairs[:_SHOWN]]
             more = {1: "", 2: ", and so does another"}.get(len(pairs), f", and so do {len(pairs) - 1:,} others")
             raise DataError(
-                f"{name}: an image comes twice{more}{' (the first ten)' if len(pairs) > _SHOWN else ''}:\n  "
+                f"{name}: an image appears twice{more}{' (the first ten)' if len(pairs) > _SHOWN else ''}:\n  "
                 + "\n  ".join(shown)
                 + "\nOther spellings "
-                "and links of a path are the same file. Each may come once: take one of the two out"
+                "and links of a path are the same file. Each may appear once: remove one of the two"
             )
         linked = [(one, other) for one, other in self._hard_links() if self._is_one_file(one, other)]
         if linked:
             one, other = linked[0]
             warnings.warn(
-                f"{name}: {len(linked):,} image files are hard links of others, the same image twice: "
+                f"{name}: {len(linked):,} image files are hard links of other image files, the same image twice: "
                 f"{self._spelled(one, where)} and {self._spelled(other, where)}"
                 f"{'' if len(linked) == 1 else ', ...'}. ltr-data check lists identical images",
                 stacklevel=3,
@@ -101,5 +101,5 @@ class ListedFiles:
 
 
 def unnamed(row: int) -> str:
-    """Return an empty text, for rows whose path is position enough."""
+    """Return an empty position, for rows that are identified by their path."""
     return ""

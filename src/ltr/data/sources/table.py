@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ltr.configuration.ranges import NonNegativeInt, ProperFraction
-from ltr.data.images.decode import WhiteLevel, decoding
+from ltr.data.images.decode import WhiteLevel, build_decoding
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import check_image_files, shown
 from ltr.data.sources.division import divided_name, hold_out_test_images, warn_of_untested
@@ -40,27 +40,27 @@ def image_table(
     """Read a table with the columns ``path``, ``label`` and optionally ``split`` (train, val or test).
 
     Classes are the sorted labels (by number if all are whole numbers). Rows keep their order within a part. Without a
-    column ``split``, or with training rows only, a share of each class is held out for testing; with train and val
-    only, val is the test set. In both cases the source's name shows it. Of several tables, a later label of an image
-    replaces an earlier one (`ltr.data.sources.label_tables.read_label_tables`).
+    column ``split``, or if all rows are for training, a share of each class is held out for testing; if there are only
+    train and val, val is the test set. In both cases the source's name shows it. With several tables, a later label of
+    an image replaces an earlier one (`ltr.data.sources.label_tables.read_label_tables`).
 
     Args:
         name: name of the data set.
         file: the table; ``.parquet``, or CSV as in `ltr.data.tables.read_columns`.
-        root: folder that relative paths start from; None: that of each table.
+        root: folder that relative paths start from; None: the folder of each table.
         roots: further folders that may contain image files and link targets.
         test_fraction, split_seed, exif, matte, white_level, file_sizes: see `ltr.data.sources.folder.image_folder`.
-        labels: tables that are read together instead of ``file``, the newest last, whose label of an image replaces
-            earlier ones; None: ``file``.
-        group: column of groups, such as the place of an image; a division for testing, or later for validation, keeps
-            the images of a group together. None: images are independent.
+        labels: tables to read together instead of ``file``, the newest last; a later label of an image replaces earlier
+            ones. None: ``file``.
+        group: column of groups, such as the location of an image; a group is not divided between training, validation
+            and test images. None: images are independent.
 
     Raises:
-        ConfigError: ``labels`` is no list of files, or no table has the column ``group``.
+        ConfigError: ``labels`` is not a list of files, or no table has the column ``group``.
         DataError: the table or a column is missing, a cell is empty, a file is repeated, a part has another name, a
             class has no training image, or images are missing or outside.
     """
-    how = decoding(exif=exif, matte=matte, white_level=white_level)
+    decoding = build_decoding(exif=exif, matte=matte, white_level=white_level)
     rows = read_label_tables(name, _chosen(name, file, labels), root, group)
     paths, texts = rows.paths, rows.labels
     rows_of = _parts(name, rows)
@@ -114,7 +114,7 @@ def image_table(
             parts[part] = range(len(order), len(order) + len(rows_of[part]))
             order += rows_of[part]
     sizes = None if files.sizes is None else files.sizes[order]
-    images = ImageFiles.from_paths(rows.base, (paths[row] for row in order), sizes, decoding=how)
+    images = ImageFiles.from_paths(rows.base, (paths[row] for row in order), sizes, decoding=decoding)
     groupings = {key: grouping.take(np.array(order, dtype=np.int64)) for key, grouping in groupings.items()}
     return Source(
         source_name, images, numbers[order], class_names, parts, groupings=groupings, group=group, remarks=remarks
@@ -122,19 +122,19 @@ def image_table(
 
 
 def _chosen(name: str, file: str, labels: Sequence[str] | None) -> list[str]:
-    """Return the tables to read; a warning names a file that is there and not read."""
+    """Return the tables to read; warn if ``file`` exists and is not read."""
     if labels is None:
         return [file]
     if isinstance(labels, str) or not labels or not all(isinstance(table, str) for table in labels):
         raise ConfigError(
             f"dataset.labels={labels!r}: it must be a list of CSV or Parquet tables, the newest last, such as "
-            "dataset.labels=[old.csv,new.csv]; null reads dataset.file alone"
+            "dataset.labels=[old.csv,new.csv]; null reads only dataset.file"
         )
     unread = Path(file).expanduser().absolute()
     if unread.is_file() and unread not in [Path(table).expanduser().absolute() for table in labels]:
         warnings.warn(
-            f"{name}: dataset.labels takes the place of dataset.file, so {unread} is not read. List it in "
-            "dataset.labels if its labels count",
+            f"{name}: dataset.labels replaces dataset.file, so {unread} is not read. List it in "
+            "dataset.labels to use its labels",
             stacklevel=3,
         )
     return list(labels)

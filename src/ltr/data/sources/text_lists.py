@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ltr.data.images.decode import WhiteLevel, decoding
+from ltr.data.images.decode import WhiteLevel, build_decoding
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import (
     MOST_SHOWN,
@@ -55,7 +55,7 @@ def text_lists(
         name: name of the data set; the counts of ``imagenet_lt``, ``places_lt`` and ``inat18_lists`` are compared with
             the published ones.
         root: folder that relative ``folder`` and ``lists`` start from.
-        folder: where the paths in the lists start; in ``root``, or an absolute path.
+        folder: folder that paths in the lists start from; in ``root``, or an absolute path.
         lists: folder of the list files; in ``root``, or an absolute path.
         train: list of training images.
         test: list of test images.
@@ -63,18 +63,18 @@ def text_lists(
         roots: further folders that may contain image files and link targets.
         exif, white_level: see `ltr.data.sources.folder.image_folder`.
         matte: background colour of transparent pixels, or None; ``auto`` is None (alpha is dropped) for the published
-            data sets, white for others.
+            data sets and white for all others.
 
     Returns:
         Source with `ImageFiles` in the lists' order. Classes are named by the folders of their training images if each
-        class has its own folder, else by number.
+        class has a separate folder, else by number.
 
     Raises:
         DataError: a list or image is missing, a line cannot be read, labels have gaps, or an image is repeated.
     """
     if matte == "auto":
         matte = None if name in PUBLISHED else "white"
-    how = decoding(exif=exif, matte=matte, white_level=white_level)
+    decoding = build_decoding(exif=exif, matte=matte, white_level=white_level)
     base, where = dataset_folder(root, folder), dataset_folder(root, lists)
     chosen = {"train": train} | ({"val": val} if val else {}) | {"test": test}
     require(name, where, list(chosen.values()), "put the published list files there", key="lists")
@@ -93,12 +93,12 @@ def text_lists(
     unknown = sorted({label for label in labels if label >= num_classes})
     if unknown:
         raise DataError(
-            f"{name}: {named_in} have labels that {train} has not: {shown(unknown)}; it has 0 to {num_classes - 1}"
+            f"{name}: {named_in} have labels that {train} lacks: {shown(unknown)}; it has 0 to {num_classes - 1}"
         )
     counts = {part: len(indices) for part, indices in parts.items()}
     warn_if_partial(name, counts | {"classes": num_classes}, PUBLISHED.get(name, {}))
     where_listed = listed_in(parts, chosen)
-    files = ImageFiles.from_paths(base, paths, decoding=how)
+    files = ImageFiles.from_paths(base, paths, decoding=decoding)
     files = check_image_files(name, files, named_in=named_in, roots=roots, where=where_listed)
     class_names, depth = _class_names(paths[:num_train], labels[:num_train], num_classes)
     _refuse_contradictions(name, paths, labels, class_names, depth, where_listed)
@@ -152,7 +152,7 @@ def listed_in(parts: Mapping[str, range], lists: Mapping[str, str]) -> Callable[
 
 
 def _class_names(paths: Sequence[str], labels: Sequence[int], num_classes: int) -> tuple[tuple[str, ...], int | None]:
-    """Return class names, and the number of folders above those of the classes (None for numbered names)."""
+    """Return class names, and the number of folders above the class folders (None for numbered names)."""
     folder_of: dict[int, str] = {}
     for path, label in zip(paths, labels):
         folder = _folder(path)
@@ -178,8 +178,8 @@ def _refuse_contradictions(
     """Raise DataError if an image in the folder of a class has the label of another class.
 
     Args:
-        depth: number of folders above those of the classes, with any name: train/CLASS and val/CLASS are one class.
-            None: classes have no folders.
+        depth: number of folders above the class folders, whose names are ignored: train/CLASS and val/CLASS are one
+            class. None: classes have no folders.
     """
     if depth is None:
         return

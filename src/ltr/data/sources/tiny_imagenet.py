@@ -38,7 +38,7 @@ PUBLISHED = {"train": 100_000, "test": 10_000, "classes": 200}
 def tiny_imagenet(
     *, root: str, folder: str = "tiny-imagenet-200", roots: Sequence[str] = (), download: bool = False
 ) -> Source:
-    """Tiny-ImageNet-200: 500 training and 50 labelled validation images of each of 200 classes.
+    """Read Tiny-ImageNet-200: 500 training and 50 labelled validation images of each of 200 classes.
 
     **The labelled validation images are the part ``test``**, because the labels of the official test images are secret.
     Labels number the WordNet ids in ascending order, as torchvision's ImageFolder does; published lists of known
@@ -48,7 +48,7 @@ def tiny_imagenet(
         root: folder that relative ``folder`` starts from.
         folder: in ``root``, or an absolute path; holds ``wnids.txt``, ``words.txt``, ``train/ID/images/`` and ``val/``.
         roots: further folders that may contain image files and link targets.
-        download: fetch the official archive (237 MB) if ``folder`` is not there.
+        download: True downloads the official archive (237 MB) if ``folder`` does not exist.
 
     Returns:
         Source with `ImageFiles`, parts ``train`` and ``test``, words as class names and the ids as taxonomy ``wnid``.
@@ -59,9 +59,9 @@ def tiny_imagenet(
     base = dataset_folder(root, folder)
     if download and not base.exists():
         fetch("tiny_imagenet", ARCHIVE, base.parent)
-    how = f"add dataset.download=true; or unpack the official archive there ({ARCHIVE.url})"
+    instructions = f"add dataset.download=true; or unpack the official archive there ({ARCHIVE.url})"
     wanted = ["wnids.txt", "words.txt", "train", "val/images", "val/val_annotations.txt"]
-    require("tiny_imagenet", base, wanted, how)
+    require("tiny_imagenet", base, wanted, instructions)
 
     wnids = sorted(line.strip() for line in read_lines("tiny_imagenet", base / "wnids.txt"))
     refuse_duplicates("tiny_imagenet", f"an id in {base / 'wnids.txt'}", wnids)
@@ -101,7 +101,7 @@ def _train(base: Path, wnids: Sequence[str]) -> tuple[list[str], list[int]]:
         )
     if wrong:
         raise DataError(
-            f"tiny_imagenet: images in {base / 'train'} are called after another class than their folder: "
+            f"tiny_imagenet: images in {base / 'train'} are named after another class than their folder: "
             f"{shown(wrong)}. Unpack the archive again"
         )
     return paths, labels

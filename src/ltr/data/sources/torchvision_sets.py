@@ -32,11 +32,11 @@ TrainPart = Literal["trainval", "train"]
 @named("source/svhn")
 @fixed_content
 def svhn(*, root: str, download: bool = False) -> Source:
-    """SVHN (Netzer et al. 2011): 73,257 training and 26,032 test images, 32x32 RGB, 10 digits. ``extra`` is left out.
+    """Read SVHN (Netzer et al. 2011) without ``extra``: 73,257 training and 26,032 test images, 32x32 RGB, 10 digits.
 
     Args:
         root: folder that holds ``train_32x32.mat`` and ``test_32x32.mat``.
-        download: fetch them (250 MB) if they are not there.
+        download: True downloads them (250 MB) if they are missing.
 
     Returns:
         Source with images [N, 32, 32, 3] and parts ``train``, ``test``, both in the files' order.
@@ -64,7 +64,7 @@ def svhn(*, root: str, download: bool = False) -> Source:
 
 @named("source/cars")
 def cars(*, root: str, roots: Sequence[str] = ()) -> Source:
-    """Stanford Cars (Krause et al. 2013): 8,144 training and 8,041 test images of 196 models.
+    """Read Stanford Cars (Krause et al. 2013): 8,144 training and 8,041 test images of 196 models.
 
     Args:
         root: folder that holds ``stanford_cars`` in torchvision's layout: ``devkit/cars_meta.mat``,
@@ -75,7 +75,7 @@ def cars(*, root: str, roots: Sequence[str] = ()) -> Source:
         Source with `ImageFiles` and parts ``train``, ``test``.
 
     Raises:
-        DataError: files are missing or damaged. There is no download: the official address is gone.
+        DataError: files are missing or damaged. ltr cannot download them: the official address no longer exists.
     """
     from torchvision.datasets import StanfordCars
 
@@ -86,7 +86,7 @@ def cars(*, root: str, roots: Sequence[str] = ()) -> Source:
         "cars",
         base,
         wanted,
-        "the official address is gone: get the files from another copy, as " + str(base),
+        "the official address no longer exists: get the files from another copy, as " + str(base),
         holds=base.name,
     )
     paths: list[str] = []
@@ -113,14 +113,14 @@ def cars(*, root: str, roots: Sequence[str] = ()) -> Source:
 def aircraft(
     *, root: str, train_part: TrainPart = "trainval", roots: Sequence[str] = (), download: bool = False
 ) -> Source:
-    """FGVC-Aircraft 2013b (Maji et al. 2013): 100 variants; 3,334 training, 3,333 validation and 3,333 test images.
+    """Read FGVC-Aircraft 2013b (Maji et al. 2013): 3,334, 3,333, 3,333 training, validation, test images, 100 variants.
 
     Args:
         root: folder that holds ``fgvc-aircraft-2013b``.
         train_part: ``trainval`` trains on training and validation images, as published results do; ``train`` keeps the
             validation images as the part ``val``.
         roots: further folders that may contain image files and link targets.
-        download: fetch the official archive (2.6 GB) if it is not there.
+        download: True downloads the official archive (2.6 GB) if it is missing.
 
     Returns:
         Source with `ImageFiles` in the files' order, and the taxonomy ``family`` and ``manufacturer``.
@@ -139,8 +139,8 @@ def aircraft(
     )
     wanted = [f"data/images_{level}_{part}.txt" for level in ("variant", *LEVELS) for part in official.values()]
     lists = ["data/variants.txt", "data/families.txt", "data/manufacturers.txt"]
-    how = f"add dataset.download=true; or unpack the official archive there ({AIRCRAFT_ARCHIVE.url})"
-    require("aircraft", base, [*lists, *wanted, "data/images"], how, holds=base.name)
+    instructions = f"add dataset.download=true; or unpack the official archive there ({AIRCRAFT_ARCHIVE.url})"
+    require("aircraft", base, [*lists, *wanted, "data/images"], instructions, holds=base.name)
 
     def read(part: str, level: str) -> Any:
         file = base / "data" / f"images_{level}_{part}.txt"
@@ -186,7 +186,7 @@ def _coarser_classes(reader: Any, level: str, labels: Sequence[int]) -> tuple[st
 
 
 def _reader(name: str, file: Path, make: Callable[[], Any]) -> Any:
-    """Build torchvision's reader; turn any error for a damaged file into one message."""
+    """Build torchvision's reader; convert any error for a damaged file to a DataError."""
     try:
         return make()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Background splits: N foreground classes keep their labels, and every other image is background, label 0."""
+"""Background splits: N foreground classes keep their labels, and all other images are background, label 0."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def background(
     """Split N foreground classes from a background of all others (Mullapudi et al., CVPR 2021, sec. 3).
 
     Label 0 is the background, and 1..N are the foreground classes, in the order of a list or by class number if they
-    are sampled. The paper does not describe the choice of its rare classes; its published lists are included. Where
-    validation images are held out, the background counts as a class.
+    are sampled. The paper does not describe the choice of its rare classes; its published lists are included. The rule
+    ``val`` treats the background as a class.
 
     Args:
         foreground: choice of the foreground classes.
@@ -54,18 +54,18 @@ def background(
             ``strata`` groups of classes by training count. ``shot``: sampled evenly from the many- (more than 100
             training images), medium- and few-shot (less than 20) classes. Only classes with training and test images
             are sampled; for one seed, the classes of a smaller N are among those of a larger N.
-        n_foreground: number of classes that the sampling rules take; a list determines it (None).
-        ids: for ``foreground=ids``: the data set's class ids (class numbers, if it has none).
+        n_foreground: number of classes to sample; None for lists, which determine it.
+        ids: for ``foreground=ids``: class ids of the data set (class numbers if it has no ids).
         trial: number of the list ``inat17_1``, 0 to 9.
         strata: number of groups of ``foreground=frequency``, with equally many classes, the most frequent first.
         stratum: sample from this group only, 0 to strata - 1; None: evenly from all groups.
         shot_group: for ``foreground=shot``: sample from this group only; None: evenly from the three.
-        max_per_class: training images that each foreground class keeps, sampled by the split's seed; the others are in
-            no part of the split, not even in the background. None keeps all.
+        max_per_class: largest number of training images per foreground class, sampled by the split's seed; the rest is
+            excluded from the split and from the background. None keeps all.
         val, val_fraction, seed: see `ltr.data.splitting.closed_set.natural`.
 
     Returns:
-        Split whose name has the background's share of the training images, before validation is held out.
+        Split; its name has the background's share of the training images before validation is held out.
 
     Raises:
         ConfigError: a value is outside its range, or keys contradict each other.
@@ -142,9 +142,13 @@ def _check_keys(
             "list, or leave ids=null"
         )
     if stratum is not None and foreground != "frequency":
-        raise ConfigError(f"dataset.stratum={stratum} is of dataset.foreground=frequency, not of {foreground}")
+        raise ConfigError(
+            f"dataset.stratum={stratum} is an option of dataset.foreground=frequency, not of {foreground}"
+        )
     if shot_group is not None and foreground != "shot":
-        raise ConfigError(f"dataset.shot_group={shot_group} is of dataset.foreground=shot, not of {foreground}")
+        raise ConfigError(
+            f"dataset.shot_group={shot_group} is an option of dataset.foreground=shot, not of {foreground}"
+        )
     if trial and foreground != "inat17_1":
         raise ConfigError(f"dataset.trial={trial} chooses one of the ten lists of dataset=inat_bg_1")
 
@@ -177,10 +181,10 @@ def _draw(source: Source, groups: list[np.ndarray], number: int, seed: int) -> n
     largest = min(available, source.num_classes - 1)  # one class must remain for the background
     if not 1 <= number <= largest:
         raise ConfigError(
-            f"dataset.n_foreground={number}: {source.name} has {available} classes to draw from of "
+            f"dataset.n_foreground={number}: {source.name} has {available} classes to sample from of "
             f"{source.num_classes}, and one at least must be background. Use 1 to {largest}"
         )
-    # each round takes one class of every group that has any left, so that a larger number only adds classes
+    # each round takes one class of every group that is not empty, so that a larger number only adds classes
     rounds = np.concatenate([np.arange(len(group)) for group in groups])
     shuffled = np.concatenate(
         [generator(seed, "foreground", group_number).permutation(group) for group_number, group in enumerate(groups)]
@@ -189,13 +193,13 @@ def _draw(source: Source, groups: list[np.ndarray], number: int, seed: int) -> n
 
 
 def _published(source: Source, name: str, trial: int) -> list[int]:
-    """Return a published list, if ``source`` can be its data set: other years use the same ids too."""
+    """Return a published list, after a check that ``source`` is its data set: other years use the same ids."""
     listed, num_classes = background_list(name, trial), background_list_classes()
     if source.class_ids is None or source.num_classes != num_classes:
         has = f"{source.num_classes} classes" + (" without ids" if source.class_ids is None else "")
         raise ConfigError(
             f"dataset.foreground={name}: that list holds category ids of the {num_classes:,} classes of iNaturalist "
-            f"2017, and {source.name} has {has}. Fetch the whole of iNaturalist 2017, or draw the foreground classes: "
+            f"2017, and {source.name} has {has}. Use the complete iNaturalist 2017, or sample the foreground classes: "
             "dataset=inat_bg dataset.foreground=uniform dataset.n_foreground=NUMBER"
         )
     return listed

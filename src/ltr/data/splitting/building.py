@@ -41,7 +41,7 @@ def class_counts_of(source: Source, part: str) -> np.ndarray:
 
 
 def label_map_of(source: Source, classes: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Return the label map that gives ``classes`` the labels 0, 1, ... in their order, and no label to the others."""
+    """Return the label map that gives ``classes`` the labels 0, 1, ... in order, and -1 to all other classes."""
     label_map = np.full(source.num_classes, -1, dtype=np.int64)
     label_map[np.asarray(classes, dtype=np.int64)] = np.arange(len(classes))
     return label_map
@@ -65,12 +65,18 @@ def carve_validation(
     """Hold out validation images by rule ``val`` and return indices (train, val, test).
 
     ``none``: no validation images. ``official``: the source's part ``val``. ``train_fraction``: a seeded share of each
-    class of ``train``, or whole groups where the source has a ``group``. ``test_fraction``: the first share of each
-    class of the test images in their order, or whole groups; the rest is the test set (M2m's rule, at 0.1). The crops
-    of a file are a group where the source has no other. Shares are rounded down, but are at least one image per
-    class. A class with one image keeps it and has no validation image; a warning names it.
+    class of ``train``, or whole groups if the source has a ``group``. ``test_fraction``: the first share of each class
+    of the test images in order, or whole groups; the rest is the test set (M2m's rule, at 0.1). In a source without
+    groups, the crops of a file are a group. Shares are rounded down, but are at least one image per class. A class with
+    one image has no validation image; a warning names it.
 
     Args:
+        source: source of the images.
+        train: int64 source indices of the training images, all labelled.
+        label_map: int64 [source classes].
+        val: the rule.
+        val_fraction: share in (0, 1) for the two fractions.
+        seed: seed of ``train_fraction``.
         test: test images, all labelled; None: those of part ``test``.
 
     Raises:
@@ -111,12 +117,16 @@ def finish(
     unknown: np.ndarray | None = None,
     protocols: tuple[str, ...] = ("closed_set",),
 ) -> Split:
-    """Build the Split of these training images, with validation held out by `carve_validation`, and check it.
+    """Build and check the Split of some training images, after `carve_validation` holds out validation images.
 
     Args:
-        class_names: names of the labels; None: those of the source's classes, one for each label.
+        source: source of the images.
+        name: name of the split, without the validation rule.
+        train, label_map, val, val_fraction, seed: see `carve_validation`.
+        class_names: names of the labels; None: the names of the source's classes, which must map to one label each.
         test: test images; None: the labelled images of part ``test``.
-        unknown: images of unknown classes; None: none.
+        unknown: images of unknown classes; None: no images.
+        protocols: evaluation protocols, the headline first.
 
     Raises:
         ConfigError, DataError: see `carve_validation` and `check_indices`.
@@ -148,7 +158,7 @@ def finish(
 def _hold_out(
     source: Source, indices: np.ndarray, label_map: np.ndarray, fraction: float, *, rule: str, seed: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (held out, rest), both sorted: a share of each class, sampled by ``seed`` or (None) its first images."""
+    """Return (held out, rest), both sorted: a share of each class, sampled by ``seed``, or its first images if None."""
     if source.group is not None:
         return _hold_out_groups(source, indices, label_map, fraction, rule, seed)
     if (shared := crop_groups(source.images)) is not None:
@@ -166,8 +176,8 @@ def _hold_out(
         names = ", ".join(label_names(source, label_map, single[:10])) + (", ..." if len(single) > 10 else "")
         classes = sum(len(members) > 0 for members in groups)
         warnings.warn(
-            f"dataset.val={rule}: {len(single):,} of {classes:,} classes have one {part} image, which stays where it "
-            f"is, so there is no validation image of them: {names}",
+            f"dataset.val={rule}: {len(single):,} of {classes:,} classes have one {part} image, which is not held "
+            f"out, so they have no validation image: {names}",
             stacklevel=2,
         )
     held = np.zeros(len(source), dtype=bool)

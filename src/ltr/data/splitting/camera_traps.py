@@ -27,11 +27,11 @@ def camera_traps(
 ) -> Split:
     """Keep the parts of the source; the classes of empty images become the background, label 0.
 
-    Without such a class it is a closed-set split. Validation images held out of training keep groups together, see
+    Without such a class it is a closed-set split. Validation images are held out in whole groups, see
     `ltr.data.splitting.building.carve_validation`.
 
     Args:
-        empty: names of the class of images without an animal, in any case; it becomes the background.
+        empty: names of classes of images without an animal, in upper or lower case; they become the background.
         val, val_fraction, seed: see `ltr.data.splitting.closed_set.natural`.
 
     Raises:

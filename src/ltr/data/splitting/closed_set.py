@@ -50,10 +50,11 @@ def natural(
 
     Args:
         val: validation images. ``none``; ``train_fraction``: a share of each training class; ``test_fraction``: the
-            first images of each test class (M2m's rule, at 0.1), the rest is the test set; ``official``: the data set's
-            own validation images, where it has some.
-        val_fraction: the share that ``train_fraction`` and ``test_fraction`` hold out.
-        seed: seed of every random choice of the split; not the run's seed, so that runs of all seeds share a split.
+            first images of each test class (M2m's rule, at 0.1), the rest is the test set; ``official``: the validation
+            images of the data set, if it has any.
+        val_fraction: share in (0, 1) that ``train_fraction`` and ``test_fraction`` hold out.
+        seed: seed of all random choices of the split; independent of the run's seed, so that runs of all seeds share a
+            split.
         num_classes: number of classes to keep, the first of the source; None keeps all.
 
     Raises:
@@ -86,11 +87,11 @@ def long_tail(
     Args:
         imbalance_factor: images of the largest class over images of the smallest, so 100 and not 0.01 (the code of
             LDAM and of CB uses its inverse).
-        profile: ``exponential``; or ``step``: the first half of the classes is large, the other half small.
+        profile: ``exponential``; or ``step``: the first half of the classes is large, the second half small.
         subset: choice of the n_c images of class c.
-            ``cao``: exactly LDAM-DRW's (Cao et al., NeurIPS 2019): RandomState(0) shuffles each class's positions in
-            class order, and the first n_c are kept. Their code seeds numpy's global state; here the state is private.
-            ``first_n``: the first n_c in the source's order (M2m's code). ``seeded``: n_c sampled by the split's seed.
+            ``cao``: exactly the images of LDAM-DRW (Cao et al., NeurIPS 2019): RandomState(0) shuffles each class's
+            positions in class order, and the first n_c are kept. ``first_n``: the first n_c in the source's order
+            (M2m's code). ``seeded``: n_c sampled by the split's seed.
         n_max: images of the largest class; None: the largest value for which every class has enough images.
         val, val_fraction, seed, num_classes: see `natural`.
 
@@ -98,7 +99,7 @@ def long_tail(
         Split with sorted ``train``; the sampler determines the order of training.
 
     Raises:
-        ConfigError: a value is outside its range, leaves a class empty, or needs more images than there are.
+        ConfigError: a value is outside its range, leaves a class empty, or needs more images than the source has.
         DataError: a part is missing, or a class has too few images.
     """
     label_map = _first_classes(source, num_classes)
@@ -119,7 +120,11 @@ def cut_tail(
     n_max: int | None,
     seed: int,
 ) -> tuple[np.ndarray, str]:
-    """Cut a long tail from the labelled images of part ``train``; label 0 is the largest. Arguments as in `long_tail`.
+    """Cut a long tail from the labelled images of part ``train``; label 0 is the largest.
+
+    Args:
+        label_map: int64 [source classes], the label of each class or -1.
+        source, imbalance_factor, profile, subset, n_max, seed: see `long_tail`.
 
     Returns:
         (sorted indices, short name of the rule, such as ``exp100-cao``).
@@ -159,17 +164,17 @@ def from_file(source: Source, *, file: str) -> Split:
 def profile_counts(num_classes: int, *, n_max: int, imbalance_factor: float, profile: str) -> np.ndarray:
     """Return the images per class, int64 [C], largest first.
 
-    exponential: n_c = int(n_max * (1/IF)^(c/(C-1))) (Cui et al., CVPR 2019, and LDAM's code, in this floating-point
-    form; an algebraically equal form, as in M2m's code, is one image off in the last class for some IF).
-    step: the first C//2 classes keep n_max, the others have int(n_max/IF) (Buda et al. 2018). LDAM's code loses a
-    class if C is odd; here it belongs to the smaller half.
+    exponential: n_c = int(n_max * (1/IF)^(c/(C-1))), in the floating-point form of Cui et al. (CVPR 2019) and of LDAM's
+    code. (The algebraically equal form of M2m's code is one image off in the last class for some IF.)
+    step: the first C//2 classes have n_max images, the rest int(n_max/IF) (Buda et al. 2018). For odd C, LDAM's code
+    drops a class; here it belongs to the small classes.
     """
     if profile == "step":
         large = max(num_classes // 2, 1)
         return np.array([n_max] * large + [int(n_max / imbalance_factor)] * (num_classes - large), dtype=np.int64)
     inverse = 1 / imbalance_factor
     last = max(num_classes - 1, 1)
-    # Python's pow, because numpy's may differ in the last bit, which int() could amplify
+    # Python's pow, because numpy's may differ in the last bit, and int() would turn that into a whole image
     return np.array([int(n_max * inverse ** (c / last)) for c in range(num_classes)], dtype=np.int64)
 
 

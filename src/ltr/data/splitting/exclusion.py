@@ -1,4 +1,4 @@
-"""The split of a dataset config: from its rule or a file, without the images of an exclusion list."""
+"""Split of a dataset config, from a rule or a file, without the images of an exclusion list."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read_split(dataset: Mapping[str, Any], source: Source, make: Callable[..., S
 def exclude_images(split: Split, source: Source, file: Path) -> Split:
     """Remove the images that the lines of ``file`` name: paths from the data set's root, in any spelling.
 
-    They are removed from every part, even from the test set: results are comparable only with the same list.
+    They are removed from all parts including the test set, so that results are comparable only with the same list.
     """
     if not isinstance(source.images, ImageFiles):
         raise ConfigError(
@@ -45,8 +45,8 @@ def exclude_images(split: Split, source: Source, file: Path) -> Split:
         )
     if not is_regular(file):
         raise DataError(
-            f"dataset.exclude={file} cannot be read: it {'is no regular file' if file.exists() else 'is not there'}. "
-            "It must be a text file of paths, as ltr-data check --exclude-to writes it"
+            f"dataset.exclude={file} cannot be read: it {'is not a regular file' if file.exists() else 'is not there'}"
+            ". It must be a text file of paths, as ltr-data check --exclude-to writes it"
         )
     try:
         lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
@@ -74,7 +74,7 @@ def exclude_images(split: Split, source: Source, file: Path) -> Split:
 def _listed(files: ImageFiles, paths: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """Return a mask bool [N] of the listed images, and the lines that name no image.
 
-    Most lines are spelled as in the data set; only the others are resolved on the disk.
+    Only lines that are not spelled as in the data set are resolved on the disk.
     """
     listed, matched = set(paths), set()  # several images may be crops of one file
     is_listed = np.zeros(len(files), dtype=bool)

@@ -1,4 +1,4 @@
-"""Description of the groups of a split: what it keeps apart, and what a random split would have leaked."""
+"""Description of the groups of a split, with the leakage of a random split for comparison."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ltr.data.split import INDEX_ARRAYS, Split
 from ltr.data.splitting.groups import share_of_shared_groups
 from ltr.randomness import generator
 
-_SHOWN = 30  # classes of the table
+_SHOWN = 30  # largest number of classes in the table
 
 
 def describe_groups(source: Source, split: Split) -> Iterator[str]:
-    """Yield lines on a source with groups; nothing for one without.
+    """Yield lines about the groups of a split; none if the source has no groups.
 
     For each grouping: its number of groups, and the share of test images whose group is in training, in this split and
-    in a random one of the same numbers of images. Then the images of each class by part, the rarest first.
+    in a random split with the same numbers of images. Then the images of each class by part, the rarest class first.
     """
     yield from source.remarks
     if not source.groupings:

@@ -1,4 +1,4 @@
-"""Division of images into two parts so that no group is in both, stratified by class as far as the groups allow."""
+"""Division of images into two parts with disjoint groups, stratified by class as far as the groups allow."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def file_groups(files: ImageFiles) -> Grouping | None:
 
 
 def crop_groups(images: object) -> Grouping | None:
-    """Return the grouping of crops by their file; None if images are whole, or each is of another file."""
+    """Return the grouping of crops by their file; None for whole images, or if no two crops share a file."""
     return file_groups(images) if isinstance(images, ImageFiles) and images.crops is not None else None
 
 
@@ -41,19 +41,21 @@ def hold_out_groups(
 ) -> np.ndarray:
     """Return a mask bool [N] of the images whose groups are held out.
 
-    Every class keeps an image in the rest, and has one in the held-out part if its groups allow both. A greedy pass in
-    the manner of iterative stratification (Sechidis et al., ECML PKDD 2011) visits the classes from the rarest to the
-    most frequent, and their groups from the largest to the smallest. A group goes to the part that leaves both parts
-    filled more evenly: by the squared difference of their shares of the wanted images, summed over its classes. A
-    second pass gives classes without a held-out image their smallest group that no class needs in the rest.
+    Every class keeps an image in the rest, and has one in the held-out part if its groups allow both. A greedy pass, as
+    in iterative stratification (Sechidis et al., ECML PKDD 2011), visits the classes from the rarest to the most
+    frequent, and the groups of a class from the largest to the smallest. It assigns a group to the part that leaves
+    both parts filled more evenly, measured by the squared difference of their shares of the requested images, summed
+    over the group's classes. For classes without a held-out image, a second pass holds out their smallest group that no
+    class needs in the rest.
 
     Args:
         labels: int64 [N] in [0, num_classes).
         groups: int [N], index into ``group_names``.
         group_names: names of the groups, which determine the order among groups of similar size.
-        fraction: wanted share of each class, in (0, 1).
-        seed: seed of that order.
-        role: purpose of the division, so that two divisions of one seed differ.
+        num_classes: number of classes.
+        fraction: requested share of each class, in (0, 1).
+        seed: seed of the order among groups of similar size.
+        role: purpose of the division; divisions with one seed and different roles differ.
     """
     table = _GroupTable(labels, groups, len(group_names), num_classes)
     totals = np.bincount(labels, minlength=num_classes).astype(np.float64)
@@ -94,7 +96,7 @@ def hold_out_groups(
 
 
 class _GroupTable:
-    """Sparse counts of images by group and class, readable by either."""
+    """Sparse counts of images, indexed by group and by class."""
 
     def __init__(self, labels: np.ndarray, groups: np.ndarray, num_groups: int, num_classes: int) -> None:
         pairs, counts = np.unique(groups.astype(np.int64) * num_classes + labels, return_counts=True)
@@ -127,7 +129,7 @@ def share_of_shared_groups(groups: np.ndarray, train: np.ndarray, test: np.ndarr
     """Return the share of ``test`` images whose group has an image in ``train``; NaN without test images.
 
     Args:
-        groups: int [N]; -1 is unknown and shared with nothing.
+        groups: int [N]; -1 is an unknown group, which shares no image.
         train, test: int64 indices.
     """
     if not len(test):
@@ -137,11 +139,11 @@ def share_of_shared_groups(groups: np.ndarray, train: np.ndarray, test: np.ndarr
 
 
 def separate_unknown(codes: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return codes and names of groups in which each image of an unknown group (-1) is a group by itself.
+    """Make each image of an unknown group (-1) a separate group; return the codes and names of all groups.
 
     Args:
-        codes: int64 [N], the group of each image, -1 where it is unknown.
-        names: of the known groups, by code.
+        codes: int64 [N], the group of each image, -1 if it is unknown.
+        names: names of the known groups, by code.
     """
     is_unknown = codes < 0
     number = int(is_unknown.sum())

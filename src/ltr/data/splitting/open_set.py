@@ -43,9 +43,9 @@ def open_set(
 ) -> Split:
     """Split known classes for training and testing from test images of unknown classes.
 
-    Known classes have the labels 0..C-1 in the order of their list (by class number if they are sampled); all others
-    have none. Training, validation and test images are of known classes; ``unknown`` holds the images of unknown
-    classes in ``unknown_part``.
+    Known classes have the labels 0..C-1 in the order of their list (by class number if they are sampled); all other
+    classes have label -1. Training, validation and test images are of known classes; ``unknown`` holds the images of
+    unknown classes in ``unknown_part``.
 
     Args:
         classes: choice of the known classes.
@@ -58,12 +58,12 @@ def open_set(
             ``all``: every class with training images, for sources with a part of unknown images (ImageNet-LT).
         trial: number of a published trial, 0 to 4, as in the papers' code.
         n_known: for ``classes=seeded``: number of known classes; None: half of the classes, rounded up.
-        n_unknown: for ``classes=seeded``: number of the other classes that are sampled as unknown; None: all of them.
+        n_unknown: for ``classes=seeded``: number of unknown classes, sampled from the remaining ones; None: all.
         known: for ``classes=ids``: numbers of the known classes, in the order of their labels.
-        unknown: for ``classes=ids``: numbers of the unknown classes; None: all others.
+        unknown: for ``classes=ids``: numbers of the unknown classes; None: all remaining classes.
         unknown_part: the source's part with the unknown images.
-        imbalance_factor: cut the training images of known classes to a long tail (open long-tailed recognition) with
-            label 0 as the largest class. None keeps all of them.
+        imbalance_factor: largest over smallest class count of a long tail that is cut from the training images of known
+            classes (open long-tailed recognition); label 0 is the largest class. None keeps all images.
         profile, subset, n_max: see `ltr.data.splitting.closed_set.long_tail`.
         val, val_fraction, seed: see `ltr.data.splitting.closed_set.natural`.
 
@@ -145,13 +145,13 @@ def _check_keys(
     ):
         if value is not None and classes != rule:
             raise ConfigError(
-                f"dataset.{key}={value} and dataset.classes={classes} were both given, but {key} is of "
-                f"dataset.classes={rule} only. Change one of the two, or leave {key}=null"
+                f"dataset.{key}={value} and dataset.classes={classes} were both given, but {key} is an "
+                f"option of dataset.classes={rule}. Change one of the two, or leave {key}=null"
             )
     if classes == "ids" and not known:
         raise ConfigError("dataset.classes=ids needs dataset.known, a list of class numbers")
     if trial and classes not in OPEN_SET_LISTS:
-        raise ConfigError(f"dataset.trial={trial} is of the published lists ({', '.join(OPEN_SET_TRIALS)})")
+        raise ConfigError(f"dataset.trial={trial} is for the published lists only ({', '.join(OPEN_SET_TRIALS)})")
 
 
 def _sample_classes(
@@ -182,8 +182,8 @@ def _all_against_part(source: Source, unknown_part: str) -> tuple[np.ndarray, np
         names = ", ".join(source.class_names[number] for number in both[:10])
         raise DataError(
             f"{source.name}: part '{unknown_part}' should hold images of unknown classes only, but {both.size} of its "
-            f"classes are trained on: {names}. Take these images out of that part, or those of its classes out of part "
-            "'train'"
+            f"classes are trained on: {names}. Remove these images from that part, or these classes "
+            "from part 'train'"
         )
     return known, unknown
 
@@ -221,7 +221,7 @@ def _published(source: Source, name: str, trial: int) -> tuple[np.ndarray, np.nd
 
 
 def _numbers_in(source: Source, second: str) -> np.ndarray:
-    """Return the source's class numbers of one of the data sets that it combines; all if ``second`` is empty."""
+    """Return the class numbers of one of the data sets that a source combines; all if ``second`` is empty."""
     if not second:
         return np.arange(source.num_classes)
     numbers = [n for n, name in enumerate(source.class_names) if name.startswith(f"{second}/")]

@@ -18,8 +18,8 @@ from ltr.randomness import generator
 Classes = Literal["first", "seeded", "by_part"]
 Images = Literal["all", "own_part"]
 Protocol = Literal["retrieval", "few_shot"]
-Validation = Literal["none", "train_fraction"]  # training and test have no class in common
-PARTS = ("train", "val", "test")  # of a source; a part of unknown images is not among them
+Validation = Literal["none", "train_fraction"]  # no test_fraction: training and test have no class in common
+PARTS = ("train", "val", "test")  # parts of a source that are used; a part of unknown images is not
 
 
 @named("split/retrieval")
@@ -41,14 +41,14 @@ def retrieval(
 
     Args:
         classes: choice of the training classes. ``first``: the first ``n_train`` by number; ``seeded``: ``n_train``
-            sampled by the split's seed; ``by_part``: those with images in part ``train``, for data sets whose parts
-            have no class in common (Stanford Online Products).
-        n_train: number of training classes; None: half of the classes with images, rounded down (all of ``by_part``).
-        images: ``all``: every image of a training class trains and every image of the others tests, whatever part of
-            the source it is in (the papers' protocol: CUB 5,864 + 5,924 images, Cars 8,054 + 8,131). ``own_part``: only
-            images of part ``train`` train, and only those of part ``test`` test.
+            sampled by the split's seed; ``by_part``: all classes with images in part ``train``, for data sets whose
+            parts have no class in common (Stanford Online Products).
+        n_train: number of training classes; None: half of the classes with images, rounded down (all for ``by_part``).
+        images: ``all``: images of training classes are for training and all other images for testing, independent of
+            the source's parts (the papers' protocol: CUB 5,864 + 5,924 images, Cars 8,054 + 8,131). ``own_part``: only
+            images of part ``train`` are for training, and only images of part ``test`` for testing.
         val: validation images. ``none``, or ``train_fraction``: a share of each training class.
-        val_fraction: the share that ``train_fraction`` holds out.
+        val_fraction: share in (0, 1) that ``train_fraction`` holds out.
         protocols: protocols of the evaluation, the headline first.
         seed: see `ltr.data.splitting.closed_set.natural`.
 

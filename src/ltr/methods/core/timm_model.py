@@ -16,7 +16,7 @@ def timm_model(network: Any) -> nn.Module:
     """Return timm's model with the weights of a network and a linear classifier, in eval mode.
 
     Raises:
-        ConfigError: a backbone that timm does not have, or logits that are no linear function of its features.
+        ConfigError: a backbone that timm does not have, or logits that are not a linear function of its features.
     """
     import timm
 

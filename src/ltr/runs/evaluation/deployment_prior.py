@@ -68,7 +68,7 @@ def deployment_prior(value: str, class_counts: np.ndarray, class_names: Sequence
 
     Raises:
         DataError: the file does not exist, or does not hold one weight for each class.
-        ConfigError: the weights are no prior.
+        ConfigError: the weights are not a prior.
     """
     if value == ESTIMATE:
         return None

@@ -98,7 +98,7 @@ def protocol_class(entry: str | Mapping[str, Any], split: Split) -> type[Protoco
         entry: of the split's protocols or of ``evaluation.extra_protocols``: a name, or a config with a ``_target_``.
 
     Raises:
-        ConfigError: no shipped protocol has this name, or the config's target is no protocol.
+        ConfigError: no shipped protocol has this name, or the config's target is not a protocol.
     """
     return _class_of(_config_of(entry, split))
 
@@ -162,7 +162,7 @@ def _class_of(config: Mapping[str, Any]) -> type[Protocol]:
     cls = locate(config["_target_"], "evaluation.extra_protocols")
     if not (inspect.isclass(cls) and issubclass(cls, Protocol)):
         raise ConfigError(
-            f"evaluation.extra_protocols: {config['_target_']} is no protocol. Derive the class from "
+            f"evaluation.extra_protocols: {config['_target_']} is not a protocol. Derive the class from "
             "ltr.evaluation.protocol.Protocol, or from PerImageProtocol beside it"
         )
     lacking = [key for key in ("name", "headline") if not hasattr(cls, key)]

@@ -229,7 +229,7 @@ def process_group(process: ProcessInfo | None, accelerator: str) -> Iterator[Non
     except RuntimeError as error:
         if any(sign in str(error) for sign in _LOST):
             raise ProcessLost(
-                "another process of this run is gone; the same command goes on from the last state"
+                "another process of this run is gone; the same command continues from the last state"
             ) from error
         raise
     finally:

@@ -64,7 +64,7 @@ def stopped_by_signals() -> Iterator[None]:
 
 
 def leave_closed_terminal() -> None:
-    """Redirect the output streams of a closed terminal to the null device, where printing is no error."""
+    """Redirect the output streams of a closed terminal to the null device, where printing raises no error."""
     for stream in (1, 2):
         try:
             termios.tcgetattr(stream)
@@ -113,7 +113,7 @@ class StopRequest:
         """Return the exception for the signal received."""
         assert self.signal is not None
         name = _WORD.get(signal.Signals(self.signal), signal.Signals(self.signal).name)
-        return Interrupted(self.signal, f"{what} by {name}; the same command goes on from there")
+        return Interrupted(self.signal, f"{what} by {name}; the same command continues from there")
 
     @contextlib.contextmanager
     def while_polled(self) -> Iterator[None]:

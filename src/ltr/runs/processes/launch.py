@@ -146,8 +146,8 @@ def _print_error(rank: int, running: Sequence[subprocess.Popen], errors: Sequenc
     if code < 0:
         name = signal.Signals(-code).name
         print(
-            f"error: process {rank + 1} of {len(running)} was ended by {name}; the same command goes on from the last "
-            "saved state",
+            f"error: process {rank + 1} of {len(running)} was ended by {name}; the same command continues from the "
+            "last saved state",
             file=sys.stderr,
         )
 

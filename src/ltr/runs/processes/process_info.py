@@ -100,8 +100,8 @@ def _number(environment: Mapping[str, str], *names: str, default: int | None = N
                 return int(environment[name])
             except ValueError as error:
                 raise ConfigError(
-                    f"the environment's {name}={environment[name]} is no number. Start the processes with torchrun or "
-                    f"srun, or unset {name}"
+                    f"the environment's {name}={environment[name]} is not a number. Start the processes with torchrun "
+                    f"or srun, or unset {name}"
                 ) from error
     if default is not None:
         return default

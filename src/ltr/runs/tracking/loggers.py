@@ -118,7 +118,7 @@ _CALLED = (
 
 
 def forgiving(logger: Any, name: str) -> Any:
-    """Turn the failures of a logger into one warning; after it, nothing is logged and the run goes on.
+    """Turn the failures of a logger into one warning; after it, nothing is logged and the run continues.
 
     Args:
         logger: changed in place, and returned.

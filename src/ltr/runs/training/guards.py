@@ -99,7 +99,7 @@ class FiniteGuard(pl.Callback):
 class SkipNonfinite(pl.Callback):
     """Callback that skips optimiser steps with non-finite gradients, up to a limit; replaces `FiniteGuard`.
 
-    Weights, momentum and buffers (running statistics) stay as they were before the step; the schedule goes on. The
+    Weights, momentum and buffers (running statistics) stay as they were before the step; the schedule continues. The
     check synchronises with a GPU at every step. All processes hold the same averaged gradients and skip the same steps.
 
     Args:

@@ -131,19 +131,19 @@ def read_training_state(path: Path, network: nn.Module | None = None) -> dict[st
     state = read_checkpoint(path)
     _position_of(state, path)
     if not _is_whole(state.get("global_step")):
-        raise _wrong(path, "global_step is no whole number of at least 0")
+        raise _wrong(path, "global_step is not a whole number of at least 0")
     for name, parts in (("optimizer_states", ("state", "param_groups")), ("lr_schedulers", ())):
         entries = state.get(name)
         if not isinstance(entries, list) or not all(
             isinstance(one, Mapping) and all(part in one for part in parts) for one in entries
         ):
-            raise _wrong(path, f"{name} is no list of states")
+            raise _wrong(path, f"{name} is not a list of states")
     if not state["optimizer_states"]:
         raise _wrong(path, "optimizer_states is empty")
     if not isinstance(state.get("callbacks", {}), Mapping):
-        raise _wrong(path, "callbacks is no mapping")
+        raise _wrong(path, "callbacks is not a mapping")
     if not isinstance(state.get("state_dict"), Mapping):
-        raise _wrong(path, "state_dict is no mapping")
+        raise _wrong(path, "state_dict is not a mapping")
     if network is not None:
         check_weights(network, state["state_dict"], path)
     return state

@@ -188,7 +188,7 @@ def _out_of_memory(stage: Stage, micro_batch: int | None) -> str:
 
 
 def _check_best(trainer: pl.Trainer, state: TrainingState) -> None:
-    """Refuse to go on without the file of the best weights, if it was removed during the run."""
+    """Refuse to continue without the file of the best weights, if it was removed during the run."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if (
             isinstance(callback, ValidationCallback)

@@ -3,12 +3,13 @@
 Lists keep their published order, which is the order of the labels.
 
 - ``open_set_trials.json``: five trials each of MNIST, SVHN, CIFAR-10, CIFAR+10, CIFAR+50 and TinyImageNet, as in the
-  code of ARPL (Chen et al., TPAMI 2021) and of Vaze et al. (ICLR 2022). Two known quirks are kept for
-  comparability: as sets, trials 0 and 1 are the same for SVHN and for CIFAR-10, and trials 1 and 2 for CIFAR+N (whose
-  unknown classes differ by one of 10 and by four of 50). TinyImageNet's numbers count the WordNet ids in sorted order.
+  code of ARPL (Chen et al., TPAMI 2021) and of Vaze et al. (ICLR 2022). Two repetitions of the published lists are kept
+  for comparability: trials 0 and 1 have the same set of known classes for SVHN and for CIFAR-10, and trials 1 and 2 for
+  CIFAR+N (whose unknown classes differ in one of 10 and four of 50). TinyImageNet's class numbers follow the sorted
+  WordNet ids.
 - ``cub_semantic_shift.json``: CUB in the Semantic Shift Benchmark (Vaze et al., ICLR 2022), classes counted from 0.
 - ``inat17_background.json``: category ids of iNaturalist 2017 that are foreground in Background Splitting (Mullapudi
-  et al., CVPR 2021): one list of 100 and ten of 1, each a member of the 100.
+  et al., CVPR 2021): one list of 100 and ten lists of one, each a member of the 100.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class OpenSetList:
     """Published trial.
 
     Attributes:
-        num_classes: classes of the data set; of both data sets together for CIFAR+N.
+        num_classes: number of classes of the data set; of both data sets together for CIFAR+N.
         known: class numbers in the order of their labels.
         unknown: class numbers, or None if all other classes are unknown.
         known_from, unknown_from: data sets of the class numbers if there are two, else empty.
