@@ -20,7 +20,7 @@ def source_of(*names: str) -> Source:
 
 @pytest.mark.parametrize("other", ["Cat", "cat ", " cat", "c\u200bat", "CAT\ufeff", "\uff43\uff41\uff54"])
 def test_names_that_look_the_same_are_shown_with_what_is_unseen(other):
-    with pytest.warns(UserWarning, match="differ in case, width, white space or invisible characters") as caught:
+    with pytest.warns(UserWarning, match="differ only in case, width, white space or invisible characters") as caught:
         warn_of_names(source_of("cat", other, "dog"))
     assert f"{'cat'!a} and {other!a}" in str(caught[0].message)
 

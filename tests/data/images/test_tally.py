@@ -67,4 +67,4 @@ def test_constant_images_are_found():
     images = np.random.default_rng(0).integers(0, 256, (4, 5, 5, 1), dtype=np.uint8)
     images[2] = 9
     tally_arrays(images, tally)
-    assert tally.lines() == ["1 image has the same value everywhere once decoded: image 2 (9)"]
+    assert tally.lines() == ["1 image has the same value in every pixel once decoded: image 2 (9)"]

@@ -124,7 +124,7 @@ def test_peculiarities_are_reported_with_the_files(source):
     assert "1 image has 16 bits and a highest value of 4,000" in low
     assert "dataset.white_level=4095" in low
     assert "0.jpg" in low
-    assert "1 image has transparency; white is laid under transparent pixels (dataset.matte): 1.jpg" in clear
+    assert "1 image has transparency; transparent pixels get the background white (dataset.matte): 1.jpg" in clear
 
 
 def grey(path, highest):

@@ -131,13 +131,15 @@ def test_images_of_formats_that_are_not_read_are_counted(tmp_path):
     root = trees.folder(tmp_path)
     for name in ("a.HEIC", "b.avif", "notes.txt"):
         (root / "cat" / name).touch()
-    with pytest.warns(UserWarning, match=r"2 files are images of formats that are not read.*cat/a\.HEIC, cat/b\.avif"):
+    with pytest.warns(
+        UserWarning, match=r"2 files are images of formats that are not supported.*cat/a\.HEIC, cat/b\.avif"
+    ):
         assert len(read(root)) == 12
 
 
 def test_a_folder_beside_train_is_named_with_what_was_meant(tmp_path):
     root = trees.folder(tmp_path, ("train", "tests"))
-    with pytest.raises(DataError, match=r"beside it tests\. Did you mean 'test'\?"):
+    with pytest.raises(DataError, match=r"train and tests\. Did you mean 'test'\?"):
         read(root)
 
 

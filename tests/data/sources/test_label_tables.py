@@ -61,7 +61,7 @@ def test_a_later_label_replaces_an_earlier_one_and_the_image_keeps_its_part(fold
     }
     texts = [str(notice.message) for notice in notices]
     assert any(
-        "new.csv labels 2 images again" in text and "1 label changes: ./2.jpg (dog -> cat)" in text for text in texts
+        "new.csv relabels 2 images" in text and "1 label changes: ./2.jpg (dog -> cat)" in text for text in texts
     )
     assert any("new.csv has no column split, so its 2 further images are for training" in text for text in texts)
 
@@ -69,7 +69,7 @@ def test_a_later_label_replaces_an_earlier_one_and_the_image_keeps_its_part(fold
 def test_the_last_of_three_tables_counts(folder):
     trees.lines(folder / "b.csv", ["path,label,split", "0.jpg,cat,test"])
     trees.lines(folder / "c.csv", ["path,label,split", "0.jpg,fox,train"])
-    with pytest.warns(UserWarning, match="c.csv labels 1 image again"):
+    with pytest.warns(UserWarning, match="c.csv relabels 1 image"):
         source = read(folder, "old.csv", "b.csv", "c.csv")
     assert labels_of(source, folder)["0.jpg"] == ("fox", "train")
 

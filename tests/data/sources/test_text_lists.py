@@ -71,7 +71,7 @@ def test_one_absurd_label_is_counted_without_counting_to_it(tree):
 def test_a_test_label_that_training_does_not_have_is_refused(tree):
     file = tree / "ImageNet_LT" / FILES["test"]
     file.write_text(file.read_text().replace(" 3\n", " 4\n"))
-    with pytest.raises(DataError, match=r"labels that ImageNet_LT_train\.txt has not: 4; it has 0 to 3"):
+    with pytest.raises(DataError, match=r"labels that ImageNet_LT_train\.txt lacks: 4; it has 0 to 3"):
         read(tree)
 
 

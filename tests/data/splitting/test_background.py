@@ -145,7 +145,7 @@ def test_validation_holds_out_background_and_foreground_alike():
         ({"n_foreground": 1, "foreground": "frequency", "stratum": 4}, "0 to 3"),
         ({"n_foreground": 1, "foreground": "frequency", "strata": 11}, "10 classes to group"),
         ({"n_foreground": 1, "foreground": "shot", "shot_group": "lots"}, "one of: null, many, medium, few"),
-        ({"n_foreground": 1, "foreground": "shot", "shot_group": "many"}, "0 classes to draw from"),
+        ({"n_foreground": 1, "foreground": "shot", "shot_group": "many"}, "0 classes to sample from"),
         ({"n_foreground": 1, "max_per_class": 0}, r"allowed is int \[1, inf\) or null"),
     ],
 )

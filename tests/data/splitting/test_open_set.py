@@ -132,9 +132,9 @@ def test_an_unknown_image_has_no_label():
     ("options", "message"),
     [
         ({"classes": "cifar"}, "Did you mean 'cifar10'"),
-        ({"classes": "mnist", "n_known": 4}, "n_known is of dataset.classes=seeded only"),
-        ({"classes": "mnist", "n_unknown": 4}, "n_unknown is of dataset.classes=seeded only"),
-        ({"known": [1]}, "known is of dataset.classes=ids only"),
+        ({"classes": "mnist", "n_known": 4}, "n_known is an option of dataset.classes=seeded"),
+        ({"classes": "mnist", "n_unknown": 4}, "n_unknown is an option of dataset.classes=seeded"),
+        ({"known": [1]}, "known is an option of dataset.classes=ids"),
         ({"classes": "ids"}, "needs dataset.known"),
         ({"classes": "ids", "known": [10]}, "has the classes 0 to 9"),
         ({"classes": "ids", "known": [1, 1]}, "names a class twice"),
