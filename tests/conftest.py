@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import json
 import os
 import signal
@@ -32,6 +33,22 @@ def hydra_is_quick() -> Iterator[None]:
     """Let Hydra compose configurations faster, see `quick_hydra`; commands in processes of their own do not."""
     with pytest.MonkeyPatch.context() as patch:
         quick_hydra.speed_up(patch)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_test_waits_for_the_disk() -> Iterator[None]:
+    """Replace fsync: only a loss of power shows that it is missing, and `test_atomic_files` says when it is called."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def installed_packages_are_looked_up_once() -> Iterator[None]:
+    """Remember the entry points of installed packages, which Lightning looks up for each trainer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.metadata, "entry_points", functools.cache(importlib.metadata.entry_points))
         yield
 
 

@@ -48,3 +48,16 @@ def test_without_hard_links_a_copy_is_made(tmp_path, monkeypatch):
     (tmp_path / "s").write_text("x")
     link_or_copy(tmp_path / "s", tmp_path / "d")
     assert (tmp_path / "d").read_text() == "x"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the names of open files are read from /proc")
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_folder_afterwards(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    synced = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append((os.readlink(f"/proc/self/fd/{descriptor}"), path.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(path, "new")
+    assert synced == [(str(tmp_path / f".a.txt.{os.getpid()}.part"), False), (str(tmp_path), True)]

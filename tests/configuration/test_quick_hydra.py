@@ -69,7 +69,7 @@ def test_the_same_configuration_is_composed(overrides, monkeypatch):
         ("seed=0,1",),
     ],
 )
-def test_mistakes_are_told_as_released(overrides, monkeypatch):
+def test_mistakes_are_reported_as_released(overrides, monkeypatch):
     with pytest.raises((HydraException, ValueError)) as quick:
         composed(*overrides)
     quick_hydra.slow_down(monkeypatch)

@@ -31,14 +31,16 @@ PACKAGES = (
 
 def versions() -> dict[str, str | None]:
     """Return the installed version of every package that results depend on."""
+    return {name: _version(name) for name in PACKAGES}
 
-    def version(name: str) -> str | None:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            return None
 
-    return {name: version(name) for name in PACKAGES}
+@functools.cache
+def _version(package: str) -> str | None:
+    """Return the installed version of a package; None if it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @functools.cache
