@@ -47,7 +47,7 @@ WITH = {
     },
     **{name: ["dataset=digits_retrieval"] for name in ("method/rkd", "method/triplet", "method/prototypical")},
 }
-GROUPS = ("augment", "backbone", "head", "loss", "method", "optimizer", "sampler", "scheduler", "tune")
+GROUPS = ("augment", "backbone", "head", "loss", "method", "optimizer", "sampler", "scheduler", "sharpness", "tune")
 
 
 def configs() -> dict[str, list[str]]:

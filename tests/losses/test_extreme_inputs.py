@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ltr.losses import classification, distillation, functional, relational, seesaw, smoothing, triplet
+from ltr.losses import classification, distillation, equalization, functional, relational, seesaw, smoothing, triplet
 from ltr.losses.prototypical import Prototypical
 from ltr.losses.triplet import Triplet
 from ltr.methods.herbs import losses as herbs
@@ -62,6 +62,8 @@ LOSSES: dict[str, Loss] = {
     "label_aware_smoothing others": smoothing.LabelAwareSmoothing(COUNTS, spread="others"),
     "seesaw": seesaw.Seesaw(COUNTS),
     "seesaw training": seesaw.Seesaw(COUNTS, counts="training"),
+    "equalization": equalization.Equalization(COUNTS, threshold=0.1),
+    "equalization_v2": equalization.EqualizationV2(COUNTS),
     "class_balanced_bce": ClassBalancedBCE(COUNTS),
     "kl_to_teacher": lambda x, y: distillation.kl_to_teacher(x, x.detach().flip(0), 4.0),
     "hint": lambda x, y: distillation.hint_loss(maps(x), maps(x.detach().flip(0))),

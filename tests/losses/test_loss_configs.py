@@ -23,6 +23,8 @@ LONG_TAIL_LOSSES = {
     "vs",
     "label_aware_smoothing",
     "seesaw",
+    "equalization",
+    "equalization_v2",
     "class_balanced_bce",
 }
 

@@ -52,6 +52,7 @@ FOUR = "method.classifier.epochs=4"
 METHODS |= {
     "erm, tuned by lora": Case(("tune=lora", "tune.rank=2", FEW)),
     "erm, tuned norms": Case(("tune=norm", FEW)),
+    "erm, gradients of imbsam": Case(("sharpness=imbsam", "loss=equalization_v2", FEW)),
     "crt": Case(("method=crt", FOUR), **CLASSIFIER),
     "crt, cached features": Case(
         ("method=crt", FOUR, "method.freeze_bn_stats=true", "method.features=cached"), **CLASSIFIER

@@ -24,6 +24,7 @@ SUPPLIED = {
     "backbone": 1,
     "optimizer": 2,
     "scheduler": 2,
+    "sharpness": 0,
     "scorers": 0,
 }
 # attributes that the program uses of an object, and the base class that has them
@@ -33,6 +34,7 @@ ASKED = {
     "augment": (("identity",), "ltr.data.augmentation.augment.Augmentation"),
     "loss": (("link", "prior_bias", "start_epoch"), "ltr.losses.base.ClassificationLoss"),
     "backbone": (("last_block", "feature_maps"), "ltr.models.backbones.Backbone"),
+    "sharpness": (("tail_factors",), "ltr.optim.sharpness.SAM"),
     "scorers": (("needs", "needs_training", "fit"), "ltr.evaluation.scorers.Scorer"),
     "extra_protocols": (("headline", "needs", "update", "reduce", "compute"), "ltr.evaluation.protocol.Protocol"),
 }

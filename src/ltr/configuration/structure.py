@@ -23,6 +23,7 @@ from ltr.errors import nearest
 READ_BY_NAME = ("trainer", "strategy", "evaluation", "checkpoint", "callbacks", "paths", "features")
 CONFIG = {"strategy": "single", "features": "images"}  # where it is not called default
 CALLED = ("sampler", "augment", "head", "loss", "backbone", "tune", "optimizer", "scheduler", "method")
+OPTIONAL = ("sharpness",)  # called, where a config is chosen
 DATASET = ("name", "mean", "std", "source", "split")
 LOGGERS = ("csv", "wandb", "tensorboard")
 NOT_VALUES = ("_target_", "defaults", "hydra", *PRIVATE_KEYS)
@@ -42,6 +43,9 @@ def check_structure(config: Mapping[str, Any]) -> list[str]:
             more = [key for node in config_names(group) for key in _keys_of(f"{group}/{node}")]
             mistakes += _same_keys(group, config[group], needed, list(dict.fromkeys([*needed, *more])))
         elif group in CALLED:
+            mistakes += _called(group, config[group])
+    for group in OPTIONAL:
+        if config.get(group) is not None:
             mistakes += _called(group, config[group])
     if isinstance(config.get("method"), Mapping) and "name" not in config["method"]:
         mistakes.append("method.name: missing; it names the folder of the method's runs")

@@ -315,6 +315,8 @@ class DataModule(pl.LightningDataModule):
             tables = (train and self.features.views) or (self.features.plain,)
             return FeatureLoader(tables, self._labels_on_device(), device=self.device, **common)
         if train:
+            if self.augment is not None:
+                self.augment.class_counts = self.class_index.counts
             common |= {"positions": self._positions, "augment": self.augment, "seed_of_epoch": self._augmentation_seed}
             common["join_single"] = self.join_single
         elif seed is not None:

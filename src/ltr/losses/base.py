@@ -30,9 +30,11 @@ class ClassificationLoss(nn.Module):
         link: function from logits to probabilities, `softmax` or `sigmoid`; stored with the checkpoint.
         prior_bias: initial bias of the last layer, which then gets no weight decay; None keeps the layer's default.
         adjusts_prior: True if the loss corrects for the imbalance, so that a balanced sampler would correct twice.
+        is_deterministic: False if equal logits need not give equal losses in training, as a solver needs it.
         background: class without a margin and without a sigmoid, or None.
         weights: class weights [C] of mean 1, or None.
         active: True while weights and adjustments are on (see `start_epoch`).
+        class_factors: factor of each class's losses [C], as set from outside for a part of the loss; None: all 1.
 
     Args:
         class_counts: training images of each class, [C]. None is allowed for a loss without weights; the number of
@@ -50,8 +52,10 @@ class ClassificationLoss(nn.Module):
 
     link: str = "softmax"
     takes_background: bool = True
+    is_deterministic: bool = True
     class_counts: Tensor
     weights: Tensor | None
+    class_factors: Tensor | None = None
 
     def __init__(
         self,
@@ -145,8 +149,10 @@ class ClassificationLoss(nn.Module):
                 f"{tuple(logits.shape)}. Build it with one count for each column of the head."
             )
         weight = self._active_weights()
-        losses = self.losses(logits, labels, weight)
-        return losses if mix is None else _blend(losses, self.losses(logits, mix[0], weight), mix[1])
+        losses = self._factored(self.losses(logits, labels, weight), labels)
+        if mix is None:
+            return losses
+        return _blend(losses, self._factored(self.losses(logits, mix[0], weight), mix[0]), mix[1])
 
     def forward(self, logits: Tensor, labels: Tensor, mix: Mixed | None = None) -> Tensor:
         """Return the loss of a batch, a scalar; arguments as `per_image`.
@@ -161,6 +167,9 @@ class ClassificationLoss(nn.Module):
     def extra_repr(self) -> str:
         classes = None if self.class_counts is None else len(self.class_counts)
         return f"classes={classes}, reduction={self.reduction}, defer_from={self.deferral.defer_from}"
+
+    def _factored(self, losses: Tensor, labels: Tensor) -> Tensor:
+        return losses if self.class_factors is None else losses * self.class_factors[labels]
 
     def _active_weights(self) -> Tensor | None:
         return self.weights if self.active else None

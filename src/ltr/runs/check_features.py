@@ -100,6 +100,11 @@ def _check_linear(stage: Stage, config: Mapping[str, Any]) -> None:
             f"features.solver=lbfgs solves for a linear head and one loss of its logits; stage '{stage.name}' has "
             f"{what}. Use features.solver=minibatch, or head=linear with erm, crt, lws, tau_norm, ncm or posthoc_la"
         )
+    if not getattr(locate(stage.settings.loss["_target_"], "loss"), "is_deterministic", True):
+        raise ConfigError(
+            f"features.solver=lbfgs needs a loss that is a function of the logits, and that of stage '{stage.name}' "
+            "changes while it is trained. Use features.solver=minibatch, or another loss"
+        )
 
 
 def _check_stage(stage: Stage, method: Mapping[str, Any]) -> None:

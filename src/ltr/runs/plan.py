@@ -29,6 +29,7 @@ from ltr.runs.image_size import check_backbones, check_configured_size
 from ltr.runs.keys import execution_spec, makers_of, stage_key, stage_spec
 from ltr.runs.processes.device import check_strategy, resolve_device, resolve_precision
 from ltr.runs.training.micro_batch import check_plan
+from ltr.runs.training.sharpness import check_sharpness
 
 
 class NeedsValidation(ConfigError):
@@ -109,6 +110,8 @@ def plan_of(
     for stage in stages:
         if stage.module is not None and stage.checkpoint is None:
             check_optimizer(stage.settings.optimizer)
+    for stage in stages:
+        check_sharpness(stage, config)
     if config["trainer"]["auto_accumulate"]:
         for stage in stages:
             check_plan(stage, dataset_info)
@@ -217,6 +220,7 @@ def main_settings(config: Mapping[str, Any], precision: str, method: Method) -> 
         extras=extras,
         tune=_tune(config, stored is not None),
         features=stored,
+        sharpness=config.get("sharpness"),
     )
 
 

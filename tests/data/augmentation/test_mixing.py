@@ -1,4 +1,4 @@
-"""Mixup and cutmix: weights, areas, and what they depend on."""
+"""Mixup, Remix and cutmix: weights, areas, and what they depend on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ltr.data.augmentation.mixing import cutmix, mix_batch, mixup
+from ltr.data.augmentation.augment import Augmentation
+from ltr.data.augmentation.mixing import cutmix, mix_batch, mixup, remix_weights
 
 
 def batch(size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,3 +93,41 @@ def test_a_mix_depends_on_seed_and_first_position_only(change, same):
     torch.manual_seed(len(change))  # the global generator has no say
     one, other = mixed("mixup"), mixed("mixup", **change)
     assert torch.equal(one[0], other[0]) == same
+
+
+def remix_by_definition(weight, first, other, kappa, tau):
+    if first / other >= kappa and weight < tau:
+        return 0.0
+    if first / other <= 1 / kappa and 1 - weight < tau:
+        return 1.0
+    return weight
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 0.5, 0.7, 1.0])
+def test_remix_weights_are_their_definition(weight):
+    counts = torch.tensor([600.0, 200.0, 199.0, 20.0, 1.0])
+    first, other = (part.flatten() for part in torch.meshgrid(counts, counts, indexing="ij"))
+    for kappa, tau in ((3.0, 0.5), (1.0, 0.8), (10.0, 0.2)):
+        weights = remix_weights(weight, first, other, kappa, tau)
+        pairs = zip(first.tolist(), other.tolist(), strict=True)
+        assert weights.tolist() == pytest.approx([remix_by_definition(weight, i, j, kappa, tau) for i, j in pairs])
+
+
+def test_remix_mixes_images_as_mixup_and_favours_the_small_class():
+    plain_images, plain = mixed("mixup")
+    augment = Augmentation((3, 8, 8), pad=0, flip=False, mix="remix")
+    augment.class_counts = np.array([100] * 8 + [1] * 8)
+    images, labels = batch()
+    remixed_images, mix = augment(images, labels, seed=1, positions=np.arange(16))
+    assert torch.equal(remixed_images, plain_images)
+    weight = float(plain.weight[0])
+    large_first = (labels < 8) & (mix.labels >= 8)
+    large_other = (labels >= 8) & (mix.labels < 8)
+    assert set(mix.weight[large_first].tolist()) == {0.0 if weight < 0.5 else plain.weight[0].item()}
+    assert set(mix.weight[large_other].tolist()) == {1.0 if 1 - weight < 0.5 else plain.weight[0].item()}
+    assert torch.equal(mix.weight[~(large_first | large_other)], plain.weight[~(large_first | large_other)])
+
+
+def test_remix_without_counts_is_refused():
+    with pytest.raises(ValueError, match="class_counts"):
+        Augmentation((3, 8, 8), mix="remix")(*batch(), seed=1, positions=np.arange(16))

@@ -1,4 +1,4 @@
-"""Augmentation of a batch on its device: crop, flip, jitter, blur, sharpening, a policy, cutout, mixup or cutmix.
+"""Augmentation of a batch on its device: crop, flip, jitter, blur, sharpening, a policy, cutout, mixing.
 
 The operations run in this order. The host computes all random numbers from (seed, position in the epoch's global
 sample), so that an image gets the same numbers in any batch, process or worker, without a synchronisation with the
@@ -16,10 +16,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nn_functional
 
-from ltr.configuration.ranges import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, check_option
+from ltr.configuration.ranges import (
+    AtLeastOne,
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    check_option,
+)
 from ltr.configuration.targets import instantiate
 from ltr.data.augmentation import pixel_operations as pixel
-from ltr.data.augmentation.mixing import MixName, mix_batch
+from ltr.data.augmentation.mixing import MixName, mix_batch, remix_weights
 from ltr.data.augmentation.policies import AutoAugment, Policy, RandAugment, apply_steps, fill_colour
 from ltr.data.batch import Mix, to_device
 from ltr.errors import ConfigError
@@ -71,10 +79,12 @@ class Augmentation:
             pixel, so that a part of the square may lie outside the image.
         fill: colour in [0, 1] (one number or one per channel) of cutout's square and of the pixels that a policy's
             shear, shift or rotation leaves empty. Cutout's code fills with the mean: it erases in normalised images.
-        mix: mixup or cutmix of two images and their labels, see `ltr.data.augmentation.mixing`; None: no mixing.
-            **Mixed images are float32 in [0, 1]**, not uint8.
+        mix: mixup, remix (mixup with labels in favour of small classes) or cutmix of two images and their labels, see
+            `ltr.data.augmentation.mixing`; None: no mixing. **Mixed images are float32 in [0, 1]**, not uint8.
         mix_alpha: parameter of the weight's distribution Beta(mix_alpha, mix_alpha).
         mix_probability: share of batches that are mixed.
+        mix_kappa: of remix: ratio of two classes' training images from which the smaller class may get the whole label.
+        mix_tau: of remix: share of an image below which its label may be dropped.
         files: config of `ltr.data.images.crop.FileCrop`, which the workers apply to decoded image files; unused for
             images in memory.
 
@@ -102,6 +112,8 @@ class Augmentation:
         mix: MixName | None = None,
         mix_alpha: Positive = 1.0,
         mix_probability: Fraction = 1.0,
+        mix_kappa: AtLeastOne = 3.0,
+        mix_tau: Fraction = 0.5,
         files: Mapping[str, Any] | None = None,
     ) -> None:
         self.image_shape = tuple(image_shape)
@@ -117,6 +129,10 @@ class Augmentation:
         self.mix = mix
         self.mix_alpha = mix_alpha
         self.mix_probability = mix_probability
+        self.mix_kappa = mix_kappa
+        self.mix_tau = mix_tau
+        self.class_counts: np.ndarray | None = None  # training images of each class, which remix needs
+        self._counts_on: dict[torch.device, Tensor] = {}
         self.fill = [float(fill)] * image_shape[0] if isinstance(fill, (int, float)) else [float(f) for f in fill]
         self._check(policy)
         self.policy = _policy(policy, num_ops, magnitude)
@@ -201,7 +217,16 @@ class Augmentation:
             probability=self.mix_probability,
             seed=seed,
             first_position=int(positions[0]),
+            labels_by=self._remixed if self.mix == "remix" else None,
         )
+
+    def _remixed(self, weight: float, labels: Tensor, others: Tensor) -> Tensor:
+        if self.class_counts is None:
+            raise ValueError("remix compares the sizes of classes: set class_counts, as the DataModule does")
+        if labels.device not in self._counts_on:
+            self._counts_on[labels.device] = to_device(self.class_counts.astype(np.float32), labels.device)
+        counts = self._counts_on[labels.device]
+        return remix_weights(weight, counts[labels], counts[others], self.mix_kappa, self.mix_tau)
 
     def _windows(self, draws: np.ndarray, device: torch.device) -> Tensor:
         """Return the windows of `cut_windows`."""
@@ -271,6 +296,8 @@ class Augmentation:
                 f"augment.fill={self.fill}: needs one number in [0, 1], or one for each of {channels} channels"
             )
         check_option("augment.mix_alpha", self.mix_alpha, Positive)
+        check_option("augment.mix_kappa", self.mix_kappa, AtLeastOne)
+        check_option("augment.mix_tau", self.mix_tau, Fraction)
 
 
 def _policy(name: str | None, num_ops: int, magnitude: float) -> Policy | None:

@@ -1,8 +1,9 @@
-"""Mixup and cutmix: combinations of two images of a batch, with a weight for each label."""
+"""Mixup, Remix and cutmix: combinations of two images of a batch, with a weight for each label."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -12,11 +13,19 @@ from torch import Tensor
 from ltr.data.batch import Mix, to_device
 from ltr.randomness import generator
 
-MixName = Literal["mixup", "cutmix"]
+MixName = Literal["mixup", "remix", "cutmix"]
 
 
 def mix_batch(
-    images: Tensor, labels: Tensor, *, kind: str, alpha: float, probability: float, seed: int, first_position: int
+    images: Tensor,
+    labels: Tensor,
+    *,
+    kind: str,
+    alpha: float,
+    probability: float,
+    seed: int,
+    first_position: int,
+    labels_by: Callable[[float, Tensor, Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Mix]:
     """Mix every image with another image of the batch; the partner of image i is ``permutation[i]``.
 
@@ -27,11 +36,13 @@ def mix_batch(
     Args:
         images: uint8 [B, C, H, W].
         labels: int64 [B].
-        kind: ``mixup`` or ``cutmix``.
+        kind: ``mixup``, ``remix`` or ``cutmix``.
         alpha: parameter of the weight's distribution Beta(alpha, alpha), above 0.
         probability: probability of mixing the batch.
         seed: seed of the epoch.
         first_position: position of the first image in the epoch's global sample.
+        labels_by: (weight of the first image, first labels [B], other labels [B]) -> weights of the first labels
+            [B]; None: those of the images.
 
     Returns:
         Images float32 [B, C, H, W] in [0, 1], in the memory format of ``images``, and the partners' labels with the
@@ -45,17 +56,40 @@ def mix_batch(
     unit = images.float().mul_(1 / 255)
     if not applied:
         weight = 1.0
-    elif kind == "mixup":
+    elif kind in ("mixup", "remix"):
         unit = mixup(unit, partner, weight)
     else:
         unit, weight = cutmix(unit, partner, weight, centre)
-    shares = torch.full((len(images),), weight, dtype=torch.float32, device=images.device)
-    return unit, Mix(labels.index_select(0, partner), shares)
+    others = labels.index_select(0, partner)
+    if labels_by is not None and applied:
+        return unit, Mix(others, labels_by(weight, labels, others))
+    return unit, Mix(others, torch.full((len(images),), weight, dtype=torch.float32, device=images.device))
 
 
 def mixup(images: Tensor, partner: Tensor, weight: float) -> Tensor:
     """Return ``weight * x_i + (1 - weight) * x_partner(i)`` for float images [B, C, H, W] (Zhang et al., ICLR 2018)."""
     return images.mul(weight).add_(images.index_select(0, partner), alpha=1 - weight)
+
+
+def remix_weights(weight: float, first: Tensor, other: Tensor, kappa: float, tau: float) -> Tensor:
+    """Return the weight of the first label of each image, float32 [B] (Remix, Chou et al., ECCV 2020 workshop, eq. 10).
+
+    An image of a large and a small class gets the label of the small one alone, unless its share of the image is small:
+    0 where n_first / n_other >= kappa and weight < tau, 1 where n_first / n_other <= 1 / kappa and 1 - weight < tau,
+    else the weight.
+
+    Args:
+        weight: of the first images, in [0, 1].
+        first, other: training images of the classes of both labels, [B].
+        kappa: ratio of counts from which classes differ, at least 1; 3 in the paper.
+        tau: share of an image below which its label may be dropped; 0.5 in the paper.
+    """
+    weights = torch.full(first.shape, weight, dtype=torch.float32, device=first.device)
+    if 1 - weight < tau:
+        weights = weights.masked_fill(kappa * first <= other, 1.0)
+    if weight < tau:
+        weights = weights.masked_fill(first >= kappa * other, 0.0)
+    return weights
 
 
 def cutmix(images: Tensor, partner: Tensor, weight: float, centre: np.ndarray) -> tuple[Tensor, float]:

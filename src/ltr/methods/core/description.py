@@ -64,6 +64,7 @@ _SETTINGS: dict[str, Check] = {
     "extras": (_is_list_of(lambda config: isinstance(config, Mapping)), "a list of mappings"),
     "tune": (_or_null(lambda value: isinstance(value, Mapping)), "a mapping or null"),
     "features": (_or_null(lambda value: isinstance(value, Mapping)), "a mapping or null"),
+    "sharpness": (_or_null(lambda value: isinstance(value, Mapping)), "a mapping or null"),
 }
 _DATASET_INFO: dict[str, Check] = {
     "image_shape": (lambda value: _is_list_of(_SIDE)(value) and len(value) == 3, "three whole numbers of at least 1"),

@@ -15,6 +15,7 @@ import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from rich.console import Console
 
+from ltr.configuration.targets import instantiate
 from ltr.errors import CheckpointError, ConfigError, LtrError, TrainingError
 from ltr.escaping import printer
 from ltr.methods.core.checkpoint import AtomicCheckpointIO, network_checkpoint, read_checkpoint, write_checkpoint
@@ -33,6 +34,7 @@ from ltr.runs.training.graph_loop import GraphEpochLoop, recorder_of
 from ltr.runs.training.guards import FiniteGuard, SkipNonfinite, StopOnSignal
 from ltr.runs.training.micro_batch import AutoMicroBatch
 from ltr.runs.training.progress import TrainingProgress
+from ltr.runs.training.sharpness import SharpnessAware
 from ltr.runs.training.state import SaveState, TrainingState
 from ltr.runs.training.validation import ValidationCallback
 from ltr.writing import disk_trouble
@@ -238,6 +240,8 @@ def _trainer(
     if validation:
         best = state.best if settings.selection != "last" else None
         callbacks.append(ValidationCallback(validation.split, validation.protocol, validation.monitor, log, best))
+    if settings.sharpness is not None:
+        callbacks.append(SharpnessAware(instantiate(settings.sharpness)))
     if settings.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     # the row is written before the state is saved, so that a resumed run finds it
