@@ -24,7 +24,7 @@ COPY_EVERY = 300.0  # seconds between two copies of the state
 _DECOUPLED = ("crt", "lws", "tau_norm", "ncm", "posthoc_la")
 
 _LATER = ("mixup_balanced_softmax", "cb_focal", "m2m", "ldam_drw_sla_sd", "mislas")
-_LAST = ("mixup_drw", "remix_drw", "ce_drw_sam", "ldam_drw_sam")
+_LAST = ("mixup_drw", "remix_drw", "ce_drw_sam", "ldam_drw_sam", "equalization")
 
 # rows of one representation stand together: it is trained once
 ROWS = (
@@ -33,7 +33,6 @@ ROWS = (
     *(f"{data}_lt_{row}" for row in _LATER for data in ("cifar100", "cifar10")),
     "cifar100_lt_weight_balancing",
     *(f"{data}_lt_{row}" for row in _LAST for data in ("cifar100", "cifar10")),
-    "cifar100_lt_equalization",
 )
 
 RESULT_FILES = ("result.json", "provenance.json")

@@ -21,6 +21,7 @@ from ltr.losses.classification import (
     FocalSoftmax,
     LogitAdjusted,
 )
+from ltr.losses.equalization import Equalization, EqualizationV2
 from ltr.losses.seesaw import Seesaw
 from ltr.losses.smoothing import LabelAwareSmoothing
 from ltr.methods.weight_balancing.losses import ClassBalancedBCE
@@ -44,6 +45,8 @@ BUILD = {
     "vs": lambda counts, **more: VS(counts, gamma=0.2, tau=1.5, **more),
     "label_aware_smoothing": lambda counts, **_: LabelAwareSmoothing(counts),
     "seesaw": lambda counts, **_: Seesaw(counts, counts="training"),
+    "equalization": lambda counts, **_: Equalization(counts, threshold=0.1, gamma=1.0),
+    "equalization_v2": lambda counts, **_: EqualizationV2(counts).eval(),
     "class_balanced_bce": lambda counts, **_: ClassBalancedBCE(counts, beta=0.9),
 }
 EVERY_LOSS = pytest.mark.parametrize("build", BUILD.values(), ids=BUILD.keys())

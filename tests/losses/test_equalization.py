@@ -123,7 +123,7 @@ def test_an_image_of_two_equal_labels_counts_as_one_of_that_label():
     torch.testing.assert_close(mixed.positive, plain.positive)
 
 
-def test_v2_goes_on_from_a_checkpoint():
+def test_v2_restores_its_gradients_from_a_checkpoint():
     trained = EqualizationV2(COUNTS)
     trained(*a_batch())
     restored = EqualizationV2(COUNTS)

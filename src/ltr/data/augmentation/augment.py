@@ -220,13 +220,13 @@ class Augmentation:
             labels_by=self._remixed if self.mix == "remix" else None,
         )
 
-    def _remixed(self, weight: float, labels: Tensor, others: Tensor) -> Tensor:
+    def _remixed(self, weight: float, labels: Tensor, other_labels: Tensor) -> Tensor:
         if self.class_counts is None:
             raise ValueError("remix compares the sizes of classes: set class_counts, as the DataModule does")
         if labels.device not in self._counts_on:
             self._counts_on[labels.device] = to_device(self.class_counts.astype(np.float32), labels.device)
         counts = self._counts_on[labels.device]
-        return remix_weights(weight, counts[labels], counts[others], self.mix_kappa, self.mix_tau)
+        return remix_weights(weight, counts[labels], counts[other_labels], self.mix_kappa, self.mix_tau)
 
     def _windows(self, draws: np.ndarray, device: torch.device) -> Tensor:
         """Return the windows of `cut_windows`."""

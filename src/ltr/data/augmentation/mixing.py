@@ -60,10 +60,10 @@ def mix_batch(
         unit = mixup(unit, partner, weight)
     else:
         unit, weight = cutmix(unit, partner, weight, centre)
-    others = labels.index_select(0, partner)
+    other_labels = labels.index_select(0, partner)
     if labels_by is not None and applied:
-        return unit, Mix(others, labels_by(weight, labels, others))
-    return unit, Mix(others, torch.full((len(images),), weight, dtype=torch.float32, device=images.device))
+        return unit, Mix(other_labels, labels_by(weight, labels, other_labels))
+    return unit, Mix(other_labels, torch.full((len(images),), weight, dtype=torch.float32, device=images.device))
 
 
 def mixup(images: Tensor, partner: Tensor, weight: float) -> Tensor:

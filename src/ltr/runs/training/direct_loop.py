@@ -163,7 +163,7 @@ class DirectEpochLoop(_TrainingEpochLoop):
 
 
 def overrides(network: pl.LightningModule, name: str) -> bool:
-    """Return whether a network has a method of its own in the place of one of Lightning's."""
+    """Return whether a network overrides a method of Lightning's."""
     return getattr(type(network), name) is not getattr(pl.LightningModule, name) or name in vars(network)
 
 

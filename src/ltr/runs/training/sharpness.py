@@ -119,10 +119,10 @@ class SharpnessAware(pl.Callback):
         return self._gradient(tail_loss)
 
     def _gradient(self, loss: Tensor, retain_graph: bool = False) -> list[Tensor]:
-        found = torch.autograd.grad(loss, self._parameters, retain_graph=retain_graph, allow_unused=True)
+        gradients = torch.autograd.grad(loss, self._parameters, retain_graph=retain_graph, allow_unused=True)
         return [
             torch.zeros_like(parameter) if gradient is None else gradient
-            for parameter, gradient in zip(self._parameters, found, strict=True)
+            for parameter, gradient in zip(self._parameters, gradients, strict=True)
         ]
 
     @torch.no_grad()
