@@ -33,6 +33,8 @@ ROWS = (
     *(f"{data}_lt_{row}" for row in _LATER for data in ("cifar100", "cifar10")),
     "cifar100_lt_weight_balancing",
     *(f"{data}_lt_{row}" for row in _LAST for data in ("cifar100", "cifar10")),
+    "cifar100_lt_ride",
+    *(f"{data}_lt_sade" for data in ("cifar100", "cifar10")),
 )
 
 RESULT_FILES = ("result.json", "provenance.json")

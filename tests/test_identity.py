@@ -71,7 +71,11 @@ def test_every_network_that_a_stage_can_store_has_a_name():
     paths = set(names().values())
     unnamed = {one.__name__ for one in actual if f"{one.__module__}.{one.__qualname__}" not in paths}
     # bases of others, which no stage trains
-    assert {name for name in unnamed if not name.startswith("_")} == {"TransformedClassifier", "AdjustedClassifier"}
+    assert {name for name in unnamed if not name.startswith("_")} == {
+        "TransformedClassifier",
+        "AdjustedClassifier",
+        "ExpertClassifier",
+    }
 
 
 def test_configurations_are_translated_at_any_depth_and_code_of_others_is_left():

@@ -62,6 +62,7 @@ METHODS |= {
     "mislas": Case(("method=mislas", FOUR), **CLASSIFIER),
     "weight_balancing": Case(("method=weight_balancing", FOUR), **CLASSIFIER),
     "weight_balancing, each step": Case(("method=weight_balancing", FOUR, "method.projection=step"), **CLASSIFIER),
+    "ride, its routers": Case(("method=ride",), (2, 2), "assignment", stored="representation"),
     "m2m": Case(
         (
             *("method=m2m", "method.beta=0.98", "method.step_size=1", "method.gamma=0.15", "method.steps=3"),

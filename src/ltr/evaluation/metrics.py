@@ -326,5 +326,28 @@ _LABEL_SHIFT = _of(
     Metric("images", unit="number", better="neither"),
 )
 
-METRICS = MetricTable([*_CLOSED_SET, *_BACKGROUND, *_OPEN_SET, *_RETRIEVAL, *_FEW_SHOT, *_LABEL_SHIFT])
+# of networks of several experts: see `ltr.methods.multi_expert`
+_TEST_TIME = _of(
+    "test_time_aggregation",
+    replace(_ACCURACY, shown=_TABLES),
+    *(replace(group, shown=EVERYWHERE) for group in _GROUPS),
+    replace(_BALANCED, shown=("console",)),
+    Metric("equal_weights_accuracy", heading="equal weights", title="accuracy with equal weights", shown=EVERYWHERE),
+    Metric("weight_{k}", heading="weight {k}", unit="number", better="neither", shown=("console", "report")),
+    Metric("epochs", unit="number", better="neither"),
+    Metric("images", unit="number", better="neither"),
+)
+
+_ROUTING = _of(
+    "routing",
+    Metric("experts", title="experts of an image", unit="number", better="lower", shown=_TABLES),
+    Metric("share_{k}", heading="{k} asked", better="neither", shown=("console", "report")),
+    Metric("macs", heading="MMACs", title="million MACs of an image", unit="number", better="lower", shown=EVERYWHERE),
+    Metric("macs_of_one", heading="MMACs of one", unit="number", better="neither", shown=("report",)),
+    Metric("macs_of_all", heading="MMACs of all", unit="number", better="neither", shown=("report",)),
+)
+
+METRICS = MetricTable(
+    [*_CLOSED_SET, *_BACKGROUND, *_OPEN_SET, *_RETRIEVAL, *_FEW_SHOT, *_LABEL_SHIFT, *_TEST_TIME, *_ROUTING]
+)
 """The metrics of the shipped protocols."""

@@ -50,6 +50,7 @@ class Protocol:
         metrics: declarations of its metrics, which tables follow; one without is shown under its name, as it is.
         own_scorers: names of scorers of its own kind, in place of those of ``evaluation.scorers``.
         scorer: the name of its scorer, in its rows of results.
+        reads_images: it gets the images of each batch, too, before their scores; for protocols of one network.
     """
 
     name: ClassVar[str]
@@ -59,6 +60,10 @@ class Protocol:
     metrics: ClassVar[tuple[Metric, ...]] = ()
     own_scorers: ClassVar[tuple[str, ...]] = ()
     scorer: str | None = None
+    reads_images: bool = False
+
+    def update_images(self, images: Tensor, indices: Tensor | None) -> None:
+        """Receive the images of a batch, uint8 [B, C, H, W], and their places in the source, before `update`."""
 
     def update(self, scores: Scores, labels: Tensor, indices: Tensor | None = None) -> None:
         """Add one batch.

@@ -16,6 +16,7 @@ from ltr.data.augmentation.policies import (
     OPERATIONS,
     AutoAugment,
     RandAugment,
+    Rotation,
     Step,
     apply_steps,
     fill_colour,
@@ -210,3 +211,10 @@ def test_randaugment_draws_its_fourteen_operations_equally_often_at_its_magnitud
         assert counts[counts > 0] / 70_000 == pytest.approx(1 / 14, rel=0.06)
         assert (counts > 0).sum() == 14
         assert set(step.values[step.operations == OPERATIONS.index("rotate")]) == {-15.0, 15.0}
+
+
+def test_a_random_rotation_turns_by_a_uniform_angle():
+    uniform = np.array([[0.0], [0.25], [0.5], [0.9]])
+    (step,) = Rotation(15).steps(uniform, 32)
+    assert {OPERATIONS[number] for number in step.operations} == {"rotate"}
+    np.testing.assert_allclose(step.values, [-15, -7.5, 0, 12])

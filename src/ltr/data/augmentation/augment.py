@@ -28,13 +28,13 @@ from ltr.configuration.ranges import (
 from ltr.configuration.targets import instantiate
 from ltr.data.augmentation import pixel_operations as pixel
 from ltr.data.augmentation.mixing import MixName, mix_batch, remix_weights
-from ltr.data.augmentation.policies import AutoAugment, Policy, RandAugment, apply_steps, fill_colour
+from ltr.data.augmentation.policies import AutoAugment, Policy, RandAugment, Rotation, apply_steps, fill_colour
 from ltr.data.batch import Mix, to_device
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.randomness import derive_seed, uniforms
 
-PolicyName = Literal["autoaugment", "randaugment"]
+PolicyName = Literal["autoaugment", "randaugment", "rotation"]
 Magnitude = Annotated[float, "[0, 30]"]
 # columns of an image's uniform numbers: fixed, so that adding cutout does not change the crops
 _CROP, _FLIP, _CUTOUT, _JITTER, _POLICY = slice(0, 2), 2, slice(3, 5), slice(5, 8), 8
@@ -72,9 +72,10 @@ class Augmentation:
         blur_sigma: range of the blur's standard deviation in pixels.
         sharpen: probability of sharpening.
         sharpness: factor of sharpening; 1 changes nothing, 0 smooths.
-        policy: AutoAugment's CIFAR-10 policy (Cubuk et al. 2019) or RandAugment (Cubuk et al. 2020); None: none.
+        policy: AutoAugment's CIFAR-10 policy (Cubuk et al. 2019) or RandAugment (Cubuk et al. 2020), or ``rotation``
+            by a random angle; None: none.
         num_ops: operations per image, N of RandAugment.
-        magnitude: M of RandAugment.
+        magnitude: M of RandAugment; of ``rotation`` the largest angle in degrees, in either direction.
         cutout: side in pixels of the erased square (DeVries & Taylor 2017); None: no square. Its centre may be any
             pixel, so that a part of the square may lie outside the image.
         fill: colour in [0, 1] (one number or one per channel) of cutout's square and of the pixels that a policy's
@@ -303,6 +304,8 @@ class Augmentation:
 def _policy(name: str | None, num_ops: int, magnitude: float) -> Policy | None:
     if name is None:
         return None
+    if name == "rotation":
+        return Rotation(magnitude)
     return AutoAugment() if name == "autoaugment" else RandAugment(num_ops, magnitude)
 
 

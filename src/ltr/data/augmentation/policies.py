@@ -1,4 +1,4 @@
-"""AutoAugment and RandAugment as batched tensor operations: each operation runs once on all images that it applies to.
+"""AutoAugment, RandAugment and random rotations as batched tensor operations: each runs once on all its images.
 
 The host assigns operations to images by their random numbers; the pixels stay on the device. The operations are
 bit-equal to Pillow's, which the papers' code uses (autocontrast: within one level).
@@ -137,6 +137,22 @@ class RandAugment:
             positive = (uniform[:, 2 * position + 1] >= 0.5).astype(np.int64)
             steps.append(Step(numbers[chosen], values[chosen, positive]))
         return steps
+
+
+class Rotation:
+    """Rotation by a uniformly sampled angle, with nearest-neighbour interpolation.
+
+    Args:
+        degrees: the largest angle in either direction, 15 in the codes of RIDE and SADE.
+    """
+
+    draws = 1
+
+    def __init__(self, degrees: float) -> None:
+        self.degrees = degrees
+
+    def steps(self, uniform: np.ndarray, side: int) -> list[Step]:
+        return [Step(np.full(len(uniform), _NUMBER["rotate"]), (2 * uniform[:, 0] - 1) * self.degrees)]
 
 
 class _Group(NamedTuple):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
+from ltr.evaluation.protocol import Protocol
 from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.methods.core.delta import Base, base_of
@@ -222,6 +223,16 @@ class ImageClassifier(pl.LightningModule):
     def examples(self, images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
         """Return arrays for figures of a few test images uint8 [B, C, H, W], at the end of a run."""
         return {}
+
+    def further_protocols(self, split: Any, evaluation: Mapping[str, Any], device: torch.device) -> list[Protocol]:
+        """Return protocols of this network's own, for further rows of its headline variant on test images.
+
+        Args:
+            split: an `ltr.data.split.Split`.
+            evaluation: the evaluation config.
+            device: that of the scores.
+        """
+        return []
 
     def locations(self, images: Tensor) -> dict[str, Tensor]:
         """Return the selected locations of images uint8 [B, C, H, W]; none by default.

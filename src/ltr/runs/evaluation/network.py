@@ -79,6 +79,8 @@ def evaluate(
                         of_variants[variant] = fresh
                     for protocol in of_variants[variant]:
                         if position == 0 or part in protocol.parts:
+                            if protocol.reads_images:
+                                protocol.update_images(_as_network_takes(module, batch.images), batch.indices)
                             protocol.update(scores, batch.labels, batch.indices)
     if not of_variants:
         raise DataError("there is nothing to evaluate: the split has no images. Choose another part or data set")
@@ -92,6 +94,12 @@ def evaluate(
                 result.metrics.update(stats.means())
             results.append(ProtocolResult(protocol.name, variant, protocol.scorer, headline, result))
     return results
+
+
+def _as_network_takes(predictor: Any, images: torch.Tensor) -> torch.Tensor:
+    """Return images as the network inside an `InputAdapter` takes them."""
+    fitted = getattr(predictor, "fitted", None)
+    return images if fitted is None else fitted(images)
 
 
 def _prepare(

@@ -64,7 +64,11 @@ class SplitEvaluator:
         evaluation = self.evaluation if part == "test" else {**self.evaluation, "prior": None}
 
         def protocols(link: str, keep_predictions: bool) -> list[Any]:
-            return protocols_of(self.split, evaluation, link, self.device, keep_predictions)
+            rows = protocols_of(self.split, evaluation, link, self.device, keep_predictions)
+            of_network = getattr(network, "further_protocols", None)
+            if keep_predictions and part == "test" and of_network is not None:
+                rows += of_network(self.split, evaluation, self.device)
+            return rows
 
         names = evaluated_parts(self.split, part, self.evaluation)
         loaders = {name: self.data.evaluation_loader(name) for name in names}
