@@ -50,7 +50,14 @@ def main() -> None:
 def command(data: Path, outputs: Path, epochs: int, *overrides: str) -> list[str]:
     """Return the command of a training."""
     return [
-        *(sys.executable, "-m", "ltr.cli", "train", "dataset=cifar10_lt", "method=erm", f"paths.data={data}"),
+        *(
+            sys.executable,
+            "-c",
+            "from ltr.cli import train; train()",
+            "dataset=cifar10_lt",
+            "method=erm",
+            f"paths.data={data}",
+        ),
         *(f"paths.outputs={outputs}", f"trainer.max_epochs={epochs}", "callbacks.progress=none", "figures=none"),
         *overrides,
     ]

@@ -38,6 +38,7 @@ def test_replayed_steps_give_the_bits_of_usual_ones_also_after_an_interruption(l
     # 3 epochs of 7 full batches and a smaller one, without those that warm up
     assert [loop.replayed for loop in loops] == [3 * 7 - 3]
     assert loops[0].recorder.recordings == 1
+    assert loops[0].trainer.train_dataloader.leaves_images  # the recorded step takes and augments them
     assert replayed.directory.name == usual.directory.name
     assert same_bits(weights(usual.directory), weights(replayed.directory))
     assert usual.result["rows"] == replayed.result["rows"]
@@ -132,6 +133,7 @@ def test_the_recorder_of_a_gpu_replays_what_it_has_captured(monkeypatch):
     assert calls[-1] == "replay"
 
 
+LABELS = [1, 0]
 OF_THE_HOST = {
     "a number that it reads": lambda images: images * images.sum().item(),
     "a branch": lambda images: images if images.sum() > 0 else -images,
@@ -151,6 +153,13 @@ def test_the_recorder_of_the_tests_notes_what_the_host_does_in_a_step(function):
     recorder = CpuRecorder()
     recorder.record(lambda: function(torch.arange(3.0)))
     assert recorder.waiting
+
+
+def test_the_recorder_of_the_tests_lets_a_cpu_check_labels():
+    recorder = CpuRecorder()
+    _, rows = recorder.record(lambda: torch.nn.functional.one_hot(torch.tensor(LABELS), 3))
+    assert rows.tolist() == [[0, 1, 0], [1, 0, 0]]
+    assert recorder.waiting == ["lift_fresh"]  # the labels themselves
 
 
 def test_the_recorder_of_the_tests_repeats_operations_on_the_same_memory():
