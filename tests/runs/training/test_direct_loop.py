@@ -49,6 +49,14 @@ class Network(pl.LightningModule):
         self.calls.append("network optimizer_step")
 
 
+class LeavingOut(Network):
+    """A network that leaves out the rest of an epoch after its first batch."""
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> int | None:
+        self.calls.append(f"network on_train_batch_start {batch_index}")
+        return -1 if batch_index == 1 else None
+
+
 class Loader:
     """Three batches, the last of them smaller."""
 
@@ -91,8 +99,10 @@ class Notes(pl.Callback):
         return hook
 
 
-def trained(loop: type[_TrainingEpochLoop], tmp_path, **options: Any) -> SimpleNamespace:
-    network = Network()
+def trained(
+    loop: type[_TrainingEpochLoop], tmp_path, network_type: type[Network] = Network, **options: Any
+) -> SimpleNamespace:
+    network = network_type()
     trainer = pl.Trainer(
         max_epochs=2,
         accelerator="cpu",
@@ -123,6 +133,14 @@ def test_the_direct_loop_has_the_bits_hooks_and_progress_of_lightnings(tmp_path,
     assert direct.calls == own.calls
     assert len([call for call in own.calls if call.startswith("training_step")]) == 6
     assert all(torch.equal(a, b) for a, b in zip(direct.weights, own.weights))
+    assert direct.progress == own.progress
+    assert direct.rates == own.rates
+
+
+def test_a_network_may_leave_out_the_rest_of_an_epoch(tmp_path):
+    direct, own = (trained(loop, tmp_path, LeavingOut) for loop in (DirectEpochLoop, _TrainingEpochLoop))
+    assert direct.calls == own.calls
+    assert len([call for call in own.calls if call.startswith("training_step")]) == 2
     assert direct.progress == own.progress
     assert direct.rates == own.rates
 

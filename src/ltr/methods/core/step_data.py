@@ -17,18 +17,19 @@ from ltr.data.batch import Batch, to_device
 
 
 def seed_step(seed: int, device: torch.device) -> None:
-    """Seed the random generator of ``device``, which dropout uses.
+    """Seed the default random generators of the CPU and of ``device``, which dropout uses.
 
-    On a CPU this seeds only the default generator: `torch.manual_seed` also queues the seeding of GPUs and takes 70
-    times as long.
+    `torch.manual_seed` seeds those of all devices: without a GPU it takes 70 times as long, as it queues the seeding.
 
     Args:
         seed: in [0, 2**63).
     """
-    if device.type == "cpu":
-        torch.default_generator.manual_seed(seed)
-    else:
+    if device.type == "cuda":
+        number = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[number].manual_seed(seed)
+    elif device.type != "cpu":
         torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,8 +87,12 @@ class DirectEpochLoop(_TrainingEpochLoop):
             batch = trainer.datamodule.transfer_batch_to_device(batch, trainer.strategy.root_device, 0)  # type: ignore[attr-defined]
         progress.increment_ready()
         trainer._logger_connector.on_batch_start(batch)
-        for hook in hooks["on_train_batch_start"]:
-            hook(batch, number)
+        responses = [hook(batch, number) for hook in hooks["on_train_batch_start"]]
+        if responses[-1:] == [-1]:  # by which a network leaves out the rest of an epoch
+            progress.increment_by(0, is_last_batch=True)
+            progress.increment_processed()
+            self.update_lr_schedulers("step", update_plateau_schedulers=False)
+            raise StopIteration
         progress.increment_started()
         output = self._step(network, batch, number)
         progress.increment_processed()
