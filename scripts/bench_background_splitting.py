@@ -22,10 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
-from hydra import compose, initialize_config_dir
 
-from ltr.configuration.check import check_config
-from ltr.configuration.configs import conf_directory
+from ltr.configuration.overrides import load_config
 from ltr.configuration.targets import instantiate
 from ltr.data.module import DataModule
 from ltr.data.source import Source
@@ -73,8 +71,7 @@ class Setting:
             "dataset=cifar100_bg", "method=background_splitting", f"backbone={backbone}", f"batch_size={batch}",
             f"method.aux.teacher.weights={weights}", f"method.aux.teacher.image_size={teacher_size}",
         ]  # fmt: skip
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
-            self.config = check_config(compose("train", overrides=overrides))
+        self.config = load_config(overrides)
         self.source = random_source()
         self.split = instantiate(self.config["dataset"]["split"], self.source)
         self.dataset_info = describe_dataset(self.config, self.source, self.split)

@@ -6,9 +6,9 @@ import json
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 
 from ltr.configuration.configs import conf_directory, config_names, read_config
+from ltr.configuration.overrides import compose_config
 
 CONF = conf_directory()
 
@@ -26,11 +26,10 @@ def test_the_config_composes_with_every_data_set_that_has_published_trials():
         "svhn_open",
         "tiny_imagenet_open",
     }
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        assert compose("train", overrides=["sweep=open_trials"]).dataset.name == "cifar10_open"
-        for name in names:
-            config = compose("train", overrides=["sweep=open_trials", f"dataset={name}", "dataset.trial=4"])
-            assert (config.dataset.name, config.dataset.split.trial) == (name, 4)
+    assert compose_config(["sweep=open_trials"]).dataset.name == "cifar10_open"
+    for name in names:
+        config = compose_config(["sweep=open_trials", f"dataset={name}", "dataset.trial=4"])
+        assert (config.dataset.name, config.dataset.split.trial) == (name, 4)
 
 
 @pytest.mark.slow

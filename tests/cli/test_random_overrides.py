@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from ltr.cli import train_main
 from ltr.configuration.allowed import shown
 from ltr.configuration.configs import conf_directory, config_names, leaves, mappings, read_config
+from ltr.configuration.nested import nested_choices
 from ltr.configuration.resolvers import register
 from ltr.configuration.rules import rules_of
 
@@ -27,7 +28,7 @@ from ltr.configuration.rules import rules_of
 def default_configuration() -> tuple[dict, dict]:
     """The default configuration, resolved, and the configs that it is made of."""
     GlobalHydra.instance().clear()
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
+    with nested_choices(), initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
         config = compose("train", return_hydra_config=True)
     configs = {group: node for group, node in config.hydra.runtime.choices.items() if node and "/" not in group}
     with_hydra_gone = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])

@@ -9,10 +9,10 @@ import re
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 
 from ltr.configuration.check import check_config
 from ltr.configuration.configs import conf_directory, mappings, read_config
+from ltr.configuration.overrides import compose_config
 from ltr.configuration.targets import check_arguments
 
 CONF = conf_directory()
@@ -132,9 +132,8 @@ def reads_files(config: str) -> bool:
     return "image_size" in read_config(config)
 
 
-def compose_config(*overrides: str) -> dict:
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return check_config(compose("train", overrides=list(overrides)))
+def checked_config(*overrides: str) -> dict:
+    return check_config(compose_config(list(overrides)))
 
 
 def override_of(config: str) -> str:
@@ -146,7 +145,7 @@ def override_of(config: str) -> str:
 
 @pytest.mark.parametrize("node", NAMED_CONFIGS)
 def test_a_config_composes_and_its_targets_and_arguments_fit(node):
-    config = compose_config(override_of(node))
+    config = checked_config(override_of(node))
     assert check_arguments(config) == []
 
 

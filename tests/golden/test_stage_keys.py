@@ -13,10 +13,10 @@ import os
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from ltr.configuration.check import check_config
 from ltr.configuration.configs import conf_directory
+from ltr.configuration.overrides import compose_config
 from ltr.runs.keys import group_hash, run_hash
 from ltr.runs.plan import LastSource, plan_of
 
@@ -67,8 +67,7 @@ def configs() -> dict[str, list[str]]:
 
 
 def identity(overrides: list[str], read: LastSource) -> dict[str, object]:
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        config = check_config(compose("train", overrides=[*ALWAYS, *overrides]))
+    config = check_config(compose_config([*ALWAYS, *overrides]))
     identities: dict[str, object] = {"run": run_hash(config), "group": group_hash(config)}
     if "image_size" not in config["dataset"]:  # the sizes of encoded files depend on the encoder's version
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from ltr.configuration.configs import read_config
 from ltr.configuration.declarations import rules_of_target
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "loss").glob("*.yaml"))
@@ -31,7 +32,8 @@ LONG_TAIL_LOSSES = {
 
 def load_config(config: Path, **nodes: dict) -> tuple[type, dict]:
     """Return the class of a config and its arguments, resolved with other config nodes."""
-    values = OmegaConf.to_container(OmegaConf.create({"loss": OmegaConf.load(config), **nodes}), resolve=True)["loss"]
+    loss = read_config(f"loss/{config.stem}")
+    values = OmegaConf.to_container(OmegaConf.create({"loss": loss, **nodes}), resolve=True)["loss"]
     module, _, name = values.pop("_target_").rpartition(".")
     return getattr(importlib.import_module(module), name), {
         key: value for key, value in values.items() if key not in ("_allowed_", "defaults")
@@ -66,7 +68,7 @@ def test_a_config_names_every_keyword_of_its_class(config):
 
 @CLASSIFICATION_CONFIGS
 def test_a_config_bounds_every_value_it_has(config):
-    target = OmegaConf.load(config)["_target_"]
+    target = read_config(f"loss/{config.stem}")["_target_"]
     assert set(rules_of_target(target)) == set(load_config(config)[1])
 
 

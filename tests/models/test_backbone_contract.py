@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
+from ltr.configuration.configs import read_config
 from ltr.configuration.targets import instantiate
 from ltr.models.backbones import Backbone
 
@@ -22,7 +22,7 @@ SMALL = {  # (changes of the config, channels, size): small enough for a test, o
 
 def build(config: Path, **changes) -> tuple[Backbone, torch.Tensor]:
     renamed, channels, size = SMALL.get(config.stem, ({}, 3, 16))
-    node = {**yaml.safe_load(config.read_text()), **renamed, **changes}
+    node = {**read_config(f"backbone/{config.stem}"), **renamed, **changes}
     images = torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0))
     return instantiate(node, channels), images
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 
+from ltr.configuration.configs import read_config
 from ltr.configuration.run_lengths import resolve_run_lengths
 from ltr.configuration.targets import instantiate
 from ltr.errors import ConfigError
@@ -22,8 +22,7 @@ configs = pytest.mark.parametrize("config", CONFIGS, ids=[config.stem for config
 
 
 def from_config(name: str, epochs: int = 200, steps: int = STEPS, **changes):
-    config = next(config for config in CONFIGS if config.stem == name)
-    plain = {"scheduler": {**yaml.safe_load(config.read_text()), **changes}, "trainer": {"max_epochs": epochs}}
+    plain = {"scheduler": {**read_config(f"scheduler/{name}"), **changes}, "trainer": {"max_epochs": epochs}}
     resolve_run_lengths(plain)
     return instantiate(plain["scheduler"], epochs, steps)
 

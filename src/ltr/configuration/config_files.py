@@ -1,4 +1,8 @@
-"""Config files as Hydra reads them, with the nested choices of their bodies moved to their defaults lists."""
+"""Config files as Hydra reads them, complete: with options that they leave out, and their choices in defaults lists.
+
+Options that a file leaves out have the declared defaults of its class. Nested choices in the body of a file are moved
+to its defaults list.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
-from hydra.core.default_element import GroupDefault
+from hydra.core.default_element import ConfigDefault, GroupDefault
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 
-from ltr.configuration.configs import PRIVATE_KEYS
+from ltr.configuration.configs import PRIVATE_KEYS, updated
+from ltr.configuration.declared_defaults import takes_defaults, with_defaults
 
 
 class ConfigFiles(CachingConfigRepository):
@@ -29,12 +34,15 @@ class ConfigFiles(CachingConfigRepository):
         self.choices = choices
         self.names: dict[str, dict[str, str]] = {}
         self.targets: dict[str, dict[str, str]] = {}
+        self._merged: dict[str, dict[str, Any]] = {}  # config file -> its content over its bases
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         is_read = f"config_path={config_path}" in self.cache
         loaded = super().load_config(config_path)
         if is_read or loaded is None or not OmegaConf.is_dict(loaded.config) or config_path.startswith("hydra/"):
             return loaded
+        if takes_defaults(config_path):
+            self._fill_in(config_path, loaded)
         for path, group in self.choices.get(config_path, {}).items():
             above, _, last = path.rpartition(".")
             node = OmegaConf.select(loaded.config, above) if above else loaded.config
@@ -55,6 +63,21 @@ class ConfigFiles(CachingConfigRepository):
             if path.rpartition(".")[2] == "_target_"
         }
         return loaded
+
+    def _fill_in(self, config_path: str, loaded: ConfigResult) -> None:
+        """Add the options that a file and its bases leave out."""
+        bases: dict[str, Any] = {}
+        for entry in loaded.defaults_list or []:
+            if isinstance(entry, ConfigDefault) and not entry.is_self() and entry.package is None:
+                path = str(entry.path)
+                base = path[1:] if path.startswith("/") else f"{config_path.rpartition('/')[0]}/{path}"
+                self.load_config(base)
+                bases = updated(bases, self._merged.get(base, {}))
+        written: Any = OmegaConf.to_container(loaded.config, resolve=False)
+        content = with_defaults(config_path, written, bases)
+        self._merged[config_path] = updated(bases, content)
+        if content != written:
+            loaded.config = OmegaConf.create(content)
 
 
 def is_name(value: Any) -> bool:

@@ -33,14 +33,17 @@ def conf_directory() -> Path:
 def read_config(config: str) -> dict[str, Any]:
     """Read a shipped config over its bases, without Hydra, e.g. ``read_config("trainer/cpu")``.
 
-    A base is a plain name in the defaults list. Of the list itself only the choices of other groups are kept, those of
-    the bases first.
+    Options that the files leave out have their declared defaults, see `ltr.configuration.declared_defaults`. A base is
+    a plain name in the defaults list. Of the list itself only the choices of other groups are kept, those of the bases
+    first.
     """
     return _merged(config, frozenset())
 
 
 def _merged(config: str, above: frozenset[str]) -> dict[str, Any]:
     import yaml
+
+    from ltr.configuration.declared_defaults import with_defaults
 
     if config in above:
         raise ConfigError(f"{config} is a base of itself. Remove it from its own defaults list")
@@ -54,17 +57,18 @@ def _merged(config: str, above: frozenset[str]) -> dict[str, Any]:
         if isinstance(entry, str) and entry != "_self_":
             base = _merged(entry[1:] if entry.startswith("/") else f"{Path(config).parent}/{entry}", above | {config})
             choices += base.pop("defaults", [])
-            merged = _updated(merged, base)
+            merged = updated(merged, base)
     choices += [entry for entry in entries if not isinstance(entry, str)]
-    return {**({"defaults": choices} if choices else {}), **_updated(merged, content)}
+    content = with_defaults(config, content, merged)
+    return {**({"defaults": choices} if choices else {}), **updated(merged, content)}
 
 
-def _updated(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def updated(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of both, with nested mappings merged and the values of ``above`` where both have one."""
     result = dict(below)
     for key, value in above.items():
         held = result.get(key)
-        result[key] = _updated(held, value) if isinstance(held, Mapping) and isinstance(value, Mapping) else value
+        result[key] = updated(held, value) if isinstance(held, Mapping) and isinstance(value, Mapping) else value
     return result
 
 

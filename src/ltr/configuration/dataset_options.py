@@ -25,6 +25,17 @@ def dataset_options(dataset: Mapping[str, Any]) -> dict[str, Option]:
     return {**fields_of(READ_BY_PROGRAM), **passed}
 
 
+def options_referred_to(dataset: Mapping[str, Any]) -> dict[str, Option]:
+    """Return the options whose value is ``${dataset.KEY}``, by that key, whether or not the data set holds it."""
+    referred = {}
+    for part in PARTS:
+        for name, option in part_options(dataset, part).items():
+            key = _KEYS.get(name, name)
+            if dataset[part].get(name) == _reference(key):
+                referred[key] = option
+    return referred
+
+
 def part_options(dataset: Mapping[str, Any], part: str) -> Mapping[str, Option]:
     """Return the options of a data set's ``source`` or ``split``; {} for code outside ltr."""
     node = dataset.get(part)
@@ -39,6 +50,10 @@ def passed_on(dataset: Mapping[str, Any], part: str) -> dict[str, str]:
         key = _KEYS.get(option, option)
         if option in dataset[part] and key in dataset:
             value = dataset[part][option]
-            if value == f"${{dataset.{key}}}" or value == dataset[key]:
+            if value == _reference(key) or value == dataset[key]:
                 keys[option] = key
     return keys
+
+
+def _reference(key: str) -> str:
+    return f"${{dataset.{key}}}"

@@ -51,6 +51,11 @@ class Option:
     meaning: str
     nested: Mapping[str, Option] | None = None
 
+    @property
+    def takes_config(self) -> bool:
+        """Whether its value is a group of keys, such as a config that the defaults list of another one chooses."""
+        return "a group of keys" in self.kind
+
 
 @functools.cache
 def options_of(target: str) -> Mapping[str, Option]:

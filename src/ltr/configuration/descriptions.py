@@ -17,6 +17,7 @@ from ltr.configuration.comments import comments_of, opening_line
 from ltr.configuration.configs import PRIVATE_KEYS, conf_directory, read_config
 from ltr.configuration.dataset_options import PARTS, dataset_options
 from ltr.configuration.declarations import Option, Required, options_of
+from ltr.configuration.declared_defaults import with_defaults
 from ltr.configuration.listed_configs import LISTS, reader
 
 PRIMARY = "train"
@@ -130,6 +131,8 @@ def described(group: str, name: str, config_dir: str | None = None) -> Config:
     is_shipped = file.is_relative_to(conf_directory())
     content = read_config(config) if is_shipped else dict(reader(group, config_dir)(name) or {})
     choices = content.pop("defaults", [])
+    if not is_shipped and not any(isinstance(entry, str) and entry != "_self_" for entry in choices):
+        content = with_defaults(config, content, {})
     node = "" if _PACKAGE in text or group in LISTS.values() else _node_of(group)
     comments = _comments(config, file)
     target = content.get("_target_", "")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from toy_source import balanced, toy_source
 
-from ltr.configuration.configs import conf_directory
+from ltr.configuration.overrides import compose_config
 from ltr.configuration.targets import instantiate
 from ltr.data.split import Split
 from ltr.data.splitting.published import background_list
@@ -19,8 +18,7 @@ TINY = balanced(200)
 
 
 def split_of(node: str, source, *overrides: str) -> Split:
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
-        config = compose("train", overrides=[f"dataset={node}", *(f"dataset.{override}" for override in overrides)])
+    config = compose_config([f"dataset={node}", *(f"dataset.{override}" for override in overrides)])
     return instantiate(OmegaConf.to_container(config.dataset.split, resolve=True), source)
 
 

@@ -89,7 +89,7 @@ class TauOptions(Options):
     """Exponent of the norms: 1 is full normalisation, 0 changes no weight; `auto` takes the best balanced accuracy on
     the validation split, the first of ties."""
     grid: GridOptions
-    """Candidates of `auto`: `start`, `stop` (which belongs to them) and `step`; the configs have 0, 1 and 0.05, see
+    """Candidates of `auto`: `start`, `stop` (which belongs to them) and `step`, by default 0, 1 and 0.05, see
     below."""
 
 
