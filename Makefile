@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup check train test test-all lint type docs bench clean
+.PHONY: help setup check train test short-tests test-all lint type docs bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,7 +33,9 @@ train: check  ## train and evaluate a long-tailed classifier of handwritten digi
 test: $(STAMP)  ## run linter, type checker and all tests but the long ones
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	@$(MAKE) --no-print-directory -j2 type short-tests
+
+short-tests: $(STAMP)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not long"
 
 test-all: $(STAMP)  ## run the whole suite, including the long tests

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,7 +84,7 @@ OLD_WORDS_OF_DOCS = re.compile(
     r"(?i)\bjudg|\bpictures?\b|\bunfair|\bin the place of\b|\b(published row|stored stage)s?\b"
 )
 CODE_IN_DOCS = re.compile(r"^ *```.*?^ *```|`[^`\n]*`", re.DOTALL | re.MULTILINE)
-PAGES_OF_TEXT = re.compile(r"(?i)\b(web|docs|html|man|manual) pages?\b|\bpages? of the docs\b")
+PAGES_OF_TEXT = re.compile(r"(?i)\b(web|docs|html|man|manual|memory) pages?\b|\bpages? of the docs\b")
 
 Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -114,16 +115,21 @@ def public_definitions(tree: ast.Module) -> Iterator[Definition]:
             yield node
 
 
+@functools.lru_cache(maxsize=1)  # all rules look at one file after the other
+def parsed(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
 def relative_summaries(source: str) -> list[str]:
     """Docstring summaries that begin as a relative clause."""
-    docstrings = (ast.get_docstring(node) for node in public_definitions(ast.parse(source)))
+    docstrings = (ast.get_docstring(node) for node in public_definitions(parsed(source)))
     summaries = (docstring.splitlines()[0] for docstring in docstrings if docstring)
     return [summary for summary in summaries if SUMMARY_OPENINGS.match(summary)]
 
 
 def clause_summaries(source: str) -> list[str]:
     """Return the summaries of classes that are sentences instead of noun phrases."""
-    classes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef))
+    classes = (node for node in ast.walk(parsed(source)) if isinstance(node, ast.ClassDef))
     summaries = ((ast.get_docstring(node) or "").partition("\n")[0] for node in classes)
     return [summary for summary in summaries if CLAUSE.match(summary)]
 
@@ -131,7 +137,7 @@ def clause_summaries(source: str) -> list[str]:
 def assigned_names(source: str) -> set[str]:
     """Names that a file binds: variables, parameters, functions, classes."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
         elif isinstance(node, ast.arg):
@@ -146,7 +152,7 @@ def prose(source: str) -> Iterator[str]:
     for line in source.splitlines():
         if "#" in line:
             yield line.partition("#")[2]
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
             yield from node.value.splitlines()
 
@@ -167,36 +173,38 @@ def old_words_of_docs(text: str) -> list[str]:
     return [line for line in CODE_IN_DOCS.sub("", text).splitlines() if OLD_WORDS_OF_DOCS.search(line)]
 
 
-@pytest.mark.parametrize("path", clean_files(), ids=described)
-def test_summaries_are_imperatives_or_noun_phrases(path):
-    assert relative_summaries(path.read_text()) == []
-    assert clause_summaries(path.read_text()) == []
+def unnamed_results(path: Path, source: str) -> list[str]:
+    """Return the names of a file that do not say what they hold."""
+    return sorted(assigned_names(source) & (UNNAMED if is_test_file(path) else UNNAMED_IN_CODE))
+
+
+def riddles(path: Path, source: str) -> list[str]:
+    """Return the names of a file's tests that do not say what is asserted."""
+    if not path.name.startswith("test_"):
+        return []
+    return [name for name in assigned_names(source) if name.startswith("test_") and RIDDLES.search(name)]
+
+
+def breaches(path: Path, source: str) -> dict[str, list[str]]:
+    """Return what a file of code has against each rule, if anything."""
+    lines = {
+        "summaries are imperatives or noun phrases": [*relative_summaries(source), *clause_summaries(source)],
+        "names of results say what they hold": unnamed_results(path, source),
+        "texts are free of dated phrases": [] if is_test_file(path) else dated_phrases(source),
+        "a config is no page, and a checkpoint is evaluated": old_words(source),
+        "names of tests say what is asserted": riddles(path, source),
+    }
+    return {rule: broken for rule, broken in lines.items() if broken}
 
 
 @pytest.mark.parametrize("path", clean_files(), ids=described)
-def test_names_of_results_say_what_they_hold(path):
-    assert assigned_names(path.read_text()) & (UNNAMED if is_test_file(path) else UNNAMED_IN_CODE) == set()
-
-
-@pytest.mark.parametrize("path", [file for file in clean_files() if not is_test_file(file)], ids=described)
-def test_texts_are_free_of_dated_phrases(path):
-    assert dated_phrases(path.read_text()) == []
-
-
-@pytest.mark.parametrize("path", clean_files(), ids=described)
-def test_a_config_is_no_page_and_a_checkpoint_is_evaluated(path):
-    assert old_words(path.read_text()) == []
+def test_a_file_keeps_the_rules_of_language(path):
+    assert breaches(path, path.read_text()) == {}
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=described)
 def test_the_docs_use_the_words_of_the_field(path):
     assert old_words_of_docs(path.read_text(encoding="utf-8")) == []
-
-
-@pytest.mark.parametrize("path", [file for file in clean_files() if file.name.startswith("test_")], ids=described)
-def test_names_of_tests_say_what_is_asserted(path):
-    tests = [name for name in assigned_names(path.read_text()) if name.startswith("test_")]
-    assert [name for name in tests if RIDDLES.search(name)] == []
 
 
 def test_every_listed_room_has_files():
@@ -227,3 +235,24 @@ def test_the_rules_see_what_they_forbid():
         "A picture.",
         "Stored stages.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "rule"),
+    [
+        ("src/ltr/a.py", '"""Whether it ends."""', "summaries are imperatives or noun phrases"),
+        ("src/ltr/a.py", 'class A:\n    """Weights are inside."""', "summaries are imperatives or noun phrases"),
+        ("src/ltr/a.py", "others = 1", "names of results say what they hold"),
+        ("tests/test_a.py", "told = 1", "names of results say what they hold"),
+        ("src/ltr/a.py", "x = 1  # handed on", "texts are free of dated phrases"),
+        ("src/ltr/a.py", "def judged(): ...", "a config is no page, and a checkpoint is evaluated"),
+        ("tests/test_a.py", "def test_nobody_waits(): ...", "names of tests say what is asserted"),
+    ],
+)
+def test_a_breach_of_any_rule_is_seen(file, source, rule):
+    assert list(breaches(ROOT / file, source)) == [rule]
+
+
+def test_each_rule_has_its_files():
+    assert breaches(ROOT / "tests/test_a.py", "others = 1  # handed on") == {}
+    assert breaches(ROOT / "tests/trees.py", "def test_nobody_waits(): ...") == {}

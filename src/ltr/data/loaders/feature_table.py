@@ -35,7 +35,7 @@ _checked: dict[str, tuple[_Signature, set[tuple[int, bytes, str]]]] = {}  # shar
 class FeatureTable:
     """Feature vectors float32 [n, D] of the images of one source.
 
-    It takes 12 bytes of memory per image of the source, and the pages of the shards that are in use.
+    It takes 12 bytes of memory per image of the source, and the memory pages of the shards that are in use.
 
     Args:
         folder: folder of the table; created with the first block.
