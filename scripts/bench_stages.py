@@ -6,13 +6,19 @@
 - tau:     one run that evaluates 21 values of tau against one that evaluates one; the representation is stored. At most
 1.03. - jobs:    the same 21 values as a sweep of 21 jobs; seconds a job.
 - methods: a sweep over six methods that share their representation against the run of ERM alone. At most 1.6.
+- local:   eight runs with +launcher=local against the same runs one after another, and with hydra/launcher=joblib;
+  wall time and the processor time of all processes.
 - plans:   a sweep of 200 plans against Hydra's own time for 200 jobs that do nothing; seconds beyond it, at most 5.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
+import importlib.util
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -22,6 +28,7 @@ import time
 from pathlib import Path
 
 from ltr.configuration.configs import conf_directory
+from ltr.names import counted
 
 TRAIN = "from ltr.cli import train; train()"
 NOTHING = f"""
@@ -42,7 +49,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with cifar-10-batches-py")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the comparison over tau")
     parser.add_argument("--epochs", type=int, default=20, help="epochs of the representation on CIFAR-10-LT")
-    parser.add_argument("--only", choices=("tau", "jobs", "methods", "plans"), nargs="*")
+    parser.add_argument("--only", choices=("tau", "jobs", "methods", "local", "plans"), nargs="*")
     arguments = parser.parse_args()
     sets = {"digits_lt": ["dataset=digits_lt", "dataset.val=train_fraction"]}
     if arguments.data:
@@ -50,7 +57,7 @@ def main() -> None:
             "dataset=cifar10_lt", "dataset.val=test_fraction", f"paths.data={arguments.data.absolute()}",
             f"trainer.max_epochs={arguments.epochs}",
         ]  # fmt: skip
-    parts = {"tau": tau, "jobs": jobs, "methods": methods, "plans": plans}
+    parts = {"tau": tau, "jobs": jobs, "methods": methods, "local": local, "plans": plans}
     for name, part in parts.items():
         if not arguments.only or name in arguments.only:
             for title, overrides in sets.items():
@@ -99,6 +106,50 @@ def methods(folder: Path, overrides: list[str], rounds: int) -> str:
     return (
         f"erm {alone:6.2f} s   {METHODS} {together:6.2f} s   ratio {together / alone:.2f}   {len(keys)} trained stages"
     )
+
+
+def local(folder: Path, overrides: list[str], rounds: int) -> str:
+    """Time eight seeds one after another, and in several processes."""
+    launchers: dict[str, list[str]] = {
+        "one after another": [],
+        "+launcher=local": ["+launcher=local"],
+        "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=-1"],
+    }
+    if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None:
+        del launchers["joblib"]
+    adopt_orphans()
+    wall: dict[str, list[float]] = {name: [] for name in launchers}
+    work: dict[str, list[float]] = {name: [] for name in launchers}
+    for _ in range(rounds):
+        for name, chosen in launchers.items():
+            before = processor_time()
+            wall[name].append(seconds(TRAIN, ["-m", *chosen, *overrides, "seed=0,1,2,3,4,5,6,7"], folder))
+            work[name].append(processor_time() - before)
+            shutil.rmtree(folder / "outputs")
+    first = next(iter(launchers))
+    lines = [f"eight runs, medians of {counted(rounds, 'round')}"]
+    for name in launchers:
+        ratios = [base / one for base, one in zip(wall[first], wall[name])]
+        lines.append(
+            f"{name:<18} wall {statistics.median(wall[name]):6.1f} s  processor {statistics.median(work[name]):6.1f} s"
+            f"  throughput {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+    return "\n  ".join(lines)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of processes whose parent ends, such as the server of +launcher=local: their time counts."""
+    subreaper = 36
+    ctypes.CDLL(None).prctl(subreaper, 1, 0, 0, 0)
+
+
+def processor_time() -> float:
+    """Return the processor seconds of all ended child processes; wait for those that are ending."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def plans(folder: Path, overrides: list[str], rounds: int) -> str:

@@ -17,6 +17,7 @@ from ltr.console import print_line
 from ltr.errors import ConfigError, Interrupted, LtrError
 from ltr.runs.processes.interrupt import Stopped, stopped_by_signals
 from ltr.runs.processes.rank_errors import print_once
+from ltr.train_task import TrainTask
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from ltr.configuration.command_line import CommandLine
     from ltr.runs.result import Outcome
 
-_FULL = "HYDRA_FULL_ERROR"
+FULL_ERROR = "HYDRA_FULL_ERROR"
+HYDRA_VERSION = "1.3"  # whose defaults Hydra uses
 
 
 def train() -> None:
@@ -140,7 +142,7 @@ def report(error: Exception, of: str = "") -> int:
     Args:
         of: what failed, where that is not the whole command.
     """
-    if os.environ.get(_FULL) == "1":
+    if os.environ.get(FULL_ERROR) == "1":
         traceback.print_exception(error)
     if isinstance(error, LtrError):
         if getattr(error, "is_reported", False):  # by another process
@@ -154,7 +156,7 @@ def report(error: Exception, of: str = "") -> int:
         advice = "This is not a mistake that ltr foresees"
     _print_error(
         f"error: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}\n"
-        f"  in {os.path.basename(where.filename)}, line {where.lineno}. {advice}; {_FULL}=1 shows the traceback",
+        f"  in {os.path.basename(where.filename)}, line {where.lineno}. {advice}; {FULL_ERROR}=1 shows the traceback",
         of,
     )
     return 1
@@ -195,13 +197,7 @@ def _train(argv: list[str]) -> int:
         print(f"ltr {__version__}")
         return 0
     codes: list[int] = []
-    wanted_traceback = os.environ.get(_FULL)
-
-    def task(config: DictConfig) -> float | None:
-        # a sweep's launcher may have carried this to another process
-        with _environment(_FULL, wanted_traceback), allow_packages(line.allowed):
-            return _job(config, codes, line)
-
+    task = TrainTask(line, os.environ.get(FULL_ERROR), codes)
     return _with_table(lambda: _hydra(line, task, codes))
 
 
@@ -235,12 +231,17 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
     register()  # for --cfg job --resolve
 
     overrides = defer_values(line.overrides, line.config_dir) if line.sweep else line.overrides
-    main = hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="train")(task)
+    main = hydra.main(version_base=HYDRA_VERSION, config_path=str(conf_directory()), config_name="train")(task)
     before = sys.argv
     sys.argv = [before[0], *dataclasses.replace(line, overrides=overrides).for_hydra]
     try:
         # Hydra then raises instead of printing the first mistake and exiting
-        with _environment(_FULL, "1"), _logging_as_before(), nested_choices(), guarded_hydra(tuple(line.allowed)):
+        with (
+            environment_variable(FULL_ERROR, "1"),
+            _logging_as_before(),
+            nested_choices(),
+            guarded_hydra(tuple(line.allowed)),
+        ):
             main()
     except _JobFailed:
         return 1
@@ -277,11 +278,11 @@ def _of_hydra(error: Exception) -> LtrError:
     kind = LtrError if has_jobs() else ConfigError
     return kind(
         f"Hydra cannot carry this out: {type(error).__name__}: {in_short(error)}\n  Look at what the command says of "
-        f"hydra.* and hydra/*, and at docs/sweeps.md; {_FULL}=1 shows the traceback"
+        f"hydra.* and hydra/*, and at docs/sweeps.md; {FULL_ERROR}=1 shows the traceback"
     )
 
 
-def _job(config: DictConfig, codes: list[int], line: CommandLine) -> float | None:
+def run_job(config: DictConfig, codes: list[int], line: CommandLine) -> float | None:
     """Carry out one run; errors are printed here, where Hydra cannot add to them.
 
     Returns:
@@ -318,7 +319,7 @@ def _objective(outcome: Outcome | None) -> float | None:
     return None if outcome is None or outcome.result is None else validation_value(outcome.result)
 
 
-class _environment:
+class environment_variable:
     """An environment variable set for the time of a block; None leaves it unset."""
 
     def __init__(self, name: str, value: str | None) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # a launcher's processes inherit it, on other machines too
 _FOLDER = "LTR_SWEEP_FOLDER"
-_IN_PROCESS = ("BasicLauncher", "JoblibLauncher")
+_ONE_PROCESS_A_JOB = ("BasicLauncher", "JoblibLauncher", "ParallelLauncher")
 _GRID = "BasicSweeper"
 
 
@@ -77,7 +77,12 @@ def job_overrides() -> list[str]:
 
 def chooses() -> bool:
     """Return whether the sweeper reads what a job returns."""
-    return _short_name(HydraConfig.get().sweeper) != _GRID
+    return chooses_by(HydraConfig.get().sweeper)
+
+
+def chooses_by(sweeper: Mapping[str, Any]) -> bool:
+    """Return whether a sweeper, the node ``hydra.sweeper``, reads what its jobs return."""
+    return _short_name(sweeper) != _GRID
 
 
 def _short_name(node: Mapping[str, Any]) -> str:
@@ -186,16 +191,13 @@ def check_sweep(config: Mapping[str, Any]) -> None:
 
 
 def check_processes(config: Mapping[str, Any], launcher: str) -> None:
-    """Refuse several processes in a launcher that runs its jobs in its own (`check_sweep`).
-
-    Every process that such a job starts would run the whole sweep again.
-    """
+    """Refuse several processes for a job of a launcher that gives each job one process (`check_sweep`)."""
     devices, strategy = config["trainer"]["devices"], config["strategy"]["name"]
-    if launcher in _IN_PROCESS and (devices not in (1, "1") or strategy not in ("auto", "single_device")):
+    if launcher in _ONE_PROCESS_A_JOB and (devices not in (1, "1") or strategy not in ("auto", "single_device")):
         raise ConfigError(
             f"trainer.devices={devices} strategy.name={strategy}: several processes cannot be started inside a sweep "
             "of this launcher. Use hydra/launcher=submitit_slurm, which starts them for each job; or one device per "
-            "job, several jobs at a time with hydra/launcher=joblib; or torchrun for each run by itself"
+            "job, several jobs at a time with +launcher=local; or torchrun for each run by itself"
         )
 
 

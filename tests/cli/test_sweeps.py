@@ -244,7 +244,7 @@ def test_a_job_of_a_sweeps_config_is_a_run_of_its_own_with_what_the_config_chose
     assert done.out.count("representation") == 1  # one run, and with the config's method
 
 
-@pytest.mark.parametrize("launcher", ["BasicLauncher", "JoblibLauncher"])
+@pytest.mark.parametrize("launcher", ["BasicLauncher", "JoblibLauncher", "ParallelLauncher"])
 @pytest.mark.parametrize("asked", [{"devices": 2}, {"strategy": "ddp"}])
 def test_several_processes_inside_a_sweep_are_refused_with_advice(launcher, asked):
     config = {"trainer": {"devices": asked.get("devices", 1)}, "strategy": {"name": asked.get("strategy", "auto")}}
@@ -269,6 +269,37 @@ def test_jobs_in_other_processes_share_stages_and_stand_in_the_table(ltr_train):
     assert done.code == 0, done.err
     (table,) = (done.outputs / "sweeps").glob("*/table.txt")
     assert "stages: 3 made, 2 reused" in table.read_text()  # one representation, tau, means
+
+
+def test_local_jobs_share_stages_and_a_wrong_one_is_named(ltr_train):
+    done = ltr_train(*FAST, "-m", "+launcher=local", "method=erm,tau_norm", "seed=0,-1")
+    assert done.code == 1
+    table = table_of(done)
+    assert any("stages: 2 made, 1 reused" in line for line in table)  # one representation, tau
+    assert [line for line in table if line.startswith("failed: job ")] == table[-2:]
+    assert done.err.count("seed=-1: allowed is int [0, inf)") == 2
+    assert "job 1 (method=erm seed=-1): error: " in done.err
+    assert "job 2 (method=tau_norm seed=0): finished in " in done.out
+    assert "Traceback" not in done.err
+    (log,) = (done.outputs / "sweeps").glob("*/jobs/00000.log")
+    assert "bACC" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("override", "rule"),
+    [
+        ("n_jobs=0", "n_jobs=0: allowed is int [1, inf) or auto"),
+        ("threads=many", "threads=many: allowed is int [1, inf) or auto"),
+        ("jobs_per_gpu=auto", "jobs_per_gpu=auto: allowed is int [1, inf)"),
+        ("njobs=2", "hydra.launcher.njobs"),
+    ],
+)
+def test_wrong_numbers_of_a_local_sweep_are_refused_before_any_job(ltr_train, override, rule):
+    done = ltr_train("-m", "+launcher=local", f"+hydra.launcher.{override}" if "njobs" in override else
+                     f"hydra.launcher.{override}", "seed=0,1")  # fmt: skip
+    assert done.code == 2
+    assert rule in done.err
+    assert not done.outputs.exists()
 
 
 def test_jobs_of_a_queue_stand_in_the_table(ltr_train):

@@ -72,6 +72,11 @@ def _nothing() -> Outcome:
 _sources: list[Any] = []  # shared by all jobs of a sweep in this process
 
 
+def set_source_reader(reader: Callable[[Mapping[str, Any]], Any]) -> None:
+    """Set the function that reads the data sets of the jobs of a sweep in this process."""
+    _sources[:] = [reader]
+
+
 def _reader() -> Any:
     from ltr.configuration.targets import instantiate
     from ltr.runs.plan import LastSource

@@ -32,6 +32,7 @@ _CHOICES = {"--cfg": ("job", "hydra", "all"), "--info": _INFO}
 _MODES = ("--cfg", "--info", "--multirun", "--run", "--shell-completion")
 _PATHS = ("--config-dir", "--config-path")  # what follows other flags holds no "=": that is an override
 _MULTIRUN, _SINGLE = "hydra.mode=MULTIRUN", "hydra.mode=RUN"
+_PLACED = ("+sweep=", "+launcher=")  # groups that are null in the primary config
 _COMPLETION = ("install=", "uninstall=", "query=")
 _LONG = {short: flag for flag, short in {**SWITCHES, **WITH_VALUE}.items() if short}
 
@@ -86,7 +87,7 @@ def read(argv: Sequence[str]) -> CommandLine:
     """Parse a command line into flags and overrides; `CommandLine.mistakes` lists invalid flags."""
     line = _told_apart(list(argv))
     if line.config_name == CommandLine().config_name:  # its defaults have a place for the config, a user's may not
-        line.overrides = [one.removeprefix("+") if is_sweep_config(one) else one for one in line.overrides]
+        line.overrides = [one.removeprefix("+") if one.startswith(_PLACED) else one for one in line.overrides]
     modes = [flag for flag in _MODES if flag in {flag_text.partition("=")[0] for flag_text in line.flags}]
     if len(modes) > 1:
         line.mistakes.append(f"{' '.join(modes)}: only one of these flags can be carried out")

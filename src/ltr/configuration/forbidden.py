@@ -25,7 +25,7 @@ _OF_HYDRA = {
     "hydra.job.override_dirname": "Hydra fills it from the command line. Leave it out",
     "hydra.job.config_name": "the primary config is chosen by --config-name NAME",
     "hydra.callbacks.sweep_folder": "ltr's own table of a sweep needs it. Leave it as it is",
-    "hydra.launcher._target_": "a launcher is chosen by its config, e.g. hydra/launcher=joblib",
+    "hydra.launcher._target_": "a launcher is chosen by its config, e.g. +launcher=local",
     "hydra.sweeper._target_": "a sweeper is chosen by its config, e.g. hydra/sweeper=optuna",
 }
 # a name, or names below a folder of the user's own; no ending, no way out

@@ -6,11 +6,16 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from ltr.configuration.allowed import shown
 from ltr.errors import ConfigError
 
 _SLURM = "hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+_OWN = "ltr_launcher.local.ParallelLauncher"
 _COMMANDS = ("srun", "sbatch")
-_LOCAL = "hydra/launcher=submitit_local does the same with processes of this machine, and without it jobs run in turn"
+_LOCAL = (
+    "hydra/launcher=submitit_local does the same with processes of this machine, +launcher=local runs several jobs at "
+    "a time, and without a launcher jobs run in turn"
+)
 
 
 def check_launcher(launcher: Any) -> list[str]:
@@ -20,6 +25,8 @@ def check_launcher(launcher: Any) -> list[str]:
         launcher: the node ``hydra.launcher``.
     """
     target = str(launcher.get("_target_", "")) if isinstance(launcher, Mapping) else ""
+    if target.endswith(_OWN):
+        return _wrong_values(launcher)
     missing = [name for name in _COMMANDS if shutil.which(name) is None]
     if not target.endswith(_SLURM) or not missing:
         return []
@@ -27,6 +34,17 @@ def check_launcher(launcher: Any) -> list[str]:
         f"hydra/launcher=submitit_slurm: {' and '.join(missing)} not found: this machine submits no jobs to SLURM. "
         f"Start the sweep on a login node; {_LOCAL}"
     ]
+
+
+def _wrong_values(launcher: Mapping[str, Any]) -> list[str]:
+    allowed = {"n_jobs": "int [1, inf) or auto", "threads": "int [1, inf) or auto", "jobs_per_gpu": "int [1, inf)"}
+    mistakes = []
+    for key, rule in allowed.items():
+        value = launcher.get(key, 1)
+        is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if not is_number and not (value == "auto" and rule.endswith("auto")):
+            mistakes.append(f"hydra.launcher.{key}={shown(value)}: allowed is {rule}")
+    return mistakes
 
 
 def refused_by_queue(error: BaseException) -> ConfigError | None:

@@ -31,6 +31,7 @@ IGNORED_OVERRIDES = (
     "stages=",
     "compile=",
     "hydra",
+    "launcher=",
     "trainer.num_workers=",
     "trainer.log_every=",
     "trainer.profiler=",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import mmap
 import os
 from collections.abc import Callable
@@ -40,13 +41,13 @@ def share_pixels(source: Source, print_line: Callable[[str], None]) -> Source:
     machines = distributed.all_gather_int(_machine())
     owner = machines.index(_machine())
     is_owner = distributed.rank() == owner and machines.count(_machine()) > 1
-    file = _copy_to_memory_file(source.images) if is_owner else -1
+    file = copy_to_memory_file(source.images) if is_owner else -1
     # the second collective returns once the owner's file holds the pixels
     pids, files = distributed.all_gather_int(os.getpid()), distributed.all_gather_int(file)
     images = source.images
     if files[owner] >= 0:
         with contextlib.suppress(OSError):
-            images = _map_file(f"/proc/{pids[owner]}/fd/{files[owner]}", source.images)
+            images = map_file(f"/proc/{pids[owner]}/fd/{files[owner]}", source.images.shape)
     is_private = images is source.images and machines.count(_machine()) > 1
     if any(distributed.all_gather_int(int(is_private))):  # the open file is no longer needed
         print_line("every process keeps the pixels for itself: this system does not let them share memory")
@@ -63,7 +64,7 @@ def _machine() -> int:
     return int.from_bytes(hashlib.sha256(repr(identity).encode()).digest()[:7], "big")
 
 
-def _copy_to_memory_file(images: np.ndarray) -> int:
+def copy_to_memory_file(images: np.ndarray) -> int:
     """Return the descriptor of a file in memory with these pixels, or -1 if the system has no such files."""
     try:
         file = os.memfd_create("ltr-pixels")
@@ -75,8 +76,9 @@ def _copy_to_memory_file(images: np.ndarray) -> int:
     return file
 
 
-def _map_file(path: str, images: np.ndarray) -> np.ndarray:
-    """Return the read-only pixels of a file that has the size of ``images``."""
+def map_file(path: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the read-only pixels uint8 of this shape of a file that holds nothing else."""
+    size = math.prod(shape)
     with open(path, "rb") as file:
-        memory = mmap.mmap(file.fileno(), images.nbytes, prot=mmap.PROT_READ)
-    return np.frombuffer(memory, dtype=np.uint8).reshape(images.shape)
+        memory = mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ)
+    return np.frombuffer(memory, dtype=np.uint8).reshape(shape)

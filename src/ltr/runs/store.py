@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from ltr.errors import LtrError, TrainingError
 from ltr.files import file_digest, write_json
+from ltr.runs.processes.core_slot import core_lent
 
 RECORD = "stage.json"
 REMOVED = "removed from the stage store while the run was at work. The same command makes it again"
@@ -151,7 +152,8 @@ class StageStore:
             lock.acquire(timeout=0)
         except Timeout:
             self.print_line(f"waiting for stage '{what}' ({key[:12]}): another run is training it")
-            lock.acquire()
+            with core_lent():
+                lock.acquire()
         except OSError as error:
             raise LtrError(
                 f"the stage store {self.root} cannot be written: {error}. Set paths.stages to a folder that can be"

@@ -1,0 +1,1 @@
+"""Hydra's plugins of ltr; Hydra looks for plugins in the package ``hydra_plugins``."""

@@ -1,0 +1,48 @@
+"""Hydra's launcher of ``+launcher=local``: several jobs of a sweep at a time on this machine."""
+
+# no annotations as text: Hydra runs the module before Python can look them up in it
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class ParallelLauncherConf:
+    """Options of `ParallelLauncher`."""
+
+    _target_: str = "hydra_plugins.ltr_launcher.local.ParallelLauncher"
+    n_jobs: Any = "auto"
+    threads: Any = "auto"
+    jobs_per_gpu: Any = 2
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="local", node=ParallelLauncherConf, provider="ltr")
+
+
+class ParallelLauncher(Launcher):
+    """Launcher that divides the cores and GPUs of this machine among the jobs, see `ltr.local_jobs`.
+
+    Args:
+        n_jobs: jobs at a time, or ``auto``.
+        threads: threads of a job, or ``auto``.
+        jobs_per_gpu: jobs at a time that share a GPU.
+    """
+
+    def __init__(self, n_jobs: int | str = "auto", threads: int | str = "auto", jobs_per_gpu: int = 2) -> None:
+        self.options = {"n_jobs": n_jobs, "threads": threads, "jobs_per_gpu": jobs_per_gpu}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what Hydra gives a launcher before its first jobs."""
+        from ltr.local_jobs.launch import LocalJobs
+
+        self.jobs = LocalJobs(hydra_context, task_function, config, **self.options)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs and return their results in the same order."""
+        return self.jobs.run([list(overrides) for overrides in job_overrides], initial_job_idx)

@@ -1,0 +1,100 @@
+"""The launching process of a local sweep, with jobs that compute little."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+
+import pytest
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.utils import create_config_search_path
+from hydra.core.utils import JobStatus
+from hydra.types import HydraContext, RunMode
+
+import local_tasks
+from ltr.configuration.configs import conf_directory
+from ltr.configuration.nested import NestedLoader
+from ltr.configuration.resolvers import register
+from ltr.local_jobs.launch import LocalJobs, job_titles
+from ltr.runs.processes.interrupt import Stopped
+
+
+@pytest.fixture
+def jobs(tmp_path, monkeypatch):
+    """A function that runs a task function as jobs with the seeds 0, 1, ...; returns the results."""
+    monkeypatch.setenv("LOCAL_TASKS", str(tmp_path))
+    monkeypatch.setenv("LTR_ALLOW", "local_tasks")
+    monkeypatch.setenv("LTR_SWEEP_FOLDER", str(tmp_path))
+    register()
+    loader = NestedLoader(create_config_search_path(str(conf_directory())))
+    overrides = [f"hydra.sweep.dir={tmp_path}", "figures=none", "hydra.mode=MULTIRUN"]
+    config = loader.load_configuration("train", overrides, RunMode.MULTIRUN)
+
+    def run(task, seeds: int = 2, **options):
+        context = HydraContext(config_loader=loader, callbacks=Callbacks())
+        launched = LocalJobs(context, task, config, **{"n_jobs": 2, **options})
+        return launched.run([[f"seed={seed}"] for seed in range(seeds)], 0)
+
+    return run
+
+
+def events(folder) -> list[str]:
+    return (folder / "events").read_text().splitlines()
+
+
+def test_each_job_has_its_threads_and_its_own_session(jobs, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    results = jobs(local_tasks.threads, threads=3)
+    assert [one.return_value for one in results] == [3.0, 3.0]
+    assert sorted(events(tmp_path)) == ["0 3  True", "1 3  True"]
+
+
+def test_a_killed_job_hides_no_other_and_stands_among_the_failed(jobs, tmp_path, capfd):
+    results = jobs(local_tasks.killed_if_seed_is_zero, seeds=3)
+    assert [one.return_value for one in results] == [None, 1.0, 1.0]
+    record = json.loads((tmp_path / "jobs" / "00000.json").read_text())
+    assert record["overrides"] == ["seed=0"]
+    assert "its process ended by SIGKILL" in record["error"]
+    assert "hydra.launcher.n_jobs" in record["error"]
+    out, err = capfd.readouterr()
+    assert "job 0 (seed=0): error: its process ended by SIGKILL" in err
+    assert "job 2 (seed=2): finished" in out
+
+
+def test_a_job_that_waits_lends_its_core(jobs, tmp_path):
+    results = jobs(local_tasks.lends, n_jobs=1)
+    assert all(one.status is JobStatus.COMPLETED for one in results)
+    assert events(tmp_path) == ["1 computes", "0 computes"]
+
+
+def test_only_one_job_reads_the_pixels(jobs, tmp_path):
+    results = jobs(local_tasks.reads, seeds=3)
+    assert [one.return_value for one in results] == [sum(range(24))] * 3
+    assert (tmp_path / "reads").read_text() == "read\n"
+    assert sorted(events(tmp_path)) == [f"{seed} maps False" for seed in range(3)]
+
+
+def test_a_signal_stops_all_jobs_and_starts_no_further_one(jobs, tmp_path, capfd):
+    def interrupt():
+        until = time.monotonic() + 120
+        while time.monotonic() < until and (not (tmp_path / "events").exists() or len(events(tmp_path)) < 2):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(Stopped) as stopped:
+        jobs(local_tasks.until_stopped, seeds=3)
+    assert stopped.value.__cause__.exit_code == 130
+    assert "0 of 3 jobs had ended" in str(stopped.value.__cause__)
+    assert sorted(events(tmp_path)) == ["0 started", "1 started"]
+    assert capfd.readouterr().out.count("stopped after") == 2
+
+
+def test_the_title_of_a_job_shows_what_is_swept():
+    overrides = [["seed=0", "loss=ldam", "hydra.x=1"], ["seed=1", "loss=ldam", "hydra.x=1"]]
+    assert job_titles(overrides, 4) == ["job 4 (seed=0)", "job 5 (seed=1)"]
+    assert job_titles([["seed=0"]], 0) == ["job 0 (seed=0)"]
+    assert job_titles([["seed=0"], ["seed=0"]], 0) == ["job 0", "job 1"]
