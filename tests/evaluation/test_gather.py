@@ -46,7 +46,7 @@ def evaluate_share(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def joined(tmp_path_factory: pytest.TempPathFactory) -> list[tuple]:
     folder: Path = tmp_path_factory.mktemp("processes")
-    multiprocessing.spawn(evaluate_share, (str(folder),), nprocs=len(SHARES))
+    multiprocessing.start_processes(evaluate_share, (str(folder),), nprocs=len(SHARES), start_method="fork")
     return [torch.load(folder / str(rank), weights_only=True) for rank in range(len(SHARES))]
 
 

@@ -52,7 +52,7 @@ def evaluate_share(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("processes")
-    multiprocessing.spawn(evaluate_share, (str(folder),), nprocs=PROCESSES)
+    multiprocessing.start_processes(evaluate_share, (str(folder),), nprocs=PROCESSES, start_method="fork")
     return folder
 
 

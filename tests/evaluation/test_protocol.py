@@ -81,7 +81,7 @@ def evaluate_share(rank: int, folder: str, shares: list[list[int]]) -> None:
 
 def test_processes_with_unequal_shares_hold_the_metrics_of_one_process(tmp_path: Path):
     shares: list[list[int]] = [[*range(31, -1, -1)], []]  # one process without any image
-    multiprocessing.spawn(evaluate_share, (str(tmp_path), shares), nprocs=PROCESSES)
+    multiprocessing.start_processes(evaluate_share, (str(tmp_path), shares), nprocs=PROCESSES, start_method="fork")
     for rank in range(PROCESSES):
         assert torch.load(tmp_path / str(rank)) == fed([*range(32)]).compute().metrics
 

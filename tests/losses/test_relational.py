@@ -216,7 +216,7 @@ def share_of_a_process(rank: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_two_processes_have_the_loss_and_the_gradient_of_one(tmp_path):
-    multiprocessing.spawn(share_of_a_process, args=(str(tmp_path),), nprocs=2)
+    multiprocessing.start_processes(share_of_a_process, args=(str(tmp_path),), nprocs=2, start_method="fork")
     weight = embeddings(5, 4, 3).requires_grad_()
     student, teacher = embeddings(1, 8) @ weight, embeddings(2, 8)
     loss = rkd_distance(student, teacher) + rkd_angle(student, teacher)

@@ -65,8 +65,8 @@ def _hold(root, seconds, ready):
 
 
 def test_a_second_run_waits_for_the_first_and_says_what_for(store, messages):
-    ready = multiprocessing.get_context("spawn").Event()
-    other = multiprocessing.get_context("spawn").Process(target=_hold, args=(store.root, 0.5, ready))
+    ready = multiprocessing.get_context("fork").Event()
+    other = multiprocessing.get_context("fork").Process(target=_hold, args=(store.root, 0.5, ready))
     other.start()
     assert ready.wait(120)
     with store.locked(KEY, "representation"):
@@ -76,7 +76,7 @@ def test_a_second_run_waits_for_the_first_and_says_what_for(store, messages):
 
 
 def test_the_lock_of_a_killed_run_is_free(store):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     ready = context.Event()
     other = context.Process(target=_hold, args=(store.root, 60, ready))
     other.start()
@@ -101,7 +101,7 @@ def _write_for_ever(root, ready):
 
 @pytest.mark.parametrize("delay", [0.0, 0.013, 0.029])
 def test_a_run_that_is_killed_while_it_writes_leaves_only_whole_stages(store, messages, delay):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     ready = context.Event()
     other = context.Process(target=_write_for_ever, args=(store.root, ready))
     other.start()
