@@ -191,7 +191,7 @@ def test_larger_images_than_allowed_are_refused(ltr_data, pets):
     Image.fromarray(np.zeros((100, 100), dtype=np.uint8)).save(pets / "eel" / "bomb.png")
     code, out, _ = ltr_data("check", "folder", "--workers", 1, "--max-pixels", 9_999)
     assert code == 1
-    assert "100 x 100 pixels are more than the 9,999" in out
+    assert "100 x 100 pixels are more than the allowed 9,999" in out
     assert ltr_data("check", "folder", "--workers", 1, "--max-pixels", 10_000)[0] == 0
 
 
@@ -249,7 +249,7 @@ def test_what_cannot_be_packed_is_refused(ltr_data, pets, dataset):
         (["describe", "dataset=digits_lt"], "comes first"),
         (["check", "digits_lt", "--workers", "0"], "--workers 0"),
         (["pack", "folder", "--to", "x", "--size", "0"], "--size 0"),
-        (["pack", "folder", "--to", "."], "that is a folder"),
+        (["pack", "folder", "--to", "."], ". is a folder; the name of a file is needed"),
     ],
 )
 def test_mistakes_are_explained(ltr_data, arguments, message):
