@@ -371,7 +371,7 @@ def test_training_data_that_are_gone_are_reported(ltr_eval, tmp_path):
     other = trees.folder(tmp_path / "two", ("train", "test"), each=3)
     code, _, err = ltr_eval(checkpoint, "dataset=folder", f"dataset.root={other}", "dataset.name=pets")
     assert code == 0, err
-    assert "whether evaluated images were trained on cannot be found out" in err
+    assert "cannot determine whether evaluated images were trained on" in err
 
 
 # -- foreign weights ------------------------------------------------------------------------------------------------

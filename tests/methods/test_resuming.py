@@ -120,7 +120,7 @@ def test_a_method_that_was_stopped_ends_with_the_bits_of_one_that_was_not(ltr_tr
     resumed = ltr_train(*case.overrides, outputs=tmp_path / "stopped")
     assert resumed.code == 0, resumed.err
     epoch, batch = case.at
-    assert f"{f'{case.stage}: ' if case.stage else ''}going on in epoch {epoch + 1}, batch {batch + 2}" in resumed.out
+    assert f"{f'{case.stage}: ' if case.stage else ''}continuing in epoch {epoch + 1}, batch {batch + 2}" in resumed.out
     if case.stored:
         assert f"{case.stored}: cached stage" in resumed.out
     assert same_bits(weights(whole.directory), weights(resumed.directory))

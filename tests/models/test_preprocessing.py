@@ -79,7 +79,7 @@ def test_grey_images_take_the_mean_over_the_colours():
 def test_there_is_a_note_only_with_weights():
     assert preprocessing_note(ltr.config(["dataset=cub", *LITE]), (3, 224, 224)) == ""
     undescribed = ltr.config(["dataset=cifar10_lt", "backbone.weights=other.pth"])
-    assert "do not describe theirs" in preprocessing_note(undescribed, (3, 32, 32))
+    assert "do not describe it" in preprocessing_note(undescribed, (3, 32, 32))
 
 
 def test_files_are_resized_as_pillow_does_it(tmp_path):

@@ -101,7 +101,7 @@ def test_a_table_that_cannot_be_read_is_an_error_and_the_result_stays(train, tab
     table.write_text("\n")
     done = train()
     assert done.code == 1
-    assert "is finished and stays in" in done.err
+    assert "on the earlier data is kept in" in done.err
     assert done.directory == kept
 
 
@@ -112,10 +112,10 @@ def test_runs_of_older_versions_are_compared_by_their_stages_or_taken_with_a_not
     (kept / "result.json").write_text(json.dumps(result))
     done = train()
     assert "finished before" in done.out
-    assert "taken without" not in done.out
+    assert "is used without" not in done.out
     shutil.rmtree(tmp_path / "outputs" / "stages")
     done = train()
-    assert "did not keep the fingerprint of its data" in done.out
+    assert "has no fingerprint of its data" in done.out
     assert "finished before" in done.out
 
 

@@ -102,7 +102,7 @@ def test_parts_of_a_batch_train_as_the_batch_does(ltr_train, tmp_path, monkeypat
         parts = ltr_train(*command, outputs=tmp_path / "parts")
     assert parts.code == 0, parts.err
     assert tried[:7] == [60, 30, 15, 15, 15, 15, 15]
-    assert "out of memory with 60 images at once in epoch 1, batch 1; from here on in parts of 30" in parts.out
+    assert "out of memory with 60 images at once in epoch 1, batch 1; continuing in parts of 30" in parts.out
     assert "in parts of 15, the optimiser's batch_size stays 60" in parts.out
     assert provenance(parts)["micro_batch"] == {"representation": 15}
     for name, tensor in weights(whole.directory).items():
@@ -151,11 +151,11 @@ def test_one_image_that_does_not_fit_is_an_error(ltr_train, monkeypatch, plain):
 REFUSED = {
     "batch normalisation": ((), "stage 'representation' trains with batch normalisation (3 layers"),
     "two optimisers": (("method=arpl_cs", "dataset=digits_open"), "several optimisers"),
-    "generated images": (("method=m2m",), "training steps of its own kind"),
-    "distances in a batch": (("method=rkd", "dataset=digits_retrieval"), "training steps of its own kind"),
+    "generated images": (("method=m2m",), "a custom training step"),
+    "distances in a batch": (("method=rkd", "dataset=digits_retrieval"), "a custom training step"),
     "weights of the batch": (("loss=ldam", "loss.beta=0.99"), "loss.reduction=batch does not"),
-    "accumulation": (("trainer.accumulate=2",), "trainer.accumulate=2 says already"),
-    "processes": (("strategy=ddp", "trainer.devices=2"), "memory may run out in one of 2 processes"),
+    "accumulation": (("trainer.accumulate=2",), "trainer.accumulate=2 sets it"),
+    "processes": (("strategy=ddp", "trainer.devices=2"), "memory may run out in only one of 2 processes"),
 }
 
 

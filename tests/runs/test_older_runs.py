@@ -111,7 +111,7 @@ def test_the_same_command_takes_the_finished_run(ltr_train, older):
     assert done.code == 0, done.err
     assert "finished before" in done.out
     assert "have changed" not in done.out
-    assert "taken without" not in done.out
+    assert "is used without" not in done.out
     assert done.directory == older
     assert (older / "result.json").read_bytes() == before
 

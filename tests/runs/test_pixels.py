@@ -56,7 +56,7 @@ def _without(folder: Path, rank: int) -> None:
         del os.memfd_create
     shared, message = shared_in(folder, rank)
     assert np.array_equal(shared.images, source().images)
-    assert message == ["every process keeps the pixels for itself: this system does not let them share memory"]
+    assert message == ["every process keeps a copy of the pixels: this system does not let them share memory"]
 
 
 def _other_data(folder: Path, rank: int) -> None:

@@ -42,7 +42,7 @@ def test_outputs_that_are_removed_while_a_stage_trains_are_written_whole(ltr_tra
     removes(EpochLog, "on_train_epoch_end", "*")
     done = ltr_train("debug=fast")
     assert done.code == 0, done.err
-    assert "was removed while the run was at work: it is written anew" in done.out
+    assert "was removed while the run was running: writing it again" in done.out
     assert all((done.directory / name).is_file() for name in WHOLE)
     assert "finished before" in ltr_train("debug=fast").out
 
@@ -52,7 +52,7 @@ def test_a_stage_that_is_removed_before_it_was_taken_from_is_an_error(ltr_train,
     removes(runner._Run, "_evaluate", *patterns)
     done = ltr_train("debug=fast")
     assert done.code == 1
-    assert "removed from the stage store while the run was at work" in done.err
+    assert "removed from the stage store while the run was running" in done.err
     assert "Traceback" not in done.err
     assert done.directories == []
     again = ltr_train("debug=fast")
@@ -73,4 +73,4 @@ def test_the_best_epochs_weights_that_are_removed_are_not_replaced_by_the_last_o
     removes(EpochLog, "on_train_epoch_end", "stages/*/state/best.ckpt")
     done = ltr_train("debug=fast", "dataset.val=train_fraction", "trainer.selection=best_val", "trainer.max_epochs=1")
     assert done.code == 1
-    assert "the weights of the best epoch (1) are gone" in done.err
+    assert "the weights of the best epoch (1) are missing" in done.err

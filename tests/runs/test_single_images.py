@@ -11,7 +11,7 @@ from ltr.data.loaders.device import batch_bounds
 from several import ltr_train_in
 
 SHORT = ("trainer.max_epochs=1", "trainer.precision=fp32", "trainer.accelerator=cpu")
-SAID = "would be a batch by itself"
+SAID = "would be a batch of one image"
 METHODS = {
     "erm": ("dataset=digits_lt", "batch_size=499"),
     "limited": ("dataset=digits_lt", "batch_size=499", "trainer.limit_train_batches=2"),

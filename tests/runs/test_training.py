@@ -63,7 +63,7 @@ def test_an_interrupted_run_ends_with_the_bits_of_one_that_was_not(
     assert json.loads(status.read_text()) == {"status": "preempted"}
     resumed = ltr_train(*command, outputs=tmp_path / "stopped")
     assert resumed.code == 0, resumed.err
-    assert "going on in epoch" in resumed.out
+    assert "continuing in epoch" in resumed.out
     assert same_bits(weights(whole.directory), weights(resumed.directory))
     assert whole.result["rows"] == resumed.result["rows"]
     assert metric_rows(whole.directory) == metric_rows(resumed.directory)
@@ -92,7 +92,7 @@ def test_a_torn_checkpoint_is_set_aside_and_the_one_before_is_used(ltr_train, tm
 def test_resume_must_continues_and_resume_never_starts_anew(ltr_train, monkeypatch):
     with signal_at(monkeypatch, (1, 1)):
         assert ltr_train(*SHORT).code == 143
-    assert "going on in epoch 2" in ltr_train(*SHORT, "resume=must", "stages=auto").out
+    assert "continuing in epoch 2" in ltr_train(*SHORT, "resume=must", "stages=auto").out
     assert "finished before" in ltr_train(*SHORT, "resume=must").out
     anew = ltr_train(*SHORT, "resume=never")
     assert anew.code == 0

@@ -143,7 +143,7 @@ def test_a_signal_to_one_process_stops_all_and_the_run_resumes_to_the_same_bits(
     assert stopped.codes == [143, 143], stopped.err
     resumed = ltr_train_in(tmp_path / "stopped", *SHORT)
     assert whole.codes == resumed.codes == [0, 0], resumed.err
-    assert "going on in epoch" in resumed.out
+    assert "continuing in epoch" in resumed.out
     actual, expected = (weights(directory_of(tmp_path / name / "outputs")) for name in ("whole", "stopped"))
     assert same_bits(actual, expected)
     assert result_of(tmp_path / "whole" / "outputs")["rows"] == result_of(tmp_path / "stopped" / "outputs")["rows"]
@@ -155,7 +155,7 @@ def test_a_signal_to_one_process_stops_all_and_the_run_resumes_to_the_same_bits(
 def test_a_process_that_dies_leaves_none_waiting(tmp_path):
     done = ltr_train_in(tmp_path, *SHORT, hook=_SignalIn(1, (0, 3), signal.SIGKILL), timeout=30)
     assert done.codes == [120, -9]
-    assert "another process of this run is gone" in done.err
+    assert "another process of this run has ended" in done.err
 
 
 def test_a_loss_that_is_not_finite_in_one_process_ends_all(tmp_path):

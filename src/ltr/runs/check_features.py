@@ -1,4 +1,4 @@
-"""Checks of a run on stored features (``features=stored``), before anything is read or trained."""
+"""Checks of a run on stored features (``features=stored``), before data are read."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _OF_LBFGS = ("l2", "l2_path", "max_iterations")
 
 
 def stored_settings(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return how the main stage uses stored features, without what has no effect; None where it reads images.
+    """Return the settings of stored features of the main stage that have an effect; None if it reads images.
 
     Raises:
-        ConfigError: a backbone that is to be trained.
+        ConfigError: the configuration trains a part of the backbone.
     """
     features = config.get("features") or {"name": "images"}
     if features["name"] == "images":
@@ -44,10 +44,10 @@ def frozen(backbone: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_stored(config: Mapping[str, Any], method: Method, stages: Sequence[Stage], dataset_info: DatasetInfo) -> None:
-    """Refuse methods, stages and augmentations that need images where a run reads stored features.
+    """Refuse methods, stages and augmentations that need images if a run reads stored features.
 
     Raises:
-        ConfigError: with what to use.
+        ConfigError: the run needs images; the message says what to use instead.
     """
     stored = [stage for stage in stages if stage.settings.features is not None]
     if not stored:
@@ -69,7 +69,7 @@ def check_stored(config: Mapping[str, Any], method: Method, stages: Sequence[Sta
     is_plain = augmentation.identity and not (crop is not None and crop.random)
     if augmentation.mix:
         raise ConfigError(
-            f"augment.mix={augmentation.mix}: images that are mixed anew in every batch have no stored features. Use "
+            f"augment.mix={augmentation.mix}: images that are mixed in every batch have no stored features. Use "
             "augment.mix=null, or features=images"
         )
     if views > 1 and is_plain:
@@ -79,7 +79,7 @@ def check_stored(config: Mapping[str, Any], method: Method, stages: Sequence[Sta
         )
     if views <= 1 and not is_plain:
         raise ConfigError(
-            "augment: stored features are those of images that are not augmented. Use augment=none, features.views=4 "
+            "augment: stored features are computed without augmentation. Use augment=none, features.views=4 "
             "for four augmented views of each training image, or features=images"
         )
 
@@ -118,8 +118,8 @@ def _check_stage(stage: Stage, method: Mapping[str, Any]) -> None:
     if stage.checkpoint is not None:
         raise ConfigError(
             f"method.start_from={stage.checkpoint}: features=stored needs the backbone before the run. Give its "
-            "weights as backbone.weights=FILE (the checkpoint of a run without lora, adapter or vpt will do), or use "
-            "features=images"
+            "weights as backbone.weights=FILE (for example the checkpoint of a run without lora, adapter or vpt), or "
+            "use features=images"
         )
     if settings.extras:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Messages for a run that ran out of memory or disk space, or whose reading process died."""
+"""Messages for runs that run out of memory or disk space, or lose a data loading process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from ltr.errors import LtrError, TrainingError
 
-# what torch says where it raises a plain RuntimeError: its allocator on a CPU, and libraries on a GPU
+# texts of plain RuntimeErrors for exhausted memory: from torch's CPU allocator, and from GPU libraries
 _NO_MEMORY = ("can't allocate memory", "out of memory", "_ALLOC_FAILED", "bad_alloc")
 
 
@@ -33,10 +33,10 @@ def out_of_memory_in_evaluation(batch_size: int) -> str:
 
 @contextmanager
 def explain_failures(what: str, advice: Callable[[], str]) -> Iterator[None]:
-    """Turn out-of-memory errors and dead worker processes in a block into a message with advice.
+    """Convert out-of-memory errors and dead worker processes in a block to a TrainingError with advice.
 
     Args:
-        what: name of the work in the block, for the message.
+        what: name of the block, for the message.
         advice: returns the requested amount and the option to lower, for out-of-memory errors.
 
     Raises:

@@ -1,8 +1,7 @@
-"""The image files behind the rows of a feature table, by which tables of other sources and pools share rows.
+"""Identities of the image files behind the rows of a feature table, for sharing rows between tables.
 
-Sources differ in labels and in the images that they list, and still have files in common: the pool that was mined, and
-the data set that its labels were added to. A file is the same if its real path, size, modification time and the
-options of its decoding are.
+Two sources may list the same files under other labels, such as a pool of unlabelled images and the data set to which
+they are added. Two files are the same if their real path, size, modification time and decoding options are equal.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from ltr.data.source import ImageFiles
 from ltr.files import written_atomically
 from ltr.runs.store import StageStore
 
-FILES = "files.npy"  # in the folder of a table
-_UNKNOWN = 0  # both numbers of a file that cannot be examined, or whose features are not stored
+FILES = "files.npy"  # file in the folder of a table
+_UNKNOWN = 0  # value of both numbers if the file cannot be examined or has no stored features
 
 
 def file_identities(images: Any) -> np.ndarray | None:
@@ -42,13 +41,13 @@ def file_identities(images: Any) -> np.ndarray | None:
 
 
 def write_files(table: FeatureTable, identities: np.ndarray) -> None:
-    """Write the identities beside a table before rows are added; rows that it has keep the identities they had."""
+    """Write the identities to a table's folder before rows are added; existing rows keep their identities."""
     path = table.folder / FILES
     earlier = _read_files(path)
     if earlier is not None and earlier.shape == identities.shape:
         stored = table.has(np.arange(len(identities)))
         identities = np.where(stored[:, None], earlier, identities)
-    elif len(table):  # rows of an earlier version, whose files may have changed since
+    elif len(table):  # an earlier version stored rows without identities, and their files may have changed since
         stored = table.has(np.arange(len(identities)))
         identities = np.where(stored[:, None], np.uint64(_UNKNOWN), identities)
     with written_atomically(path) as temporary, open(temporary, "wb") as file:
@@ -58,14 +57,16 @@ def write_files(table: FeatureTable, identities: np.ndarray) -> None:
 def copy_shared_rows(
     table: FeatureTable, identities: np.ndarray, missing: np.ndarray, spec: Mapping[str, Any], store: StageStore
 ) -> int:
-    """Add the rows that tables of other sources have for the same files; return their number.
+    """Copy rows of the same files from tables of other sources; return their number.
 
-    Tables that another process is filling are left out.
+    Tables that another process is filling are skipped.
 
     Args:
-        identities: of all images, from `file_identities`.
+        table: table to which rows are added.
+        identities: identities of all images, from `file_identities`.
         missing: int64 [n], images without stored features.
-        spec: what determines the table; all of it but the source must agree.
+        spec: specification of the table; tables to copy from differ only in the source.
+        store: store of the tables.
     """
     copied = 0
     wanted = _without_source(spec)

@@ -1,7 +1,7 @@
-"""Stored features of a run: the stage ``features``, which is shared by methods, seeds, splits and sweeps.
+"""Stored features of a run: the stage ``features``, which methods, seeds, splits and sweeps share.
 
-A table is determined by the backbone's weights, the precision, the source, and what is done to an image before the
-backbone. Its rows are found by source index and added when a split first asks for them.
+The backbone's weights, the precision, the source and the preprocessing of images determine a table. Its rows are
+indexed by source index, and added when a split first needs them.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from ltr.runs.store import RECORD, StageStore, check_record
 
 NUMERICS_VERSION = 1  # raise it when a change alters features: stored tables are then not reused
 NAME = "features"
-_CPU_BATCH = 64  # images; the last batch is filled up to it
-# what a trained network no longer depends on beside the weights themselves
+_CPU_BATCH = 64  # images per batch on a CPU; the last batch is padded to it
+# settings that determine initial weights, and nothing else once the weights are known
 _NOT_IDENTITY_BACKBONE = ("weights", "weights_map", "strict_weights", "pretrained", "trainable")
-_OF_RANDOM_CROPS = ("random", "window", "scale", "ratio", "reduced")  # which the config of a view's augmentation names
+_OF_RANDOM_CROPS = ("random", "window", "scale", "ratio", "reduced")  # contained in the config of a view's augmentation
 
 
 def backbone_digest(backbone: nn.Module) -> str:
@@ -48,7 +48,7 @@ def backbone_digest(backbone: nn.Module) -> str:
 
 
 def feature_network(settings: Settings, dataset_info: DatasetInfo, seed: int, role: str) -> ImageClassifier:
-    """Return the network of a stage, in eval mode, with a plain head and loss: what of it maps images to features."""
+    """Return the network of a stage in eval mode, with a plain head and loss, to compute features."""
     plain = settings.replaced(
         head=without_private(read_config("head/linear")),
         loss=without_private(read_config("loss/cross_entropy")),
@@ -70,13 +70,13 @@ def table_spec(
     """Return everything that determines the features in a table, as plain data.
 
     Args:
-        network: from `feature_network`.
-        weights: the digest of its backbone, from `backbone_digest`.
-        source: the fingerprint of the source.
+        network: network from `feature_network`.
+        weights: digest of its backbone, from `backbone_digest`.
+        source: fingerprint of the source.
         crop: `ltr.data.images.crop.FileCrop` of image files; None for arrays.
-        augment: config of the augmentation of a view; None for the images as evaluation shows them.
-        view: its number.
-        precision: of the computation; None: that of the network's settings.
+        augment: config of the augmentation of a view; None without augmentation.
+        view: number of the view.
+        precision: precision of the computation; None: that of the network's settings.
     """
     backbone = {k: v for k, v in network.settings.backbone.items() if k not in _NOT_IDENTITY_BACKBONE}
     spec: dict[str, Any] = {
@@ -87,7 +87,7 @@ def table_spec(
         "precision": precision or network.settings.precision,
         "source": source,
         "input": input_spec(network.dataset_info),
-        "settings": {},  # of a training: none
+        "settings": {},  # settings of a training; a table has none
     }
     if crop is not None:
         spec["crop"] = {key: value for key, value in vars(crop).items() if key not in _OF_RANDOM_CROPS}
@@ -103,14 +103,14 @@ def spec_key(spec: Mapping[str, Any]) -> str:
 
 
 def extraction_batch_size(eval_batch_size: int, device: torch.device) -> int:
-    """Return the images of a batch of an extraction; it may be smaller than evaluation's."""
+    """Return the batch size of an extraction, at most that of evaluation."""
     return min(eval_batch_size, _CPU_BATCH) if device.type == "cpu" else eval_batch_size
 
 
 def backbone_features(network: ImageClassifier, images: Tensor, size: int) -> np.ndarray:
-    """Return the features float32 [b, D] that a table has of uint8 images [b, C, H, W], b <= size.
+    """Return the features float32 [b, D] of uint8 images [b, C, H, W], b <= size.
 
-    Smaller batches are filled up to ``size`` images: the features of an image must not depend on the batch's size.
+    Smaller batches are padded to ``size`` images, because the features of an image must not depend on the batch size.
     """
     filled = images
     if len(images) < size:
@@ -121,7 +121,7 @@ def backbone_features(network: ImageClassifier, images: Tensor, size: int) -> np
 
 
 def table_record(store: StageStore, spec: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the record of a table; {} without one that can be read."""
+    """Return the record of a table; {} if there is no readable record."""
     try:
         record = json.loads((store.folder(spec_key(spec)) / RECORD).read_text(encoding="utf-8"))
         check_record(record)
@@ -134,10 +134,10 @@ def write_table_record(store: StageStore, spec: Mapping[str, Any], table: Featur
     """Write the record by which ``ltr-stages`` lists a table.
 
     Args:
-        store: where the table lies.
-        spec: from `table_spec`.
-        table: with its images so far; each block has a digest of its own.
-        seconds: of this and all earlier extractions.
+        store: store of the table.
+        spec: specification from `table_spec`.
+        table: the table, whose blocks have separate digests.
+        seconds: total time of this and all earlier extractions.
     """
     key = spec_key(spec)
     record = {"key": key, "name": NAME, "spec": dict(spec), "seconds": seconds, "files": {}}
@@ -145,15 +145,15 @@ def write_table_record(store: StageStore, spec: Mapping[str, Any], table: Featur
 
 
 class FeatureStage:
-    """The stored features of one run's source, computed where they are missing.
+    """Provider of the stored features of a run's source, which computes missing features.
 
     Args:
-        stage: the first stage that is trained on them.
-        dataset_info: of the data.
-        seed: the run's.
-        data: the images of the run, with its augmentation.
-        store: where tables lie.
-        device: where features are computed.
+        stage: first stage that trains on the features.
+        dataset_info: description of the data.
+        seed: seed of the run.
+        data: images of the run, with its augmentation.
+        store: store of the tables.
+        device: device of the computation.
         print_line: prints a line.
     """
 
@@ -185,11 +185,11 @@ class FeatureStage:
         ]
 
     def stored(self) -> StoredFeatures:
-        """Return the tables of the run as they are stored."""
+        """Return the tables of the run, without computing features."""
         return StoredFeatures(self.open(self.plain_spec), tuple(self.open(spec) for spec in self.view_specs))
 
     def open(self, spec: Mapping[str, Any]) -> FeatureTable:
-        """Return the table of a specification, as far as it is stored."""
+        """Return the table of a specification with the rows stored so far."""
         width = self.network.backbone.num_features
         return FeatureTable(self.store.folder(spec_key(spec)), len(self.data.source), width, self.print_line)
 
@@ -200,24 +200,24 @@ class FeatureStage:
         progress: Callable[[int], Any],
         stopped: Callable[[], None] = lambda: None,
     ) -> StoredFeatures:
-        """Return the features of a split, after computing those that are missing.
+        """Compute the missing features of a split, and return its tables.
 
         Args:
-            parts: source indices of the images that are wanted as evaluation shows them.
-            train: source indices of the images that are wanted in augmented views.
-            progress: number of images -> a context manager that gives a function to advance by.
-            stopped: raises if the run was asked to stop; called between blocks.
+            parts: source indices of the images without augmentation.
+            train: source indices of the images in augmented views.
+            progress: number of images -> a context manager whose value is a function to advance by.
+            stopped: raises if a signal stops the run; called between blocks.
         """
         plain = self._filled(self.plain_spec, np.concatenate(parts), None, progress, stopped)
         views = [self._filled(spec, train, view, progress, stopped) for view, spec in enumerate(self.view_specs)]
-        self.network.cpu()  # a GPU's memory is for the training that follows
+        self.network.cpu()  # frees GPU memory for the training
         return StoredFeatures(plain, tuple(views))
 
     def check(self, backbone: nn.Module, name: str) -> None:
-        """Refuse a network whose backbone is another than the one that the features come from.
+        """Check that the features come from a network's backbone.
 
         Raises:
-            ConfigError: it is.
+            ConfigError: the backbone has other weights.
         """
         if backbone_digest(backbone) != self.weights:
             raise ConfigError(
@@ -240,7 +240,7 @@ class FeatureStage:
             if not number:
                 record = table_record(self.store, spec)
                 is_current = (record.get("images"), record.get("width")) == (len(table), table.width)
-                if not is_current:  # a kill came between a block and the record, or an earlier version wrote it
+                if not is_current:  # the process was killed between block and record, or an earlier version wrote it
                     write_table_record(self.store, spec, table, float(record.get("seconds", 0.0)))
                 self.print_line(f"{NAME}: cached stage {key[:12]}, {len(np.unique(indices)):,} images")
                 return table
@@ -256,7 +256,7 @@ class FeatureStage:
                 stopped()
 
             with progress(number) as bar:
-                # before the first block, so that ltr-stages lists whatever is there
+                # before the first block, so that ltr-stages lists unfinished tables too
                 earlier = float(table_record(self.store, spec).get("seconds", 0.0))
                 write_table_record(self.store, spec, table, earlier)
                 if view is None and (copied := self._copied(spec, table, indices)):
@@ -266,7 +266,7 @@ class FeatureStage:
             return table
 
     def _copied(self, spec: Mapping[str, Any], table: FeatureTable, indices: np.ndarray) -> int:
-        """Take over rows of the same image files from other tables; return their number."""
+        """Copy rows of the same image files from other tables; return their number."""
         identities = file_identities(self.data.source.images)
         if identities is None:
             return 0
@@ -279,7 +279,7 @@ class FeatureStage:
     def _batches(self, indices: np.ndarray, view: int | None) -> Iterator[np.ndarray]:
         """Yield features float32 [b, D] of source indices, in order.
 
-        Every batch has the same number of images, so that an image's features do not depend on those beside it.
+        All batches have the same number of images, because features may depend on the batch size.
         """
         size = self._batch_size()
         seed = None if view is None else derive_seed(NAME, "view", view)

@@ -15,13 +15,13 @@ from ltr.runs.result import write_arrays
 
 DRAWS = "draws"  # artifacts/draws.npz
 CLASS_WEIGHTS = "class_weights"
-_EPOCHS = 16  # of a stage, evenly spread; sampling an epoch costs up to 0.1 s for a million images
+_EPOCHS = 16  # epochs per stage, evenly spaced; sampling an epoch takes up to 0.1 s for a million images
 
 
 def draws_of(data: DataModule) -> dict[str, np.ndarray]:
     """Count how often a stage samples each class, in some of its epochs.
 
-    A sampler is a pure function of the epoch, so the counts can be repeated after training and for a cached stage.
+    A sampler is a pure function of the epoch, so the counts can be computed after training and for a cached stage.
 
     Returns:
         ``epochs`` int64 [E], counted from 1: the first, the last, and those before and after the start of a deferred
@@ -51,11 +51,11 @@ def write_figure_arrays(
     """Write ``artifacts/draws.npz`` and ``artifacts/class_weights.npz``.
 
     Args:
-        directory: of the run.
-        trained: name and data of each stage that draws batches.
-        outputs: of all stages, by name. If a later stage changes the classifier of ``representation``, the norms of
-            that stage are kept as ``before``.
-        predictor: the network that is evaluated; its norms are ``after``.
+        directory: directory of the run.
+        trained: name and data of each stage that trains on batches.
+        outputs: outputs of all stages, by name. If a later stage changes the classifier of ``representation``, the
+            norms of that stage are kept as ``before``.
+        predictor: the evaluated network; its norms are ``after``.
     """
     folder = directory / "artifacts"
     draws = {f"{name}.{key}": array for name, data in trained for key, array in draws_of(data).items()}

@@ -1,4 +1,4 @@
-"""The finished result of a command, if there is one and its data have not changed since."""
+"""Look-up of the finished result of a command, which is valid if its data have not changed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ltr.runs.store import RECORD
 
 @dataclass(frozen=True)
 class RunStatus:
-    """The state of a run before it begins.
+    """State of a run before it begins.
 
     Attributes:
-        config: its configuration with the identity of code outside ltr, and with that of the data if the usual
+        config: configuration with the identity of code outside ltr, and with the fingerprint of the data if the usual
             directory holds the result of the same command on other data.
         outcome: the result, if it is still valid.
         source: the data, if they had to be read.
@@ -41,11 +41,12 @@ def find_result(
 ) -> RunStatus:
     """Look for the run's result; with ``resume=never`` delete the result on the current data.
 
-    A result is valid if its data had the fingerprint that the data have now. To compare, the source is read again:
-    labels, paths and sizes of image files, or arrays; not data whose content is fixed by their digests. Otherwise a
-    message names the difference, and the run gets a separate directory, so that the earlier result stays.
+    A result is valid if the data still have its fingerprint. For the comparison the source is read again (labels, paths
+    and sizes of image files, or arrays), except data whose content is fixed by published digests. If the data have
+    changed, a message says so, and the run gets a separate directory, so that the earlier result is kept.
 
     Args:
+        config: the checked, resolved, plain configuration.
         print_line: prints a line.
         source: the data set of ``config``, if it has been read already.
         read: builds a source from its config.
@@ -61,7 +62,9 @@ def find_result(
         source = _current_source(named["dataset"], source, read, directory)
         fingerprint = fingerprint_of(result, Path(config["paths"]["stages"]))
         if source is not None and fingerprint is None:
-            print_line(f"the run in {directory} did not keep the fingerprint of its data: taken without comparing them")
+            print_line(
+                f"the run in {directory} has no fingerprint of its data: its result is used without a comparison"
+            )
         elif source is not None and fingerprint != source.fingerprint:
             named = with_data(named, source.fingerprint)
             print_line(
@@ -83,7 +86,7 @@ def _current_source(
     read: Callable[[Mapping[str, Any]], Source],
     directory: Path,
 ) -> Source | None:
-    """Return the source as it is now; None if its content cannot have changed."""
+    """Return the current source; None if its content cannot have changed."""
     if source is not None:
         return source
     if dataset.get("packed") is None and getattr(locate(dataset["source"]["_target_"]), "fixed_content", False):
@@ -92,14 +95,15 @@ def _current_source(
         return read_source(dataset, read)
     except DataError as error:
         raise DataError(
-            f"{error}\nThe run of this command on the data of before is finished and stays in {directory}"
+            f"{error}\nThe finished run of this command on the earlier data is kept in {directory}"
         ) from error
 
 
 def fingerprint_of(result: Mapping[str, Any], stages: Path) -> str | None:
-    """Return the fingerprint of the data of a result; None if it was not kept.
+    """Return the fingerprint of the data of a result; None if it was not stored.
 
     Args:
+        result: content of ``result.json``.
         stages: the store, whose records hold the fingerprint for runs of older versions.
     """
     fingerprint = (result.get("data") or {}).get("fingerprint")

@@ -1,4 +1,4 @@
-"""A check that the networks of a run accept its images: one blank image passes through them before any training."""
+"""Check that the networks of a run accept its image size, with one blank image before training."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ltr.models.probing import ImageShape, ProbeResult, first_line, ignored_shar
 from ltr.models.weights import seeded_construction
 from ltr.runs.failures import is_out_of_memory
 
-_LOOKING = 15.0  # seconds spent on sizes to propose
+_LOOKING = 15.0  # time limit in seconds of the search for accepted sizes
 
 
 def check_configured_size(config: Mapping[str, Any]) -> None:
-    """Refuse image files of a size that the main backbone does not accept; no data are read.
+    """Refuse a configured size of image files that the main backbone does not accept, without reading data.
 
     Raises:
         ImageSizeError: see `_check_backbone`.
@@ -37,7 +37,7 @@ def check_configured_size(config: Mapping[str, Any]) -> None:
 
 
 def check_backbones(stages: Sequence[Stage], dataset_info: DatasetInfo, dataset: Mapping[str, Any]) -> None:
-    """Refuse images that the backbone of a stage does not accept, for all stages that train one.
+    """Refuse images that the backbone of any trained stage does not accept.
 
     Raises:
         ImageSizeError: see `_check_backbone`.
@@ -50,32 +50,32 @@ def check_backbones(stages: Sequence[Stage], dataset_info: DatasetInfo, dataset:
 
 
 def check_backbone(config: Mapping[str, Any], image_shape: ImageShape, dataset: Mapping[str, Any]) -> None:
-    """Check a backbone with `_check_backbone`, once: a process does not repeat a check that passed."""
+    """Check a backbone with `_check_backbone`; a process does not repeat a check that passed."""
     _check_backbone(canonical_json(config), image_shape, "image_size" in dataset)
 
 
 @functools.lru_cache(maxsize=256)
 def _check_backbone(backbone: str, image_shape: ImageShape, resizable: bool) -> None:
-    """Refuse images that a backbone does not accept, and those whose border it would ignore.
+    """Refuse images that a backbone does not accept, or whose border it would ignore.
 
-    This reads no weights, and uses no random number of the run.
+    The check reads no weights and uses no random number of the run.
 
     Args:
-        backbone: its config as JSON.
+        backbone: config of the backbone as JSON.
         image_shape: (C, H, W).
-        resizable: whether the data set has ``image_size``, for the advice.
+        resizable: True if the data set has ``image_size``, for the advice.
 
     Raises:
-        ImageSizeError: with the nearest sides that the backbone accepts.
+        ImageSizeError: the message has the nearest sides that the backbone accepts.
     """
     config = json.loads(backbone)
     if str(config.get("name", "")).startswith(("hf-hub:", "hf_hub:")):
-        return  # building it would download its layout; it is checked when the network is built
+        return  # building it here would download its layout; `check_images` checks the network later
     shown = f"{_named(config)}: images of {image_shape[1]} x {image_shape[2]} pixels"
 
     free = {key: None if key == "img_size" else value for key, value in config.items()}
     deadline = time.monotonic() + _LOOKING
-    built: dict[str, nn.Module] = {}  # by config: most networks are the same for all sizes
+    built: dict[str, nn.Module] = {}  # networks by config, because most do not depend on the size
 
     def takes(side: int) -> bool:
         shape = (image_shape[0], side, side)
@@ -85,7 +85,7 @@ def _check_backbone(backbone: str, image_shape: ImageShape, resizable: bool) -> 
             which = canonical_json(config_for_image_size(free, shape))
             built[which] = built.get(which) or _built(free, shape, "meta")
             return not _probed(built[which], shape).cut
-        except Exception:  # libraries raise errors of many kinds
+        except Exception:  # libraries raise different errors
             return False
 
     try:
@@ -117,15 +117,15 @@ def _check_backbone(backbone: str, image_shape: ImageShape, resizable: bool) -> 
         advice = _advice(resizable, nearest_sides(image_shape[1], takes, multiples_of=patch), config)
         raise ImageSizeError(
             f"{shown} are cut into patches of {patch} x {patch}, which does not divide: {ignored:.0%} of every image "
-            f"would never be seen. {advice}"
+            f"would be ignored. {advice}"
         )
 
 
 def check_images(stage: Stage, network: Any, dataset_info: DatasetInfo, dataset: Mapping[str, Any]) -> list[str]:
-    """Pass one blank image through a stage's whole network, in the modes of its training.
+    """Pass one blank image through the whole network of a stage, in the modes of its training.
 
     Returns:
-        The names of batch normalisation layers that see one value of each channel and image.
+        Names of the batch normalisation layers whose input is 1x1: one value per channel and image.
 
     Raises:
         ImageSizeError: the network does not accept the data set's images.
@@ -167,7 +167,7 @@ def _advice(resizable: bool, sides: str, config: Mapping[str, Any]) -> str:
 
 
 def resized_for(stage: Stage, dataset_info: DatasetInfo) -> str:
-    """Return a sentence if a stage's backbone is built for another image size than its usual one; '' otherwise."""
+    """Return a sentence if a stage's backbone is built for an image size other than its default; '' otherwise."""
     config = stage.settings.backbone
     if (
         stage.module is None
@@ -180,15 +180,15 @@ def resized_for(stage: Stage, dataset_info: DatasetInfo) -> str:
     )
     _, height, width = dataset_info.image_shape
     return (
-        f"{stage.name}: {_named(config)} is made for another size and is built for {height} x {width} pixels{weights}"
+        f"{stage.name}: {_named(config)} has another default size and is built for {height} x {width} pixels{weights}"
     )
 
 
 def preprocessing_note(config: Mapping[str, Any], image_shape: ImageShape) -> str:
-    """Return a line that says how images are prepared for a run's pretrained weights; '' without such weights.
+    """Return a line about the preprocessing of images for a run's pretrained weights; '' without such weights.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         image_shape: (C, H, W) of its images.
     """
     backbone, dataset = config["backbone"], config["dataset"]
@@ -197,7 +197,7 @@ def preprocessing_note(config: Mapping[str, Any], image_shape: ImageShape) -> st
     described = weights_input(backbone)
     mean, std = list(dataset["mean"]), list(dataset["std"])
     if described is None:
-        return f"preprocessing: the weights do not describe theirs; of the config: mean {mean}, std {std}"
+        return f"preprocessing: the weights do not describe it; from the config: mean {mean}, std {std}"
     side, interpolation = image_shape[1], dataset.get("interpolation")
     resize = dataset.get("image_resize")
     values: list[tuple[str, Any, Any]] = [

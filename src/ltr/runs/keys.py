@@ -1,4 +1,4 @@
-"""Identity of stages and runs: hashes over everything that determines them, and over nothing else."""
+"""Identity of stages and runs: hashes over exactly the settings and data that determine them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _NOT_IDENTITY_DATASET = ("roots", "download")
 
 
 def array_digest(array: np.ndarray) -> str:
-    """Return the SHA-256 in hex of an integer array's values (as little-endian int64, so that platforms agree)."""
+    """Return the SHA-256 (hex) of an integer array's values as little-endian int64, the same on all platforms."""
     return hashlib.sha256(np.ascontiguousarray(array, dtype="<i8").tobytes()).hexdigest()
 
 
@@ -61,14 +61,19 @@ def stage_spec(
 ) -> dict[str, Any]:
     """Return everything that determines a stage's outcome, as plain data.
 
-    The specification leaves out test and unknown images, loggers, paths, workers and figures. It holds validation
-    images only if they select the weights or enter the computation. It holds the execution of a training
-    (`execution_spec`), which determines the order in which gradients are summed; one process carries out a
-    computation in any case. The file's content alone determines a network from a checkpoint.
+    The specification excludes test and unknown images, loggers, paths, workers and figures. It contains validation
+    images only if they select the weights or enter the computation. For a training it contains the execution
+    (`execution_spec`), which determines the order in which gradients are summed; a computation always runs in one
+    process. A stage from a checkpoint is determined by the content of the file.
 
     Args:
-        makers: configs that determine the stage beside its settings (`makers_of`). If these, the settings or the
-            stage's class name code outside ltr, the identity of that code is part of the key.
+        stage: the stage.
+        seed: seed of the run.
+        source, split, dataset_info: data of the run.
+        parent_keys: keys of the stage's parents, by name.
+        execution: see `execution_spec`.
+        makers: configs of method and data set (`makers_of`). If these, the settings or the stage's class name code
+            outside ltr, the identity of that code is part of the key.
     """
     if stage.checkpoint is not None:
         return {"checkpoint": file_digest(checkpoint_file(Path(stage.checkpoint)))}
@@ -90,7 +95,7 @@ def stage_spec(
     if stage.module is not None and execution:
         spec |= execution
     if stage.module is not None and stage.settings.accumulate > 1:
-        spec["accumulation"] = "mean over images"  # of a step; in earlier versions the last step of an epoch differed
+        spec["accumulation"] = "mean over images"  # earlier versions computed the last step of an epoch differently
     if stage.settings.selection == "best_val" or (stage.module is not None and stage.settings.chooses_l2):
         spec["val"] = array_digest(split.val)
     elif stage.settings.selection == "best_test":
@@ -107,7 +112,7 @@ def stage_spec(
 
 
 def input_spec(dataset_info: DatasetInfo) -> dict[str, Any]:
-    """Return what determines a network's input beside the images: shape, normalisation, evaluation's resizing."""
+    """Return the shape, normalisation and evaluation resizing of a network's input."""
     spec: dict[str, Any] = {
         "shape": list(dataset_info.image_shape),
         "mean": list(dataset_info.mean),
@@ -127,14 +132,14 @@ def _modules_of(target: Any) -> list[str]:
 
 
 def makers_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configs of method and data set; a stage depends on their code beside its settings."""
+    """Return the configs of method and data set, on whose code a stage depends in addition to its settings."""
     return {"method": config["method"], "dataset": config["dataset"]}
 
 
 def with_code(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration with the identity of code outside ltr as ``code``; unchanged without any.
 
-    A command determines it once, at its start: an edit during the run changes neither the running code nor the hash.
+    A command determines it once, when it starts: an edit during the run changes neither the running code nor the hash.
     """
     code = own_code(config) if "code" not in config else {}
     return {**config, "code": code} if code else dict(config)
@@ -146,7 +151,7 @@ def with_data(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
 
 
 def execution_spec(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how a stage's training is carried out, as far as it may change a bit of the outcome; {} by default."""
+    """Return the options of execution that may change a bit of a training's outcome; {} by default."""
     trainer, strategy = config["trainer"], config["strategy"]
     spec: dict[str, Any] = {}
     if trainer["devices"] > 1:
@@ -177,7 +182,7 @@ def _identity_of(settings: Settings) -> dict[str, Any]:
         plain["head"] = {**plain["head"], "initial": file_digest(embeddings)}
     weights = settings.backbone.get("weights")
     if weights:
-        if not os.path.isfile(weights):  # unlike Path.is_file, False for a text that can be no path
+        if not os.path.isfile(weights):  # unlike Path.is_file, False for a text that cannot be a path
             raise CheckpointError(f"backbone.weights={weights}: there is no such file")
         plain["backbone"] = {**plain["backbone"], "weights": file_digest(Path(weights))}
     return plain
@@ -214,7 +219,7 @@ def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_unset(config: Any) -> Any:
-    """Return a config without those keys, at any depth, that later versions added and that are null."""
+    """Return a config without the null values, at any depth, of keys that later versions added."""
     if not isinstance(config, Mapping):
         return config
     return {

@@ -1,4 +1,4 @@
-"""Progress of opening image files and of computing features: a bar in a terminal, one line elsewhere."""
+"""Progress of opening image files and of computing features: a bar in a terminal, otherwise one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ltr.escaping import rich_text
 
 @contextmanager
 def opening_progress(console: Console, total: int) -> Iterator[Callable[[int], object]]:
-    """Yield a function that takes the number of files opened since its last call."""
+    """Yield a function to call with the number of files opened since its last call."""
     if not console.is_terminal:
         console.print(rich_text(f"opening {total:,} image files before training"), soft_wrap=True)
         yield lambda number: None
@@ -24,7 +24,7 @@ def opening_progress(console: Console, total: int) -> Iterator[Callable[[int], o
 
 @contextmanager
 def feature_progress(console: Console, total: int) -> Iterator[Callable[[int], object]]:
-    """Yield a function that takes the number of images whose features were computed since its last call."""
+    """Yield a function to call with the number of images whose features were computed since its last call."""
     if not console.is_terminal:
         yield lambda number: None
         return

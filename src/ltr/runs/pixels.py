@@ -1,4 +1,4 @@
-"""Pixels in memory that the processes of a run share: one copy on each machine."""
+"""Shared memory for the pixels of a run: its processes on one machine share one copy."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ def share_pixels(source: Source, print_line: Callable[[str], None]) -> Source:
     """Return the source with its pixels in memory that all processes of this run on this machine share.
 
     The lowest rank of a machine copies its pixels into an anonymous file, which exists as long as a process reads it;
-    the other ranks map the file and free their own pixels. All processes have to call this function. A source of image
-    files is returned unchanged.
+    the other ranks map the file and free their copy. All processes must call this function. A source of image files is
+    returned unchanged.
 
     Args:
-        print_line: prints a message if each process keeps its own pixels.
+        source: the source of this process.
+        print_line: prints a message if memory cannot be shared.
 
     Raises:
         DataError: the processes have read different data.
@@ -50,7 +51,7 @@ def share_pixels(source: Source, print_line: Callable[[str], None]) -> Source:
             images = map_file(f"/proc/{pids[owner]}/fd/{files[owner]}", source.images.shape)
     is_private = images is source.images and machines.count(_machine()) > 1
     if any(distributed.all_gather_int(int(is_private))):  # the open file is no longer needed
-        print_line("every process keeps the pixels for itself: this system does not let them share memory")
+        print_line("every process keeps a copy of the pixels: this system does not let them share memory")
     if file >= 0:
         os.close(file)
     return replace(source, images=images)

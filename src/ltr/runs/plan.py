@@ -1,4 +1,4 @@
-"""From configuration and data to a plan: what a network must know, how it is trained, and the stages' keys."""
+"""Plan of a run from its configuration and data: description of the data, settings and keys of the stages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class NeedsValidation(ConfigError):
     """Error for a selection on validation images if the split has none.
 
     Args:
-        otherwise: what helps beside holding images out; `plan_of` adds it to the advice that the data set allows.
+        otherwise: alternative to holding out images; `plan_of` appends it to the advice for the data set.
     """
 
     def __init__(self, message: str, otherwise: str = "") -> None:
@@ -46,11 +46,11 @@ class NeedsValidation(ConfigError):
 
 @dataclass(frozen=True, eq=False)
 class RunPlan:
-    """The work of a run before any of it is done.
+    """Stages of a run with their keys and data, before any training.
 
     Attributes:
-        stages: in order, parents first.
-        keys: of every stage by name, with the specification that the key is the hash of.
+        stages: stages in order, parents first.
+        keys: key of every stage by name, with the specification that it is the hash of.
     """
 
     device: torch.device
@@ -64,7 +64,7 @@ class RunPlan:
 
 
 class LastSource:
-    """Cache of the data set that was read last, which most jobs of a sweep share."""
+    """Cache of the last data set, which most jobs of a sweep share."""
 
     def __init__(self) -> None:
         self._kept: tuple[str, Source] | None = None
@@ -72,7 +72,7 @@ class LastSource:
     def __call__(self, config: Mapping[str, Any]) -> Source:
         which = canonical_json(config)
         if self._kept is None or self._kept[0] != which:
-            self._kept = None  # before the next one is read: two may not fit
+            self._kept = None  # before reading the next one: two may not fit into memory
             self._kept = (which, instantiate(config))
         return self._kept[1]
 
@@ -82,15 +82,16 @@ def plan_of(
     source: Source | None = None,
     read: Callable[[Mapping[str, Any]], Source] = instantiate,
 ) -> RunPlan:
-    """Return the plan of a checked, resolved, plain configuration; this reads the data and trains nothing.
+    """Read the data and return the plan of a checked, resolved, plain configuration.
 
     Args:
-        source: of ``config``, where it has been read already (runs that share a data set then share the memory).
-        read: the config of a source to the source, where none is given.
+        config: the configuration.
+        source: data set of ``config`` if it is already read; runs that share it then share the memory.
+        read: builds a source from its config if ``source`` is None.
 
     Raises:
-        LtrError: what the run itself would refuse before its first stage; `NeedsValidation` where only the images to
-            select on are missing.
+        LtrError: a mistake for which the run would stop before its first stage; `NeedsValidation` if only validation
+            images are missing.
     """
     device = resolve_device(config["trainer"]["accelerator"])
     check_strategy(config["strategy"], device)
@@ -133,7 +134,7 @@ def _check_split(config: Mapping[str, Any], split: Split, device: torch.device) 
             f"the split '{split.name}' has no test images, so there is nothing to evaluate after training. Give it "
             "at least one"
         )
-    protocols_of(split, evaluation_of(config), "softmax", device)  # bounds that contradict each other
+    protocols_of(split, evaluation_of(config), "softmax", device)  # raises for bounds that contradict each other
 
 
 def _check_prior(
@@ -141,7 +142,7 @@ def _check_prior(
 ) -> None:
     """Before training, refuse a deployment prior for scores that are not a softmax.
 
-    Networks with a link of another origin than their loss are checked when they are evaluated.
+    Networks whose link does not come from their loss are checked in their evaluation.
     """
     if config["evaluation"].get("prior") is None or getattr(last.target, "link", None) is not ImageClassifier.link:
         return
@@ -160,7 +161,7 @@ def image_shape(config: Mapping[str, Any], source: Source) -> tuple[int, int, in
 
 
 def describe_dataset(config: Mapping[str, Any], source: Source, split: Split) -> DatasetInfo:
-    """Return the description of its data that a network of this run needs.
+    """Return the description of the data that the networks of a run need.
 
     Raises:
         ConfigError: ``dataset.mean`` or ``dataset.std`` do not fit the images' channels.
@@ -190,7 +191,7 @@ def main_settings(config: Mapping[str, Any], precision: str, method: Method) -> 
     """Return the settings of a method's main stage, from the top level of the configuration.
 
     Raises:
-        ConfigError: further loss terms for a method that takes none.
+        ConfigError: ``method.extras`` for a method without further loss terms.
     """
     trainer = config["trainer"]
     extras = _extras(config["method"].get("extras"))
@@ -225,17 +226,17 @@ def main_settings(config: Mapping[str, Any], precision: str, method: Method) -> 
 
 
 def _tune(config: Mapping[str, Any], is_stored: bool) -> Mapping[str, Any] | None:
-    """Return the config of what of the backbone is trained; None for all of it, and on stored features.
+    """Return the config ``tune``; None if the whole backbone is trained, and on stored features.
 
     Raises:
-        ConfigError: ``backbone.trainable`` says so, too, or stored features, which need a frozen backbone.
+        ConfigError: ``tune`` contradicts ``backbone.trainable`` or stored features, which need a frozen backbone.
     """
     tune, trainable = tune_of(config), config["backbone"].get("trainable", "all")
     if tune is None:
         return None
     if trainable != "all":
         raise ConfigError(
-            f"tune and backbone.trainable={trainable} both say what of the backbone is trained. Leave out "
+            f"tune and backbone.trainable={trainable} both choose the trainable part of the backbone. Leave out "
             "backbone.trainable; tune has none, last_block, norm, bias, lora, adapter, vpt and all"
         )
     chosen = name_of(str(tune["_target_"])).rpartition("/")[2]
@@ -251,7 +252,7 @@ def _extras(value: Any) -> tuple[Mapping[str, Any], ...]:
     """Return the further loss terms of ``method.extras``.
 
     Raises:
-        ConfigError: anything but a list of configs.
+        ConfigError: the value is not a list of configs.
     """
     terms = [] if value is None else value
     if not isinstance(terms, list) or any(not isinstance(one, Mapping) or "_target_" not in one for one in terms):
@@ -274,12 +275,15 @@ def plan_keys(
     """Return key and specification of every stage, parents first.
 
     Args:
-        execution: of trainings, see `ltr.runs.keys.execution_spec`.
+        stages: the stages in order.
+        seed: seed of the run.
+        source, split, dataset_info: data of the run.
+        execution: execution of trainings, see `ltr.runs.keys.execution_spec`.
         makers: see `ltr.runs.keys.makers_of`.
 
     Raises:
-        ConfigError: a stage names a parent that does not stand before it, or needs images that the split has not.
-        CheckpointError: a stage's checkpoint is not there.
+        ConfigError: a stage does not come after its parent, or needs images that the split does not have.
+        CheckpointError: a stage's checkpoint does not exist.
     """
     keys: dict[str, str] = {}
     planned = {}
@@ -287,8 +291,8 @@ def plan_keys(
         for parent in stage.parents:
             if parent not in keys:
                 raise ConfigError(
-                    f"stage '{stage.name}' starts from '{parent}', which does not stand before it; "
-                    f"before it stand: {', '.join(keys) or 'none'}"
+                    f"stage '{stage.name}' starts from '{parent}', which does not come before it; "
+                    f"earlier stages: {', '.join(keys) or 'none'}"
                 )
         _check_parts(stage, split)
         spec = stage_spec(stage, seed, source, split, dataset_info, keys, execution, makers)

@@ -1,4 +1,4 @@
-"""Provenance of a result: versions, commit, device. No user names, no keys, no paths."""
+"""Provenance of a result: versions, commit, device, without user names, keys or paths."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _version(package: str) -> str | None:
 def code_state() -> dict[str, Any]:
     """Return commit and dirty flag of the checkout that this package runs from, and a digest of the package's source.
 
-    The first two are None for an installed package. All are read once, so that they describe the code that runs.
+    The first two are None for an installed package. All are read once, so that they describe the running code.
     """
     root = Path(__file__).resolve().parents[3]
     digest = hashlib.sha256()
@@ -77,7 +77,7 @@ def differs(earlier: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str | 
     The description mentions uncommitted changes, but does not list them.
 
     Args:
-        earlier: `code_state` of the code that made a file; None if it was not kept.
+        earlier: `code_state` of the code that wrote a file; None if it was not stored.
         now: `code_state` of this process.
     """
     if not earlier:

@@ -1,4 +1,4 @@
-"""The run directory: one folder per run that holds everything about it."""
+"""Files of a run directory, the folder with everything about one run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read_result(directory: Path) -> dict[str, Any] | None:
     """Return the finished result in a run directory, or None.
 
     Raises:
-        DataError: the file is there and cannot be read, or is damaged.
+        DataError: the file exists and cannot be read, or is damaged.
     """
     path = directory / RESULT
     if not path.is_file():
@@ -50,15 +50,15 @@ def read_result(directory: Path) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run, or (``result`` None) a plan that was only printed."""
+    """Result of a finished run; ``result`` is None if the command only printed its plan."""
 
     directory: Path
     result: dict[str, Any] | None
-    reused: bool = False  # the result was there already
+    reused: bool = False  # True if an earlier run wrote the result
 
 
 def write_start(directory: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """Write the files that are known before training: the resolved configuration and the command's overrides."""
+    """Write the files that are complete before training: the resolved configuration and the command's overrides."""
     directory.mkdir(parents=True, exist_ok=True)
     write_text(directory / "config.yaml", yaml.safe_dump(without_private(config), sort_keys=False))
     write_text(directory / "overrides.yaml", yaml.safe_dump(list(overrides)))
@@ -73,7 +73,7 @@ def write_status(directory: Path, status: str) -> None:
 def result_rows(
     evaluated: Iterable[ProtocolResult], *, split: str, checkpoint: str, selection: str
 ) -> list[dict[str, Any]]:
-    """Return rows of ``result.json``; only the selected weights on test can be the headline."""
+    """Return rows of ``result.json``; only the selected weights on the test split can be the headline."""
     return [
         {
             "protocol": one.protocol,
@@ -104,7 +104,7 @@ def write_tables(directory: Path, evaluated: Sequence[ProtocolResult], class_nam
         suffix = "" if one.protocol == evaluated[0].protocol else f"_{one.protocol}"
         names = np.asarray(class_names, dtype=object)
         if one.result.per_class:
-            # a protocol may leave out classes (the background), so rows are named by their class_id
+            # a protocol may exclude classes (the background), so class_id identifies the rows
             columns = {**one.result.per_class, "class_name": names[one.result.per_class["class_id"]]}
             tables.setdefault(f"per_class{suffix}", []).append(_table(one, columns))
         if one.result.predictions:
@@ -170,8 +170,13 @@ def write_result(
     """Write ``result.json``, the last file of a run: its presence means that the run is finished.
 
     Args:
+        directory: run directory.
+        config: resolved configuration.
+        stages: entries of the stages.
+        rows: rows of the evaluation, the headline first.
+        data: entry about the data.
         metric: name of the metric that selects weights and that a sweep maximises.
-        declared: the metrics of protocols that are not ltr's own, see `ltr.evaluation.metrics.Metric.to_dict`.
+        declared: metrics of protocols from outside ltr, see `ltr.evaluation.metrics.Metric.to_dict`.
     """
     flat = {
         key: value

@@ -1,4 +1,4 @@
-"""The folder of one run during the run: creating, filling and checking it, and writing the result."""
+"""Folder of one run while it runs: creating, filling and checking it, and writing the result."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from ltr.runs.store import StageStore
 
 @dataclass
 class RunFolder:
-    """Writer of a run's folder; `ltr.runs.result` holds the layout of each file.
+    """Writer of a run's folder; `ltr.runs.result` defines the files.
 
     Attributes:
-        is_begun: this process has created the folder.
-        optional: tables and arrays that were written and that not every run has.
+        is_begun: True once this process has created the folder.
+        optional: written tables and arrays that not every run has.
     """
 
     path: Path
@@ -61,7 +61,7 @@ class RunFolder:
             self.is_begun = True
 
     def note(self, status: str) -> None:
-        """Write how the run ended; a failure to write (on a full disk, say) does not hide why the run ended."""
+        """Write the status of the run; a failure to write it (on a full disk) does not hide the original error."""
         if self.is_begun:
             with contextlib.suppress(OSError):
                 write_status(self.path, status)
@@ -83,15 +83,16 @@ class RunFolder:
             if self.path.is_dir():
                 self.note("failed")
             raise TrainingError(
-                f"{self.path}: {', '.join(missing)} missing: something removed files of the run while it was at "
-                "work. The same command writes them again, from the stages that are stored"
+                f"{self.path}: {', '.join(missing)} missing: something removed files of the run while it was "
+                "running. The same command writes them again from the cached stages"
             )
 
     def write_weights(self, predictor: Any, last: StageOutput) -> None:
-        """Write ``checkpoints/``: links to the stored files, which may be pruned, or the method's own final network.
+        """Write ``checkpoints/``: links to the stored files, which may be pruned, or the method's final network.
 
         Args:
-            last: the output of the last stage.
+            predictor: the evaluated network.
+            last: output of the last stage.
         """
         stored = self.store.folder(last.key)
         checkpoints = self.path / "checkpoints"
@@ -111,15 +112,16 @@ class RunFolder:
         on_test: Sequence[ProtocolResult],
         run_info: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """Write tables, provenance and last ``result.json``; return its content.
+        """Write tables, provenance and finally ``result.json``; return its content.
 
         Args:
-            rows: of the result.
+            outputs: outputs of all stages, by name.
+            rows: rows of the result.
             on_test: results of the selected weights on the test split, for the tables.
             run_info: entries of ``provenance.json`` about this run: device, precision, seconds, ...
         """
         if any(not (self.path / name).is_file() for name in AT_THE_START):
-            self.print_line(f"{self.path} was removed while the run was at work: it is written anew")
+            self.print_line(f"{self.path} was removed while the run was running: writing it again")
             self.is_begun = False
             self.begin()
         folders = [self.store.folder(output.key) for output in outputs.values()]

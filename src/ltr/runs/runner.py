@@ -1,4 +1,4 @@
-"""One run: plan the stages, take them from the store or train them, evaluate the method, write the result."""
+"""Execution of one run: plan the stages, load or train them, evaluate the method, write the result."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ def run(
     read: Callable[[Mapping[str, Any]], Source] = instantiate,
     draw: Callable[[Path], Sequence[Path]] = lambda directory: (),
 ) -> Outcome:
-    """Carry out a checked, resolved, plain configuration.
+    """Run a checked, resolved, plain configuration.
 
     Args:
-        config: see ``conf/train.yaml``; values and targets have been checked.
-        overrides: the command's overrides, kept for the record.
+        config: see ``conf/train.yaml``; values and targets are checked.
+        overrides: the command's overrides, stored in the run directory.
         console: shows progress.
-        source: the data set of ``config``, if it has been read already.
+        source: data set of ``config`` if it is already read.
         read: see `ltr.runs.plan.plan_of`.
-        draw: draws the figures of a finished run directory, for the loggers too; `ltr.runs` does not import reports.
+        draw: draws the figures of a finished run directory, also for the loggers; `ltr.runs` does not import reports.
 
     Raises:
-        LtrError: a mistake that the user can correct; no half-written file is left.
-        Interrupted: a signal; the training state is kept.
+        LtrError: a mistake that the user can correct; no half-written file remains.
+        Interrupted: a signal stopped the run; the training state is saved.
     """
     mistakes = check_arguments(config)
     if mistakes:
@@ -104,7 +104,7 @@ def _check_processes(config: Mapping[str, Any]) -> None:
 
 
 class _Run:
-    """One run from data to result: built with its plan, carried out once."""
+    """One run from data to result."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class _Run:
         )
 
     def carry_out(self) -> Outcome:
-        """Obtain every stage, evaluate and write; with ``stages=plan`` print the plan only."""
+        """Obtain every stage, evaluate and write the result; with ``stages=plan`` only print the plan."""
         if self.config["stages"] == "plan":
             self._print_plan()
             return Outcome(self.folder.path, None)
@@ -216,7 +216,7 @@ class _Run:
         if self.config["resume"] == "must" and not any(state.is_dir() for state in states):
             raise CheckpointError(
                 f"resume=must: there is nothing to continue from, neither a result in {self.folder.path} nor an "
-                "unfinished stage. Use resume=auto to start, or check the overrides: another value is another run"
+                "unfinished stage. Use resume=auto to start, or check the overrides: other values make another run"
             )
         if self.config["resume"] == "never":
             for state in states:
@@ -292,14 +292,14 @@ class _Run:
         for part, of_part in results.items():
             rows += result_rows(of_part, split=part, checkpoint=selected, selection=selection)
         if last is not None:
-            # the threshold belongs to the selected weights, not to those of the last epoch
+            # the threshold applies to the selected weights, not to those of the last epoch
             of_last = evaluator.evaluate_parts(last(), ["test"], with_threshold=False)["test"]
             last_rows = result_rows(of_last, split="test", checkpoint="final", selection="last")
             rows += [{**row, "headline": False} for row in last_rows]
         return rows, results["test"]
 
     def _check_shares(self) -> None:
-        """Refuse a part of the split with fewer images than processes: one would have nothing to evaluate."""
+        """Refuse a part of the split with fewer images than processes: a process would have nothing to evaluate."""
         for part in ("val", "test"):
             images = len(getattr(self.split, part))
             if 0 < images < distributed.world_size():

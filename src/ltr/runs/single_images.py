@@ -1,4 +1,4 @@
-"""Batches of one image in front of a batch normalisation that needs two: joined to another batch, or refused."""
+"""Treatment of single-image batches if batch normalisation needs two images: join them to another batch, or refuse."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ def join_single_images(
     """Join an epoch's last batch to the one before it if it is a single image and the network needs more than one.
 
     Args:
-        norms: batch normalisation layers that see one value of each channel and image, by name.
-        strategy: its config.
+        stage: the stage.
+        data: its data.
+        norms: names of the batch normalisation layers whose input is 1x1.
+        strategy: config of the strategy.
         print_line: prints a message.
 
     Raises:
@@ -35,11 +37,11 @@ def join_single_images(
     if batches == 1 or data.images_of_step(0) == 1:
         raise ConfigError(
             f"stage '{stage.name}': batch_size={stage.settings.batch_size} and {images} training images{per_process} "
-            f"make batches of a single image, and batch normalisation over a 1x1 map ({layers}) needs two at least. "
+            f"make batches of a single image, and batch normalisation over a 1x1 map ({layers}) needs at least two. "
             "Raise batch_size, or use a backbone without batch normalisation"
         )
     data.join_single = True
     print_line(
-        f"{stage.name}: the last of an epoch's {images} images{per_process} would be a batch by itself, which batch "
-        f"normalisation over a 1x1 map ({layers}) cannot learn from: it joins the batch before"
+        f"{stage.name}: the last of an epoch's {images} images{per_process} would be a batch of one image, which batch "
+        f"normalisation over a 1x1 map ({layers}) does not allow: it is added to the previous batch"
     )

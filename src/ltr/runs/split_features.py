@@ -1,4 +1,4 @@
-"""Stored features of a config's split, for commands that compare images and train nothing."""
+"""Stored features of a config's split, for commands that compare images without training."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from ltr.runs.training.doubts import warn_of_frozen_random_weights
 
 
 def split_features(config: Mapping[str, Any], source: Source | None, console: Console) -> tuple[Split, FeatureTable]:
-    """Return the split of a checked config, and the table of its features, after computing those that are missing.
+    """Compute the missing features of a config's split; return the split and its table.
 
-    The table is that of a training with this config, see `ltr.runs.features`.
+    A training with this config uses the same table, see `ltr.runs.features`.
 
     Args:
-        config: with ``features=stored``.
-        source: of the config; None: it is read.
-        console: of messages and progress.
+        config: checked configuration with ``features=stored``.
+        source: source of the config; None: read it.
+        console: shows messages and progress.
 
     Raises:
         ConfigError: the config trains on images.
-        LtrError: what a run of the config would refuse.
+        LtrError: a mistake for which a run of the config would stop.
     """
     plan = plan_of(config, source)
     stages = [stage for stage in plan.stages if stage.module is not None and stage.settings.features is not None]

@@ -1,4 +1,4 @@
-"""The stages of a run, from the store or trained now."""
+"""Stages of a run, loaded from the store or trained."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except Exception as error:  # zip and NumPy raise many kinds for a damaged file
+    except Exception as error:  # zip and NumPy raise different errors for a damaged file
         raise CheckpointError(
             f"{path}: arrays that cannot be read ({type(error).__name__}): damaged, or pickled objects, which are "
             "never loaded. Move its folder elsewhere, and the same command makes the stage again"
@@ -66,8 +66,7 @@ class Stages:
     """Provider of the stages of one run, in order: cached, loaded, trained or computed.
 
     Attributes:
-        started: called once, before the first thing is written for a training: until then nothing was refused that
-            could be.
+        started: called once, after all checks of the first training and before anything is written for it.
         images: pixels on the device, shared between the stages.
     """
 
@@ -89,19 +88,19 @@ class Stages:
     )  # stage -> the code that made it, if it was stored
 
     def obtain_features(self, plan: Sequence[Stage]) -> None:
-        """Compute the features that the stages of a run and its evaluation read, where they are not stored yet."""
+        """Compute the missing features that the stages of a run and its evaluation read."""
         stage = next((one for one in plan if one.module is not None and one.settings.features is not None), None)
         if stage is None:
             return
         images = self.data_module(stage.settings.replaced(features=None), stage.role)
-        images.processes = (0, 1)  # the first process computes them for all
+        images.processes = (0, 1)  # rank 0 computes all of them
         self.feature_stage = FeatureStage(
             stage, self.dataset_info, self.config["seed"], images, self.store, self.device, self._print_line
         )
         split = self.split
         parts = [split.train, split.val, split.test, split.unknown]
 
-        tables: list[StoredFeatures] = []  # of the first process: opening a table reads all of it
+        tables: list[StoredFeatures] = []  # filled on rank 0 only, because opening a table reads all of it
 
         def obtain() -> bool:
             assert self.feature_stage is not None
@@ -118,16 +117,18 @@ class Stages:
         self.features = tables[0] if tables else self.feature_stage.stored()
 
     def obtain(self, stage: Stage, key: str, spec: Mapping[str, Any], before: Mapping[str, StageOutput]) -> StageOutput:
-        """Return the finished stage of this key: from the store, else trained now and stored.
+        """Return the finished stage of a key from the store, or train and store it.
 
         Args:
-            spec: what the key is the hash of, kept with the stage.
-            before: the outputs of the stages before it.
+            stage: the stage.
+            key: its key.
+            spec: specification that the key is the hash of; stored with the stage.
+            before: outputs of the earlier stages, by name.
         """
         parents = {name: before[name] for name in stage.parents}
         folder = self.store.folder(key)
         trains = stage.checkpoint is None and not stage.compute
-        # what does not fit is refused before anything is written, even the lock
+        # all checks run before anything is written, including the lock
         missing = trains and distributed.broadcast_from_rank_zero(lambda: self.store.record(key) is None)
         prepared = self._prepared(stage, parents) if missing else None
         with ExitStack() as held:
@@ -172,7 +173,7 @@ class Stages:
         self.console.print(rich_text(text), soft_wrap=True)
 
     def _report_reuse(self, name: str, key: str, code: Mapping[str, Any] | None) -> None:
-        """Print that a stage is taken from the store, and which other code made it."""
+        """Print that a stage comes from the store, and name the code that made it if it differs."""
         other = differs(code, code_state())
         made = f", made by {other}" if other else ""
         self.console.print(rich_text(f"{name}: cached stage {key[:12]}{made}"), soft_wrap=True)
@@ -186,7 +187,7 @@ class Stages:
         parents: Mapping[str, StageOutput],
         prepared: tuple[DataModule, Any, ValidationSpec | None] | None,
     ) -> TrainingRecord:
-        """Train a stage in all processes, or compute or take it in the first."""
+        """Train a stage in all processes, or compute or copy it in the first one."""
         if stage.checkpoint is not None:
             return TrainingRecord(distributed.broadcast_from_rank_zero(lambda: self._take(stage, folder, parents)))
         if stage.compute is not None:
@@ -209,7 +210,7 @@ class Stages:
     def _prepared(
         self, stage: Stage, parents: Mapping[str, StageOutput]
     ) -> tuple[DataModule, Any, ValidationSpec | None]:
-        """Return what a stage's training needs; refuse a schedule, groups or an augmentation that do not fit."""
+        """Return data, network and validation of a stage's training, after checking schedule and augmentation."""
         data = self.data_module(stage.settings, stage.role)
         validation = self._validation_spec(stage)
         data.monitored_part = validation.split if validation else None
@@ -252,7 +253,7 @@ class Stages:
     def _compute(self, stage: Stage, folder: Path, parents: Mapping[str, StageOutput]) -> float:
         began = time.perf_counter()
         data = self.data_module(stage.settings, stage.role)
-        data.processes = (0, 1)  # the first process computes it for all
+        data.processes = (0, 1)  # rank 0 computes it for all processes
         computation = Computation(
             parents=parents,
             settings=stage.settings,

@@ -1,8 +1,8 @@
-"""Cache of finished stages on disk, by key: a stage is trained once and then taken from here.
+"""Cache of finished stages on disk, by key: a stage is trained once and then read from here.
 
 Each stage has a folder ``<root>/<key>/``. During training it holds ``state/`` (to resume from) and ``metrics.csv``. A
-finished stage has ``weights.ckpt``, ``last.ckpt`` if another epoch was selected, and ``stage.json``. That file is
-written last: its presence means "finished", and its digests check the other files.
+finished stage has ``weights.ckpt``, ``last.ckpt`` if an earlier epoch was selected, and ``stage.json``. That file is
+written last: its presence means that the stage is finished, and it holds the digests of the other files.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ltr.files import file_digest, write_json
 from ltr.runs.processes.core_slot import core_lent
 
 RECORD = "stage.json"
-REMOVED = "removed from the stage store while the run was at work. The same command makes it again"
+REMOVED = "removed from the stage store while the run was running. The same command makes it again"
 
 
 def check_record(record: Any) -> None:
-    """Raise ValueError if the content of a ``stage.json`` is not as `StageStore.finish` writes it."""
+    """Raise ValueError if the content of a ``stage.json`` differs from the form that `StageStore.finish` writes."""
 
     def is_number(value: Any) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e15
@@ -46,7 +46,7 @@ def check_record(record: Any) -> None:
         if not good
     ]
     if wrong:
-        raise ValueError(f"{', '.join(wrong)} is not what a stage has there")
+        raise ValueError(f"{', '.join(wrong)} has a wrong type or value")
 
 
 class StageStore:
@@ -61,7 +61,7 @@ class StageStore:
         return self.root / key
 
     def record(self, key: str) -> dict[str, Any] | None:
-        """Return the record of a finished stage, or None; a damaged one is set aside with a message."""
+        """Return the record of a finished stage, or None; a damaged stage is moved aside with a message."""
         path = self.folder(key) / RECORD
         if not path.is_file():
             return None
@@ -100,7 +100,7 @@ class StageStore:
     def remove(self, key: str) -> bool:
         """Delete a stage unless a run holds its lock; return whether it was deleted.
 
-        Runs keep their own links to weights.
+        Runs keep separate links to the weights.
         """
         with self.locked_if_free(key) as is_free:
             if is_free:
@@ -115,7 +115,7 @@ class StageStore:
     def finish(
         self, key: str, spec: Mapping[str, Any], seconds: float, more: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Declare the files in the stage's folder finished, drop its training state, and return the record."""
+        """Write the record of the stage, delete its training state, and return the record."""
         folder = self.folder(key)
         if not folder.is_dir():
             raise TrainingError(f"{folder}: {REMOVED}")
@@ -128,7 +128,7 @@ class StageStore:
 
     @contextlib.contextmanager
     def locked_if_free(self, key: str) -> Iterator[bool]:
-        """Hold the stage's lock for the time of a block; yield False, without it, if another process holds it."""
+        """Hold the stage's lock during a block; yield False if another process holds it."""
         lock = FileLock(self.root / f".{key}.lock")
         try:
             lock.acquire(timeout=0)
@@ -142,9 +142,9 @@ class StageStore:
 
     @contextlib.contextmanager
     def locked(self, key: str, what: str) -> Iterator[None]:
-        """Hold the stage's lock for the time of a block, so that two runs never train the same stage at once.
+        """Hold the stage's lock during a block, so that two runs never train the same stage at the same time.
 
-        A message says which stage it waits for. The system releases the lock when its process dies.
+        A message names the stage while the lock is held elsewhere. The system releases the lock when its process ends.
         """
         lock = FileLock(self.root / f".{key}.lock")
         try:

@@ -24,8 +24,8 @@ def test_packed_files_of_other_data_are_reported_to_be_beyond_comparison(tmp_pat
     pack(files, {}, tmp_path / "packed", size=16)
     packed = open_packed(tmp_path / "packed")
     arrays = Source("toy", np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2, np.int64), ("a",), {"train": range(2)})
-    assert "only be compared with what it was made from" in _incomparable(files, packed)
-    assert "only be compared with what it was made from" in _incomparable(packed, arrays)
+    assert "only be compared with the data that it was made from" in _incomparable(files, packed)
+    assert "only be compared with the data that it was made from" in _incomparable(packed, arrays)
     assert _incomparable(files, arrays) == ""
 
 

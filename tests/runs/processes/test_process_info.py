@@ -52,7 +52,7 @@ def test_several_processes_without_a_strategy_are_reported_what_to_do(environmen
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"MASTER_ADDR": None}, "MASTER_ADDR not: the processes do not know where to meet"),
+        ({"MASTER_ADDR": None}, "MASTER_ADDR not: the processes have no address for their rendezvous"),
         ({"MASTER_ADDR": None, "MASTER_PORT": ""}, "MASTER_ADDR and MASTER_PORT not"),
         ({"RANK": "2"}, "this is process 2 of 2"),
         ({"RANK": "-1"}, "this is process -1 of 2"),

@@ -222,7 +222,7 @@ def test_a_logger_that_breaks_is_reported_once_and_costs_nothing(broken):
         logger.log_result({}, [], [], [])
         logger.close(failed=False)
 
-    message = f"logger=wandb fails and is left out from here on: RuntimeError: {broken[0]} does not work. "
+    message = f"logger=wandb failed and is disabled: RuntimeError: {broken[0]} does not work. "
     with pytest.warns(UserWarning, match=message) as caught:
         whole_run()
     assert len(caught) == 1

@@ -59,13 +59,13 @@ def test_a_damaged_state_is_set_aside_for_the_one_before_it(tmp_path):
     damaged = copy.deepcopy(state(2, 2, 0, False))
     del damaged["loops"]["fit_loop"]["epoch_progress"]
     torch.save(damaged, tmp_path / "last.ckpt")
-    with pytest.raises(CheckpointError, match="loops does not say where training stood"):
+    with pytest.raises(CheckpointError, match="loops does not hold the position of the training"):
         ResumePoint.read(tmp_path / "last.ckpt")
     point = TrainingState(tmp_path, lines.append).resume_point(NETWORK)
     assert point is not None
     assert (point.path.name, point.epoch) == ("previous.ckpt", 1)
     assert "set aside as last.damaged-" in lines[0]
-    assert "going on from the checkpoint before it" in lines[0]
+    assert "continuing from the previous checkpoint" in lines[0]
     assert not (tmp_path / "last.ckpt").exists()
 
 
@@ -74,7 +74,7 @@ def test_a_state_of_another_network_is_set_aside(tmp_path):
     torch.save(state(1, 1, 0, False), tmp_path / "last.ckpt")
     assert TrainingState(tmp_path, lines.append).resume_point(nn.Linear(3, 2)) is None
     assert len(lines) == 1
-    assert "the training starts anew" in lines[0]
+    assert "the training starts from scratch" in lines[0]
 
 
 @pytest.fixture

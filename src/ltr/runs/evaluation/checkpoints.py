@@ -1,4 +1,4 @@
-"""Evaluation of existing weights: the work of ``ltr-eval``."""
+"""Evaluation of existing weights, for ``ltr-eval``."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class Candidate:
     """Weights to evaluate.
 
     Attributes:
-        label: their name in tables.
-        checkpoint: the file.
-        config: of their evaluation, see `ltr.configuration.evaluation_overrides`.
-        run: the folder of their run, if there is one.
-        elsewhere: the evaluation is on another data set than that of their run.
-        image_size: the value that ``dataset.image_size`` was set to.
-        foreign: how to read a file of other code; None for ltr's checkpoints.
-        allow_overlap: evaluate training images on purpose.
+        label: name of the weights in tables.
+        checkpoint: path of the file.
+        config: configuration of the evaluation, see `ltr.configuration.evaluation_overrides`.
+        run: folder of the run that trained the weights, if there is one.
+        elsewhere: True if the data set differs from the run's.
+        image_size: value that the user set for ``dataset.image_size``.
+        foreign: options for reading a file of other code; None for ltr's checkpoints.
+        allow_overlap: True evaluates training images on purpose.
     """
 
     label: str
@@ -68,16 +68,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class CheckpointEvaluation:
-    """The results of one candidate.
+    """Results of one candidate.
 
     Attributes:
-        config: with the image size of the evaluation.
-        rows: as in ``result.json``.
+        config: configuration with the image size of the evaluation.
+        rows: rows as in ``result.json``.
         evaluated: results on ``part``, for every variant, protocol and scorer.
         examples: the method's example arrays of some test images.
         overlap: number of evaluated images that were trained on.
-        note: how images were changed for the network; '' if they were not.
-        fingerprint: of the data.
+        note: sentence about changes to the images for the network; '' without changes.
+        fingerprint: fingerprint of the data.
     """
 
     candidate: Candidate
@@ -94,12 +94,12 @@ class CheckpointEvaluation:
     fingerprint: str = ""
 
 
-_OF_CROP = ("image_size", "image_resize", "interpolation")  # keys of a data set that change its crops alone
+_OF_CROP = ("image_size", "image_resize", "interpolation")  # keys of a data set that change only its crops
 
 
 @dataclass
 class DatasetCache:
-    """Cache of the data set that was read last, with its images if they are arrays: most checkpoints share theirs."""
+    """Cache of the last data set, with its images if they are arrays; most checkpoints share their data set."""
 
     datasets: dict[str, tuple[Source, Split]] = field(default_factory=dict)
     images: dict[str, ResidentImages | None] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class DatasetCache:
     overlaps: dict[tuple[Path, str, str], Overlap] = field(default_factory=dict)
 
     def read(self, dataset: Mapping[str, Any]) -> tuple[str, Source, Split]:
-        """Return (key, source, split) of a data set's config, reading it if it is not the last one."""
+        """Return (key, source, split) of a dataset config; read the data unless they are those of the last call."""
         key = canonical_json({k: v for k, v in dataset.items() if k not in _OF_CROP})
         if key not in self.datasets:
             self.datasets.clear()  # before the next one is read: two may not fit into memory
@@ -130,7 +130,7 @@ def is_foreign(checkpoint: Path) -> bool:
 
 
 def with_layout(weights: ForeignWeights, checkpoint: Path) -> tuple[ForeignWeights, str | None]:
-    """Return how to read a file of other code, with the layout of its names, and the config of its method.
+    """Return options for reading a file of other code, with the layout of its names, and the config of its method.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -142,7 +142,7 @@ def with_layout(weights: ForeignWeights, checkpoint: Path) -> tuple[ForeignWeigh
 
 
 def lone_config(checkpoint: Path) -> dict[str, Any]:
-    """Return a configuration for a checkpoint without a run: its own description, and the defaults of evaluation.
+    """Return a configuration for a checkpoint without a run: its description and the defaults of evaluation.
 
     Raises:
         CheckpointError: see `ltr.methods.core.checkpoint.describe`.
@@ -160,15 +160,16 @@ def lone_config(checkpoint: Path) -> dict[str, Any]:
 def evaluate_checkpoints(
     candidates: Sequence[Candidate], part: str, print_line: Callable[[str], None] = lambda text: None
 ) -> Iterator[CheckpointEvaluation]:
-    """Evaluate checkpoints one after the other on a part of their splits; all are checked before the first.
+    """Check all checkpoints, then evaluate them one after the other on a part of their splits.
 
     Args:
+        candidates: the checkpoints.
         part: ``test`` or ``val``.
-        print_line: prints how images are changed for a network.
+        print_line: prints changes to the images for a network.
 
     Raises:
-        CheckpointError: weights that cannot be read, of other classes, or without the outputs that a protocol needs.
-        ConfigError: a part without images, images that the network does not accept, contradicting values.
+        CheckpointError: weights cannot be read, have other classes, or lack the outputs that a protocol needs.
+        ConfigError: the part has no images, the network does not accept the images, or values contradict each other.
         DataError: the data set is missing or damaged.
     """
     data = DatasetCache()
@@ -177,7 +178,9 @@ def evaluate_checkpoints(
             _prepared(candidate, part, data)
     for candidate in candidates:
         for package in changed_code(candidate.config):
-            print_line(f"{candidate.label}: the code of {package} has changed since the run: today's code is evaluated")
+            print_line(
+                f"{candidate.label}: the code of {package} has changed since the run: the evaluation uses today's code"
+            )
         evaluation = _evaluate(candidate, part, data)
         if evaluation.note:
             print_line(f"{candidate.label}: {evaluation.note}")
@@ -189,14 +192,15 @@ def headline_probabilities(
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], Split]:
     """Return float32 probabilities [N, C] and int64 labels [N] of the parts ``val`` and ``test``, and the split.
 
-    They are of the headline variant; a part without images is left out.
+    They are those of the headline variant; a part without images is omitted.
 
     Args:
-        check: called with the split before any image is read; its errors end the evaluation.
+        candidate: the checkpoint.
+        check: called with the split before any image is read; may raise an error.
 
     Raises:
         CheckpointError, ConfigError, DataError: see `evaluate_checkpoints`; ConfigError without validation images.
-        TrainingError: scores that are not finite.
+        TrainingError: a score is not finite.
     """
     data = DatasetCache()
     _, _, split = data.read(candidate.config["dataset"])
@@ -247,7 +251,7 @@ class _Prepared:
 
 
 def _prepared(candidate: Candidate, part: str, data: DatasetCache) -> _Prepared:
-    """Return the network and its data, checked; an error names the checkpoint."""
+    """Return the checked network and its data; an error names the checkpoint."""
     config = dict(candidate.config)
     description = describe(candidate.checkpoint) if candidate.foreign is None else {}
     network = network_from_description(description, candidate.checkpoint) if candidate.foreign is None else None
@@ -351,6 +355,6 @@ def _data_module(prepared: _Prepared, device: torch.device, images: ResidentImag
 def _selection(checkpoint: Path, network: Any) -> tuple[str, str]:
     """Return the entries ``checkpoint`` and ``selection`` of this file's rows of results."""
     name = "best" if checkpoint.stem == "best" else "final"
-    # final.ckpt beside best.ckpt holds the last epoch; a lone file holds the epoch that the selection rule chose
+    # if best.ckpt exists, final.ckpt holds the last epoch; otherwise the file holds the epoch that selection chose
     is_last_epoch = checkpoint.stem == "last" or (name == "final" and checkpoint.with_name("best.ckpt").is_file())
     return name, "last" if is_last_epoch else network.settings.selection

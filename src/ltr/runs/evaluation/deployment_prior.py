@@ -1,4 +1,4 @@
-"""The class priors of ``evaluation.prior``: the one of deployment, and the one that a network's scores hold."""
+"""Class priors for ``evaluation.prior``: the prior in deployment, and the prior implied by a network's scores."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ltr.identity import name_of
 from ltr.names import canonical
 
 TRAIN, UNIFORM, ESTIMATE = "train", "uniform", "estimate"
-# losses by the prior that their scores hold after training on images as frequent as they are
+# prior of the scores of each loss after training with instance sampling
 _PLAIN = ("loss/cross_entropy",)
 _ADJUSTED = ("loss/balanced_softmax", "loss/logit_adjusted")
 
 
 def evaluation_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the evaluation config, with ``prior_of_scores`` filled in where ``prior`` is set and it follows.
+    """Return the evaluation config; if ``prior`` is set, with ``prior_of_scores`` filled in.
 
     Raises:
-        ConfigError: the prior of the scores does not follow from loss, sampler and method.
+        ConfigError: loss, sampler and method do not determine the prior of the scores.
     """
     evaluation: Mapping[str, Any] = config["evaluation"]
     if evaluation.get("prior") is None or evaluation.get("prior_of_scores") is not None:
@@ -33,17 +33,17 @@ def evaluation_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     if inferred is None:
         raise ConfigError(
             f"evaluation.prior={evaluation['prior']}: method={config['method']['name']} with this loss and sampler "
-            "does not say which class prior its scores hold. Set evaluation.prior_of_scores=train (cross-entropy on "
-            "images as frequent as they are) or uniform (trained or adjusted to balanced classes)"
+            "does not determine the class prior of its scores. Set evaluation.prior_of_scores=train (cross-entropy "
+            "with instance sampling) or uniform (trained on or adjusted to balanced classes)"
         )
     return {**evaluation, "prior_of_scores": inferred}
 
 
 def prior_of_scores(config: Mapping[str, Any]) -> str | None:
-    """Return the prior that a softmax's scores hold: ``train``, ``uniform``, or None where it does not follow.
+    """Return the class prior of a network's softmax scores: ``train``, ``uniform``, or None if it is undetermined.
 
-    It follows for erm and crt, and for posthoc_la at tau 1, with cross-entropy, balanced softmax or the logit-adjusted
-    loss at tau 1, and instance or class-balanced sampling, none of them deferred.
+    It is determined for erm and crt, and for posthoc_la at tau 1, with cross-entropy, balanced softmax or the
+    logit-adjusted loss at tau 1, and instance or class-balanced sampling, without deferral.
     """
     method, name = config["method"], config["method"]["name"]
     if name == "crt":
@@ -58,13 +58,13 @@ def prior_of_scores(config: Mapping[str, Any]) -> str | None:
 
 
 def deployment_prior(value: str, class_counts: np.ndarray, class_names: Sequence[str]) -> np.ndarray | None:
-    """Return the prior that ``evaluation.prior`` or ``evaluation.prior_of_scores`` names, [C]; None: it is estimated.
+    """Return the prior of a value of ``evaluation.prior`` or ``prior_of_scores``, float64 [C]; None to estimate it.
 
     Args:
-        value: ``uniform``, ``train``; of ``prior`` also ``estimate``, or a CSV file with the columns
-            ``class`` (a name of the split) and ``weight``.
-        class_counts: int64 [C], training images.
-        class_names: of the split.
+        value: ``uniform`` or ``train``; for ``prior`` also ``estimate``, or a CSV file with the columns ``class`` (a
+            class name of the split) and ``weight``.
+        class_counts: int64 [C], training images of each class.
+        class_names: names of the split's classes.
 
     Raises:
         DataError: the file does not exist, or does not hold one weight for each class.

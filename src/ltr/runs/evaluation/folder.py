@@ -1,4 +1,4 @@
-"""The output of ``ltr-eval``: a folder for each checkpoint and data set, laid out like a run's."""
+"""Output of ``ltr-eval``: a folder for each checkpoint and data set, with the layout of a run directory."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ def write_evaluation(
     """Write ``<out>/<data set>/<method>/<label>-<hash>/`` atomically; the same evaluation replaces it.
 
     The folder holds the evaluation part of a run's folder: ``result.json``, ``config.yaml``, ``split.npz``,
-    ``provenance.json``, tables, artifacts. An evaluation on the data set of the training also links the curves and
-    arrays of the training, so that the same figures can be drawn.
+    ``provenance.json``, tables, artifacts. If training and evaluation use the same data set, the folder also links the
+    curves and arrays of the training, so that the same figures can be drawn.
 
     Args:
-        draw: called with the temporary folder, before it is renamed.
+        evaluation: the results.
+        out: root folder of the output.
+        draw: draws figures into the temporary folder, before it is renamed.
 
     Returns:
         The folder, and the content of its ``result.json``.

@@ -1,4 +1,4 @@
-"""A check that a trained network can be evaluated on some images, and the changes that adapt the images to it."""
+"""Check that a trained network can be evaluated on a data set, and adaptation of the images to the network."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from ltr.evaluation.scores import Scores
 from ltr.methods.core.stage import DatasetInfo
 from ltr.runs.evaluation.protocols import CPU, check_parts, protocols_of
 
-_PROBES = 2  # blank images
+_PROBES = 2  # number of blank images in a check
 
 
 class InputAdapter(nn.Module):
-    """A network with its input adapted: resizes images and repeats a single channel; has the interface of `Predictor`.
+    """Wrapper of a network that resizes its input and repeats a single channel; implements `Predictor`.
 
     Args:
+        network: the network, a `Predictor`.
         size: (H, W) to which images are resized, bilinear and antialiased; None keeps their size.
         repeat: number of copies of the single channel.
     """
@@ -56,7 +57,7 @@ class InputAdapter(nn.Module):
         return self.network.predict_with_locations(self.fitted(images))
 
     def fitted(self, images: Tensor) -> Tensor:
-        """Return uint8 images [B, C, H, W] as the network takes them."""
+        """Resize uint8 images [B, C, H, W] and repeat their channel, as the network requires."""
         if self.repeat > 1:
             images = images.repeat_interleave(self.repeat, dim=1)
         if self.size is not None:
@@ -67,16 +68,16 @@ class InputAdapter(nn.Module):
 def adapted_dataset(
     dataset: Mapping[str, Any], source: Source, trained: DatasetInfo, asked: int | None
 ) -> dict[str, Any]:
-    """Return a data set's config with the image size of a network that was trained on another data set.
+    """Return a dataset config with the image size of a network that was trained on another data set.
 
-    The size is ``asked``, or else the network's training size; the interpolation is that of the training. The share of
-    an image that the crop keeps stays that of the config.
+    The size is ``asked``, or else the network's training size; the interpolation is that of training. The ratio of crop
+    size to resized size is that of the config.
     """
     if not isinstance(source.images, ImageFiles):
         return dict(dataset) if asked is None else {**dataset, "image_size": asked}
     size = trained.image_shape[1] if asked is None else asked
     resize, usual_size = dataset.get("image_resize"), dataset["image_size"]
-    if isinstance(resize, list):  # images are stretched to a square
+    if isinstance(resize, list):  # stretches images to a square
         resize = [round(side * size / usual_size) for side in resize]
     elif resize is not None:
         resize = round(resize * size / usual_size)
@@ -85,12 +86,12 @@ def adapted_dataset(
 
 
 def adapt_input(network: Any, dataset: Mapping[str, Any], source: Source) -> tuple[Any, str]:
-    """Return the network as a predictor of a source's images, and a sentence about changes to them ('' for none).
+    """Return a predictor for a source's images, and a sentence about changes to the images ('' for none).
 
     Arrays are resized to the config's ``image_size`` if it has one, else to the network's training size.
 
     Raises:
-        ConfigError: the network needs another number of channels, and the images have more than one.
+        ConfigError: network and images differ in the number of channels, and the images have more than one.
     """
     channels, height, width = network.dataset_info.image_shape
     if isinstance(source.images, ImageFiles):
@@ -125,11 +126,13 @@ def check_evaluable(
     part: str,
     evaluation: Mapping[str, Any],
 ) -> None:
-    """Refuse a combination that would fail in the middle of evaluation; two blank images pass through the network.
+    """Check on two blank images that an evaluation cannot fail midway.
 
     Args:
         predictor: the network, or its `InputAdapter`.
-        part: of the split that is evaluated.
+        network: the method's network.
+        split, source, dataset: data of the evaluation, with the dataset config.
+        part: part of the split to evaluate.
         evaluation: the evaluation config.
 
     Raises:
@@ -146,7 +149,7 @@ def check_evaluable(
     names = tuple(network.dataset_info.class_names)
     if "logits" in needs and not network.embeds and tuple(split.class_names) != names:
         raise CheckpointError(
-            f"it knows {len(names)} classes ({', '.join(names[:3])}, ...), the data set has {len(split.class_names)} "
+            f"it has {len(names)} classes ({', '.join(names[:3])}, ...), the data set has {len(split.class_names)} "
             f"({', '.join(split.class_names[:3])}, ...)"
         )
     kind, evaluated = type(network).__name__, " and ".join(dict.fromkeys(protocol.name for protocol in protocols))
@@ -185,5 +188,5 @@ def _probe(predictor: Any, source: Source, dataset: Mapping[str, Any]) -> dict[s
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"the network cannot take images of {' x '.join(map(str, shape))} ({reason}). Set dataset.image_size to "
-            "what it was trained at"
+            "its training size"
         ) from error

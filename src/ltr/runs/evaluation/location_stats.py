@@ -1,7 +1,7 @@
-"""Statistics of the locations that a network selects, from the images of its evaluation.
+"""Statistics of the locations that a network selects in evaluation images.
 
 If images have bounding boxes, the statistics are shares of locations whose centre lies in the box: among selected
-locations, dropped locations and all locations (the box's share of the crop, which random selection would have).
+locations, dropped locations and all locations (the last is the expectation for random selection).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class LocationStats:
         self._rows.add(**numbers)
 
     def _in_boxes(self, masks: dict[str, Tensor], indices: np.ndarray) -> dict[str, Tensor]:
-        """Return the shares of `SHARES`, [B] each, over all levels, then of each level under its number."""
+        """Return the shares of `SHARES`, [B] each, over all levels and, with the level's number, for each level."""
         boxes = boxes_in_crop(self.data.source, indices, self.data.file_crop)
         inside, selected = {}, {}
         for level, mask in masks.items():
@@ -66,7 +66,7 @@ class LocationStats:
     def means(self) -> dict[str, float]:
         """Return the mean of each number over the images of all processes; NaN if a level drops no location.
 
-        Without images, the result is empty.
+        The result is empty if no image was added.
         """
         if self._rows is None:
             return {}

@@ -1,4 +1,4 @@
-"""Evaluation of a trained method: one pass over a split, every variant, protocol and scorer at once."""
+"""Evaluation of a trained method: all variants, protocols and scorers in one pass over a split."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ltr.methods.core.network import ImageClassifier
 from ltr.runs.evaluation.location_stats import LocationStats
 from ltr.runs.processes.device import autocast
 
-EXAMPLES = 16  # test images that a method may show something of
+EXAMPLES = 16  # number of test images for which a method may return example arrays
 
 
 @dataclass(frozen=True)
 class ProtocolResult:
-    """The result of one protocol, with one scorer, for one variant.
+    """Result of one protocol with one scorer for one variant.
 
     Attributes:
-        protocol: its name.
-        variant: of the method's predictions.
-        scorer: its name, or None.
-        headline: whether this is the run's result.
-        result: of the protocol: metrics, per_class, predictions, curves.
+        protocol: name of the protocol.
+        variant: name of the variant of the method's predictions.
+        scorer: name of the scorer, or None.
+        headline: True for the headline result of the run.
+        result: metrics, per_class, predictions and curves of the protocol.
     """
 
     protocol: str
@@ -50,12 +50,14 @@ def evaluate(
 
     Args:
         predictor: a module with `predict`, ``headline`` and ``link`` (see `ltr.methods.core.stage.Predictor`).
-        loaders: the batches of the evaluated part of the split, under its name, and of further parts that some
-            protocols read (``unknown``); each image once. Scorers are fitted to those of ``train``.
-        protocols: (link, whether a row per image is kept) -> fresh protocol objects, the headline's first. Rows are
-            kept of the headline variant.
-        thresholds: of the open-set protocol by (variant, scorer), as validation images gave them.
-        stats: of a network that selects locations: its numbers join the metrics of the headline variant's first row.
+        loaders: batches by part of the split, each image once: the evaluated part, further parts that protocols read
+            (``unknown``), and ``train`` to fit scorers.
+        protocols: (link, True to keep a row per image) -> new protocol objects, the headline first. Only the headline
+            variant keeps rows.
+        device: device of the computation.
+        precision: ``bf16``, ``fp16`` or ``fp32``.
+        thresholds: thresholds of the open-set protocol by (variant, scorer), chosen on validation images.
+        stats: location statistics, which are added to the metrics of the headline variant's first row.
 
     Raises:
         DataError: the split is empty.
@@ -135,7 +137,7 @@ def examples_of(predictor: Any, network: Any, data: Any, device: torch.device, p
         data: an `ltr.data.module.DataModule`.
     """
     if type(network).examples is ImageClassifier.examples:
-        return {}  # no image need be read
+        return {}  # without reading images
     test = data.split.test
     positions = np.linspace(0, len(test) - 1, min(EXAMPLES, len(test))).astype(np.int64)
     (batch,) = list(data.evaluation_loader(test[positions]))[:1]

@@ -1,4 +1,4 @@
-"""Evaluated images that were trained on: reconstruct the training images of a checkpoint and compare them."""
+"""Count of evaluated images that a checkpoint was trained on, by reconstructing its training images."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ltr.errors import ConfigError, LtrError
 
 @dataclass(frozen=True)
 class Overlap:
-    """The number of evaluated images that were trained on.
+    """Number of evaluated images that were trained on.
 
     Attributes:
-        images: their number; None if it is unknown.
+        images: number of evaluated training images; None if it is unknown.
         of: number of evaluated images.
-        reason: why the number is unknown, if that is worth a message.
+        reason: reason why the number is unknown, if it is worth a message.
     """
 
     images: int | None
@@ -41,7 +41,7 @@ class Overlap:
 
 @dataclass
 class TrainingImages:
-    """Reader of the data sets that checkpoints were trained on, with a cache of the last one, which most share."""
+    """Reader of the data sets that checkpoints were trained on; it caches the last one, which most share."""
 
     sources: dict[str, Source] = field(default_factory=dict)
 
@@ -55,9 +55,11 @@ class TrainingImages:
         """Count the images of ``part`` that a checkpoint was trained on.
 
         Args:
-            description: of the checkpoint, see `ltr.methods.core.checkpoint.describe`; {} for weights of other code.
-            run: the folder of its run, which holds the exact split, if there is one.
-            evaluated: the data set's config, source and split.
+            description: description of the checkpoint, see `ltr.methods.core.checkpoint.describe`; {} for weights of
+                other code.
+            run: folder of its run with the exact split, if there is one.
+            evaluated: config, source and split of the evaluation's data set.
+            part: evaluated part of the split.
         """
         config, source, split = evaluated
         indices = getattr(split, part)
@@ -91,9 +93,7 @@ class TrainingImages:
             split = read_split(trained_config, trained)
         counts = [int(count) for count in description.get("facts", {}).get("class_counts", ())]
         if split.class_counts.tolist() != counts:
-            raise ConfigError(
-                f"the data set {split.name} has other training images today than those that it was trained on"
-            )
+            raise ConfigError(f"the training images of the data set {split.name} have changed since the training")
         return trained, split.train
 
     def _read(self, dataset: Mapping[str, Any]) -> Source:
@@ -106,16 +106,16 @@ class TrainingImages:
 
 
 def _incomparable(trained: Source, evaluated: Source) -> str:
-    """Return why two sources cannot be compared; '' if neither is a packed file."""
+    """Return the reason why two sources cannot be compared; '' if neither is a packed file."""
     if any(isinstance(source.images, PackedImages) for source in (trained, evaluated)):
-        return "a packed file can only be compared with what it was made from"
+        return "a packed file can only be compared with the data that it was made from"
     return ""
 
 
 def _same_source(trained: Mapping[str, Any], evaluated: Mapping[str, Any]) -> bool:
-    """Return whether two data set configs read one source.
+    """Return whether two dataset configs read the same source.
 
-    If the folder of the training does not exist any more, its data are taken to have moved to the other folder.
+    If the folder of the training no longer exists, its data are assumed to have moved to the folder of the evaluation.
     """
     sources = trained["source"], evaluated["source"]
     if canonical_json(sources[0]) == canonical_json(sources[1]) and trained.get("packed") == evaluated.get("packed"):
@@ -129,25 +129,27 @@ def check(label: str, overlap: Overlap, allowed: bool) -> None:
     """Warn if some evaluated images were trained on; refuse the evaluation if all of them were.
 
     Args:
-        allowed: training images are evaluated on purpose.
+        label: name of the checkpoint, for messages.
+        overlap: the count.
+        allowed: True if training images are evaluated on purpose.
 
     Raises:
-        ConfigError: all evaluated images were trained on, and that is not allowed.
+        ConfigError: all evaluated images were trained on, and ``allowed`` is False.
     """
     if overlap.images is None:
         if overlap.reason:
             warnings.warn(
-                f"{label}: whether evaluated images were trained on cannot be found out: {overlap.reason}", stacklevel=2
+                f"{label}: cannot determine whether evaluated images were trained on: {overlap.reason}", stacklevel=2
             )
     elif overlap.images == overlap.of and not allowed:
         raise ConfigError(
-            f"all {overlap.of:,} evaluated images were trained on: numbers on them say nothing of new images. Evaluate "
-            "images that were held out of training (another --split, or the dataset values of the run), or add "
+            f"all {overlap.of:,} evaluated images were trained on: their metrics say nothing about new images. "
+            "Evaluate images that were held out of training (another --split, or the dataset values of the run), or add "
             "--allow-overlap to evaluate training images on purpose"
         )
     elif overlap.images:
         warnings.warn(
-            f"{label}: {overlap.images:,} of the {overlap.of:,} evaluated images were trained on; the numbers are not "
+            f"{label}: {overlap.images:,} of the {overlap.of:,} evaluated images were trained on; the metrics are not "
             "those of new images",
             stacklevel=2,
         )

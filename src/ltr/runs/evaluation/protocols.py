@@ -21,22 +21,24 @@ from ltr.results import is_name
 from ltr.runs.evaluation.deployment_prior import deployment_prior
 
 CPU = torch.device("cpu")
-_LISTS = ("scorers", "recall_at")  # of the evaluation config, which have at least one entry
+_LISTS = ("scorers", "recall_at")  # lists of the evaluation config that need at least one entry
 
 
 def protocols_of(
     split: Split, evaluation: Mapping[str, Any], link: str, device: torch.device, keep_predictions: bool = True
 ) -> list[Any]:
-    """Build fresh objects of the split's protocols, one for each row of results; the first is the headline.
+    """Build new objects of the split's protocols, one for each row of results; the first is the headline.
 
     Args:
+        split: the split, which names the protocols.
         evaluation: the evaluation config; with ``prior`` also ``prior_of_scores``, see
             `ltr.runs.evaluation.deployment_prior.evaluation_of`.
-        link: softmax or sigmoid, as the network's loss declares.
-        keep_predictions: keep a row per image; only the first object does.
+        link: ``softmax`` or ``sigmoid``, as declared by the network's loss.
+        device: device of the scores.
+        keep_predictions: True keeps a row per image, in the first object only.
 
     Raises:
-        ConfigError: an unknown protocol, or values of the config that contradict each other.
+        ConfigError: a protocol is unknown, or values of the config contradict each other.
     """
     for key in _LISTS:
         if not evaluation[key]:
@@ -72,7 +74,7 @@ def headline_metric(split: Split) -> str:
 
 
 def declared_metrics(split: Split, evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the metric declarations of protocols from outside ltr, as ``result.json`` holds them."""
+    """Return the metric declarations of protocols from outside ltr, in the form of ``result.json``."""
     declared = [
         replace(metric, protocol=cls.name) for _, cls in _configs_of(split, evaluation) for metric in cls.metrics
     ]
@@ -95,7 +97,9 @@ def protocol_class(entry: str | Mapping[str, Any], split: Split) -> type[Protoco
     """Return the class of a protocol.
 
     Args:
-        entry: of the split's protocols or of ``evaluation.extra_protocols``: a name, or a config with a ``_target_``.
+        entry: entry of the split's protocols or of ``evaluation.extra_protocols``: a name, or a config with a
+            ``_target_``.
+        split: the split, for the message.
 
     Raises:
         ConfigError: no shipped protocol has this name, or the config's target is not a protocol.
@@ -107,7 +111,10 @@ def check_method(method: Method, name: str, split: Split, evaluation: Mapping[st
     """Refuse a method whose predictions lack what the split's protocols need.
 
     Args:
-        name: of the method, for the message.
+        method: the method.
+        name: name of the method, for the message.
+        split: the split, which names the protocols.
+        evaluation: the evaluation config.
 
     Raises:
         ConfigError: the combination cannot be evaluated, a scorer is unknown, or unknown images are missing where they
@@ -135,8 +142,8 @@ def check_parts(protocol: Protocol, split: Split) -> None:
     """Raise ConfigError if a part that a protocol needs, such as the unknown images, is empty."""
     if "unknown" in protocol.parts and not len(split.unknown):
         raise ConfigError(
-            f"the split '{split.name}' is evaluated by {protocol.name} and has no unknown images to be told apart. "
-            "Set dataset.unknown or dataset.classes so that some classes are unknown"
+            f"the split '{split.name}' is evaluated by {protocol.name} and has no images of unknown classes. Set "
+            "dataset.unknown or dataset.classes so that some classes are unknown"
         )
 
 
@@ -153,7 +160,7 @@ def _config_of(entry: str | Mapping[str, Any], split: Split) -> Mapping[str, Any
         names = listed_names("protocol")
         raise ConfigError(
             f"the split '{split.name}' is evaluated by '{entry}'; there are {', '.join(names)}{nearest(entry, names)}. "
-            "For a protocol of your own give evaluation.extra_protocols a mapping with its _target_"
+            "To use a custom protocol, give evaluation.extra_protocols a mapping with its _target_"
         )
     return config_of("protocol", entry)
 
@@ -163,7 +170,7 @@ def _class_of(config: Mapping[str, Any]) -> type[Protocol]:
     if not (inspect.isclass(cls) and issubclass(cls, Protocol)):
         raise ConfigError(
             f"evaluation.extra_protocols: {config['_target_']} is not a protocol. Derive the class from "
-            "ltr.evaluation.protocol.Protocol, or from PerImageProtocol beside it"
+            "ltr.evaluation.protocol.Protocol or ltr.evaluation.protocol.PerImageProtocol"
         )
     lacking = [key for key in ("name", "headline") if not hasattr(cls, key)]
     if lacking or not is_name(cls.name):
@@ -182,7 +189,7 @@ def _scorers_of(cls: type[Protocol], evaluation: Mapping[str, Any]) -> list[Any]
 
 
 def _label_shift(split: Split, evaluation: Mapping[str, Any], link: str, device: torch.device) -> list[LabelShift]:
-    """Return the rows under the prior of deployment."""
+    """Return the protocol objects under the deployment prior."""
     if "closed_set" not in split.protocols:
         raise ConfigError(
             f"evaluation.prior={evaluation['prior']}: the split '{split.name}' is evaluated by "
@@ -192,7 +199,7 @@ def _label_shift(split: Split, evaluation: Mapping[str, Any], link: str, device:
         deployment_prior(str(evaluation[key]), split.class_counts, split.class_names)
         for key in ("prior", "prior_of_scores")
     )
-    assert of_scores is not None  # its config allows train and uniform
+    assert of_scores is not None  # the config allows only train and uniform
     bounds = {key: evaluation[key] for key in ("many_above", "few_below")}
     return label_shift_rows(split.class_counts, prior, of_scores, link=link, device=device, **bounds)
 

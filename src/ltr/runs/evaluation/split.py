@@ -15,7 +15,7 @@ from ltr.runs.evaluation.network import ProtocolResult, evaluate
 from ltr.runs.evaluation.protocols import evaluated_parts, protocols_of
 from ltr.runs.failures import explain_failures, out_of_memory_in_evaluation
 
-Thresholds = Mapping[tuple[str, str | None], float]  # of the open-set protocol, by (variant, scorer)
+Thresholds = Mapping[tuple[str, str | None], float]  # threshold of the open-set protocol, by (variant, scorer)
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class SplitEvaluator:
     ) -> dict[str, list[ProtocolResult]]:
         """Evaluate a checkpoint on parts of the split.
 
-        The open-set protocol accepts or rejects test images at the threshold that accepts 95 % of the validation
-        images of the same checkpoint, where the split has any.
+        If the split has validation images, the open-set protocol uses the threshold at which this checkpoint accepts
+        95 % of them.
 
         Args:
             predictor: computes the predictions.
-            parts: ``val``, ``test``.
-            network: the method's own network inside ``predictor``; None: ``predictor`` itself.
+            parts: names of the parts, such as ``val`` and ``test``.
+            network: the method's network inside ``predictor``; None: ``predictor`` itself.
             with_threshold: False leaves the threshold to the protocol.
         """
         network = predictor if network is None else network
@@ -60,7 +60,7 @@ class SplitEvaluator:
         return {part: results[part] for part in parts if part in results}
 
     def _evaluate(self, predictor: Any, network: Any, part: str, thresholds: Thresholds) -> list[ProtocolResult]:
-        # a prior of deployment is for test images; those of validation choose nothing under it
+        # the deployment prior applies to test images only; no choice on validation images depends on it
         evaluation = self.evaluation if part == "test" else {**self.evaluation, "prior": None}
 
         def protocols(link: str, keep_predictions: bool) -> list[Any]:

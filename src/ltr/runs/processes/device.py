@@ -19,7 +19,7 @@ def resolve_device(accelerator: str) -> torch.device:
     """Return the torch device for ``auto | cpu | gpu``.
 
     Raises:
-        ConfigError: ``gpu`` on a machine without one.
+        ConfigError: ``gpu`` on a machine without a GPU.
     """
     available = torch.cuda.is_available()
     if accelerator == "gpu" and not available:
@@ -46,8 +46,8 @@ def device_name(device: torch.device) -> str:
 def keep_freed_memory() -> None:
     """Let glibc keep the memory that a training step frees, for the next step.
 
-    On a CPU a step's activations are allocated and freed hundreds of times a second. With its defaults, glibc returns
-    most of this memory to the system each time: some 30,000 faults a step for ResNet-32 at batch 128, a fifth of the
+    On a CPU, steps allocate and free their activations hundreds of times a second. By default glibc returns most of
+    this memory to the system each time: some 30,000 page faults a step for ResNet-32 at batch 128, a fifth of the
     training time. Without glibc this is a no-op.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
@@ -70,7 +70,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     """Return ``bf16``, ``fp16`` or ``fp32`` for the configured ``auto | bf16 | fp16 | fp32``.
 
     Raises:
-        ConfigError: fp16 on a CPU, which has neither a gradient scaler nor units for it.
+        ConfigError: fp16 on a CPU, which has neither a gradient scaler nor fp16 units.
     """
     if precision == "auto":
         return "bf16" if has_bf16_units(device) else "fp32"

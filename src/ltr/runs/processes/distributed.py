@@ -1,4 +1,4 @@
-"""Collectives of the processes of one run. With a single process every function here is a no-op."""
+"""Collectives of the processes of one run; with a single process every function here is a no-op."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ProcessLost(TrainingError):
 
 
 class RankZeroError(LtrError):
-    """An error of rank 0, which has printed it."""
+    """Error on another rank after rank 0 has failed and printed the cause."""
 
     is_reported = True
 
@@ -54,7 +54,7 @@ def world_size() -> int:
 
 
 def is_rank_zero() -> bool:
-    """Return whether this process is the one that writes and prints."""
+    """Return whether this process has rank 0, which writes and prints."""
     return rank() == 0
 
 
@@ -62,7 +62,7 @@ def broadcast_from_rank_zero(decision: Callable[[], T]) -> T:
     """Call a function on rank 0 and return its result in every process.
 
     Args:
-        decision: called on rank 0 only; returns plain data (what JSON can hold).
+        decision: called on rank 0 only; returns plain data (JSON types).
 
     Raises:
         RankZeroError: on the other ranks, if the function fails on rank 0.
@@ -117,7 +117,7 @@ def all_gather_int(value: int) -> list[int]:
 
 
 def all_reduce_sum(numbers: Tensor) -> Tensor:
-    """Return the sum over all processes; ``numbers`` itself stays unchanged."""
+    """Return the sum over all processes as a new tensor."""
     if not is_distributed():
         return numbers
     total = numbers.clone()
@@ -126,7 +126,7 @@ def all_reduce_sum(numbers: Tensor) -> Tensor:
 
 
 def broadcast_tensors(tensors: Iterator[Tensor]) -> None:
-    """Overwrite tensors with those of rank 0."""
+    """Overwrite tensors with the tensors of rank 0."""
     if is_distributed():
         for tensor in tensors:
             distributed.broadcast(tensor, 0)
@@ -134,13 +134,13 @@ def broadcast_tensors(tensors: Iterator[Tensor]) -> None:
 
 @contextlib.contextmanager
 def rank_by_rank() -> Iterator[None]:
-    """Let rank 0 run a block first and the others after it, so that they find its files."""
+    """Run a block on rank 0 first and on all other ranks afterwards, so that they find its files."""
     if is_distributed() and not is_rank_zero():
         distributed.barrier()
     try:
         yield
     except BaseException:
-        # release the others, which wait for files: they meet the same error, or notice that this process is gone
+        # release the waiting ranks: they meet the same error, or notice that this process has ended
         if is_distributed() and is_rank_zero():
             distributed.barrier()
         raise
@@ -151,9 +151,9 @@ def rank_by_rank() -> Iterator[None]:
 def _join_store(process: ProcessInfo) -> Any:
     """Return the store of the processes once all of them have joined it.
 
-    torchrun keeps its store, with the entries of earlier processes, when it restarts processes. So each process draws
-    a random word, and rank 0 lists the words until every process has recognised its own. The list is the prefix of
-    everything that these processes write.
+    When torchrun restarts processes, it keeps its store with the entries of earlier processes. Therefore each process
+    draws a random word, and rank 0 lists the words until every process has found its word in the list. The list is the
+    prefix of everything that these processes write.
 
     Raises:
         ProcessLost: a process has not joined in time.
@@ -198,7 +198,7 @@ def backend_of(process: ProcessInfo, accelerator: str) -> str:
     if process.local_world_size > torch.cuda.device_count():
         raise ConfigError(
             f"{process.local_world_size} processes on this machine and {torch.cuda.device_count()} GPUs that this one "
-            "sees: each needs one of its own, and sees all (in SLURM: --gpus-per-node, not --gpus-per-task). Use as "
+            "sees: each needs a separate GPU and must see all (in SLURM: --gpus-per-node, not --gpus-per-task). Use as "
             "many processes as GPUs, or trainer.accelerator=cpu"
         )
     torch.cuda.set_device(process.local_rank)
@@ -207,10 +207,11 @@ def backend_of(process: ProcessInfo, accelerator: str) -> str:
 
 @contextlib.contextmanager
 def process_group(process: ProcessInfo | None, accelerator: str) -> Iterator[None]:
-    """Join the process group of a run for the time of a block; a no-op with a single process.
+    """Join the process group of a run during a block; a no-op with a single process.
 
     Args:
-        accelerator: ``auto | cpu | gpu``, of the trainer's config.
+        process: this process; None with a single process.
+        accelerator: ``auto | cpu | gpu``, from the trainer's config.
 
     Raises:
         ConfigError: more processes than GPUs on this machine.
@@ -229,7 +230,7 @@ def process_group(process: ProcessInfo | None, accelerator: str) -> Iterator[Non
     except RuntimeError as error:
         if any(sign in str(error) for sign in _LOST):
             raise ProcessLost(
-                "another process of this run is gone; the same command continues from the last state"
+                "another process of this run has ended; the same command continues from the last state"
             ) from error
         raise
     finally:

@@ -1,8 +1,8 @@
 """Handling of Ctrl-C, SIGTERM and SIGHUP: stop at the next batch, save the training state, exit with 128 + signal.
 
-A closed terminal or connection sends SIGHUP; under ``nohup`` it is and stays ignored. A SLURM queue sends SIGUSR1 some
-time before it ends a job (``--signal=USR1@90``): the run stops in the same way and requeues the job. Outside of a SLURM
-job, SIGUSR1 keeps its handler.
+A closed terminal or connection sends SIGHUP; under ``nohup`` the run ignores it. SLURM sends SIGUSR1 some time before
+it ends a job (``--signal=USR1@90``): the run stops in the same way and requeues the job. Outside of a SLURM job,
+SIGUSR1 keeps its handler.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _JOB = "SLURM_JOB_ID"
 
 
 def stop_signals(environment: Mapping[str, str] = os.environ) -> tuple[signal.Signals, ...]:
-    """Return the signals that stop a run; an ignored SIGHUP (``nohup``) is none of them."""
+    """Return the signals that stop a run, without SIGHUP if the process ignores it (``nohup``)."""
     signals = [number for number in _WORD if number != signal.SIGHUP or not _is_ignored(number)]
     return (*signals, *([signal.SIGUSR1] if _JOB in environment else []))
 
@@ -34,14 +34,17 @@ def _is_ignored(number: signal.Signals) -> bool:
 
 
 class Stopped(BaseException):
-    """Signal that ends the command; no Exception, or a sweep would count a failed job and start the next."""
+    """Exception for a signal that ends the command.
+
+    It is not an `Exception`: a sweep would count a failed job and start the next one.
+    """
 
 
 @contextlib.contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end a command as Ctrl-C does, with clean-up, for the time of a block.
+    """Let SIGTERM and SIGHUP end a command like Ctrl-C, with clean-up, during a block.
 
-    A run that trains has its own handlers, see `stop_request`. Forked processes end without clean-up.
+    A training installs other handlers, see `stop_request`. Forked processes end without clean-up.
     """
     owner = os.getpid()
 
@@ -89,7 +92,7 @@ def requeue(stopped: Interrupted, environment: Mapping[str, str] = os.environ) -
 
 
 class StopRequest:
-    """The signal that a run received: training polls it, everything else is interrupted at once."""
+    """Signal that a run received: training polls it, all other work is interrupted immediately."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -104,7 +107,7 @@ class StopRequest:
             raise self.error("stopped")
 
     def listen(self) -> None:
-        """Install the handlers; called again when a fit begins, as Lightning installs a SIGTERM handler then."""
+        """Install the handlers; called again when a fit begins, because Lightning then installs a SIGTERM handler."""
         if threading.current_thread() is threading.main_thread():
             for number in stop_signals():
                 signal.signal(number, self.handle)
@@ -117,7 +120,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def while_polled(self) -> Iterator[None]:
-        """Let a first signal only set `signal`, without an exception, for the time of a block."""
+        """During a block, let the first signal only set `signal`, without an exception."""
         self.polled = True
         try:
             yield
@@ -125,14 +128,14 @@ class StopRequest:
             self.polled = False
 
     def check(self, what: str = "stopped") -> None:
-        """Raise if a signal came while training polled it and nothing has reacted since."""
+        """Raise if a signal arrived while it was polled, and nothing has reacted to it since."""
         if self.signal is not None:
             raise self.error(what)
 
 
 @contextlib.contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Install the handlers for the time of a run (in the main thread only)."""
+    """Install the handlers during a run, in the main thread only."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request

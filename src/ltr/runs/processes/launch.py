@@ -1,4 +1,4 @@
-"""Supervised launch of a run's processes on this machine: if one dies, the others are ended."""
+"""Supervised launch of a run's processes on this machine: if one fails, the launcher ends all."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ltr.runs.processes.interrupt import leave_closed_terminal, stop_signals
 from ltr.runs.processes.process_info import RENDEZVOUS
 
 _POLL = 0.05  # seconds
-GRACE = 10.0  # seconds for the other processes to report their errors, once one has failed
+GRACE = 10.0  # seconds after the first failure in which further processes may report their errors
 WATCHED = "LTR_WATCHED"  # set in processes that end when their launching process does
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 LOST = 120  # exit code of a process that only noticed that another one has ended
 
 
 class ProcessesFailed(LtrError):
-    """Failure of the processes with an error that they have reported; it carries their exit code."""
+    """Failure of the processes, which have reported the error; holds their exit code."""
 
     is_reported = True
 
@@ -41,11 +41,16 @@ class ProcessesFailed(LtrError):
 def launch_processes(processes: int, arguments: Sequence[str]) -> None:
     """Run ``ltr-train`` with these arguments in several processes on this machine, and wait for them.
 
-    Rank 0 prints as if it were alone; the errors of other ranks are printed only if rank 0 did not notice them.
+    Rank 0 prints like a single process; errors of other ranks are printed only if rank 0 did not report them.
+
+    Args:
+        processes: number of processes.
+        arguments: arguments of ``ltr-train``.
 
     Raises:
-        ProcessesFailed: a process failed; with the exit code of the first failure (128 + the signal that killed it).
-        Interrupted: a signal stopped them.
+        ProcessesFailed: a process failed; it has the exit code of the first failure (128 + signal if a signal killed
+            it).
+        Interrupted: a signal stopped the processes.
     """
     folder = Path(tempfile.mkdtemp(prefix="ltr-processes-"))
     errors: list[IO[bytes]] = []
@@ -80,7 +85,7 @@ def _failure(code: int) -> LtrError:
 def _start(rank: int, processes: int, arguments: Sequence[str], folder: Path, errors: IO[bytes]) -> subprocess.Popen:
     threads = max(1, (os.cpu_count() or 1) // processes)
     environment = {
-        "OMP_NUM_THREADS": str(threads),  # or each process would use all cores
+        "OMP_NUM_THREADS": str(threads),  # otherwise each process would use all cores
         **os.environ,
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -104,7 +109,7 @@ def end_with_parent() -> None:
     if os.environ.pop(WATCHED, None) is None:
         return
     pipe = os.dup(0)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nothing else may read from the pipe
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # other code must not read from the pipe
 
     def watch() -> None:
         os.read(pipe, 1)
@@ -130,7 +135,7 @@ def _wait(running: Sequence[subprocess.Popen]) -> tuple[int, int]:
             until = float("inf") if all(process.poll() is not None for process in running) else until
     ended = [(process.returncode, rank) for rank, process in enumerate(running)]
     failed += [end for end in ended if end[0] and end not in failed]
-    # processes that were killed here, or noticed the loss of another, are not the cause
+    # processes that this function killed, or that only noticed the loss of another one, are not the cause
     causes = [end for end in failed if end[0] != LOST] or failed
     code, rank = causes[0] if causes else (0, 0)
     return (128 - code if code < 0 else code), rank
@@ -154,7 +159,7 @@ def _print_error(rank: int, running: Sequence[subprocess.Popen], errors: Sequenc
 
 @contextlib.contextmanager
 def _forward_signals(running: Sequence[subprocess.Popen]) -> Iterator[None]:
-    """Forward stop signals to the run's processes, which save their state and end, for the time of a block."""
+    """During a block, forward stop signals to the run's processes, which save their state and end."""
 
     def forward(number: int, frame: FrameType | None) -> None:
         leave_closed_terminal()

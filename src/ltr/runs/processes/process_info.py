@@ -1,4 +1,4 @@
-"""Rank and number of processes, from the environment that torchrun, SLURM or `ltr-train` sets."""
+"""Rank and world size of a process, from the environment that torchrun, SLURM or `ltr-train` sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from ltr.errors import ConfigError
 
-SEVERAL = ("ddp", "fsdp")  # the strategies of several processes
+SEVERAL = ("ddp", "fsdp")  # strategies with several processes
 DDP = "Use strategy=ddp"
 RENDEZVOUS = "LTR_RENDEZVOUS"  # URL of the rendezvous file of processes that ltr-train started
 
@@ -20,10 +20,10 @@ class ProcessInfo:
     """Rank of a process in its run.
 
     Attributes:
-        rank: from 0; the process of rank 0 writes and prints.
-        world_size: processes of the run, over all machines.
-        local_rank: from 0, on this machine: the number of its GPU.
-        local_world_size: processes of the run on this machine.
+        rank: rank, from 0; rank 0 writes and prints.
+        world_size: number of processes of the run on all machines.
+        local_rank: rank on this machine, from 0, which is the number of its GPU.
+        local_world_size: number of processes of the run on this machine.
         rendezvous: URL for `torch.distributed.init_process_group`.
     """
 
@@ -35,7 +35,7 @@ class ProcessInfo:
 
 
 def from_environment(environment: Mapping[str, str]) -> ProcessInfo | None:
-    """Return the rank and world size that the environment sets for this process; None if it was started alone.
+    """Return the rank and world size that the environment sets for this process; None for a single process.
 
     Raises:
         ConfigError: the environment is incomplete or holds impossible numbers.
@@ -49,7 +49,7 @@ def from_environment(environment: Mapping[str, str]) -> ProcessInfo | None:
             local_world_size=_number(environment, "LOCAL_WORLD_SIZE", "WORLD_SIZE"),
             rendezvous=rendezvous,
         )
-    # srun sets these for a step; a batch script without srun is one process, whatever the job has booked
+    # srun sets these variables; a batch script without srun is one process, even if the job has more tasks
     if "SLURM_PROCID" in environment and _number(environment, "SLURM_STEP_NUM_TASKS", default=1) > 1:
         world = _number(environment, "SLURM_STEP_NUM_TASKS")
         nodes = max(1, _number(environment, "SLURM_STEP_NUM_NODES", default=1))
@@ -67,7 +67,7 @@ def from_environment(environment: Mapping[str, str]) -> ProcessInfo | None:
 
 
 def _possible(**numbers: Any) -> ProcessInfo:
-    """Return a ProcessInfo with checked numbers: a rank outside of the world would wait forever."""
+    """Return a ProcessInfo after checking its numbers: a process with an invalid rank would wait forever."""
     process = ProcessInfo(**numbers)
     for description, rank, size in (
         ("process", process.rank, process.world_size),
@@ -76,8 +76,8 @@ def _possible(**numbers: Any) -> ProcessInfo:
         if not 0 <= rank < size:
             raise ConfigError(
                 f"the environment says that this is {description} {rank} of {size}; ranks are 0 to the number of "
-                "processes less one. Start the processes with torchrun or srun, or unset RANK and WORLD_SIZE for a run "
-                "of one process"
+                "processes minus one. Start the processes with torchrun or srun, or unset RANK and WORLD_SIZE for a "
+                "run of one process"
             )
     return process
 
@@ -88,8 +88,8 @@ def _check_rendezvous(process: ProcessInfo, environment: Mapping[str, str]) -> N
     if process.world_size > 1 and process.rendezvous == "env://" and missing:
         raise ConfigError(
             f"RANK={process.rank} and WORLD_SIZE={process.world_size} are set and {' and '.join(missing)} not: the "
-            "processes do not know where to meet. Start them with torchrun or srun, let ltr-train start them "
-            "(trainer.devices=N), or unset RANK and WORLD_SIZE for a run of one process"
+            "processes have no address for their rendezvous. Start them with torchrun or srun, let ltr-train start "
+            "them (trainer.devices=N), or unset RANK and WORLD_SIZE for a run of one process"
         )
 
 
@@ -111,18 +111,18 @@ def _number(environment: Mapping[str, str], *names: str, default: int | None = N
 def first_host(nodes: str) -> str:
     """Return the first machine of a SLURM node list, e.g. ``node07`` for ``node[07-09,12],other3``."""
     parts = re.match(r"([^,\[]*)(?:\[([^\],-]*)[^\]]*\])?([^,]*)", nodes)
-    assert parts is not None  # every group may be empty
+    assert parts is not None  # every group of the pattern may be empty
     return "".join(part or "" for part in parts.groups())
 
 
 def with_processes(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Return the configuration with the actual number of processes as ``trainer.devices``.
 
-    A run of two processes is the same run, whichever program started them.
+    The identity of a run of two processes does not depend on the program that starts them.
 
     Raises:
-        ConfigError: several processes without a strategy for them, another number than configured, or an option that
-            several processes do not support.
+        ConfigError: several processes need a strategy for them, their number differs from the configured one, or an
+            option does not support several processes.
     """
     strategy, devices = config["strategy"]["name"], config["trainer"]["devices"]
     process = from_environment(environment)
@@ -148,8 +148,8 @@ def with_processes(config: Mapping[str, Any], environment: Mapping[str, str] = o
         raise ConfigError("strategy=fsdp shares out the memory of GPUs, and trainer.accelerator=cpu has none. " + DDP)
     if world_size > 1 and config["trainer"]["auto_accumulate"]:
         raise ConfigError(
-            f"trainer.auto_accumulate=true: memory may run out in one of {world_size} processes alone, and the others "
-            "would not know. Lower batch_size, or set trainer.accumulate"
+            f"trainer.auto_accumulate=true: memory may run out in only one of {world_size} processes, and the others "
+            "would not notice. Lower batch_size, or set trainer.accumulate"
         )
     if config["strategy"]["sync_batchnorm"] and config["trainer"]["accelerator"] == "cpu":
         raise ConfigError("strategy.sync_batchnorm=true: torch synchronises batch normalisation on GPUs only")
@@ -162,5 +162,5 @@ def with_processes(config: Mapping[str, Any], environment: Mapping[str, str] = o
 
 
 def needs_launch(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether this process has to launch the configured processes, instead of being one of them."""
+    """Return whether this process has to launch the configured processes, because it is not one of them."""
     return config["trainer"]["devices"] > 1 and from_environment(environment) is None

@@ -1,4 +1,4 @@
-"""Lightning strategies for the processes of a run, which are started and joined before Lightning runs."""
+"""Lightning strategies for processes that have joined their group before Lightning runs."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class _SeedPerRank:
 class Ddp(_SeedPerRank, DDPStrategy):
     """Data-parallel training whose processes may evaluate different numbers of batches.
 
-    The running statistics of batch normalisation are those of rank 0, which its checkpoint holds. The other ranks copy
-    them before an evaluation, not at every step; training does not read them.
+    Checkpoints and evaluation use the running statistics of batch normalisation of rank 0. The other ranks copy them
+    before an evaluation and not at every step, because training does not read them.
     """
 
     def validation_step(self, *arguments: Any, **named: Any) -> Any:
@@ -81,7 +81,7 @@ class Ddp(_SeedPerRank, DDPStrategy):
 
 
 class Fsdp(_SeedPerRank, FSDPStrategy):
-    """Parameters, gradients and optimiser state sharded over GPUs; checkpoints are whole."""
+    """Training with parameters, gradients and optimiser state sharded over GPUs; checkpoints are not sharded."""
 
 
 def in_processes(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Base class of all loggers: epochs counted over all stages of a run, and the metrics of its result."""
+"""Base class of the loggers, which counts epochs over all stages of a run and logs the metrics of its result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ltr.runs.evaluation.network import ProtocolResult
 
 
 class CountsEpochs:
-    """A logger whose step is the epoch, counted through all stages."""
+    """Logger mixin whose step is the epoch, counted over all stages."""
 
     epochs_before = 0
 
@@ -28,7 +28,7 @@ class CountsEpochs:
         evaluated: Sequence[ProtocolResult],
         figures: Sequence[Path],
     ) -> None:
-        """Log the headline's numbers as ``final/<metric>``."""
+        """Log the headline's metrics as ``final/<metric>``."""
         super().log_metrics(final(headline))  # type: ignore[misc]
 
 

@@ -1,4 +1,4 @@
-"""The chosen logger beside ``metrics.csv``: none, Weights & Biases or TensorBoard, imported only when chosen."""
+"""Loggers in addition to ``metrics.csv``: Weights & Biases or TensorBoard, imported only if configured."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ltr.runs.tracking.counted_epochs import CountsEpochs
 
 
 class RunLoggers:
-    """The loggers of one run: created when first needed, closed at the run's end in any case.
+    """Loggers of one run, which are created when first needed and closed when the run ends or fails.
 
     Args:
-        config: of the run.
-        directory: of the run.
-        epochs: of each stage in order. Loggers count epochs over all stages, as the figures do, so that a second
-            stage does not overwrite the first.
+        config: configuration of the run.
+        directory: directory of the run.
+        epochs: number of epochs of each stage, in order. Loggers and figures count epochs over all stages, so that a
+            second stage does not overwrite the first.
     """
 
     def __init__(self, config: Mapping[str, Any], directory: Path, epochs: Mapping[str, int]) -> None:
@@ -41,20 +41,20 @@ class RunLoggers:
         return self._made
 
     def _started(self, name: str) -> Any:
-        """Return a logger with the configuration logged; its later failures do not stop the run.
+        """Start a logger and log the configuration; later failures of the logger do not stop the run.
 
         Raises:
-            ConfigError: the logger cannot start; this is known before any training.
+            ConfigError: the logger cannot start, which is detected before training.
         """
         try:
             logger = getattr(self, f"_{name}")()
             logger.log_hyperparams(described(self.config))
         except (ConfigError, Interrupted):
             raise
-        except Exception as error:  # of the network, the disk, or the package
+        except Exception as error:  # from the network, the disk, or the package
             raise ConfigError(
-                f"logger={name}: it cannot start: {type(error).__name__}: {_first_line(error)}. Mend that, or use "
-                "logger=csv, which every run has: the same command with it is the same run"
+                f"logger={name}: it cannot start: {type(error).__name__}: {_first_line(error)}. Correct that, or use "
+                "logger=csv, which every run writes; the logger does not change the identity of the run"
             ) from error
         return forgiving(logger, name)
 
@@ -82,9 +82,9 @@ class RunLoggers:
     def log_result(
         self, rows: Sequence[Mapping[str, Any]], evaluated: Sequence[ProtocolResult], figures: Sequence[Path] = ()
     ) -> None:
-        """Log the result of a finished run, also of a run whose stages were all cached.
+        """Log the result of a finished run, even if all its stages were cached.
 
-        The result has been written by then, so a logger that cannot start now is a warning.
+        The result is already written, so a logger that cannot start only causes a warning.
         """
         headline = next((row for row in rows if row["headline"]), None)
         if headline is None:
@@ -98,7 +98,7 @@ class RunLoggers:
             logger.log_result(headline, rows, evaluated, figures)
 
     def close(self, failed: bool) -> None:
-        """Close the loggers; the run calls this in any case."""
+        """Close the loggers, also after a failure."""
         for logger in self._made or []:
             logger.close(failed)
         self._made = None
@@ -118,11 +118,11 @@ _CALLED = (
 
 
 def forgiving(logger: Any, name: str) -> Any:
-    """Turn the failures of a logger into one warning; after it, nothing is logged and the run continues.
+    """Convert the first failure of a logger to a warning, after which the run continues without the logger.
 
     Args:
-        logger: changed in place, and returned.
-        name: of its config, for the warning.
+        logger: the logger, which is modified and returned.
+        name: name of its config, for the warning.
     """
     broken: list[Exception] = []
 
@@ -138,7 +138,7 @@ def forgiving(logger: Any, name: str) -> Any:
             except Exception as error:
                 if not broken:
                     warnings.warn(
-                        f"logger={name} fails and is left out from here on: {type(error).__name__}: "
+                        f"logger={name} failed and is disabled: {type(error).__name__}: "
                         f"{_first_line(error)}. metrics.csv and result.json have all numbers",
                         stacklevel=1,
                     )

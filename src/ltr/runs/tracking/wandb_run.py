@@ -1,4 +1,4 @@
-"""A run of Weights & Biases: its identity, its curves, its tables and figures; nothing of the machine it ran on."""
+"""Run of Weights & Biases: its identity, curves, tables and figures, without data about the machine."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ltr.runs.keys import group_hash, run_hash
 from ltr.runs.tracking.counted_epochs import CountsEpochs, final
 
 _SPLITS = ("train", "val", "test")
-_TAG, _NAME = 64, 128  # characters that W&B takes
+_TAG, _NAME = 64, 128  # largest number of characters that W&B accepts
 _ROW = ("protocol", "split", "checkpoint", "selection", "variant", "scorer", "headline")
 
 
 class _Plain(Logger):
-    """Lightning logger for a W&B run with ``epoch`` as x-axis; the steps of Lightning's own restart in each stage."""
+    """Lightning logger for a W&B run with ``epoch`` as x-axis; Lightning's WandbLogger restarts steps in each stage."""
 
     def __init__(self, config: Mapping[str, Any], directory: Path) -> None:
         super().__init__()
@@ -60,14 +60,14 @@ class _Plain(Logger):
 
 
 class WandbRun(CountsEpochs, _Plain):
-    """The W&B run of a configuration: the same configuration is the same run, whenever it goes on.
+    """W&B run of a configuration; a resumed run of the same configuration continues it.
 
     Args:
-        config: of the run, with the config ``logger/wandb``.
-        directory: of the run; ``wandb/`` is made in it.
+        config: configuration of the run, with the config ``logger/wandb``.
+        directory: directory of the run, in which ``wandb/`` is created.
 
     Raises:
-        ConfigError: W&B refuses, without a key or a network.
+        ConfigError: W&B cannot start, for example without a key or a network.
     """
 
     def log_result(
@@ -80,7 +80,7 @@ class WandbRun(CountsEpochs, _Plain):
         """Log the headline to the summary, the tables, the figures, and with ``logger.model`` the model.
 
         Tables: ``results`` has the rows of ``result.json``; ``per_class`` has the classes of the headline protocol, and
-        ``per_class_<protocol>`` those of another one.
+        ``per_class_<protocol>`` those of further protocols.
         """
         self.run.summary.update(final(headline))
         logged: dict[str, Any] = {"results": _results(rows)}
@@ -118,7 +118,7 @@ def _started(config: Mapping[str, Any], directory: Path) -> Any:
             resume="allow",
             mode="offline" if node["mode"] == "offline" else None,
             dir=str(directory),
-            reinit="create_new",  # each job of a sweep is a run of its own
+            reinit="create_new",  # each job of a sweep is a separate run
             settings=_settings(node),
         )
     except Exception as error:
@@ -132,7 +132,7 @@ def _started(config: Mapping[str, Any], directory: Path) -> Any:
 
 
 def tags(texts: Sequence[str]) -> list[str]:
-    """Return tags as W&B accepts them: cut to 64 characters, without empty ones and duplicates."""
+    """Cut tags to the 64 characters that W&B accepts, and remove empty tags and duplicates."""
     cut = (str(text).strip()[:_TAG].rstrip() for text in texts)
     return list(dict.fromkeys(text for text in cut if text))
 

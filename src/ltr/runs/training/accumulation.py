@@ -1,4 +1,4 @@
-"""trainer.accumulate: an optimiser step over several batches, whose gradient is the mean over all their images."""
+"""Gradient accumulation (``trainer.accumulate``): the gradient of a step is the mean over all images of its batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ltr.methods.core.stage import Settings
 
 
 class _Undivided(ClosureResult):
-    """A step's output with its undivided loss; Lightning divides it by ``trainer.accumulate``."""
+    """Output of a training step whose loss is not divided; Lightning divides it by ``trainer.accumulate``."""
 
     @classmethod
     def from_training_step_output(cls, training_step_output: Any, normalize: int = 1) -> ClosureResult:
@@ -21,14 +21,15 @@ class _Undivided(ClosureResult):
 
 
 class Accumulation(_AutomaticOptimization):
-    """Lightning's step of one optimiser, with each batch's loss weighted by its share of the step's images.
+    """Lightning's loop of one optimiser, with each batch's loss weighted by its share of the step's images.
 
-    Lightning divides every loss by ``trainer.accumulate``, also in the last step of an epoch, which may have fewer
-    batches, and a last batch with fewer images. For steps of full batches both give the same bits.
+    Lightning divides every loss by ``trainer.accumulate``, even in the last step of an epoch, which may have fewer
+    batches and a smaller last batch. For steps of full batches both give the same bits.
 
     Args:
-        images_of_step: number of a batch in the epoch -> its images in this process.
-        is_sum: whether losses are sums over images; these are added without weights.
+        trainer: the trainer.
+        images_of_step: number of a batch in the epoch -> its number of images in this process.
+        is_sum: True if losses are sums over images, which are added without weights.
     """
 
     output_result_cls = _Undivided
@@ -45,7 +46,7 @@ class Accumulation(_AutomaticOptimization):
         return result
 
     def _divisor(self, batch: int) -> float:
-        """Return the images of a batch's optimiser step divided by those of the batch."""
+        """Return the number of images of a batch's optimiser step over that of the batch."""
         step_size, batches = self.trainer.accumulate_grad_batches, int(self.trainer.num_training_batches)
         first = batch - batch % step_size
         total = sum(self.images_of_step(number) for number in range(first, min(first + step_size, batches)))

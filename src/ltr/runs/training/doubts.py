@@ -1,4 +1,4 @@
-"""Warnings about trainings that are allowed but hardly intended."""
+"""Warnings about valid training settings that are rarely intended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RATES = ("lr", "head_lr", "last_block_lr", "extra_lr")
 
 
 def warn_of_doubts(stage: Stage, dataset_info: DatasetInfo) -> None:
-    """Warn of everything doubtful in a stage's training."""
+    """Warn of all doubtful settings of a stage's training."""
     warn_of_double_balancing(stage.settings, dataset_info)
     warn_of_short_schedule(stage.settings)
     warn_of_tiny_rates(stage.settings)
@@ -24,7 +24,7 @@ def warn_of_doubts(stage: Stage, dataset_info: DatasetInfo) -> None:
 
 
 def warn_of_double_balancing(settings: Settings, dataset_info: DatasetInfo) -> None:
-    """Warn where a loss corrects for the class prior and the sampler has corrected it already."""
+    """Warn if the loss corrects for the class prior and the sampler does too."""
     loss = instantiate(settings.loss, dataset_info.class_counts)
     sampler = instantiate(settings.sampler)
     counts = np.asarray(dataset_info.class_counts)
@@ -39,12 +39,12 @@ def warn_of_double_balancing(settings: Settings, dataset_info: DatasetInfo) -> N
 
 
 def warn_of_short_schedule(settings: Settings) -> None:
-    """Warn where a run is too short for its schedule: the rate should fall while it still warms up."""
+    """Warn if a run is too short for its schedule: the learning rate would drop during the warm-up."""
     schedule = instantiate(settings.scheduler, settings.epochs, 1)
     if schedule.milestones and schedule.milestones[0] < schedule.warmup_epochs:
         warnings.warn(
             f"the learning rate should fall after epoch {schedule.milestones[0]} of {settings.epochs}, but warms up "
-            f"until epoch {schedule.warmup_epochs:g}. So short a run needs a smaller scheduler.warmup_epochs, or "
+            f"until epoch {schedule.warmup_epochs:g}. A run this short needs a smaller scheduler.warmup_epochs, or "
             "scheduler=cosine",
             stacklevel=2,
         )
@@ -56,14 +56,14 @@ def warn_of_tiny_rates(settings: Settings) -> None:
         rate = settings.optimizer.get(name)
         if isinstance(rate, (int, float)) and 0 <= rate < _TINY:
             warnings.warn(
-                f"optimizer.{name}={rate:g} is below {_TINY:g}: weights will stay what they are. A usual rate is 0.1 "
+                f"optimizer.{name}={rate:g} is below {_TINY:g}: weights will not change. A usual rate is 0.1 "
                 "for sgd and 0.001 for adamw",
                 stacklevel=2,
             )
 
 
 def warn_of_frozen_random_weights(stage: Stage) -> None:
-    """Warn if a backbone stays at its random initial values."""
+    """Warn if a frozen backbone, or the frozen part of one, has random weights."""
     backbone = stage.settings.backbone
     if stage.settings.tune is not None and not stage.parents and not _has_weights(backbone):
         warnings.warn(

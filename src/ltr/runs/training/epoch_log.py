@@ -1,4 +1,4 @@
-"""One row of numbers per epoch: summed on the device while training, read once at the epoch's end."""
+"""Log with one row of metrics per epoch, summed on the device during training and read at the end of the epoch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ltr.files import write_csv
 from ltr.runs.processes import distributed
 from ltr.runs.result import FIRST_COLUMNS
 
-_SECONDS_BETWEEN_WRITES = 1.0  # epochs of a few milliseconds would spend them on writing the whole file again
+_SECONDS_BETWEEN_WRITES = 1.0  # writing the whole file takes longer than an epoch of a few milliseconds
 
 
 class EpochLog(pl.Callback):
@@ -26,10 +26,10 @@ class EpochLog(pl.Callback):
     drops the rows of epochs that it repeats.
 
     Args:
-        path: the stage's ``metrics.csv``.
-        stage: the stage's name, first column.
+        path: path of the stage's ``metrics.csv``.
+        stage: name of the stage, the first column.
         on_row: called with every finished row (the progress display).
-        only_finite: leave out batches whose loss is NaN or infinite.
+        only_finite: True excludes batches whose loss is NaN or infinite.
     """
 
     def __init__(
@@ -46,18 +46,18 @@ class EpochLog(pl.Callback):
         self.rows: list[dict[str, Any]] = []
         self._extra: dict[str, float] = {}
         self._sums: torch.Tensor | None = None  # loss x images, correct, images: float64 on the device
-        self._parts: tuple[torch.Tensor, ...] = ()  # views of its elements: indexing costs as much as adding
-        self._logs: dict[str, torch.Tensor] = {}  # values that a method logs of its steps, x images
-        self._seconds = 0.0  # of training in this epoch, up to `_since`
+        self._parts: tuple[torch.Tensor, ...] = ()  # views of its elements: indexing takes as long as adding
+        self._logs: dict[str, torch.Tensor] = {}  # values that a method logs at each step, times images
+        self._seconds = 0.0  # training time of this epoch up to `_since`
         self._since = 0.0
-        self._spent = 0.0  # on the stage by runs that were interrupted
+        self._spent = 0.0  # time that interrupted runs spent on the stage
         self._began = time.perf_counter()
-        self._written = 0.0  # when the file was
-        self._unwritten = False  # whether `rows` holds some that the file does not
+        self._written = 0.0  # time of the last write
+        self._unwritten = False  # whether `rows` has rows that are not in the file
 
     @property
     def total_seconds(self) -> float:
-        """Return the wall time of the stage so far, including the runs that it continues."""
+        """Return the wall time of the stage in seconds, including interrupted runs that it continues."""
         return self._spent + time.perf_counter() - self._began
 
     def add(self, metrics: Mapping[str, float]) -> None:
@@ -66,7 +66,7 @@ class EpochLog(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.rows = [row for row in _read_rows(self.path) if int(row["epoch"]) <= trainer.current_epoch]
-        if self._sums is not None:  # resumed in mid-epoch: on_train_epoch_start will not come
+        if self._sums is not None:  # resumed in mid-epoch: Lightning does not call on_train_epoch_start
             self._sums, self._parts = self._sums.to(pl_module.device), ()
             self._logs = {name: total.to(pl_module.device) for name, total in self._logs.items()}
         self._since = time.perf_counter()
@@ -140,10 +140,10 @@ class EpochLog(pl.Callback):
             self._written, self._unwritten = time.perf_counter(), False
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
-        self._write()  # a training that resumes from this state needs the rows of the epochs before it
+        self._write()  # a training that resumes from this state needs the rows of earlier epochs
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        with contextlib.suppress(OSError):  # a full disk may be what has stopped the training
+        with contextlib.suppress(OSError):  # a full disk may have stopped the training
             self._write()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

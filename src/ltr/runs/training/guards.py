@@ -1,4 +1,4 @@
-"""Callbacks that stop a training: on a loss that is not finite, or on a signal."""
+"""Callbacks that stop a training on a non-finite loss or on a signal."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ltr.runs.processes.interrupt import StopRequest
 class FiniteGuard(pl.Callback):
     """Callback that raises TrainingError if the loss is NaN or infinite, before a checkpoint is written.
 
-    On a CPU every loss is checked before its backward pass. On a GPU this would synchronise at every step: the device
-    records the first bad step, and the record is read every ``every`` steps and before the epoch ends. Several
-    processes on CPUs agree before the optimiser's step.
+    On a CPU every loss is checked before its backward pass. On a GPU this would synchronise at every step; instead the
+    device records the first bad step, and the callback reads the record every ``every`` steps and before the epoch
+    ends. Several processes on CPUs agree before the optimiser step.
 
     Args:
         indices_of_step: (epoch, batch) -> source indices of that training batch, for the message.
@@ -33,7 +33,7 @@ class FiniteGuard(pl.Callback):
         self.every = every
         self._never = torch.iinfo(torch.int64).max
         self._first_bad: torch.Tensor | None = None
-        self._bad_batch: int | None = None  # of this process, where several have to agree
+        self._bad_batch: int | None = None  # bad batch of this process, before several processes agree
         self._norm: tuple[int, torch.Tensor] | None = None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -91,7 +91,7 @@ class FiniteGuard(pl.Callback):
             f"the loss is not finite in epoch {epoch + 1}, batch {batch + 1}\n"
             f"  images (source indices): {listing} ({len(indices)} in the batch)\n"
             f"  learning rate: {lr:.4g}; last measured gradient norm: {norm}\n"
-            "  the last good checkpoint is untouched. Try a lower optimizer.lr, trainer.gradient_clip=1 or "
+            "  the last good checkpoint is kept. Try a lower optimizer.lr, trainer.gradient_clip=1 or "
             "trainer.precision=fp32"
         )
 
@@ -99,11 +99,11 @@ class FiniteGuard(pl.Callback):
 class SkipNonfinite(pl.Callback):
     """Callback that skips optimiser steps with non-finite gradients, up to a limit; replaces `FiniteGuard`.
 
-    Weights, momentum and buffers (running statistics) stay as they were before the step; the schedule continues. The
-    check synchronises with a GPU at every step. All processes hold the same averaged gradients and skip the same steps.
+    A skipped step changes neither weights nor momentum nor buffers (running statistics); the schedule continues. The
+    check synchronises with a GPU at every step. All processes have the same averaged gradients and skip the same steps.
 
     Args:
-        most: number of steps of the stage that may be skipped.
+        most: largest number of steps of the stage that may be skipped.
         print_line: prints the number of skipped steps at the end of an epoch.
     """
 
@@ -156,10 +156,10 @@ def _gradients(optimizer: Any) -> list[torch.Tensor]:
 class StopOnSignal(pl.Callback):
     """Callback that saves the training state after a signal, at the next resumable step, and stops the run.
 
-    Such points are the ends of optimiser steps inside an epoch, and the ends of all epochs but the last: a state saved
-    at an epoch's last batch would resume without the end of that epoch, and after the last epoch only the result is
-    left to write. Inside an epoch the state is also saved, without stopping, when ``every_minutes`` have passed since
-    the last time.
+    Resumable steps are the ends of optimiser steps inside an epoch, and the ends of all epochs but the last: a state
+    saved at the last batch of an epoch would resume without the end of that epoch, and after the last epoch only the
+    result has to be written. Inside an epoch the callback also saves the state, without stopping, once
+    ``every_minutes`` have passed since the last save.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class StopOnSignal(pl.Callback):
             self._leave(trainer)
 
     def _agree(self, is_due: bool = False) -> tuple[bool, bool]:
-        """Return whether any process received a signal, and whether the state is due to be saved in any of them."""
+        """Return whether any process received a signal, and whether a save is due in any process."""
         signal, any_due = distributed.all_reduce_max(self.request.signal or 0, int(is_due))
         if signal and self.request.signal is None:
             self.request.signal = signal

@@ -1,8 +1,9 @@
-"""trainer.auto_accumulate: when memory runs out, the network processes a batch in smaller and smaller micro-batches.
+"""Automatic micro-batches (``trainer.auto_accumulate``): when memory runs out, a batch is processed in smaller parts.
 
 The optimiser's batch stays the same: the gradients of the micro-batches, each weighted by its share of the images, are
 summed before one step. Up to rounding this is the gradient of the whole batch if no image's loss depends on the other
-images; everything else is refused before training. Dropout draws other masks for micro-batches than for a batch.
+images; all other losses and networks are refused before training. Dropout masks differ between micro-batches and the
+whole batch.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from ltr.runs.failures import is_out_of_memory
 
 _INSTEAD = (
     "Leave trainer.auto_accumulate out, and lower batch_size or set trainer.precision=bf16; where a method has the key "
-    "method.checkpointing, that saves memory and leaves gradients as they are"
+    "method.checkpointing, that saves memory without changing gradients"
 )
 
 
 def check_plan(stage: Stage, dataset_info: DatasetInfo) -> None:
-    """Refuse a stage whose plan rules out micro-batches, before the first stage is trained.
+    """Refuse a stage that rules out micro-batches, before the first stage is trained.
 
     Raises:
         ConfigError: micro-batches would not give the gradient of the batch.
@@ -40,21 +41,19 @@ def check_plan(stage: Stage, dataset_info: DatasetInfo) -> None:
     if stage.module is None or stage.checkpoint is not None:
         return
     accumulate = stage.settings.accumulate
-    redundant = f"it finds out what trainer.accumulate={accumulate} says already. Set one of the two"
+    redundant = f"it chooses the accumulation, and trainer.accumulate={accumulate} sets it. Set one of the two"
     reason = redundant if accumulate > 1 else _not_of_images(stage, dataset_info)
     if reason:
         raise ConfigError(f"trainer.auto_accumulate=true: {reason}")
 
 
 def _not_of_images(stage: Stage, dataset_info: DatasetInfo) -> str:
-    """Return why a stage's loss is not known to be a mean over single images; '' if it is one."""
+    """Return the reason why a stage's loss may not be a mean over single images; '' if it is one."""
     module, settings = stage.module, stage.settings
     if getattr(module, "training_step", None) is not ImageClassifier.training_step:
-        reason = (
-            f"{module.__name__} takes training steps of its own kind (several optimisers, or losses between images)"  # type: ignore[union-attr]
-        )
+        reason = f"{module.__name__} has a custom training step (several optimisers, or losses between images)"  # type: ignore[union-attr]
     elif settings.extras:
-        reason = "further loss terms (method.extras) may be between the images of a batch"
+        reason = "further loss terms (method.extras) may compare the images of a batch"
     else:
         loss = instantiate(settings.loss, dataset_info.class_counts)
         name = type(loss).__name__
@@ -71,7 +70,7 @@ def check_network(stage: Stage, network: nn.Module) -> None:
     """Refuse a network with layers that compute over the whole batch, in the modes of its training.
 
     Raises:
-        ConfigError: batch normalisation that is not frozen.
+        ConfigError: the network has batch normalisation that is not frozen.
     """
     norms = [name for name, part in network.named_modules() if isinstance(part, _BatchNorm) and _of_batch(part)]
     if norms:
@@ -87,15 +86,15 @@ def _of_batch(norm: _BatchNorm) -> bool:
 
 
 class AutoMicroBatch(_AutomaticOptimization):
-    """Lightning's step of one optimiser, over micro-batches of at most `micro_batch` images.
+    """Lightning's loop of one optimiser, over micro-batches of at most `micro_batch` images.
 
-    When memory runs out in a step, the step is repeated with micro-batches of half the size, which later steps keep.
-    Nothing of the first attempt remains: its gradients are dropped, and the random numbers are restored. The size is
-    part of the training state.
+    If memory runs out in a step, the step drops its gradients, restores the random state, and runs again with
+    micro-batches of half the size, which later steps keep. The size is part of the training state.
 
     Args:
-        micro_batch: the initial size, that of the batch.
-        stage: name, for messages.
+        trainer: the trainer.
+        micro_batch: initial size, the batch size.
+        stage: name of the stage, for messages.
         print_line: prints a message.
     """
 
@@ -142,7 +141,7 @@ class AutoMicroBatch(_AutomaticOptimization):
         self.micro_batch = tried // 2
         self.print_line(
             f"{self.stage}: out of memory with {tried} images at once in epoch {self.trainer.current_epoch + 1}, batch "
-            f"{batch_idx + 1}; from here on in parts of {self.micro_batch}, the optimiser's batch_size stays "
+            f"{batch_idx + 1}; continuing in parts of {self.micro_batch}, the optimiser's batch_size stays "
             f"{self.batch_size} (auto_accumulate)"
         )
 

@@ -1,4 +1,4 @@
-"""Progress of a training: a bar with rate and time left in a terminal, plain lines elsewhere."""
+"""Progress of a training: a bar with rate and remaining time in a terminal, otherwise plain lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ltr.escaping import one_line, rich_text
 
-_LINES = 10  # of a stage, at most, where no terminal shows a bar
+_LINES = 10  # largest number of lines per stage without a terminal
 
 
 class TrainingProgress(pl.Callback):
@@ -23,8 +23,8 @@ class TrainingProgress(pl.Callback):
     Args:
         stage: name of the stage.
         epochs: number of its epochs.
-        console: shows the progress: as a bar in a terminal, elsewhere as a line every ``lines_every`` epochs
-            (None: at most ten lines).
+        console: shows the progress.
+        lines_every: epochs between two lines if the console is not a terminal; None: at most ten lines.
     """
 
     def __init__(self, stage: str, epochs: int, console: Console, lines_every: int | None = 1) -> None:
@@ -60,7 +60,7 @@ class TrainingProgress(pl.Callback):
             self._bar.advance(self._task)
 
     def show(self, row: Mapping[str, Any]) -> None:
-        """Print a finished epoch's row of numbers."""
+        """Print the metrics of a finished epoch."""
         epoch = int(row["epoch"])
         monitored = [
             f"{k.split('/')[0]} {100 * v:.1f} %" for k, v in row.items() if k in ("val/accuracy", "test/accuracy")

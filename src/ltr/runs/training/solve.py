@@ -1,10 +1,10 @@
-"""A linear head on stored features, solved for with L-BFGS: all images at once, along a path of penalties.
+"""Linear head on stored features, fitted by L-BFGS on all images along a path of penalties.
 
 The objective is the sampler's expected loss plus half of ``l2`` times the squared weights, without biases:
 
     sum_i w_i loss_i + l2 / 2 * ||W||^2,   w_i = p(class of i) / images of that class
 
-with the class probabilities p of the sampler. Deferred samplers and losses are those of the last epoch.
+with the class probabilities p of the sampler. Deferred samplers and losses are in the state of the last epoch.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from ltr.runs.processes import distributed
 from ltr.runs.result import FIRST_COLUMNS, write_arrays
 from ltr.runs.training.train import TrainingContext, TrainingRecord, ValidationSpec
 
-_ROWS = 65_536  # features at once
-_HISTORY = 10  # pairs of L-BFGS
+_ROWS = 65_536  # number of features processed at a time
+_HISTORY = 10  # history size of L-BFGS
 
 
 def solve_stage(
@@ -43,22 +43,22 @@ def solve_stage(
     validation: ValidationSpec | None,
     print_line: Callable[[str], None],
 ) -> TrainingRecord:
-    """Solve for the head of a stage and leave ``weights.ckpt`` in ``folder``.
+    """Fit the head of a stage and write ``weights.ckpt`` to ``folder``.
 
-    Every process solves the whole problem; the first one writes.
+    Every process solves the whole problem; rank 0 writes.
 
     Args:
-        stage: with ``settings.features`` of ``solver=lbfgs``.
-        network: as it was initialised; weights and biases of the head start at zero.
-        data: the stage's, with its stored features.
-        folder: the stage's folder in the store.
+        stage: stage whose ``settings.features`` has ``solver=lbfgs``.
+        network: initialised network; weights and biases of its head are set to zero first.
+        data: data of the stage with its stored features.
+        folder: folder of the stage in the store.
         context: device, data set and signals.
-        validation: what chooses the penalty, where ``l2=auto``.
+        validation: evaluation that chooses the penalty if ``l2=auto``.
         print_line: prints a line.
 
     Raises:
-        TrainingError: a loss that is not finite.
-        Interrupted: a signal; what was solved is lost.
+        TrainingError: the loss is not finite.
+        Interrupted: a signal stopped the fit, whose progress is lost.
     """
     began = time.perf_counter()
     options = stage.settings.features
@@ -66,7 +66,7 @@ def solve_stage(
     network.to(context.device).train()
     network.start_epoch(stage.settings.epochs - 1)
     objective = Objective(network, data, context.device)
-    with torch.no_grad():  # a start that no seed decides, as the solver may stop before the minimum; scales start at 1
+    with torch.no_grad():  # independent of the seed, because the solver may stop before the minimum; scales start at 1
         for name, parameter in objective.named:
             if name.rpartition(".")[2] in ("weight", "bias"):
                 parameter.zero_()
@@ -96,7 +96,7 @@ def solve_stage(
         network.head.load_state_dict(best[2])
         print_line(f"{stage.name}: l2={penalties[chosen]:g} is the best on {len(data.split.val):,} validation images")
         if chosen == len(penalties) - 1 or chosen == 0:
-            print_line(f"{stage.name}: that is the end of features.l2_path; the best may lie outside")
+            print_line(f"{stage.name}: this is the end of features.l2_path; the optimum may lie outside")
     if distributed.is_rank_zero():
         folder.mkdir(parents=True, exist_ok=True)
         write_csv(folder / "metrics.csv", rows, FIRST_COLUMNS)
@@ -107,12 +107,12 @@ def solve_stage(
 
 
 class Objective:
-    """The sampler's expected loss of a network's head on the stored features of its training images.
+    """Expected loss, under the sampler, of a network's head on the stored features of its training images.
 
     Args:
-        network: its head is solved for; the mode decides about nothing else.
-        data: of the stage.
-        device: of the computation.
+        network: network whose head is fitted.
+        data: data of the stage.
+        device: device of the computation.
     """
 
     def __init__(self, network: ImageClassifier, data: DataModule, device: torch.device) -> None:
@@ -133,7 +133,7 @@ class Objective:
         self._kept = list(self._read()) if len(self.indices) * len(self.tables) <= _ROWS else None
 
     def __call__(self, l2: float) -> Tensor:
-        """Return the objective, after adding its gradient to the parameters'."""
+        """Add the gradient of the objective to the parameters' gradients, and return the objective."""
         loss = self.network.loss
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for features, labels, weights in self._kept or self._read():
@@ -148,7 +148,7 @@ class Objective:
         return total
 
     def _scale(self) -> float | Tensor:
-        """Return what the sum is divided by: the mean class weight where the loss is a weighted mean, else 1."""
+        """Return the divisor of the sum: the mean class weight if the loss is a weighted mean, else 1."""
         if self.network.loss.reduction != "weight_sum":
             return 1.0
         of_label = self.network.loss.label_weights(torch.from_numpy(self.labels).to(self.device))
@@ -166,13 +166,13 @@ class Objective:
 
 
 def minimise(objective: Any, l2: float, iterations: int, check: Callable[[], None] = lambda: None) -> tuple[float, int]:
-    """Minimise an objective from where its parameters stand; return its value and the number of evaluations.
+    """Minimise an objective from the current parameters; return its value and the number of evaluations.
 
     Args:
         objective: see `Objective`.
         l2: weight of the penalty.
-        iterations: at most.
-        check: raises if the run was asked to stop.
+        iterations: largest number of iterations.
+        check: raises if a signal stops the run.
 
     Raises:
         TrainingError: the objective is not finite.
@@ -212,7 +212,7 @@ def _validated(
     """Return the metrics on the validation split; the network is in training mode afterwards."""
     results = evaluate(
         network,
-        {"val": data.evaluation_loader("val")},  # by its name: each process gets its share
+        {"val": data.evaluation_loader("val")},  # a named part is sharded over the processes
         lambda link, keep: [validation.protocol(link)],
         context.device,
         precision,

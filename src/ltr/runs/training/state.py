@@ -1,8 +1,8 @@
-"""Training state of an unfinished stage: saving it, checking it, and the position at which training resumes.
+"""Training state of an unfinished stage: saving and checking it, and the position at which training resumes.
 
-A training state is a checkpoint of Lightning's. Only `ResumePoint` reads the position from it: Lightning's loops count
-epochs and batches, and the data module gets the same position, so that the loader repeats no batch. The loader has a
-position of its own for trainings outside ltr; in a stage, the resume point takes precedence.
+A training state is a Lightning checkpoint. Only `ResumePoint` reads the position from it: Lightning's loops count
+epochs and batches, and the data module gets the same position, so that the loader repeats no batch. For trainings
+outside ltr the loader stores a position too; in a stage, the resume point takes precedence.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from ltr.runs.provenance import code_state
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """The epoch and batch at which a stage's training resumes.
+    """Epoch and batch at which a stage's training resumes.
 
     Attributes:
-        path: the checkpoint to restore.
-        epoch, batch: the first ones to train, both counted from 0.
+        path: checkpoint to restore.
+        epoch, batch: first epoch and batch to train, both counted from 0.
         code: state of the code that saved the checkpoint; None if the checkpoint does not hold it.
     """
 
@@ -51,7 +51,7 @@ class ResumePoint:
 
 
 class TrainingState:
-    """The folder ``state/`` of an unfinished stage: the last two checkpoints, and the best weights."""
+    """Folder ``state/`` of an unfinished stage, with the last two checkpoints and the best weights."""
 
     def __init__(self, folder: Path, print_line: Callable[[str], None]) -> None:
         self.last = folder / "last.ckpt"
@@ -60,7 +60,7 @@ class TrainingState:
         self.print_line = print_line
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Save a training state; the one before it stays as `previous`."""
+        """Save a training state; the last one becomes `previous`."""
         if distributed.is_rank_zero() and self.last.is_file():
             os.replace(self.last, self.previous)
         trainer.save_checkpoint(self.last)  # collective: every rank takes part, rank 0 writes
@@ -68,7 +68,7 @@ class TrainingState:
     def resume_point(self, network: nn.Module) -> ResumePoint | None:
         """Return the resume point for ``network``, the same in every process; None if its training has not begun.
 
-        A damaged checkpoint is set aside with a message, and the one before it is used.
+        A damaged checkpoint is moved aside with a message, and the previous one is used.
         """
         path = distributed.broadcast_from_rank_zero(lambda: str(self._newest(network) or ""))
         return ResumePoint.read(Path(path)) if path else None
@@ -83,18 +83,18 @@ class TrainingState:
                 aside = path.with_suffix(f".damaged-{int(time.time())}")
                 path.rename(aside)
                 has_earlier = path == self.last and self.previous.is_file()
-                start = "going on from the checkpoint before it" if has_earlier else "the training starts anew"
+                start = "continuing from the previous checkpoint" if has_earlier else "the training starts from scratch"
                 self.print_line(f"{error}\n  set aside as {aside.name}; {start}")
         return None
 
 
 class SaveState(pl.Callback):
-    """Callback that saves the training state every k epochs, at least some seconds after the save before.
+    """Callback that saves the training state every k epochs, but not more often than every ``min_seconds``.
 
     Args:
-        state: where it is saved.
+        state: folder of the training state.
         every_n_epochs: k.
-        min_seconds: from one saved state to the next; epochs of a few milliseconds take less time than saving does.
+        min_seconds: smallest time between two saves in seconds; saving takes longer than very short epochs.
     """
 
     def __init__(self, state: TrainingState, every_n_epochs: int, min_seconds: float = 0.0) -> None:
@@ -107,7 +107,7 @@ class SaveState(pl.Callback):
         self._saved = time.monotonic()
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
-        checkpoint["code"] = code_state()  # another version may resume from here
+        checkpoint["code"] = code_state()  # another version of the code may resume from this state
         self._saved = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -162,7 +162,7 @@ def _position_of(state: Mapping[str, Any], path: Path) -> tuple[int, int]:
         numbers = (epochs["processed"], epochs["started"], batch["current"]["processed"])
         is_last = batch["is_last_batch"]
     except (KeyError, TypeError, IndexError):
-        raise _wrong(path, "loops does not say where training stood") from None
+        raise _wrong(path, "loops does not hold the position of the training") from None
     if not all(map(_is_whole, numbers)) or not isinstance(is_last, bool):
         raise _wrong(path, "loops does not hold whole numbers of at least 0")
     done, started, batches = numbers

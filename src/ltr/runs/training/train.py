@@ -1,4 +1,4 @@
-"""Training of one stage with Lightning, from its training state (if any) to its finished weights in the store."""
+"""Training of one stage with Lightning, from scratch or from its training state."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ from ltr.writing import disk_trouble
 
 @dataclass(frozen=True)
 class ValidationSpec:
-    """The split that training monitors, and how it is evaluated."""
+    """Split that training monitors, with its protocol and metric."""
 
     split: str  # val | test
-    protocol: Callable[[str], Any]  # link -> a fresh protocol object
-    monitor: str  # the metric that selects
+    protocol: Callable[[str], Any]  # link -> a new protocol object
+    monitor: str  # metric that selects the weights
     every_n_epochs: int
 
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """The context of a training, which does not determine its outcome."""
+    """Context of a training, which does not determine its outcome."""
 
     device: torch.device
     config: Mapping[str, Any]  # the configs trainer, strategy, checkpoint and callbacks, and the data set's description
@@ -63,12 +63,12 @@ class TrainingContext:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """The record of a training that has ended.
+    """Record of a finished training.
 
     Attributes:
-        seconds: spent on it, by this run and by those that it continued.
+        seconds: wall time of the training, including interrupted runs that it continued.
         micro_batch: final size of micro-batches; None for whole batches.
-        begun_by: state of the code that trained the first part, if it was another than today's.
+        begun_by: state of the code that trained the first part, if it differs from the current code.
     """
 
     seconds: float
@@ -92,9 +92,9 @@ STEP_HOOKS = (
 
 
 def skip_unused_hooks(callback: pl.Callback) -> None:
-    """Set the hooks of a step that a callback does not implement to None, which Lightning then does not call.
+    """Set the step hooks that a callback does not implement to None, so that Lightning does not call them.
 
-    Calling one that does nothing takes as long as an operation on a small tensor, and a step has six hooks.
+    An empty hook takes as long as an operation on a small tensor, and a step has six hooks.
     """
     for name in STEP_HOOKS:
         if getattr(type(callback), name) is getattr(pl.Callback, name):
@@ -109,16 +109,19 @@ def train_stage(
     context: TrainingContext,
     validation: ValidationSpec | None,
 ) -> TrainingRecord:
-    """Train a stage to its end and leave ``weights.ckpt`` (and ``last.ckpt``) in ``folder``.
+    """Train a stage and write ``weights.ckpt`` (and ``last.ckpt``) to ``folder``.
 
     Args:
-        module: the stage's network as it was initialised.
-        data: the DataModule that draws this stage's batches.
-        folder: the stage's folder in the store; an unfinished training in it is continued.
+        stage: the stage.
+        module: initialised network of the stage.
+        data: DataModule of the stage.
+        folder: folder of the stage in the store; an unfinished training in it is continued.
+        context: configuration, device and signals.
+        validation: evaluation during training; None: none.
 
     Raises:
-        TrainingError: a loss that is not finite, no memory, no disk space.
-        Interrupted: a signal; the training state is saved.
+        TrainingError: the loss is not finite, or memory or disk space runs out.
+        Interrupted: a signal stopped the training; its state is saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
     print_line = printer(context.console)
@@ -129,9 +132,7 @@ def train_stage(
     resume = state.resume_point(module)
     if resume is not None:
         data.start_at(resume.epoch, resume.batch)
-        print_line(
-            f"{stage.name}: going on in epoch {resume.epoch + 1}, batch {resume.batch + 1} of a run that was stopped"
-        )
+        print_line(f"{stage.name}: continuing in epoch {resume.epoch + 1}, batch {resume.batch + 1} of a stopped run")
         if other := differs(resume.code, code_state()):
             print_line(f"{stage.name}: its beginning was trained by {other}")
             begun_by = resume.code
@@ -159,7 +160,7 @@ def train_stage(
             reason = (str(error).strip().splitlines() or [""])[0][:200]
             raise CheckpointError(
                 f"{stage.name}: the training state {resume.path} cannot be restored ({type(error).__name__}: {reason})"
-                ". It is damaged, or of other code: start anew with resume=never"
+                ". It is damaged, or from other code: start from scratch with resume=never"
             ) from error
         trouble = disk_trouble(error, stage.name, context.config["paths"]) if isinstance(error, OSError) else None
         if trouble is None:
@@ -185,7 +186,7 @@ def _out_of_memory(stage: Stage, micro_batch: int | None) -> str:
     return (
         f"out of memory in a training step at batch_size={settings.batch_size}{per_process}{tried}. Lower batch_size; "
         f"or halve it and set trainer.accumulate={2 * settings.accumulate}: the same batch for the optimiser, but "
-        f"batch normalisation sees half of it (without any, trainer.auto_accumulate=true finds what fits){less}"
+        f"batch normalisation sees half of it (without any, trainer.auto_accumulate=true finds a size that fits){less}"
     )
 
 
@@ -199,8 +200,8 @@ def _check_best(trainer: pl.Trainer, state: TrainingState) -> None:
             and not state.best.is_file()
         ):
             raise TrainingError(
-                f"{state.best}: the weights of the best epoch ({callback.best_epoch}) are gone: something removed them "
-                "while the run was at work. The same command trains the stage again"
+                f"{state.best}: the weights of the best epoch ({callback.best_epoch}) are missing: something removed "
+                "them while the run was running. The same command trains the stage again"
             )
 
 
@@ -224,12 +225,12 @@ def _trainer(
     context: TrainingContext,
     validation: ValidationSpec | None,
 ) -> tuple[pl.Trainer, EpochLog]:
-    """Return the Lightning trainer of a stage, and its log; comments say where the order of callbacks matters."""
+    """Return the Lightning trainer of a stage, and its log; comments explain the order of the callbacks."""
     settings, config, display = stage.settings, context.config["trainer"], context.config["callbacks"]
     progress = TrainingProgress(stage.name, settings.epochs, context.console, display["lines_every"])
     skips = config["on_nonfinite"] == "skip"
     if skips and settings.precision == "fp16":
-        raise ConfigError("trainer.on_nonfinite=skip: fp16's loss scaling leaves out such steps already. Use raise")
+        raise ConfigError("trainer.on_nonfinite=skip: fp16's loss scaling already skips such steps. Use raise")
     on_row = progress.show if display["progress"] != "none" else None
     log = EpochLog(folder / "metrics.csv", stage.name, on_row, only_finite=skips)
     callbacks: list[pl.Callback] = [
@@ -259,7 +260,7 @@ def _trainer(
             **in_processes(context.config["strategy"]),
             precision=LIGHTNING_PRECISION[settings.precision],  # type: ignore[arg-type]
             max_epochs=settings.epochs,
-            # a network with several optimisers clips gradients itself or refuses to; Lightning allows neither key
+            # a network with several optimisers clips gradients itself or refuses to; Lightning accepts neither key
             accumulate_grad_batches=settings.accumulate if module.automatic_optimization else 1,
             gradient_clip_val=settings.gradient_clip if module.automatic_optimization else None,
             limit_train_batches=settings.limit_train_batches,
@@ -309,7 +310,7 @@ def _epoch_loop(trainer: pl.Trainer, stage: str, context: TrainingContext) -> Di
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Lightning's advice, which addresses authors of training loops, for the time of a block."""
+    """Silence Lightning's advice for authors of training loops during a block."""
     names = ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric")
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:
@@ -318,7 +319,7 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             for name in ("pytorch_lightning", "lightning_fabric", "lightning_utilities"):
                 warnings.filterwarnings("ignore", module=rf"{name}(\.|$)")
-            # the schedule's first step comes after the optimiser's; torch cannot see that through autocast's scaler
+            # the schedule steps after the optimiser; torch warns because it cannot see that through the gradient scaler
             warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
             yield
     finally:

@@ -1,4 +1,4 @@
-"""Evaluation of the monitored split while training: its metrics each epoch, and the best epoch's weights."""
+"""Evaluation of the monitored split during training: metrics of each epoch, and the weights of the best epoch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ltr.runs.training.epoch_log import EpochLog
 class ValidationCallback(pl.Callback):
     """Callback that evaluates the monitored split with a protocol and keeps the best epoch's weights.
 
-    It comes before Lightning's weight averaging in the list of callbacks, so that it evaluates and keeps the averaged
+    It precedes Lightning's weight averaging in the list of callbacks, so that it evaluates and keeps the averaged
     weights.
 
     Args:
-        name: ``val`` or ``test``: the metrics are called ``val/accuracy``, ...
-        protocol: link -> a fresh protocol object for an epoch.
-        monitor: the metric that selects, larger is better.
+        name: ``val`` or ``test``, the prefix of the metrics, as in ``val/accuracy``.
+        protocol: link -> a new protocol object for an epoch.
+        monitor: metric that selects the epoch; larger is better.
         log: receives the metrics.
         best_path: file of the best weights; None if no epoch is selected.
     """
