@@ -1,4 +1,4 @@
-"""Averages; NaN, not 0, if there is nothing to average."""
+"""Averages, which are NaN and not 0 if there is nothing to average."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def ratio(part: np.ndarray | np.number, total: np.ndarray | np.number) -> np.ndarray:
-    """Return part / total in float64, element by element; NaN where total is 0."""
+    """Return part / total in float64, elementwise; NaN where total is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(np.asarray(total) > 0, np.divide(part, total, dtype=np.float64), np.nan)
 
@@ -17,7 +17,7 @@ def mean(values: np.ndarray) -> float:
 
 
 def geometric_mean(values: np.ndarray) -> float:
-    """Return the geometric mean of numbers >= 0: NaN without values, 0 where one of them is 0 (no floor is added)."""
+    """Return the geometric mean of numbers >= 0: NaN without values, 0 if one of them is 0 (without a floor)."""
     with np.errstate(divide="ignore"):
         return float(np.exp(np.log(values).mean())) if len(values) else float("nan")
 
@@ -25,7 +25,11 @@ def geometric_mean(values: np.ndarray) -> float:
 def calibration_error(n: np.ndarray, correct: np.ndarray, confidence: np.ndarray) -> float:
     """Return the expected calibration error of Guo et al. (ICML 2017, eq. 3), in [0, 1]; NaN without images.
 
-    The mean over images of |accuracy - mean confidence| of the image's bin. Arguments are sums over the images of each
-    bin [M]: their number, the number of right predictions, and the probability of the predicted class.
+    It is the mean over images of |accuracy - mean confidence| of the image's bin.
+
+    Args:
+        n: number of images in each bin, [M].
+        correct: number of correct predictions in each bin, [M].
+        confidence: sum of the probabilities of the predicted classes in each bin, [M].
     """
     return float(ratio(np.abs(correct - confidence).sum(), n.sum()))

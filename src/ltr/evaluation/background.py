@@ -1,8 +1,8 @@
 """The background protocol: find images of a few rare classes among many background images.
 
 Label 0 is the background, 1..N are the foreground classes. Every foreground class ranks all images by its score. A
-class may have a handful of images among a hundred thousand, so average precision is exact, never binned, and the
-protocol keeps N numbers of every image.
+class may have a handful of images among a hundred thousand; average precision is therefore exact and not binned, for
+which the protocol keeps N numbers per image.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ SCORERS = ("probability", "logit")
 _LABELS = {"probability": "log-odds of the best foreground class", "logit": "largest foreground logit"}
 
 _AT = (10, 100)  # k of precision at k
-_PRECISIONS = (0.9, 0.5)  # of recall at fixed precision
+_PRECISIONS = (0.9, 0.5)  # precisions of recall at fixed precision
 _CURVE_POINTS = 200
 
 
 @dataclass(frozen=True, eq=False)
 class BackgroundResult:
-    """The result of `Background`.
+    """Result of `Background`.
 
     Attributes:
-        metrics: fractions in [0, 1], and false alarms per thousand background images; NaN where there is nothing to
+        metrics: fractions in [0, 1], and false alarms per thousand background images; NaN if there is nothing to
             average. Means are over foreground classes that have evaluated images.
-        per_class: arrays [N] of the foreground classes alone, so ``class_id`` runs from 1: ``class_id train_count group
+        per_class: arrays [N] of the foreground classes, whose ``class_id`` starts at 1: ``class_id train_count group
             n correct accuracy precision recall f1 average_precision r_precision precision_at_10 precision_at_100
             recall_at_precision_90 recall_at_precision_50``.
-        predictions: one row an image, sorted by id: ``id label prediction top5 [n, k] scores [n, k]`` with the
-            probabilities of the five best classes, the background among them. Empty without ``keep_predictions``.
+        predictions: one row per image, sorted by id: ``id label prediction top5 [n, k] scores [n, k]`` with the
+            probabilities of the five best classes, including the background. Empty without ``keep_predictions``.
         curves: ``pr_recall pr_precision`` [N, 200 at most], rows padded with NaN, ``pr_class_id`` and
             ``average_precision`` [N]; ``histogram_edges`` and the counts ``histogram_background histogram_foreground``
             of each image's best foreground score; ``false_alarms`` [N], background images predicted as each class;
@@ -61,23 +61,23 @@ class BackgroundResult:
 
 @named("protocol/background")
 class Background(Protocol):
-    """The background protocol; keeps 4 N + 8 bytes of every image (48 more with predictions).
+    """Background protocol, with 4 N + 8 bytes of memory per image (48 more with predictions).
 
-    100,000 images take 41 MB for 100 classes, 401 MB for 1,000; `compute` adds a copy of 16 classes at a time.
+    100,000 images take 41 MB for 100 classes and 401 MB for 1,000; `compute` adds a copy of 16 classes at a time.
 
     Args:
         class_counts: int64 [N + 1], training images of the background and of each foreground class.
-        scorer: the score that ranks images for a class. ``probability``: its probability, ``logit``: its logit. With a
-            softmax they differ, since a probability also depends on the image's other logits; with a sigmoid link they
-            are the same. Probabilities are kept as log-odds, which have the same order and do not saturate near 1.
-        link: ``softmax`` or ``sigmoid``, how the model's loss turns logits into probabilities.
+        scorer: score that ranks images for a class, its ``probability`` or its ``logit``. The orders differ for a
+            softmax link, where a probability also depends on the other logits of the image, and are equal for a sigmoid
+            link. Probabilities are kept as log-odds, which have the same order and do not saturate near 1.
+        link: ``softmax`` or ``sigmoid``, the loss's function from logits to probabilities.
         many_above: see `ltr.evaluation.groups.shot_groups`; the background is in no group.
         few_below: see `ltr.evaluation.groups.shot_groups`.
-        keep_predictions: keep a row for each image.
-        device: that of the scores.
+        keep_predictions: True keeps a row for each image.
+        device: device of the scores.
 
     Raises:
-        ConfigError: an unknown scorer or link, no foreground class, or bounds out of range.
+        ConfigError: the scorer or the link is unknown, there is no foreground class, or bounds are out of range.
     """
 
     name: ClassVar[str] = "background"
@@ -118,7 +118,7 @@ class Background(Protocol):
         self.reset()
 
     def reset(self) -> None:
-        """Forget all images."""
+        """Remove all images."""
         score = (torch.float32, (self.num_foreground,))
         self._rows = PerImageTable(score, self.num_foreground + 1, self.link, self.keep_predictions, self.device)
 
@@ -134,7 +134,7 @@ class Background(Protocol):
         Args:
             scores: logits [B, N + 1], the background's first; the rest is ignored.
             labels: integers [B], in [0, N].
-            indices: int64 [B], the images' places in the source; without them images are numbered as they come.
+            indices: int64 [B], source indices of the images; None numbers images in order of arrival.
         """
         labels = class_labels(labels)
         logits = self._rows.logits_of(scores, labels)
@@ -142,13 +142,13 @@ class Background(Protocol):
         self._rows.add_batch(score, logits, labels, indices)
 
     def merge(self, other: Background) -> None:
-        """Add the images that another object of the same classes and scorer has seen."""
+        """Add the images of another object with the same classes and scorer."""
         self._rows.extend(other._rows)
 
     def reduce(self) -> None:
-        """Join the images of all processes. Every process has to call it, and holds the whole afterwards.
+        """Join the images of all processes; all processes must call it, and all hold the whole afterwards.
 
-        Without ``torch.distributed``, or when called again, it does nothing.
+        It is a no-op without ``torch.distributed`` and when called again.
         """
         self._rows.join()
 
@@ -158,7 +158,7 @@ class Background(Protocol):
         Raises:
             TrainingError: some scores were not finite.
             DataError: some labels were out of range.
-            RuntimeError: several processes run and `reduce` has not been called.
+            RuntimeError: there are several processes and `reduce` has not been called.
         """
         self._rows.check_joined()
         label, prediction = self._rows.integers("label"), self._rows.integers("prediction")
@@ -217,7 +217,7 @@ class Background(Protocol):
         }
 
     def _metrics(self, per_class: dict[str, np.ndarray], false_alarms: float) -> dict[str, float]:
-        """Return means over the foreground classes that have evaluated images, over all of them and by shot group."""
+        """Return means over the foreground classes that have evaluated images, of all classes and by shot group."""
         present = per_class["n"] > 0
         # the precision of a class that is never predicted counts as 0, as in the code of the paper
         values = {

@@ -1,7 +1,7 @@
-"""The closed-set protocol: accuracy on the training classes, over all of them and by their frequency.
+"""The closed-set protocol: accuracy on the training classes, overall and by shot group.
 
-Counts are per class, on the device and in integers, so sums over batches or processes are exact in any order. Nothing
-waits for the device until `ClosedSet.compute`, and no C x C matrix is formed.
+Counts are integers per class on the device, so that sums over batches or processes are exact in any order. Only
+`ClosedSet.compute` synchronises with the device, and no C x C matrix is formed.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from ltr.identity import named
 
 # confidences are summed as integers of this resolution: exact in any order, room for 2**31 images
 _FIXED_POINT = 2**32
-# number of logits that are gathered before they are counted: with few classes, the calls cost more than the numbers
+# number of logits that are gathered before they are counted, because for few classes the calls dominate the time
 _GATHERED = 2**18
 
 
 @dataclass(frozen=True, eq=False)
 class ClosedSetResult:
-    """The result of `ClosedSet`.
+    """Result of `ClosedSet`.
 
     Attributes:
-        metrics: fractions in [0, 1] except ``nll`` (nats); NaN where there is nothing to average.
+        metrics: fractions in [0, 1] except ``nll`` (nats); NaN if there is nothing to average.
         per_class: arrays [C] ``class_id train_count group n correct accuracy precision recall f1 mean_confidence``;
-            n is the number of evaluated images, accuracy and recall are the same number under its two names.
-        confusion: arrays ``true predicted count`` of the cells that are not zero, sorted by true, then predicted.
-        predictions: one row an image, sorted by id: ``id label prediction top5 [N, k] scores [N, k] nll``; ``top5`` is
-            named after ``top_k``, scores are its probabilities. Empty without ``keep_predictions``, as is confusion.
+            n is the number of evaluated images, and the accuracy of a class equals its recall.
+        confusion: arrays ``true predicted count`` of the non-zero cells, sorted by true, then predicted.
+        predictions: one row per image, sorted by id: ``id label prediction top5 [N, k] scores [N, k] nll``; the name
+            ``top5`` follows ``top_k``, scores are probabilities. Empty without ``keep_predictions``, as is confusion.
     """
 
     metrics: dict[str, float]
@@ -49,24 +49,23 @@ class ClosedSetResult:
 
 @named("protocol/closed_set")
 class ClosedSet(Protocol):
-    """The closed-set protocol: `update` counts predictions, `reduce` joins processes, `compute` returns the metrics.
+    """Closed-set protocol: `update` counts predictions, `reduce` joins processes, `compute` returns the metrics.
 
-    A prediction is the class of the highest logit, the lowest class id among equals. ``update`` neither waits for the
-    device nor copies to the host: it counts scores that are not finite and labels out of range, and ``compute`` raises
-    the error.
+    A prediction is the class of the highest logit, for ties the lowest class id. ``update`` does not synchronise with
+    the device: it counts non-finite scores and labels out of range, and ``compute`` raises the error.
 
     Args:
         class_counts: int64 [C], training images of each class.
         many_above: see `ltr.evaluation.groups.shot_groups`.
         few_below: see `ltr.evaluation.groups.shot_groups`.
-        top_k: the k of top-k accuracy and of the kept predictions; at most the number of classes counts.
-        calibration_bins: bins of equal width for the calibration error.
-        link: ``softmax`` or ``sigmoid``, how the model's loss turns logits into probabilities.
-        keep_predictions: keep a row for each image (about 60 bytes at k = 5).
-        device: of the counters; that of the scores.
+        top_k: k of top-k accuracy and of the kept predictions; the number of classes if that is smaller.
+        calibration_bins: number of bins of equal width for the calibration error.
+        link: ``softmax`` or ``sigmoid``, the loss's function from logits to probabilities.
+        keep_predictions: True keeps a row for each image (about 60 bytes at k = 5).
+        device: device of the scores and the counters.
 
     Raises:
-        ConfigError: an unknown link, or bounds, top_k or bins out of range.
+        ConfigError: the link is unknown, or bounds, top_k or bins are out of range.
     """
 
     name: ClassVar[str] = "closed_set"
@@ -104,7 +103,7 @@ class ClosedSet(Protocol):
         self.reset()
 
     def reset(self) -> None:
-        """Forget all images."""
+        """Remove all images."""
         sizes = {
             "n": self.num_classes,
             "correct": self.num_classes,
@@ -134,9 +133,9 @@ class ClosedSet(Protocol):
         """Count one batch.
 
         Args:
-            scores: logits [B, C] are read in float32, the rest is ignored.
+            scores: logits [B, C], converted to float32; the other parts are ignored.
             labels: integers [B], in [0, C).
-            indices: int64 [B], the images' places in the source; without them images are numbered as they come.
+            indices: int64 [B], source indices of the images; None numbers images in order of arrival.
         """
         if self._reduced:
             raise RuntimeError("The counters are already joined over processes: call reset() before another update().")
@@ -154,7 +153,7 @@ class ClosedSet(Protocol):
 
     @torch.no_grad()
     def _count_waiting(self) -> None:
-        """Count the images that have been gathered."""
+        """Count the gathered images."""
         if not self._waiting:
             return
         logits, labels, indices = (torch.cat(rows) for rows in zip(*self._waiting))
@@ -208,7 +207,7 @@ class ClosedSet(Protocol):
             self._counter[name].index_add_(0, index, amount)
 
     def merge(self, other: ClosedSet) -> None:
-        """Add the images that another counter of the same classes has seen."""
+        """Add the counts of another object with the same classes."""
         self._count_waiting()
         other._count_waiting()
         self._counts += other._counts
@@ -218,10 +217,10 @@ class ClosedSet(Protocol):
         self._seen += other._seen
 
     def reduce(self) -> None:
-        """Join the counters of all processes: sums of counts, so exact for any number of processes and any shares.
+        """Sum the counters over all processes, which is exact for any division of the images.
 
-        Every process has to call it, and holds the counts of all afterwards. Without ``torch.distributed``, or when
-        called again, it is a no-op.
+        All processes must call it, and all hold the sums afterwards. It is a no-op without ``torch.distributed`` and
+        when called again.
         """
         self._count_waiting()
         if self._reduced or not several_processes():
@@ -233,7 +232,7 @@ class ClosedSet(Protocol):
         self._reduced = True
 
     def _rows(self) -> dict[str, Tensor]:
-        """Return the kept rows of this process, which may have had no image."""
+        """Return the kept rows of this process, possibly none."""
         if self._kept:
             return {key: torch.cat(batches) for key, batches in self._kept.items()}
         k = min(self.top_k, self.num_classes)
@@ -252,7 +251,7 @@ class ClosedSet(Protocol):
         Raises:
             TrainingError: some scores were not finite.
             DataError: some labels were out of range.
-            RuntimeError: several processes run and `reduce` has not been called.
+            RuntimeError: there are several processes and `reduce` has not been called.
         """
         if several_processes() and not self._reduced:
             raise RuntimeError("Several processes evaluate: call reduce() in each of them before compute().")

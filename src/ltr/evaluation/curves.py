@@ -10,7 +10,7 @@ _BINS = 60
 
 
 def thinned(x: np.ndarray, y: np.ndarray, points: int = 200) -> np.ndarray:
-    """Return the places of at most so many points, spread evenly along a curve and with its two ends."""
+    """Return the indices of at most ``points`` points, spread evenly along a curve and including both ends."""
     if len(x) <= points:
         return np.arange(len(x))
     length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
@@ -24,7 +24,7 @@ def histograms(score: np.ndarray, kinds: Mapping[str, np.ndarray]) -> dict[str, 
 
     Args:
         score: [N].
-        kinds: name -> bool [N].
+        kinds: mask of the images of each kind, bool [N], by name.
 
     Returns:
         ``histogram_edges`` float64 [61], and int64 [60] ``histogram_<name>`` for every kind.

@@ -1,8 +1,8 @@
-"""Class thresholds with abstention, and conformal sets: chosen on validation images, applied to others.
+"""Class thresholds with abstention, and conformal sets, chosen on validation images.
 
-Arrays throughout: ``probabilities`` [N, C], ``labels`` int64 [N] in [0, C), ``decision`` int64 [N] in [0, C) or -1 for
-abstention. An image is decided as its most probable class if that probability reaches the class's threshold. A
-``level`` in (0, 1) is one number for all classes, or an array [C].
+All functions use these arrays: ``probabilities`` [N, C], ``labels`` int64 [N] in [0, C), ``decision`` int64 [N] in
+[0, C) or -1 for abstention. The decision is the most probable class if its probability reaches the threshold of the
+class. A ``level`` in (0, 1) is one number for all classes, or an array [C].
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ Level = float | np.ndarray
 
 
 def images_needed(level: float) -> int:
-    """Return the fewest images of a class that can show a share of ``level``: the n with ceil((n + 1) level) <= n."""
+    """Return the smallest number n of images of a class that allows a ``level``: ceil((n + 1) level) <= n."""
     return math.ceil(level / (1 - level) - 1e-9)
 
 
 def precision_thresholds(probabilities: np.ndarray, labels: np.ndarray, level: Level) -> np.ndarray:
     """Return the lowest threshold of each class at which its decisions have a precision of ``level``, float64 [C].
 
-    `NEVER` where no threshold reaches it, or the class is never the most probable one. Equal probabilities are decided
-    together.
+    It is `NEVER` if no threshold reaches it, or if the class is never the most probable one. Equal probabilities get
+    the same decision.
     """
     predicted, highest = _predictions(probabilities)
     thresholds = np.full(probabilities.shape[1], NEVER)
@@ -49,7 +49,7 @@ def precision_thresholds(probabilities: np.ndarray, labels: np.ndarray, level: L
 def recall_thresholds(probabilities: np.ndarray, labels: np.ndarray, level: Level) -> np.ndarray:
     """Return the highest threshold of each class at which its recall is ``level``, float64 [C].
 
-    0 where even all predictions of a class do not reach it.
+    It is 0 if all predictions of a class together do not reach the level.
     """
     predicted, highest = _predictions(probabilities)
     thresholds = np.zeros(probabilities.shape[1])
@@ -64,11 +64,11 @@ def recall_thresholds(probabilities: np.ndarray, labels: np.ndarray, level: Leve
 
 
 def conformal_thresholds(probabilities: np.ndarray, labels: np.ndarray, level: Level) -> np.ndarray:
-    """Return the least probability with which each class enters a set, float64 [C].
+    """Return the smallest probability with which each class enters a set, float64 [C].
 
-    Class-conditional split conformal prediction (Vovk, 2012; Sadinle, Lei and Wasserman, JASA 2019): of the n images of
-    a class, the ceil((n + 1) level)-th highest probability of their own class. If these images and new ones are
-    exchangeable, the sets of new images of each class hold it with a probability of at least its ``level``.
+    This is class-conditional split conformal prediction (Vovk, 2012; Sadinle, Lei and Wasserman, JASA 2019): the
+    ceil((n + 1) level)-th highest probability of the true class among the n images of a class. If these images and new
+    ones are exchangeable, the set of a new image contains its class with a probability of at least ``level``.
 
     Raises:
         ValueError: a class has fewer images than `images_needed`.
@@ -140,6 +140,6 @@ def set_metrics(probabilities: np.ndarray, labels: np.ndarray, thresholds: np.nd
 
 
 def _predictions(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the most probable class of each image (the first of equals), and its probability."""
+    """Return the most probable class of each image (the first one for ties), and its probability."""
     predicted = probabilities.argmax(axis=1)
     return predicted, probabilities[np.arange(len(probabilities)), predicted]

@@ -1,4 +1,4 @@
-"""File of decisions in a run's folder: thresholds of its weights and their metrics, by the digest of the weights."""
+"""File of decision thresholds in a run's folder, with their metrics, by the digest of the weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from ltr.errors import CheckpointError
 
-FILE = "decisions.json"  # in the folder of a run
+FILE = "decisions.json"  # name of the file in the folder of a run
 FORMAT, VERSION = "ltr-decisions", 1
 
 

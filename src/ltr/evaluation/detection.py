@@ -1,8 +1,8 @@
 """Detection of unknown images by a score, at every threshold at once: AUROC, AUPR, FPR at 95 % TPR, OSCR.
 
-Everything is counted from one sort of all scores, in integers, and only their order counts: see
-`ltr.evaluation.ranking`. Images with equal scores pass a threshold together, and where pairs are compared a tie is half
-a pair, so no metric depends on the order in which images come; `oscr_arpl` alone does, as the code it stands for.
+All metrics are integer counts from one sort of all scores and depend only on their order: see `ltr.evaluation.ranking`.
+Images with equal scores pass a threshold together, and a tie between a pair counts as half a pair, so that no metric
+depends on the order of the images. The exception is `oscr_arpl`, which reproduces published code.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from ltr.evaluation.ranking import Array, as_numpy, flags, without_nan
 
 @dataclass(frozen=True, eq=False)
 class OperatingPoints:
-    """Known and unknown images counted at every score that occurs; each of these is a threshold.
+    """Cumulative counts of known and unknown images at every distinct score, each of which is a threshold.
 
     An image is accepted if its score is at least the threshold.
 
     Attributes:
-        thresholds: the distinct scores float64 [T], ascending.
-        known_up_to: int64 [T], known images whose score is at most the threshold.
-        unknown_up_to: int64 [T], unknown images whose score is at most the threshold.
-        correct_up_to: int64 [T], those of the known images whose class is predicted rightly; None where that is not
-            known.
+        thresholds: distinct scores float64 [T], ascending.
+        known_up_to: int64 [T], number of known images whose score is at most the threshold.
+        unknown_up_to: int64 [T], number of unknown images whose score is at most the threshold.
+        correct_up_to: int64 [T], number of correctly classified known images whose score is at most the threshold;
+            None without ``correct``.
     """
 
     thresholds: np.ndarray
@@ -36,33 +36,33 @@ class OperatingPoints:
 
     @cached_property
     def known(self) -> np.ndarray:
-        """The number of known images with exactly this score, int64 [T]."""
+        """Number of known images with exactly this score, int64 [T]."""
         return _steps(self.known_up_to)
 
     @cached_property
     def unknown(self) -> np.ndarray:
-        """The number of unknown images with exactly this score, int64 [T]."""
+        """Number of unknown images with exactly this score, int64 [T]."""
         return _steps(self.unknown_up_to)
 
     @cached_property
     def correct(self) -> np.ndarray:
-        """The number of rightly classified known images with exactly this score, int64 [T].
+        """Number of correctly classified known images with exactly this score, int64 [T].
 
         Raises:
             ValueError: the points were counted without ``correct``.
         """
         if self.correct_up_to is None:
-            raise ValueError("OSCR needs to know which known images are classified rightly: give correct=.")
+            raise ValueError("OSCR needs to know which known images are classified correctly: pass correct=.")
         return _steps(self.correct_up_to)
 
     @cached_property
     def known_accepted(self) -> np.ndarray:
-        """The number of known images whose score is at least the threshold, int64 [T]."""
+        """Number of known images whose score is at least the threshold, int64 [T]."""
         return self.num_known - self.known_up_to + self.known
 
     @cached_property
     def unknown_accepted(self) -> np.ndarray:
-        """The number of unknown images whose score is at least the threshold, int64 [T]."""
+        """Number of unknown images whose score is at least the threshold, int64 [T]."""
         return self.num_unknown - self.unknown_up_to + self.unknown
 
     @property
@@ -75,7 +75,7 @@ class OperatingPoints:
 
     @property
     def one_sided(self) -> bool:
-        """True where known or unknown images are missing, so that there is nothing to compare."""
+        """True if there are no known or no unknown images, so that there is nothing to compare."""
         return not (self.num_known and self.num_unknown)
 
 
@@ -85,7 +85,7 @@ def operating_points(known: Array, unknown: Array, correct: Array | None = None)
     Args:
         known: scores [n] of known images; higher is more known.
         unknown: scores [m] of unknown images.
-        correct: bool [n], whether the known image's class is predicted rightly.
+        correct: bool [n], True for correctly classified known images.
 
     Raises:
         ValueError: a score is NaN.
@@ -94,7 +94,7 @@ def operating_points(known: Array, unknown: Array, correct: Array | None = None)
     scores = np.concatenate([first, second])
     order = np.argsort(scores)
     ascending = without_nan(scores[order])
-    last = np.empty(len(scores), dtype=bool)  # of the images with its score
+    last = np.empty(len(scores), dtype=bool)  # True for the last image of each distinct score
     last[-1:] = True
     np.not_equal(ascending[1:], ascending[:-1], out=last[:-1])
     ends = np.flatnonzero(last)
@@ -108,12 +108,12 @@ def operating_points(known: Array, unknown: Array, correct: Array | None = None)
 
 
 def _steps(up_to: np.ndarray) -> np.ndarray:
-    """Return what each threshold adds to a running count [T]."""
+    """Return the increments of a running count [T]."""
     return np.diff(up_to, prepend=0)
 
 
 def _pairs(points: OperatingPoints, winners: np.ndarray) -> float:
-    """Return the share of the pairs (known, unknown) whose known image counts and scores higher; a tie is half."""
+    """Return the share of pairs (known, unknown) whose known image is a winner and scores higher; a tie is half."""
     if points.one_sided:
         return float("nan")
     doubled = 2 * int(np.dot(winners, points.unknown_up_to)) - int(np.dot(winners, points.unknown))
@@ -121,9 +121,9 @@ def _pairs(points: OperatingPoints, winners: np.ndarray) -> float:
 
 
 def auroc(points: OperatingPoints) -> float:
-    """Return P(known image scores higher than unknown one) + P(they are equal) / 2; NaN where either kind is missing.
+    """Return P(a known image scores higher than an unknown one) + P(equal) / 2; NaN if either kind is missing.
 
-    The area under the ROC curve, whichever kind is called positive.
+    It is the area under the ROC curve, independent of which kind is the positive one.
     """
     return _pairs(points, points.known)
 
@@ -131,9 +131,9 @@ def auroc(points: OperatingPoints) -> float:
 def oscr(points: OperatingPoints) -> float:
     """Return the area under the open-set classification rate curve (Dhamija et al., NeurIPS 2018), in rank form.
 
-    P(a known image is classified rightly and scores above an unknown one), half of it where the scores are equal: the
-    trapezoid area under correct classification rate over false positive rate. At most `auroc`, and equal to it where
-    every known image is classified rightly. For the numbers of published code see `oscr_arpl`.
+    It is P(a known image is classified correctly and scores above an unknown one), with ties counted half: the
+    trapezoid area under correct classification rate over false positive rate. It is at most `auroc`, and equal to it if
+    every known image is classified correctly. For the numbers of published code see `oscr_arpl`.
 
     Raises:
         ValueError: the points were counted without ``correct``.
@@ -142,11 +142,11 @@ def oscr(points: OperatingPoints) -> float:
 
 
 def oscr_arpl(known: Array, unknown: Array, correct: Array) -> float:
-    """Return OSCR as the code that circulates with ARPL counts it, for comparison with numbers published with it.
+    """Return OSCR as computed by the code of ARPL, for comparison with numbers published with it.
 
-    It counts the rightly classified from the place after a threshold and the unknown from the threshold on, and adds
-    an end at (1, 1). That is too low by about 1 / (number of images) and depends on the order of equal scores, where
-    known images stand before unknown ones here: all scores equal give 0 instead of half the accuracy.
+    That code counts correctly classified images from the index after a threshold but unknown images from the threshold
+    on, and adds the end point (1, 1). The result is too low by about 1 / (number of images) and depends on the order of
+    equal scores; here known images precede unknown ones, so that equal scores give 0 instead of half the accuracy.
     """
     first, second = as_numpy(known), as_numpy(unknown)
     if not (len(first) and len(second)):
@@ -173,7 +173,7 @@ def aupr_unknown(points: OperatingPoints) -> float:
 def _average_precision(
     gained: np.ndarray, positive: np.ndarray, negative: np.ndarray, points: OperatingPoints
 ) -> float:
-    """Return the sum of the gains in recall times the precision, from the images that thresholds add and hold."""
+    """Return the sum over thresholds of the gain in recall times the precision."""
     if points.one_sided:
         return float("nan")
     return float(np.dot(gained, positive / (positive + negative)) / gained.sum())
@@ -196,7 +196,7 @@ def fpr95_ood_pos(points: OperatingPoints) -> float:
 
 
 def detection_accuracy(points: OperatingPoints) -> float:
-    """Return the mean of known images accepted and unknown ones rejected, shares at the best threshold; >= 0.5."""
+    """Return the mean of the shares of accepted known and rejected unknown images at the best threshold, >= 0.5."""
     if points.one_sided:
         return float("nan")
     balance = points.known_accepted / points.num_known - points.unknown_accepted / points.num_unknown
@@ -207,8 +207,8 @@ def threshold_at_tpr(known: Array, tpr: float = 0.95) -> float:
     """Return the highest threshold that accepts this share of known images; NaN without images.
 
     Args:
-        known: their scores [n].
-        tpr: in (0, 1].
+        known: scores [n] of known images.
+        tpr: share in (0, 1].
     """
     ascending = without_nan(np.sort(as_numpy(known)))
     n = len(ascending)
@@ -218,12 +218,12 @@ def threshold_at_tpr(known: Array, tpr: float = 0.95) -> float:
 
 
 def roc_curve(points: OperatingPoints) -> tuple[np.ndarray, np.ndarray]:
-    """Return the shares of unknown (x) and of known images accepted (y), float64 [T + 1] from (0, 0) to (1, 1)."""
+    """Return the accepted shares of unknown (x) and known (y) images, float64 [T + 1] from (0, 0) to (1, 1)."""
     return _from_zero(points.unknown, points.num_unknown), _from_zero(points.known, points.num_known)
 
 
 def oscr_curve(points: OperatingPoints) -> tuple[np.ndarray, np.ndarray]:
-    """Return the shares of unknown images accepted (x) and of known ones accepted with their class (y).
+    """Return the shares of accepted unknown (x) and of accepted, correctly classified known images (y).
 
     Both are float64 [T + 1]. The right end is the closed-set accuracy, not 1.
     """

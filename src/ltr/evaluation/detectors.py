@@ -1,7 +1,7 @@
 """Detectors of the optional package pytorch-ood as scorers.
 
 Every detector of the installed package that works on logits, on features, or on features and a linear classifier is
-available; those that need images, gradients or several layers are not. Some are fitted to the training images.
+available; detectors that need images, gradients or several layers are not. Some are fitted to the training images.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from ltr.evaluation.scores import Scores
 from ltr.evaluation.training_scores import TrainingScores
 from ltr.identity import named
 
-PREFIX = "pytorch_ood."  # of the names of these scorers
-_NOTHING = ("model", "encoder")  # arguments set to None, because logits and features are computed already
+PREFIX = "pytorch_ood."  # prefix of the names of these scorers
+_NOTHING = ("model", "encoder")  # arguments set to None, because logits and features are already computed
 _OF_HEAD = ("head", "w", "b", "d")
 _NOT_LINEAR = 1e-3  # largest share of the logits' variance that a linear classifier may leave unexplained
 
 
 @named("scorer/pytorch_ood")
 class Detector(Scorer):
-    """A detector of pytorch-ood under its name, as in ``pytorch_ood.Mahalanobis``; the score is minus the detector's.
+    """Detector of pytorch-ood by name, as in ``pytorch_ood.Mahalanobis``; the score is minus the detector's.
 
-    The constructor's arguments are supplied: a linear classifier (``head``, or ``w`` and ``b``) is fitted by least
-    squares to the training images' features and logits, which is exact where the network's head is linear; ViM's ``d``
-    is half the width of the features. Everything else has the package's defaults.
+    `fit` supplies the constructor's arguments: a linear classifier (``head``, or ``w`` and ``b``) is fitted by least
+    squares to the training images' features and logits, which is exact if the network's head is linear; ViM's ``d`` is
+    half the width of the features. All other arguments have the package's defaults.
 
     Args:
-        name: ``pytorch_ood.`` and the class in ``pytorch_ood.detector``.
+        name: ``pytorch_ood.`` followed by the class in ``pytorch_ood.detector``.
         options: further arguments of the detector, such as ``{k: 10}`` of KNN.
 
     Raises:
@@ -65,7 +65,7 @@ class Detector(Scorer):
                 )
 
     def fit(self, training: TrainingScores) -> None:
-        """Fit the detector to the training images, if it needs that.
+        """Fit the detector to the training images, if it requires this.
 
         Raises:
             ConfigError: the detector cannot be fitted to these images.

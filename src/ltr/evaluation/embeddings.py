@@ -1,4 +1,4 @@
-"""Features of all evaluated images, gathered batch by batch and over processes, for retrieval and few-shot."""
+"""Table of the features of all evaluated images, over batches and processes, for retrieval and few-shot protocols."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ class Embeddings:
     """Table of features, labels and ids.
 
     Args:
-        device: of the table; that of the scores."""
+        device: device of the table and of the scores.
+    """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
@@ -27,30 +28,30 @@ class Embeddings:
         """Add one batch.
 
         Args:
-            scores: with features [B, D].
+            scores: scores with features [B, D].
             labels: integers [B].
-            indices: int64 [B], the images' places in the source; without them images are numbered as they come.
+            indices: int64 [B], source indices of the images; None numbers images in order of arrival.
 
         Raises:
-            ValueError: scores without features, or as many labels as there are not rows.
-            DataError: labels that are not integers.
+            ValueError: the scores have no features, or the numbers of labels and rows differ.
+            DataError: the labels are not integers.
         """
         features, labels = needed(scores.features, "features"), class_labels(labels)
         if features.ndim != 2 or len(features) != len(labels):
             raise ValueError(f"Features of shape {tuple(features.shape)} for {len(labels)} labels.")
         if indices is None:
             indices = torch.arange(self._seen, self._seen + len(labels), device=self.device)
-        # a loader may use its memory again
+        # a copy, because a loader may reuse its memory
         self._rows.append((features.float().clone(), labels.clone(), indices.clone()))
         self._seen += len(labels)
 
     def merge(self, other: Embeddings) -> None:
-        """Add the rows of another one."""
+        """Add the rows of another table."""
         self._rows += other._rows
         self._seen += other._seen
 
     def reduce(self) -> None:
-        """Join the rows of all processes; every process calls it and holds the whole afterwards."""
+        """Join the rows of all processes; all processes must call it, and all hold the whole afterwards."""
         if self._reduced or not several_processes():
             return
         self._rows = [tuple(gather_rows(column) for column in self._columns())]  # type: ignore[list-item]
@@ -60,7 +61,7 @@ class Embeddings:
         """Return features float32 [N, D], labels int64 [N] and ids int64 [N], sorted by id.
 
         Raises:
-            RuntimeError: several processes run and `reduce` has not been called.
+            RuntimeError: there are several processes and `reduce` has not been called.
         """
         if several_processes() and not self._reduced:
             raise RuntimeError("Several processes evaluate: call reduce() in each of them first.")
@@ -80,7 +81,7 @@ class EmbeddingProtocol(Protocol):
     """Base class of protocols that compute their metrics from the features of all images at once.
 
     Args:
-        device: where the features are kept; that of the scores.
+        device: device of the features and of the scores.
     """
 
     needs = ("features",)
@@ -93,7 +94,7 @@ class EmbeddingProtocol(Protocol):
         self.embeddings.update(scores, labels, indices)
 
     def merge(self, other: EmbeddingProtocol) -> None:
-        """Add the images that another object has seen."""
+        """Add the images of another object."""
         self.embeddings.merge(other.embeddings)
 
     def reduce(self) -> None:

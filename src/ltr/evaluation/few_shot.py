@@ -1,4 +1,4 @@
-"""Few-shot recognition: episodes of a few classes with a few labelled images each, by nearest prototype."""
+"""Few-shot recognition by nearest prototype, in episodes of a few classes with a few labelled images each."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ltr.randomness import generator
 
 @dataclass(frozen=True, eq=False)
 class FewShotResult:
-    """The result of `FewShot`.
+    """Result of `FewShot`.
 
     Attributes:
-        metrics: ``accuracy``, the mean over episodes, and ``accuracy_ci95``, half the width of its 95 % interval
-            (1.96 standard errors), both fractions; ``episodes``.
+        metrics: ``accuracy``, the mean over episodes, and ``accuracy_ci95``, half the width of its 95 % interval (1.96
+            standard errors), both fractions; ``episodes``, their number.
         curves: ``accuracy`` [episodes].
         per_class, predictions: empty.
     """
@@ -33,19 +33,22 @@ class FewShotResult:
 
 @named("protocol/few_shot")
 class FewShot(EmbeddingProtocol):
-    """Episodes of nearest prototypes over the features of all images (Snell et al., NeurIPS 2017).
+    """Few-shot protocol: accuracy of nearest prototypes over episodes (Snell et al., NeurIPS 2017).
 
-    An episode samples ``way`` classes, and ``shot`` labelled images and ``queries`` further images of each. A class's
-    prototype is the mean feature of its labelled images; a query is assigned to the nearest prototype in Euclidean
-    distance. Episodes are a function of their number, so that every network gets the same ones.
+    An episode samples ``way`` classes, and ``shot`` labelled images and ``queries`` further images of each. The
+    prototype of a class is the mean feature of its labelled images; a query is assigned to the nearest prototype in
+    Euclidean distance. Episodes are a function of their number and the same for every network.
 
     Args:
-        way, shot, queries, episodes: see above; the paper's are 5, 1 or 5, 15 and 600.
-        keep_predictions: without effect, as there are no predictions.
-        device: that of the scores.
+        way: classes per episode, >= 2; 5 in the paper.
+        shot: labelled images per class, >= 1; 1 or 5 in the paper.
+        queries: queries per class, >= 1; 15 in the paper.
+        episodes: number of episodes, >= 1; 600 in the paper.
+        keep_predictions: without effect, because there are no predictions.
+        device: device of the scores.
 
     Raises:
-        ConfigError: fewer than two classes, or nothing to sample.
+        ConfigError: a number is out of range.
     """
 
     name: ClassVar[str] = "few_shot"

@@ -1,4 +1,4 @@
-"""Gather rows of several processes that hold different numbers of them."""
+"""All-gather of rows over processes with different numbers of rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def several_processes() -> bool:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Return the rows [n_p, ...] of every process p, in order of rank; each process calls it."""
+    """Return the rows [n_p, ...] of all processes p in rank order; all processes must call it."""
     size = torch.tensor([len(rows)], device=rows.device)
     sizes = [torch.zeros_like(size) for _ in range(distributed.get_world_size())]
     distributed.all_gather(sizes, size)

@@ -1,8 +1,8 @@
 """Many-, medium- and few-shot classes, by their number of training images.
 
 The bounds follow Liu et al. (CVPR 2019) as coded by Kang et al. (ICLR 2020): many above 100 training images, few
-below 20, medium from 20 to 100. The signs matter: 375 classes of iNaturalist 2018 have exactly 20 images, and texts
-that count them as few report other group sizes.
+below 20, medium from 20 to 100. The bounds are strict: 375 classes of iNaturalist 2018 have exactly 20 images, and
+papers that count them as few report other group sizes.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ GROUPS = ("many", "medium", "few")
 
 
 def shot_groups(class_counts: np.ndarray, many_above: int = 100, few_below: int = 20) -> dict[str, np.ndarray]:
-    """Return which classes are many, medium and few.
+    """Return masks of the many-, medium- and few-shot classes.
 
     Args:
         class_counts: int64 [C], training images of each class.
-        many_above: a class with more images than this is many.
-        few_below: a class with fewer images than this is few.
+        many_above: classes with more images than this are many-shot.
+        few_below: classes with fewer images than this are few-shot.
 
     Returns:
         ``{"many": ..., "medium": ..., "few": ...}``, each bool [C]; every class is in exactly one.
 
     Raises:
-        ConfigError: the bounds would put a class into both many and few.
+        ConfigError: the bounds overlap, so that a class would be both many and few.
     """
     if few_below > many_above + 1:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Label shift: accuracy under a class prior of deployment, on the test set and on long-tailed subsets of it."""
+"""Label shift: accuracy under a deployment prior, on the test set and on long-tailed subsets of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ltr.evaluation.rows import Rows
 from ltr.evaluation.scores import Scores, class_labels, needed, top_classes
 from ltr.identity import named
 
-# imbalance factor and direction of the test set's subsets, by the name of their row; None: the whole test set
+# imbalance factor and direction of each subset of the test set, by the name of its row; None: the whole test set
 COMPOSITIONS: dict[str, tuple[int, bool] | None] = {
     "test": None,
     **{f"forward_{factor}": (factor, False) for factor in (50, 25, 10)},
@@ -27,11 +27,11 @@ COMPOSITIONS: dict[str, tuple[int, bool] | None] = {
 
 
 class LogitTable:
-    """Logits, labels and ids of all images, which the rows of `LabelShift` share: 4 C + 12 bytes an image.
+    """Table of logits, labels and ids, shared by the rows of `LabelShift`; it takes 4 C + 12 bytes per image.
 
     Args:
-        classes: C of the logits.
-        device: that of the scores.
+        classes: number C of the logits.
+        device: device of the scores.
     """
 
     def __init__(self, classes: int, device: torch.device | str = "cpu") -> None:
@@ -39,14 +39,14 @@ class LogitTable:
         self._rows = Rows(columns, torch.device(device))
         self._seen = 0
         self._is_joined = False
-        self._sorted: tuple[np.ndarray, np.ndarray] | None = None  # what `all` returns, for the rows that share it
+        self._sorted: tuple[np.ndarray, np.ndarray] | None = None  # cached result of `all`
 
     def add(self, scores: Scores, labels: Tensor, indices: Tensor | None) -> None:
-        """Add one batch; arguments as of `ltr.evaluation.protocol.Protocol.update`."""
+        """Add one batch; see `ltr.evaluation.protocol.Protocol.update`."""
         labels = class_labels(labels)
         if indices is None:
             indices = torch.arange(self._seen, self._seen + len(labels), device=labels.device)
-        # a loader may use its memory again
+        # a copy, because a loader may reuse its memory
         self._rows.add(logits=needed(scores.logits, "logits").float().clone(), label=labels.clone(), id=indices.clone())
         self._seen += len(labels)
         self._sorted = None
@@ -68,23 +68,23 @@ class LogitTable:
 
 @named("protocol/label_shift")
 class LabelShift(Protocol):
-    """Accuracy on one composition of the test set, with the prior of deployment applied to the scores.
+    """Protocol of the accuracy on one composition of the test set, with the scores adjusted to a deployment prior.
 
-    A prediction is the class of the highest logit + log(prior of deployment / prior of the scores).
+    A prediction is the class of the highest logit + log(deployment prior / prior of the scores).
 
     Args:
-        class_counts: int64 [C], training images.
-        prior: of deployment, float64 [C]; None: estimated from the row's images, see
+        class_counts: int64 [C], training images of each class.
+        prior: deployment prior, float64 [C]; None estimates it from the images of the row, see
             `ltr.evaluation.priors.tail_exponent`.
-        prior_of_scores: the prior that the logits hold, float64 [C], all positive.
-        composition: a key of `COMPOSITIONS`.
-        table: of the images; the rows of one evaluation share it, and the first of them fills it.
-        fills: this object is that first one.
-        link: of the scores; ``softmax``.
+        prior_of_scores: class prior implied by the logits, float64 [C], all positive.
+        composition: key of `COMPOSITIONS`.
+        table: table of the images, shared by the rows of one evaluation and filled by the first one.
+        fills: True for the first row.
+        link: link of the scores, which must be ``softmax``.
         many_above, few_below: see `ltr.evaluation.groups.shot_groups`.
 
     Raises:
-        ConfigError: the scores are those of a sigmoid, or a prior is none.
+        ConfigError: the link is ``sigmoid``, or a prior is invalid.
     """
 
     name: ClassVar[str] = "label_shift"
@@ -115,7 +115,7 @@ class LabelShift(Protocol):
         self.scorer = composition
         self.table = table
         self.fills = fills
-        # refuse a class without training images before anything is evaluated
+        # raises for a class without training images before the evaluation
         log_prior_ratio(
             self.prior_of_scores if prior is not None else normalised(self.class_counts), self.prior_of_scores
         )
@@ -128,11 +128,11 @@ class LabelShift(Protocol):
         self.table.join()
 
     def compute(self) -> Measurements:
-        """Return ``accuracy``, ``balanced_accuracy`` and the groups' with the prior, and accuracies for comparison.
+        """Return accuracies with the prior (overall, balanced, by shot group), and accuracies for comparison.
 
-        ``unadjusted_accuracy`` is that of the scores as they are, ``known_prior_accuracy`` that with the class
-        frequencies of the composition as the prior; ``images`` is its size. Where the prior is
-        estimated, ``prior_exponent`` is the exponent of the training images' counts.
+        ``unadjusted_accuracy`` uses the scores without a prior, ``known_prior_accuracy`` the class frequencies of the
+        composition as the prior; ``images`` is the number of images. If the prior is estimated, ``prior_exponent`` is
+        the exponent of the training counts.
         """
         logits, labels = self.table.all()
         shape = COMPOSITIONS[str(self.scorer)]

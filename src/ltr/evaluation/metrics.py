@@ -1,7 +1,7 @@
-"""Declarations of all metrics: heading, unit, better direction, and the places that show each.
+"""Declarations of all metrics: heading, unit, better direction, and the views that show them.
 
-Tables, figures, loggers and the dashboard follow them. The module imports the standard library alone, so that a report
-needs no torch. Tables show a metric without a declaration under its name, as it is.
+Tables, figures, loggers and the dashboard follow them. The module imports only the standard library, so that a report
+does not need torch. Tables show a metric without a declaration under its name, without conversion.
 """
 
 from __future__ import annotations
@@ -23,25 +23,26 @@ EVERYWHERE: tuple[View, ...] = ("console", "report", "published")
 UNITS: tuple[Unit, ...] = get_args(Unit)
 BETTER: tuple[Better, ...] = get_args(Better)
 
-_STORED = ("name", "protocol", "heading", "title", "unit", "better")  # in result.json, beside ``shown``
+_STORED = ("name", "protocol", "heading", "title", "unit", "better")  # in result.json, with ``shown``
 
-# words of a name that nobody declared: it is an error, a loss or a false alarm
+# words in the name of an undeclared metric that mark an error, a loss or a false alarm
 _LOWER_WORDS = frozenset({"loss", "error", "errors", "nll", "ece", "fpr", "aurc", "brier", "alarms"})
 
 
 @dataclass(frozen=True)
 class Metric:
-    """The declaration of a metric.
+    """Declaration of a metric.
 
     Attributes:
-        name: as in ``result.json``. A part that varies is ``{k}``, a number, or ``{of}``, words: ``recall_at_{k}``.
-        protocol: that measures it.
-        heading: of its column; ``{k}`` and ``{of}`` are filled in. Empty: the name.
-        title: in words, for figures and dashboards. Empty: the heading.
-        unit: ``fraction`` is shown in percent, ``number`` as it is.
-        better: whether ``higher`` or ``lower`` values are better; ``neither`` of counts and intervals.
-        shown: the views that show it.
-        per_class: the column of ``per_class.parquet`` that it is the mean of, where that is not the accuracy.
+        name: name in ``result.json``. A variable part is ``{k}`` for a number or ``{of}`` for words, as in
+            ``recall_at_{k}``.
+        protocol: protocol that measures it.
+        heading: heading of its column, in which ``{k}`` and ``{of}`` are filled in. Empty: the name.
+        title: title in words, for figures and dashboards. Empty: the heading.
+        unit: ``fraction`` is shown in percent, ``number`` without conversion.
+        better: ``higher`` or ``lower`` if such values are better; ``neither`` for counts and intervals.
+        shown: views that show it.
+        per_class: column of ``per_class.parquet`` whose mean it is, if not the accuracy.
     """
 
     name: str
@@ -69,7 +70,7 @@ class Metric:
 
     @property
     def is_ranked(self) -> bool:
-        """True unless values are neither better nor worse than others, as counts are."""
+        """True if values can be better or worse, unlike counts and intervals."""
         return self.better != "neither"
 
     @cached_property
@@ -78,11 +79,11 @@ class Metric:
 
     @property
     def varies(self) -> bool:
-        """True where a part of the name varies."""
+        """True if the name has a variable part."""
         return "{" in self.name
 
     def named(self, name: str) -> Metric | None:
-        """Return the metric under a full name, or None where the name is another metric's."""
+        """Return the metric under a full name, or None if the name does not match."""
         match = self._pattern.fullmatch(name)
         if match is None:
             return None
@@ -92,12 +93,12 @@ class Metric:
         return replace(self, name=name, heading=self.heading.format(**parts), title=self.title.format(**parts))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the declaration as ``result.json`` keeps it."""
+        """Return the declaration in the form of ``result.json``."""
         return {key: getattr(self, key) for key in _STORED} | {"shown": list(self.shown)}
 
     @classmethod
     def from_dict(cls, declaration: Mapping[str, Any]) -> Metric:
-        """Return the metric that `to_dict` gave; other keys are left out."""
+        """Build the metric from the result of `to_dict`; unknown keys are ignored."""
         return cls(**{key: declaration[key] for key in _STORED}, shown=tuple(declaration["shown"]))
 
 
@@ -105,7 +106,7 @@ class MetricTable:
     """Declarations of metrics, in the order of the columns of tables.
 
     Args:
-        metrics: the declarations. Where two fit a name, the exact one holds, then the longer pattern, then the first.
+        metrics: the declarations. If several fit a name, an exact name wins, then the longest pattern, then the first.
     """
 
     def __init__(self, metrics: Iterable[Metric]) -> None:
@@ -116,24 +117,24 @@ class MetricTable:
         self._known: dict[tuple[str, str | None, bool], tuple[int, Metric] | None] = {}
 
     def find(self, name: str, protocol: str = "") -> Metric:
-        """Return the declaration of a metric: that of the protocol, else of another, else the usual one.
+        """Return the declaration of a metric for the protocol, else for another protocol, else the default one.
 
-        The usual declaration of an unknown metric: its name is its heading, it is shown as it is, and it is better when
-        higher, unless its name holds a word such as ``loss`` or ``error``.
+        By default the heading is the name, values are shown without conversion, and higher is better, unless the name
+        contains a word such as ``loss`` or ``error``.
         """
         # names with a variable part only match their own protocol, unless the protocol is unknown
         match = self._declared(name, protocol) or self._declared(name, None, exact=bool(protocol))
         return match[1] if match else _undeclared(name, protocol)
 
     def columns(self, view: View, protocol: str, names: Iterable[str]) -> list[Metric]:
-        """Return the metrics that a view shows of a protocol, in the order of their columns.
+        """Return the metrics of a protocol that a view shows, in the order of their columns.
 
-        Metrics without a declaration for the protocol come last, in their own order, and are shown `EVERYWHERE`.
+        Metrics without a declaration for the protocol come last, in the order of ``names``, and are shown `EVERYWHERE`.
 
         Args:
             view: one of `VIEWS`.
-            protocol: of the rows.
-            names: the metrics that the rows hold.
+            protocol: protocol of the rows.
+            names: names of the metrics in the rows.
         """
         declared: list[tuple[int, Metric]] = []
         undeclared = []
@@ -143,25 +144,25 @@ class MetricTable:
                 undeclared.append(self.find(name, protocol))
             elif match is not None and view in match[1].shown:
                 declared.append(match)
-        # sorting is stable: metrics of one pattern keep the order in which the rows hold them
+        # sorting is stable: metrics of one pattern keep their order in the rows
         return [*(metric for _, metric in sorted(declared, key=lambda pair: pair[0])), *undeclared]
 
     def declared(self, view: View, protocol: str) -> list[Metric]:
-        """Return the metrics that a view shows of a protocol, without those with a variable part in their name."""
+        """Return the metrics of a protocol that a view shows, without names with a variable part."""
         metrics = (metric for metric in self.metrics if metric.protocol == protocol and view in metric.shown)
         return [metric for metric in metrics if not metric.varies]
 
     def has_protocol(self, protocol: str) -> bool:
-        """Return whether some metric of this protocol is declared."""
+        """Return whether a metric of this protocol is declared."""
         return protocol in self._protocols
 
     def extended(self, declarations: Sequence[Mapping[str, Any]]) -> MetricTable:
-        """Return a table with further declarations, as `Metric.to_dict` gives them."""
+        """Return a table with further declarations in the form of `Metric.to_dict`."""
         new = [Metric.from_dict(one) for one in declarations]
         return MetricTable([*self.metrics, *new]) if new else self
 
     def _declared(self, name: str, protocol: str | None, exact: bool = False) -> tuple[int, Metric] | None:
-        """Return the position and the declaration that match a name, of one protocol or of any."""
+        """Return the position and the declaration that match a name, for one protocol or for any."""
         key = (name, protocol, exact)
         if key not in self._known:
             fitting = (
@@ -191,7 +192,7 @@ _REPORTED: tuple[View, ...] = ("report", "published")
 
 
 def _of(protocol: str, *metrics: Metric, shown: tuple[View, ...] | None = None) -> list[Metric]:
-    """Return metrics as those of a protocol, all in the same places where ``shown`` names them."""
+    """Return copies of metrics for a protocol, all shown in the views ``shown`` if it is set."""
     return [replace(metric, protocol=protocol, shown=metric.shown if shown is None else shown) for metric in metrics]
 
 
@@ -213,7 +214,7 @@ _CLOSED_SET = [
             better="lower",
             shown=("calibration", "monitored"),
         ),
-        # of networks that select locations, where a data set has bounding boxes:
+        # for networks that select locations, on data sets with bounding boxes:
         # see `ltr.runs.evaluation.location_stats`
         Metric("selected_in_box", heading="selected in box", shown=_REPORTED),
         Metric("all_in_box", heading="all in box", better="neither", shown=_REPORTED),

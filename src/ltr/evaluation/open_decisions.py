@@ -1,6 +1,6 @@
 """Decisions between the known classes and "unknown" at a threshold, and their metrics.
 
-An image whose score is below the threshold is decided "unknown", any other has its predicted class. Arrays throughout:
+An image whose score is below the threshold is "unknown", any other has its predicted class. All functions use arrays
 ``score`` float64 [N], ``prediction`` int64 [N] in [0, K), ``label`` int64 [N] in [0, K) or -1 for unknown images.
 """
 
@@ -17,7 +17,7 @@ def decisions(score: np.ndarray, prediction: np.ndarray, threshold: float) -> np
 
 
 def open_macro_f1(decision: np.ndarray, label: np.ndarray, num_classes: int) -> float:
-    """Return the mean F1 over the K known classes and "unknown" as one more class.
+    """Return the mean F1 over the K known classes and the class "unknown".
 
     The mean is over classes that occur in the labels or the decisions, as in scikit-learn; NaN without unknown images.
     """
@@ -33,8 +33,8 @@ def open_macro_f1(decision: np.ndarray, label: np.ndarray, num_classes: int) -> 
 def open_f_measure(decision: np.ndarray, label: np.ndarray) -> float:
     """Return the F-measure of open long-tailed recognition (Liu et al., CVPR 2019), as its code computes it.
 
-    2 TP / (2 TP + FP + FN): TP are known images with the right decision, FP known images with a wrong one ("unknown"
-    included), FN unknown images accepted as known. NaN without known or without unknown images.
+    It is 2 TP / (2 TP + FP + FN): TP are known images with the correct decision, FP known images with a wrong one
+    (including "unknown"), FN unknown images accepted as known. NaN without known or without unknown images.
     """
     known = label >= 0
     if known.all() or not known.any():
@@ -45,9 +45,9 @@ def open_f_measure(decision: np.ndarray, label: np.ndarray) -> float:
 
 
 def best_threshold(score: np.ndarray, prediction: np.ndarray, label: np.ndarray, num_classes: int) -> float:
-    """Return the oracle threshold: the one with the highest `open_macro_f1` on these images, the highest of several.
+    """Return the oracle threshold, which maximises `open_macro_f1` on these images; for ties the highest.
 
-    The function sweeps once over the images in order of their scores: accepting one image changes only the F1 of its
+    One sweep over the images in order of their scores suffices, because accepting an image changes only the F1 of its
     predicted class and of "unknown". NaN without unknown images.
     """
     if not (label < 0).any():
@@ -57,7 +57,7 @@ def best_threshold(score: np.ndarray, prediction: np.ndarray, label: np.ndarray,
     true = np.bincount(label[label >= 0], minlength=num_classes)
     unknown = label < 0
 
-    # within each predicted class, in order of score: the number of accepted images, and of right ones among them
+    # within each predicted class, in order of score: the number of accepted images, and of correct ones among them
     by_class = np.argsort(prediction, kind="stable")
     predicted = prediction[by_class]
     hit = (label[by_class] == predicted).astype(np.int64)

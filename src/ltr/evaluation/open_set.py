@@ -1,8 +1,7 @@
 """The open-set protocol: classify known images, and detect images of unknown classes.
 
-Closed-set numbers are over known images alone. Detection compares the scores of known and unknown images; the scorer is
-named, because a method looks different under another one. Decisions need a threshold, and where that came from is in
-the metric's name.
+Closed-set metrics are over known images only. Detection compares the scores of known and unknown images; results name
+the scorer, because they depend on it. Decisions need a threshold, whose source is part of the metric's name.
 """
 
 from __future__ import annotations
@@ -47,19 +46,19 @@ VALIDATION, FIXED, ORACLE = "validation", "fixed", "oracle"
 
 @dataclass(frozen=True, eq=False)
 class OpenSetResult:
-    """The result of `OpenSet`.
+    """Result of `OpenSet`.
 
     Attributes:
-        metrics: fractions in [0, 1], but for ``threshold_<source>``, in units of the score; NaN where there is nothing
-            to average: without unknown images, all but the closed-set numbers.
+        metrics: fractions in [0, 1], except ``threshold_<source>`` in units of the score; NaN if there is nothing to
+            average: without unknown images, all but the closed-set metrics.
         per_class: arrays [C] of the known images, as in the closed-set protocol.
-        predictions: one row an image, sorted by id: ``id label prediction known_score top5 [N, k] scores [N, k]``; the
+        predictions: one row per image, sorted by id: ``id label prediction known_score top5 [N, k] scores [N, k]``; the
             label of unknown images is -1, scores are probabilities. Empty without ``keep_predictions``.
-        curves: ``roc_fpr roc_tpr oscr_fpr oscr_ccr``, thinned to 200 points at most, ``histogram_edges`` and the
+        curves: ``roc_fpr roc_tpr oscr_fpr oscr_ccr``, thinned to at most 200 points, ``histogram_edges`` and the
             counts ``histogram_correct histogram_wrong histogram_unknown``, ``threshold_<source>``, ``accuracy``;
             ``score_label`` is the name of the score in figures.
-        threshold_at_95_tpr: the highest threshold that accepts 95 % of these known images; that of validation images
-            goes to `OpenSet.with_threshold`.
+        threshold_at_95_tpr: highest threshold that accepts 95 % of these known images; pass that of validation images
+            to `OpenSet.with_threshold`.
     """
 
     metrics: dict[str, float]
@@ -71,21 +70,22 @@ class OpenSetResult:
 
 @named("protocol/open_set")
 class OpenSet(Protocol):
-    """The open-set protocol; keeps 16 bytes of every image (48 more with predictions).
+    """Open-set protocol, with 16 bytes of memory per image (48 more with predictions).
 
     Args:
         class_counts: int64 [C], training images of each known class.
         scorer: see `ltr.evaluation.scorers.build_scorer`.
-        link: ``softmax`` or ``sigmoid``, how the model's loss turns logits into probabilities.
+        link: ``softmax`` or ``sigmoid``, the loss's function from logits to probabilities.
         many_above: see `ltr.evaluation.groups.shot_groups`.
         few_below: see `ltr.evaluation.groups.shot_groups`.
-        fixed_threshold: a probability in (0, 1): an image is also called unknown where its largest probability is below
-            it, if the scorer can say so (msp); 0.1 as in open long-tailed recognition (Liu et al., CVPR 2019).
-        keep_predictions: keep a row for each image.
-        device: that of the scores.
+        fixed_threshold: probability in (0, 1). For scorers that determine the largest probability (msp), decisions are
+            also evaluated with images below it as unknown; 0.1 as in open long-tailed recognition (Liu et al., CVPR
+            2019).
+        keep_predictions: True keeps a row for each image.
+        device: device of the scores.
 
     Raises:
-        ConfigError: an unknown scorer or link, or bounds out of range.
+        ConfigError: the scorer or the link is unknown, or bounds are out of range.
     """
 
     name: ClassVar[str] = "open_set"
@@ -124,16 +124,16 @@ class OpenSet(Protocol):
         self.reset()
 
     def reset(self) -> None:
-        """Forget all images; thresholds stay."""
+        """Remove all images; thresholds are kept."""
         number = torch.float32 if self.device.type == "mps" else torch.float64
         self._rows = PerImageTable((number, ()), self.num_classes, self.link, self.keep_predictions, self.device)
 
     def with_threshold(self, value: float, source: str = VALIDATION) -> OpenSet:
-        """Evaluate decisions at this threshold too; the names of their metrics end in its source.
+        """Add a threshold at which decisions are evaluated; the names of their metrics end in its source.
 
         Args:
-            value: in units of the score, as `OpenSetResult.threshold_at_95_tpr` of validation images.
-            source: a word for the metrics' names; not ``oracle``, which is what the test images themselves choose.
+            value: threshold in units of the score, such as `OpenSetResult.threshold_at_95_tpr` of validation images.
+            source: word for the metrics' names; not ``oracle``, the threshold chosen on the test images.
         """
         if not source.isidentifier() or source == ORACLE:
             raise ValueError(f"A threshold's source is a word, and not '{ORACLE}': {source!r} was given.")
@@ -142,11 +142,11 @@ class OpenSet(Protocol):
 
     @property
     def needs_training(self) -> bool:
-        """True where the scorer has to be fitted to training images before the first `update`."""
+        """True if the scorer must be fitted to training images before the first `update`."""
         return self._scorer.needs_training
 
     def fit(self, training: TrainingScores) -> None:
-        """Fit the scorer, where it needs it; see `ltr.evaluation.scorers.Scorer.fit`."""
+        """Fit the scorer if it requires this; see `ltr.evaluation.scorers.Scorer.fit`."""
         self._scorer.fit(training)
 
     @torch.no_grad()
@@ -154,9 +154,9 @@ class OpenSet(Protocol):
         """Add one batch.
 
         Args:
-            scores: logits [B, C], and known-ness [B] for the scorer ``distance``.
+            scores: logits [B, C], and ``knownness`` [B] for the scorer ``distance``.
             labels: integers [B], in [0, C), or -1 for unknown images.
-            indices: int64 [B], the images' places in the source; without them images are numbered as they come.
+            indices: int64 [B], source indices of the images; None numbers images in order of arrival.
         """
         labels = class_labels(labels)
         logits = self._rows.logits_of(scores, labels)
@@ -164,13 +164,13 @@ class OpenSet(Protocol):
         self._rows.add_batch(score, logits, labels, indices)
 
     def merge(self, other: OpenSet) -> None:
-        """Add the images that another object of the same classes and scorer has seen."""
+        """Add the images of another object with the same classes and scorer."""
         self._rows.extend(other._rows)
 
     def reduce(self) -> None:
-        """Join the images of all processes. Every process has to call it, and holds the whole afterwards.
+        """Join the images of all processes; all processes must call it, and all hold the whole afterwards.
 
-        Without ``torch.distributed``, or when called again, it does nothing.
+        It is a no-op without ``torch.distributed`` and when called again.
         """
         self._rows.join()
 
@@ -180,7 +180,7 @@ class OpenSet(Protocol):
         Raises:
             TrainingError: some scores were not finite.
             DataError: some labels were out of range.
-            RuntimeError: several processes run and `reduce` has not been called.
+            RuntimeError: there are several processes and `reduce` has not been called.
         """
         self._rows.check_joined()
         score = self._rows["score"].astype(np.float64)
@@ -202,7 +202,7 @@ class OpenSet(Protocol):
             "fpr95_ood_pos": fpr95_ood_pos(points),
             "detection_accuracy": detection_accuracy(points),
             "oscr_arpl": oscr_arpl(score[known], score[~known], correct),
-            "accuracy": accuracy,  # by the name that every protocol has
+            "accuracy": accuracy,  # the name that all protocols share
             **_averages(per_class["accuracy"], self.groups),
         }
         for source, threshold in thresholds.items():
@@ -277,7 +277,7 @@ class OpenSet(Protocol):
 
 
 def _averages(accuracy: np.ndarray, groups: dict[str, np.ndarray]) -> dict[str, float]:
-    """Return means of per-class accuracies [C] over the classes with images: of all classes and of each group."""
+    """Return means of per-class accuracies [C] over classes with images, for all classes and for each group."""
     present = ~np.isnan(accuracy)
     return {
         "balanced_accuracy": mean(accuracy[present]),

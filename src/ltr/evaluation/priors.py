@@ -1,6 +1,6 @@
-"""Class priors of training and deployment: the prior ratio on a softmax's scores, long tails of a test set, estimation.
+"""Class priors of training and deployment: prior ratios for softmax scores, long-tailed subsets, and estimation.
 
-Under label shift p(x | y) stays and p(y) changes, so the posterior of deployment is the posterior of the scores times
+Under label shift p(y) changes and p(x | y) does not, so the deployment posterior is the posterior of the scores times
 the ratio of the priors, normalised (Saerens, Latinne, Decaestecker, Neural Computation 2002, eq. 2.4).
 """
 
@@ -16,7 +16,7 @@ _REJECTED = 10.83  # chi-squared with one degree of freedom at p = 0.001
 
 
 def normalised(weights: np.ndarray) -> np.ndarray:
-    """Return class weights [C] as a prior, float64 [C], which sums to 1.
+    """Normalise class weights [C] to a prior, float64 [C], whose sum is 1.
 
     Raises:
         ConfigError: a weight is negative or not finite, or all are zero.
@@ -31,21 +31,21 @@ def normalised(weights: np.ndarray) -> np.ndarray:
 
 
 def log_prior_ratio(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return log(target / source), float64 [C]: what is added to the logits of a softmax; exactly 0 for equal priors.
+    """Return log(target / source), float64 [C], to add to the logits of a softmax; exactly 0 for equal priors.
 
-    A class that the target excludes gets -inf.
+    A class with target probability 0 gets -inf.
 
     Args:
-        source: prior that the scores hold, [C], all positive.
-        target: prior of deployment, [C].
+        source: prior implied by the scores, [C], all positive.
+        target: deployment prior, [C].
 
     Raises:
-        ConfigError: the scores' prior has a class of probability 0.
+        ConfigError: a class has probability 0 in ``source``.
     """
     if (source <= 0).any():
         raise ConfigError(
-            f"class {int(np.argmin(source))} has no training image, so no prior ratio follows for it. Set "
-            "evaluation.prior_of_scores=uniform if the scores hold no training prior, or leave such classes out"
+            f"class {int(np.argmin(source))} has no training image, so its prior ratio is undefined. Set "
+            "evaluation.prior_of_scores=uniform if the scores imply no training prior, or exclude such classes"
         )
     with np.errstate(divide="ignore"):
         return np.log(target) - np.log(source)
@@ -55,9 +55,9 @@ def long_tail_prior(class_counts: np.ndarray, imbalance_factor: float, backward:
     """Return an exponential long tail over the classes in the order of their training images, float64 [C].
 
     Args:
-        class_counts: int64 [C], training images; equal classes are in the order of their numbers.
-        imbalance_factor: largest over smallest probability, at least 1.
-        backward: the rarest class of the training is the most frequent one.
+        class_counts: int64 [C], training images of each class; ties are in the order of class numbers.
+        imbalance_factor: largest over smallest probability, >= 1.
+        backward: True makes the rarest training class the most frequent one.
     """
     classes = len(class_counts)
     order = np.argsort(-np.asarray(class_counts), kind="stable")
@@ -68,13 +68,13 @@ def long_tail_prior(class_counts: np.ndarray, imbalance_factor: float, backward:
 
 
 def subsampled(labels: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Return the rows of a subset whose classes are as frequent as a prior says, sorted, int64.
+    """Return the rows of the largest subset whose class frequencies follow a prior, int64, sorted.
 
-    The subset is as large as the images allow. Each class that has images keeps at least one. Which images of a class
-    stay is a function of the class and of their places; a smaller number of them is a subset of a larger one.
+    Each class that has images keeps at least one. The kept images of a class are a function of the class and of their
+    positions; a smaller number of them is a subset of a larger one.
 
     Args:
-        labels: int64 [N], in the images' order.
+        labels: int64 [N].
         prior: float64 [C].
     """
     counts = np.bincount(labels, minlength=len(prior))
@@ -96,21 +96,21 @@ def posteriors(logits: np.ndarray, log_ratio: np.ndarray) -> np.ndarray:
 
 
 def tail_prior(counts: np.ndarray, exponent: float) -> np.ndarray:
-    """Return the prior proportional to counts^exponent, float64 [C]: 1 the training's, 0 uniform, -1 its inverse."""
+    """Return the prior proportional to counts^exponent, float64 [C]; exponent 1 is the training prior, 0 uniform."""
     logarithm = exponent * np.log(np.asarray(counts, dtype=np.float64))
     return normalised(np.exp(logarithm - logarithm.max()))
 
 
 def tail_exponent(logits: np.ndarray, source: np.ndarray, counts: np.ndarray) -> float:
-    """Estimate how long-tailed unlabelled images are: the exponent of `tail_prior` of the highest likelihood.
+    """Estimate the exponent of `tail_prior` of unlabelled images by maximum likelihood.
 
-    One number is estimated, not C of them: by expectation maximisation over all C probabilities, scores of few-shot
-    classes that are too low become a prior that is too low. The guard: the exponent is 0, a uniform prior, unless the
-    likelihood-ratio test against 0 rejects it (chi-squared with one degree of freedom, p < 0.001).
+    It estimates one number instead of C probabilities: expectation maximisation over all C of them would turn scores
+    of few-shot classes that are too low into a prior that is too low. The exponent is 0, a uniform prior, unless the
+    likelihood-ratio test rejects 0 (chi-squared with one degree of freedom, p < 0.001).
 
     Args:
-        logits: [N, C] of a softmax.
-        source: prior that the scores hold, [C].
+        logits: softmax logits [N, C].
+        source: prior implied by the scores, [C].
         counts: training images of each class, [C], all positive.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Base classes of protocols, one of them for metrics that follow from a few numbers of each image."""
+"""Base classes of protocols: a general one, and one for metrics that follow from a few numbers per image."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ltr.evaluation.scores import Scores
 
 @dataclass(frozen=True, eq=False)
 class Measurements:
-    """The result of a protocol.
+    """Result of a protocol.
 
     Attributes:
-        metrics: by name; NaN where there is nothing to average.
-        per_class: arrays [C] for ``per_class.parquet``, with ``class_id``, ``train_count``, ``group``, ``n`` and
-            ``accuracy`` among them; empty where nothing is measured class by class.
-        predictions: arrays [N], one row an image, for ``predictions.parquet``.
-        curves: arrays that figures are drawn from.
+        metrics: metrics by name; NaN if there is nothing to average.
+        per_class: arrays [C] for ``per_class.parquet``, including ``class_id``, ``train_count``, ``group``, ``n`` and
+            ``accuracy``; empty without per-class metrics.
+        predictions: arrays [N], one row per image, for ``predictions.parquet``.
+        curves: arrays for figures.
     """
 
     metrics: dict[str, float]
@@ -37,20 +37,21 @@ class Measurements:
 class Protocol:
     """Base class of protocols: `update` with every batch, `reduce` over processes, `compute`.
 
-    A config names a protocol by its ``_target_``. The constructor gets those of these values that it has an argument
-    for: ``class_counts`` (int64 [C], training images), ``class_names``, ``link`` (``softmax`` or ``sigmoid``),
+    A config names a protocol by its ``_target_``. The constructor may declare any of these arguments and gets their
+    values: ``class_counts`` (int64 [C], training images), ``class_names``, ``link`` (``softmax`` or ``sigmoid``),
     ``device``, ``keep_predictions``, ``scorer`` (one object for each scorer), and the keys of ``evaluation``, such as
     ``many_above``. The keys of the protocol's config override them.
 
     Attributes:
-        name: of its rows of results.
-        headline: the metric that selects and that a sweep maximises, where the protocol is a split's first.
-        needs: the parts of `Scores` that it reads.
-        parts: further parts of the split whose images it sees, such as ``unknown``.
-        metrics: declarations of its metrics, which tables follow; one without is shown under its name, as it is.
-        own_scorers: names of scorers of its own kind, in place of those of ``evaluation.scorers``.
-        scorer: the name of its scorer, in its rows of results.
-        reads_images: it gets the images of each batch, too, before their scores; for protocols of one network.
+        name: name in rows of results.
+        headline: metric that selects weights and that a sweep maximises, if the protocol is the split's first.
+        needs: parts of `Scores` that it reads.
+        parts: further parts of the split that it evaluates, such as ``unknown``.
+        metrics: declarations of its metrics for tables; a metric without one is shown under its name, without
+            conversion.
+        own_scorers: names of the scorers of this protocol, instead of ``evaluation.scorers``.
+        scorer: name of the scorer in rows of results.
+        reads_images: True to get the images of each batch before their scores; for protocols of one network.
     """
 
     name: ClassVar[str]
@@ -69,14 +70,14 @@ class Protocol:
         """Add one batch.
 
         Args:
-            scores: of the images.
+            scores: scores of the images.
             labels: integers [B]; -1 for images of unknown classes.
-            indices: int64 [B], the images' places in the source.
+            indices: int64 [B], source indices of the images.
         """
         raise NotImplementedError
 
     def reduce(self) -> None:
-        """Join the images of all processes; each of them calls it. With a single process it is a no-op."""
+        """Join the images of all processes; all processes must call it. It is a no-op with a single process."""
         raise NotImplementedError
 
     def compute(self) -> Any:
@@ -85,7 +86,7 @@ class Protocol:
 
 
 class PerImageProtocol(Protocol):
-    """Base class of protocols that keep a few numbers of each image and compute their metrics from them.
+    """Base class of protocols that compute their metrics from a few numbers per image.
 
     A subclass implements `numbers_of` and `metrics_of`; this class joins batches and processes.
     """
@@ -96,32 +97,32 @@ class PerImageProtocol(Protocol):
         self._is_reduced = False
 
     def numbers_of(self, scores: Scores, labels: Tensor) -> Mapping[str, Tensor]:
-        """Return the numbers that are kept of each image of a batch, by name, [B] or [B, K]."""
+        """Return the numbers to keep for each image of a batch, by name, [B] or [B, K]."""
         raise NotImplementedError
 
     def metrics_of(self, numbers: Mapping[str, np.ndarray]) -> Mapping[str, float]:
         """Return the metrics.
 
         Args:
-            numbers: those of all images, [N] or [N, K], in the images' order; {} where there were none.
+            numbers: numbers of all images by name, [N] or [N, K], sorted by source index; {} without images.
         """
         raise NotImplementedError
 
     @torch.no_grad()
     def update(self, scores: Scores, labels: Tensor, indices: Tensor | None = None) -> None:
-        """Keep the numbers of one batch; arguments as of `Protocol.update`."""
+        """Keep the numbers of one batch; see `Protocol.update`."""
         if indices is None:
             indices = torch.arange(self._seen, self._seen + len(labels), device=labels.device)
         numbers = {**self.numbers_of(scores, labels), "_index": indices}
         if self._rows is None:
             columns = {name: (values.dtype, tuple(values.shape[1:])) for name, values in numbers.items()}
             self._rows = Rows(columns, labels.device)
-        # a loader may use its memory again
+        # a copy, because a loader may reuse its memory
         self._rows.add(**{name: values.clone() for name, values in numbers.items()})
         self._seen += len(labels)
 
     def reduce(self) -> None:
-        """Join the numbers of all processes, also of those that had no image."""
+        """Join the numbers of all processes, including processes without images."""
         if self._is_reduced or not several_processes():
             return
         layouts: list[Any] = [None] * distributed.get_world_size()

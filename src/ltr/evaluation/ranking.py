@@ -1,10 +1,10 @@
 """Rankings of one class against all other images: exact average precision, R-precision, precision at k.
 
-Only the order of scores counts, so probabilities, logits and distances all fit. Scores are compared as float32 or
-float64 numbers and never pass a sigmoid, under which large ones would become equal; counts are integers and their
+Results depend only on the order of scores, which may be probabilities, logits or distances. Scores are compared as
+float32 or float64 numbers and never pass a sigmoid, which would make large ones equal; counts are integers and their
 ratios float64. Images with equal scores pass a threshold together.
 
-A class has few images among very many, so only the scores of its own images are used as thresholds.
+A class has few images among very many, so that only the scores of its images are used as thresholds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 Array: TypeAlias = np.ndarray | Tensor
 
-_BLOCK = 16  # columns that are transposed at once: one cache line in float32
+_BLOCK = 16  # columns that are transposed together: one cache line in float32
 
 
 def as_numpy(values: Array) -> np.ndarray:
@@ -43,20 +43,20 @@ def without_nan(ascending: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: a score is NaN.
     """
-    if len(ascending) and np.isnan(ascending[-1]):  # sorting puts them last
+    if len(ascending) and np.isnan(ascending[-1]):  # sorting puts NaN last
         raise ValueError("Scores that are NaN have no rank.")
     return ascending
 
 
 @dataclass(frozen=True, eq=False)
 class RankedPositives:
-    """The ranks of one class's images among all images, ordered by the class's score.
+    """Ranks of the images of one class among all images, ordered by the score of the class.
 
     Attributes:
-        ascending: the scores of all images [N], sorted.
-        scores: those of the P images of the class, descending.
-        hits: int64 [P], images of the class with at least this score.
-        above: int64 [P], images with at least this score.
+        ascending: scores of all images [N], ascending.
+        scores: scores [P] of the images of the class, descending.
+        hits: int64 [P], number of images of the class with at least this score.
+        above: int64 [P], number of all images with at least this score.
     """
 
     ascending: np.ndarray
@@ -71,7 +71,7 @@ class RankedPositives:
     def precision_at(self, k: int) -> float:
         """Return the share of the class among the k highest scores; NaN without positives or with fewer images.
 
-        Where equal scores stand on both sides of place k it is the mean over their orders.
+        If equal scores are on both sides of rank k, it is the mean over their orders.
         """
         if not (len(self.scores) and 1 <= k <= len(self.ascending)):
             return float("nan")
@@ -82,19 +82,19 @@ class RankedPositives:
         return (hits + (k - higher) / equal * tied) / k
 
     def r_precision(self) -> float:
-        """Return `precision_at` the number of images of the class."""
+        """Return `precision_at` k for k the number of images of the class."""
         return self.precision_at(len(self.scores))
 
     def recall_at_precision(self, precision: float) -> float:
-        """Return the largest recall at a precision of at least this: 0 if none is so high, NaN without positives."""
+        """Return the largest recall at a precision of at least ``precision``; 0 if none, NaN without positives."""
         if not len(self.scores):
             return float("nan")
         return int(self.hits[self.hits / self.above >= precision].max(initial=0)) / len(self.scores)
 
     def curve(self, points: int = 200) -> tuple[np.ndarray, np.ndarray]:
-        """Return recall and precision [<= points] at images of the class, evenly thinned with both ends kept.
+        """Return recall and precision [<= points] at images of the class, evenly thinned, including both ends.
 
-        Between two of these images the precision only falls.
+        Between two of these images the precision only decreases.
         """
         keep = np.unique(np.linspace(0, len(self.scores) - 1, min(points, len(self.scores))).round().astype(int))
         return self.hits[keep] / max(len(self.scores), 1), self.hits[keep] / self.above[keep]
@@ -103,8 +103,8 @@ class RankedPositives:
 def ranked_positives(scores: np.ndarray, positives: np.ndarray) -> RankedPositives:
     """Rank one class.
 
-    This sorts scores, not images, and counts at positives only: enough for every metric here, and a fraction of the
-    work of a full curve.
+    It sorts scores instead of images, and counts at positives only, which suffices for all metrics here and is faster
+    than a full curve.
 
     Args:
         scores: [N], higher means more likely the class.
@@ -127,7 +127,7 @@ def ranked_columns(batches: list[Tensor] | list[np.ndarray], labels: np.ndarray)
 
     Args:
         batches: scores [B_i, C].
-        labels: int64 [sum of B_i]; a label that is not in [0, C) is of no class.
+        labels: int64 [sum of B_i]; labels outside [0, C) belong to no class.
     """
     order = np.argsort(labels, kind="stable")
     classes = batches[0].shape[1] if batches else 0
@@ -149,7 +149,7 @@ def average_precisions(scores: Array, labels: Array) -> np.ndarray:
 
     Args:
         scores: [N, C].
-        labels: int64 [N]; a label that is not in [0, C) is of no class.
+        labels: int64 [N]; labels outside [0, C) belong to no class.
     """
     array = np.asarray(labels.detach().cpu().numpy() if isinstance(labels, Tensor) else labels)
     batches: list[np.ndarray] = [as_numpy(scores)]

@@ -1,4 +1,4 @@
-"""Retrieval: neighbours of the same class among the images of the test classes (Recall@K, MAP@R)."""
+"""Retrieval of images of the same class among the images of the test classes (Recall@K, MAP@R)."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _DISTANCES = 2**25
 
 @dataclass(frozen=True, eq=False)
 class RetrievalResult:
-    """The result of `Retrieval`.
+    """Result of `Retrieval`.
 
     Attributes:
-        metrics: ``recall_at_<K>``, ``map_at_r``, ``r_precision`` and ``nmi``, fractions in [0, 1], NaN where no image
-            has another of its class; ``queries``, the number of images that have one.
-        predictions: one row per image, sorted by id: ``id label prediction`` (the nearest image's label) ``nearest``
-            (its id) ``rank`` (of the nearest image of the same class, from 1; 0 where there is none) ``scores`` [N, 1]
+        metrics: ``recall_at_<K>``, ``map_at_r``, ``r_precision`` and ``nmi``, fractions in [0, 1], NaN without queries;
+            ``queries``, the number of images with another image of their class.
+        predictions: one row per image, sorted by id: ``id label prediction`` (label of the nearest image) ``nearest``
+            (its id) ``rank`` (rank of the nearest image of the same class, from 1; 0 without one) ``scores`` [N, 1]
             (minus the distance to the nearest image).
         per_class, curves: empty.
     """
@@ -41,20 +41,20 @@ class RetrievalResult:
 
 @named("protocol/retrieval")
 class Retrieval(EmbeddingProtocol):
-    """Recall@K, MAP@R and NMI: every image queries all others, nearest in Euclidean distance first.
+    """Retrieval protocol (Recall@K, MAP@R, NMI): every image queries all other images by Euclidean distance.
 
     The query itself is excluded. Ties count against the network: images of other classes rank before those of the
     query's class, so that an embedding that collapses to a point retrieves nothing. Images without another image of
     their class are in the gallery and are not queries.
 
     Args:
-        recall_at: the K of Recall@K (Jegou et al., TPAMI 2011; the sets of the papers are 1, 2, 4, 8 for CUB and Cars,
-            1, 10, 100, 1000 for Online Products).
-        keep_predictions: keep a row per image, and compute the NMI, which needs a k-means of all features.
-        device: for the computation of distances; that of the scores.
+        recall_at: values of K in Recall@K (Jegou et al., TPAMI 2011; papers use 1, 2, 4, 8 for CUB and Cars, and 1, 10,
+            100, 1000 for Online Products).
+        keep_predictions: True keeps a row per image and computes the NMI, which needs a k-means of all features.
+        device: device of the scores, on which distances are computed.
 
     Raises:
-        ConfigError: a K below 1.
+        ConfigError: a K is below 1.
     """
 
     name: ClassVar[str] = "retrieval"
@@ -112,18 +112,18 @@ class Retrieval(EmbeddingProtocol):
 
 @torch.no_grad()
 def nearest_of_class(features: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
-    """Rank the other images of each image's class among all others by distance.
+    """Rank, for each image, the other images of its class among all other images by distance.
 
-    Distances are computed in blocks of rows, so that memory grows with N and not with its square.
+    Distances are computed in blocks of rows, so that memory is linear in N.
 
     Args:
-        features: float [N, D], on any device; N at least 2 for anything but zeros.
+        features: float [N, D], on any device; the result is all zeros for N < 2.
         labels: int64 [N].
 
     Returns:
-        Arrays [N]: ``positives`` (others of the class), ``rank`` (of the first of them, from 1), ``map_at_r`` and
-        ``r_precision`` (Musgrave et al., ECCV 2020; R is ``positives``), ``nearest`` (index of the nearest image) and
-        ``distance`` (to it). Without positives, rank is N and the averages are 0.
+        Arrays [N]: ``positives`` (number of other images of the class), ``rank`` (rank of the first of them, from 1),
+        ``map_at_r`` and ``r_precision`` (Musgrave et al., ECCV 2020; R is ``positives``), ``nearest`` (index of the
+        nearest image) and ``distance`` (to it). Without positives, rank is N and the averages are 0.
     """
     n = len(labels)
     if n < 2:
@@ -154,9 +154,9 @@ def nearest_of_class(features: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
 
 
 def _centred(features: Tensor) -> Tensor:
-    """Return features shifted close to the origin, where distances lose fewer digits.
+    """Shift features close to the origin, where distances lose fewer digits.
 
-    The shift is a multiple of a power of two near the features' spread: it rounds nothing, and equal distances stay
+    The shift is a multiple of a power of two near the features' spread, so that it is exact and equal distances stay
     equal.
     """
     wide = features.double() if features.device.type != "mps" else features
@@ -196,7 +196,7 @@ def _block(far: Tensor, half: Tensor, start: int, first: Tensor, size: Tensor, l
     }
     last = nearest.values[:, -1:]
     positive = of_class[:, : max(1, largest)].contiguous()
-    # number of images at most as far as each positive; images as far as the last one may be missing in `nearest`
+    # number of images at most as far as each positive; images tied with the last one may be missing in `nearest`
     as_near = torch.searchsorted(nearest.values.contiguous(), positive, right=True)
     as_near = torch.where(positive == last, at_most(far, last[:, 0]).unsqueeze(1), as_near)
     number = torch.arange(1, positive.shape[1] + 1, device=far.device)
@@ -217,9 +217,10 @@ def at_most(values: Tensor, bounds: Tensor) -> Tensor:
 
 
 def normalised_mutual_information(features: np.ndarray, labels: np.ndarray) -> float:
-    """Return the NMI in [0, 1] between the classes and a k-means clustering of the features into as many groups.
+    """Return the NMI in [0, 1] between the classes and a k-means clustering of the features with k = classes.
 
-    k-means++ from one seed and at most 30 rounds; on more than 20,000 images in batches, as published numbers are.
+    It runs k-means++ with a fixed seed for at most 30 rounds; above 20,000 images mini-batch k-means, as in published
+    results.
     """
     from sklearn.cluster import KMeans, MiniBatchKMeans
     from sklearn.exceptions import ConvergenceWarning

@@ -1,4 +1,4 @@
-"""Tables of a few numbers for every image, kept on the device, for metrics that need all images."""
+"""Tables of a few numbers per image, kept on the device, for metrics that need all images."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ KEPT_CLASSES = 5
 
 
 class Rows:
-    """Columns to which batches are added without waiting for the device.
+    """Table of columns to which batches are added without synchronising with the device.
 
     Args:
-        columns: name -> dtype and shape of one image's entry.
-        device: of the columns.
+        columns: dtype and shape of one image's entry, by name.
+        device: device of the columns.
     """
 
     def __init__(self, columns: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], device: torch.device) -> None:
@@ -43,7 +43,7 @@ class Rows:
             self._batches[name].extend(batches)
 
     def gather(self) -> None:
-        """Join the images of all processes; each of them calls it and has all images afterwards."""
+        """Join the images of all processes; all processes must call it, and all hold the whole afterwards."""
         for name in self.columns:
             self._batches[name] = [gather_rows(self._concatenated(name))]
 
@@ -63,14 +63,14 @@ class Rows:
 
 
 class PerImageTable(Rows):
-    """Score, label and predicted class of every evaluated image; of all processes after `join`.
+    """Table of score, label and predicted class of every evaluated image, over all processes after `join`.
 
     Args:
         score: dtype and shape of an image's score.
-        classes: C of the logits.
-        link: ``softmax`` or ``sigmoid``, how logits become probabilities.
-        keep_predictions: keep an image's place and its five best classes with their probabilities as well.
-        device: that of the scores.
+        classes: number C of the logits.
+        link: ``softmax`` or ``sigmoid``, the function from logits to probabilities.
+        keep_predictions: True also keeps an image's source index and its five best classes with their probabilities.
+        device: device of the scores.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class PerImageTable(Rows):
         self._joined = False
 
     def logits_of(self, scores: Scores, labels: Tensor) -> Tensor:
-        """Return the logits float32 [B, C] of a batch, checked.
+        """Check the logits of a batch and return them as float32 [B, C].
 
         Raises:
             RuntimeError: the images have been joined over processes.
@@ -117,16 +117,16 @@ class PerImageTable(Rows):
         """Add one batch.
 
         Args:
-            score: [B, ...]. It is kept as NaN where the image's logits are not finite.
+            score: [B, ...]; stored as NaN for images with non-finite logits.
             logits: float32 [B, C].
             labels: int64 [B].
-            indices: int64 [B], the images' places in the source; without them images are numbered as they come.
+            indices: int64 [B], source indices of the images; None numbers images in order of arrival.
         """
         if indices is None:
             indices = torch.arange(self._seen, self._seen + len(labels), device=self.device)
         top_values, top = top_classes(logits, self.best)
         normaliser = log_normaliser(logits, self.link)
-        # one NaN or +inf among the logits spoils the normaliser
+        # a NaN or +inf among the logits makes the normaliser non-finite
         fine = normaliser.isfinite().view(-1, *[1] * (score.ndim - 1))
         self.add(
             score=torch.where(fine, score, torch.nan),
@@ -150,7 +150,7 @@ class PerImageTable(Rows):
         self._joined = True
 
     def check_joined(self) -> None:
-        """Raise RuntimeError where several processes run and have not been joined."""
+        """Raise RuntimeError if there are several processes whose images are not joined."""
         if several_processes() and not self._joined:
             raise RuntimeError("Several processes evaluate: call reduce() in each of them before compute().")
 
@@ -159,7 +159,7 @@ class PerImageTable(Rows):
         return self[name].astype(np.int64)
 
     def predictions(self, **more: np.ndarray) -> dict[str, np.ndarray]:
-        """Return one row an image, sorted by id: ``id label prediction``, ``more``, ``top5 scores``; or {}."""
+        """Return one row per image, sorted by id: ``id label prediction``, ``more``, ``top5 scores``; or {}."""
         if not self.keep_predictions:
             return {}
         order = np.argsort(self["id"], kind="stable")
@@ -175,7 +175,7 @@ class PerImageTable(Rows):
 
 
 def refuse_bad_scores(bad: int, images: int) -> None:
-    """Raise TrainingError where the scores of ``bad`` of so many images are not finite."""
+    """Raise TrainingError if ``bad``, the number of images with non-finite scores, is above 0."""
     if bad:
         raise TrainingError(
             f"The model gave scores that are not finite (NaN or infinite) for {bad} of {images} images: its "

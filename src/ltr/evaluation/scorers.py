@@ -1,7 +1,7 @@
 """Scorers: one number for each image; higher means more likely a known class.
 
-Probabilities near 1, which confident networks mostly give, are equal in floating point. Scorers that are functions of
-probabilities therefore compute a strictly increasing function of them that never saturates. All computations are in
+Probabilities near 1, which confident networks often give, become equal in floating point. Scorers that depend on
+probabilities therefore compute a strictly increasing function of them that does not saturate. All computations are in
 float64.
 """
 
@@ -31,9 +31,9 @@ class Scorer:
     A config names a scorer by its ``_target_``; the keys of the config are keyword arguments of its constructor.
 
     Attributes:
-        name: of its rows of results; that of its config, or else the class's.
-        needs: the parts of `Scores` that it reads; methods that lack one are refused.
-        needs_training: whether `fit` has to be called before the first score.
+        name: name in rows of results, from the config or else the class.
+        needs: parts of `Scores` that it reads; methods that lack one are refused.
+        needs_training: True if `fit` must be called before the first score.
         label: axis label in figures.
     """
 
@@ -43,14 +43,14 @@ class Scorer:
     label: str = "score"
 
     def fit(self, training: TrainingScores) -> None:
-        """Fit to the scores of the training images, if the scorer needs that."""
+        """Fit the scorer to the scores of the training images, if it requires this."""
 
     def __call__(self, scores: Scores, link: str) -> Tensor:
         """Return the score of each image, [B]; higher means more likely a known class.
 
         Args:
-            scores: of a batch; logits [B, C] are float64.
-            link: ``softmax`` or ``sigmoid``, how the loss turns logits into probabilities.
+            scores: scores of a batch; logits [B, C] are float64.
+            link: ``softmax`` or ``sigmoid``, the loss's function from logits to probabilities.
         """
         raise NotImplementedError
 
@@ -61,7 +61,7 @@ class Scorer:
 
 @named("scorer/msp")
 class MaxProbability(Scorer):
-    """Log-odds log(p / (1 - p)) of the largest probability p; the order is that of p."""
+    """Log-odds log(p / (1 - p)) of the largest probability p, which have the same order as p."""
 
     name = "msp"
     label = "log-odds of the largest probability"
@@ -75,7 +75,7 @@ class MaxProbability(Scorer):
 
 @named("scorer/max_logit")
 class MaxLogit(Scorer):
-    """The largest logit."""
+    """Largest logit."""
 
     name = "max_logit"
     label = "largest logit"
@@ -86,7 +86,7 @@ class MaxLogit(Scorer):
 
 @named("scorer/energy")
 class Energy(Scorer):
-    """log sum_c exp(z_c), the negative free energy; with a sigmoid link sum_c log(1 + exp(z_c)) (Wang et al., 2021)."""
+    """Negative free energy log sum_c exp(z_c); with a sigmoid link sum_c log(1 + exp(z_c)) (Wang et al., 2021)."""
 
     name = "energy"
     label = "negative energy"
@@ -97,7 +97,7 @@ class Energy(Scorer):
 
 @named("scorer/entropy")
 class Entropy(Scorer):
-    """-log H of the probabilities' entropy H, with a sigmoid link of the sum of the C binary entropies."""
+    """Score -log H of the entropy H of the probabilities; with a sigmoid link, H sums the C binary entropies."""
 
     name = "entropy"
     label = "minus the logarithm of the entropy"
@@ -108,7 +108,7 @@ class Entropy(Scorer):
 
 @named("scorer/distance")
 class MethodScore(Scorer):
-    """The knownness that the method itself computes, such as the distance to reciprocal points."""
+    """Knownness score that the method computes, such as the distance to reciprocal points."""
 
     name = "distance"
     label = "distance score"
@@ -126,7 +126,7 @@ class MethodScore(Scorer):
 
 
 def scorer_names() -> tuple[str, ...]:
-    """Return the names of the shipped scorers that need no other package."""
+    """Return the names of the shipped scorers that need no optional package."""
     return tuple(name for name in listed_names("scorer") if "." not in name)
 
 
@@ -134,10 +134,10 @@ def build_scorer(entry: str | Mapping[str, Any] | Scorer) -> Scorer:
     """Build a scorer.
 
     Args:
-        entry: of ``evaluation.scorers``: the name of a shipped scorer, a config with a ``_target_``, or a scorer.
+        entry: entry of ``evaluation.scorers``: the name of a shipped scorer, a config with a ``_target_``, or a scorer.
 
     Raises:
-        ConfigError: an unknown name, a config that does not fit, or a target that is not a scorer.
+        ConfigError: the name is unknown, the config does not fit, or the target is not a scorer.
     """
     if isinstance(entry, Scorer):
         return entry
@@ -164,13 +164,13 @@ def known_scores(scorer: str | Mapping[str, Any] | Scorer, scores: Scores, link:
     """Return the score of each image, float64 [B]; higher means more likely a known class.
 
     Args:
-        scorer: see `build_scorer`; fitted, if it needs that.
-        scores: logits [B, C], and the other parts that the scorer needs.
+        scorer: see `build_scorer`; already fitted if it requires this.
+        scores: logits [B, C], and all other parts that the scorer needs.
         link: ``softmax`` or ``sigmoid``.
 
     Raises:
-        ConfigError: an unknown name, scores that lack what the scorer needs, or a result that is not one number for
-            each image.
+        ConfigError: the name is unknown, the scores lack a part that the scorer needs, or its result is not one number
+            per image.
     """
     built = build_scorer(scorer)
     exact_scores = scores if scores.logits is None else scores._replace(logits=exact(scores.logits))
@@ -195,7 +195,7 @@ def exact(values: Tensor) -> Tensor:
 
 
 def log_odds(logits: Tensor, link: str) -> Tensor:
-    """Return log(p_c / (1 - p_c)) of every class [B, C]: ordered as the probability p_c, and never saturated.
+    """Return log(p_c / (1 - p_c)) of every class, [B, C], which has the order of the probability and does not saturate.
 
     Softmax: z_c - log sum_{k != c} exp(z_k); sigmoid: the logit itself.
     """

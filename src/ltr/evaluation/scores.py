@@ -1,8 +1,8 @@
 """A model's outputs for evaluation, and the operations on class scores that protocols share.
 
 The *link* turns logits into probabilities; the training loss determines it. Under ``softmax`` the classes exclude each
-other and the probabilities of an image sum to 1. Under ``sigmoid`` every class is a separate yes/no question,
-p_c = 1 / (1 + exp(-z_c)). These probabilities are not divided by their sum: the model was not trained for that
+other and the probabilities of an image sum to 1. Under ``sigmoid`` every class is a separate binary decision,
+p_c = 1 / (1 + exp(-z_c)). These probabilities are not divided by their sum, because the model was not trained with that
 likelihood.
 """
 
@@ -24,13 +24,13 @@ _LOW_WORD = 2**32 - 1
 
 
 class Scores(NamedTuple):
-    """A model's outputs for a batch.
+    """Outputs of a model for a batch.
 
-    Each protocol names the parts that it needs; the other parts may be None: ``Scores(features=embeddings)`` is enough
-    for retrieval.
+    Each protocol names the parts that it needs; all other parts may be None, as in ``Scores(features=embeddings)`` for
+    retrieval.
 
     Attributes:
-        logits: float32 [B, C], scaled as the loss gets them.
+        logits: float32 [B, C], scaled as for the loss.
         features: [B, D], or None.
         knownness: [B], higher means more likely a known class, or None.
     """
@@ -41,10 +41,10 @@ class Scores(NamedTuple):
 
 
 def class_labels(labels: Any) -> Tensor:
-    """Return labels of any integer type, a tensor, an array or a list, as int64 [B].
+    """Convert labels of any integer type (a tensor, an array or a list) to int64 [B].
 
     Raises:
-        DataError: the labels are of no integer type, or not one-dimensional.
+        DataError: the labels are not of an integer type, or not one-dimensional.
     """
     numbers = torch.as_tensor(labels)
     if numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool or numbers.ndim != 1:
@@ -67,11 +67,11 @@ def needed(part: Tensor | None, name: str) -> Tensor:
 
 
 def top_classes(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the ``k`` highest scores of each image and their classes, best first; equal scores in order of class id.
+    """Return the ``k`` highest scores of each image and their classes, best first; ties in order of class id.
 
-    ``torch.topk`` orders equal scores differently on different devices; here the order is fixed, so that results do
-    not depend on the device. With many classes, the maxima of blocks of columns are ranked first: under the order
-    (score down, class up), the k best classes lie in the k best blocks.
+    ``torch.topk`` orders ties differently on different devices; here the order is fixed, so that results do not depend
+    on the device. With many classes, the maxima of blocks of columns are ranked first: in the order (score descending,
+    class ascending), the k best classes are in the k best blocks.
 
     Args:
         logits: float32 [B, C].
@@ -95,7 +95,7 @@ def top_classes(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _ranked(values: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the first k entries of each row in the order (value down, id up), which one packed integer encodes."""
+    """Return the first k entries of each row in the order (value descending, id ascending), as one packed integer."""
     bits = (values + 0.0).view(torch.int32)  # adding zero turns -0.0 into 0.0
     keys = ((_ascending(bits).long() << 32) | (_LOW_WORD - ids)).topk(k, dim=1).values
     best = _ascending((keys >> 32).int()).view(torch.float32)
@@ -105,7 +105,7 @@ def _ranked(values: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def _ascending(bits: Tensor) -> Tensor:
     """Map bit patterns of float32 to int32 in the order of the floats: flip the lower 31 bits of negative ones.
 
-    The function is its own inverse.
+    Applying the function twice gives the input.
     """
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 

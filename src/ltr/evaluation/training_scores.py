@@ -1,4 +1,4 @@
-"""The scores of a network's training images, to which some scorers are fitted."""
+"""Scores of a network's training images, to which some scorers are fitted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ltr.evaluation.scores import Scores
 
 
 class TrainingScores(NamedTuple):
-    """A network's outputs for its training images: logits [N, C], features [N, D] or None, labels int64 [N]."""
+    """Outputs of a network for its training images: logits [N, C], features [N, D] or None, labels int64 [N]."""
 
     logits: Tensor
     features: Tensor | None
@@ -27,7 +27,7 @@ class Collected:
         self._rows: Rows | None = None
 
     def update(self, scores: Scores, labels: Tensor, indices: Tensor) -> None:
-        """Keep one batch; arguments as of a protocol's `update`."""
+        """Keep one batch; see `ltr.evaluation.protocol.Protocol.update`."""
         values = {"logits": scores.logits.float(), "labels": labels, "indices": indices}
         if scores.features is not None:
             values["features"] = scores.features.float()
@@ -37,7 +37,7 @@ class Collected:
         self._rows.add(**{name: value.clone() for name, value in values.items()})
 
     def all(self) -> TrainingScores:
-        """Return the scores of all images on the CPU, in the images' order, whatever the number of processes."""
+        """Return the scores of all images of all processes on the CPU, sorted by source index."""
         assert self._rows is not None
         if several_processes():
             self._rows.gather()

@@ -144,8 +144,8 @@ def check(label: str, overlap: Overlap, allowed: bool) -> None:
     elif overlap.images == overlap.of and not allowed:
         raise ConfigError(
             f"all {overlap.of:,} evaluated images were trained on: their metrics say nothing about new images. "
-            "Evaluate images that were held out of training (another --split, or the dataset values of the run), or add "
-            "--allow-overlap to evaluate training images on purpose"
+            "Evaluate images that were held out of training (another --split, or the dataset values of the run), or "
+            "add --allow-overlap to evaluate training images on purpose"
         )
     elif overlap.images:
         warnings.warn(
