@@ -1,4 +1,4 @@
-"""Base class of backbones: images to one feature vector per image, and to feature maps if a method needs them."""
+"""Base class of backbones, which map images to feature vectors and, if a method needs them, to feature maps."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class Backbone(nn.Module):
         num_features: width D of the feature vector.
         map_channels: channels of each feature map, finest first; empty for a network without spatial maps.
         map_strides: stride of each map in input pixels.
-        usual_size: side in pixels of the images that such networks usually take.
+        usual_size: usual side in pixels of the network's input.
 
-    The constructors of subclasses take the number of input channels, and by keyword their own options and these:
+    Constructors of subclasses take the number of input channels and, by keyword, further options and these:
 
     Args:
-        weights: a local file to start from: a state dict, a checkpoint of a run or safetensors, see
+        weights: initial weights: a state dict, a checkpoint of a run or a safetensors file, see
             `ltr.models.weights.load_backbone`; or ``local-dir:FOLDER``, ``hf-hub:OWNER/NAME``, see
             `ltr.models.hub_weights`.
-        weights_map: published code whose names the file has, see `ltr.models.published_names`, or ``order``; None: by
-            names, else by the order of tensors where shapes agree.
-        strict_weights: False takes what fits by name and shape, and warns of the rest.
-        trainable: the parameters that are trained; ``none`` is a frozen backbone.
+        weights_map: published code whose tensor names the file uses, see `ltr.models.published_names`, or ``order``;
+            None: by names, else by the order of tensors if all shapes agree.
+        strict_weights: False loads tensors that match by name and shape, and warns of the rest.
+        trainable: parameters to train; ``none`` freezes the backbone.
     """
 
     usual_size = 224
@@ -61,7 +61,7 @@ class Backbone(nn.Module):
     def last_block(self) -> nn.Module:
         """Return the last residual (or similar) block, for a separate learning rate and for partial training.
 
-        Kang et al. (ICLR 2020) train only this and the classifier on Places-LT.
+        Kang et al. (ICLR 2020) train only this block and the classifier on Places-LT.
         """
         raise NotImplementedError
 
@@ -70,7 +70,7 @@ class Backbone(nn.Module):
         return self.features_and_maps(images)[0]
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
-        """Return the feature maps [B, C_l, H_l, W_l] only, coarsest last; raises as `features_and_maps`."""
+        """Return only the feature maps [B, C_l, H_l, W_l], coarsest last; errors as in `features_and_maps`."""
         return self.features_and_maps(images)[1]
 
     @staticmethod
@@ -85,7 +85,7 @@ class Backbone(nn.Module):
 
     @staticmethod
     def preprocessing(config: Mapping[str, Any]) -> Preprocessing | None:
-        """Return how images are prepared for the initial weights, as these describe it; None without a description.
+        """Return the preprocessing that the initial weights describe; None without a description.
 
         Args:
             config: the backbone's config.
@@ -114,7 +114,7 @@ class Backbone(nn.Module):
             strict: see `ltr.models.weights.load_state`.
             trainable: see `ltr.models.weights.set_trainable`.
             into: submodule that the weights are for; None: the whole backbone.
-            classifier_names: further classifier names that are left out.
+            classifier_names: names of further classifiers, whose tensors are not loaded.
             convert: see `ltr.models.weights.load_backbone`.
             weights_map: published code whose names the file uses, see `ltr.models.published_names`, or ``order``.
 
@@ -142,10 +142,10 @@ class Backbone(nn.Module):
 
 
 def check_weights_map(weights: str | None, weights_map: str | None) -> None:
-    """Raise ConfigError for a map of names without the file whose names it is for."""
+    """Raise ConfigError if ``weights_map`` is set without a weights file."""
     if weights_map is not None and weights is None:
         raise ConfigError(
-            f"backbone.weights_map={weights_map}: it says how a weights file names its tensors, and there is no file. "
+            f"backbone.weights_map={weights_map}: it describes the tensor names of a weights file, and none is set. "
             "Name one with backbone.weights=FILE, or leave weights_map out"
         )
 
@@ -157,7 +157,7 @@ def config_for_image_size(config: Mapping[str, Any], image_shape: tuple[int, int
 
 
 def kaiming_convolutions(module: nn.Module) -> None:
-    """Initialise convolutions Kaiming-normal (He et al., ICCV 2015; fan-in, ReLU gain), not by torch's default."""
+    """Initialise convolutions Kaiming-normal (He et al., ICCV 2015; fan-in, ReLU gain) instead of as in torch."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight)
@@ -208,7 +208,7 @@ def _is_weighted(module: nn.Module) -> bool:
 def dry_run(network: nn.Module, call: Callable[[Tensor], Any], image_shape: tuple[int, int, int]) -> Any:
     """Return the output of ``call`` for one blank image, with the network in eval mode.
 
-    Meta tensors are used (shapes only, no computation) if the network supports them.
+    It uses meta tensors (shapes only, no computation) if the network supports them.
 
     Args:
         network: module whose parameters ``call`` uses.

@@ -1,7 +1,7 @@
-"""Activation checkpointing of a backbone's blocks: less memory for a second forward pass, with equal gradients.
+"""Activation checkpointing of a backbone's blocks: less memory and a second forward pass, with equal gradients.
 
-A block keeps its input only; the backward pass recomputes the activations inside. The second forward pass does not
-update BatchNorm's running statistics again, which `torch.utils.checkpoint` alone would do.
+A block keeps only its input; the backward pass recomputes the activations inside. Unlike plain
+`torch.utils.checkpoint`, the second forward pass does not update BatchNorm's running statistics again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 def checkpoint_blocks(backbone: nn.Module) -> list[nn.Module]:
     """Make the blocks of ``backbone`` keep only their inputs for the backward pass.
 
-    Names and shapes of weights do not change, nor does the forward pass in eval mode or without gradients. Under
+    Names and shapes of weights, and the forward pass in eval mode or without gradients, do not change. Under
     `torch.compile` the blocks run uncompiled.
 
     Returns:
@@ -36,7 +36,7 @@ def checkpoint_blocks(backbone: nn.Module) -> list[nn.Module]:
 def find_blocks(module: nn.Module) -> list[nn.Module]:
     """Return the innermost blocks of several layers with weights: residual blocks, transformer blocks, plain stages.
 
-    Sequences of blocks are searched recursively; single layers outside all blocks are left out.
+    Sequences of blocks are searched recursively; single layers outside all blocks are excluded.
     """
     blocks: list[nn.Module] = []
     for child in module.children():

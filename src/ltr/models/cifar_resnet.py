@@ -1,4 +1,4 @@
-"""ResNet-20/32/44/56 for 32x32 images (He et al., CVPR 2016, section 4.2): the backbone of the CIFAR-LT papers."""
+"""ResNet-20/32/44/56 for 32x32 images (He et al., CVPR 2016, section 4.2), the backbone of the CIFAR-LT papers."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and an identity shortcut without parameters ("option A").
 
     If the block widens, the shortcut takes every second pixel and pads the missing channels with zeros. He et al. do
-    not specify the side of the padding, and published weights differ: ``both`` sides in LDAM-DRW's network, ``after``
-    the real channels in M2m's and SLA's. The parameter count is the same, but the weights are not interchangeable.
+    not specify where the zero channels are, and published weights differ: on ``both`` sides in LDAM-DRW's network,
+    ``after`` the other channels in those of M2m and SLA. The number of parameters is the same, but the weights are not
+    interchangeable.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut_padding: ShortcutPadding) -> None:
@@ -53,14 +54,14 @@ class BasicBlock(nn.Module):
 class CifarResNet(Backbone):
     """Three stages of (depth - 2) / 6 blocks with 16, 32, 64 channels at strides 1, 2, 4; 64 features.
 
-    Module names are those of the common PyTorch versions (conv1, bn1, layer1..3), so their files load. Files of M2m and
-    SLA are recognised by their tensor names and need ``shortcut_padding=after``. Convolutions are initialised
+    Module names are those of the common PyTorch versions (conv1, bn1, layer1..3), whose files therefore load. Files of
+    M2m and SLA are recognised by their tensor names and need ``shortcut_padding=after``. Convolutions are initialised
     Kaiming-normal, as in LDAM-DRW.
 
     Args:
         depth: number of layers, 6n + 2.
-        shortcut_padding: where a widening shortcut has its zero channels: on both sides (LDAM-DRW), or after the others
-            (M2m, SLA).
+        shortcut_padding: position of the zero channels of a widening shortcut: on ``both`` sides (LDAM-DRW), or
+            ``after`` the other channels (M2m, SLA).
 
     Raises:
         ConfigError: the depth is not 6n + 2, or the padding side is unknown.

@@ -1,4 +1,4 @@
-"""`classifier32`, the nine-layer network of the open-set papers for 32x32 images (Neal et al., ECCV 2018)."""
+"""`classifier32`, the nine-layer network of open-set papers for 32x32 images (Neal et al., ECCV 2018)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Classifier32(Backbone):
 
     Args:
         feature_dim: width of the last convolution and of the features.
-        dropout: share of channels that are dropped before each of the three groups.
+        dropout: dropout probability of channels before each of the three groups.
     """
 
     usual_size = 32

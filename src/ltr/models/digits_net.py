@@ -1,4 +1,4 @@
-"""A small network for 8x8 digits: three convolutions, trained in seconds on a CPU."""
+"""Small network for 8x8 digits: three convolutions, trained in seconds on a CPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ltr.models.weights import Trainable
 class DigitsNet(Backbone):
     """Three 3x3 convolutions with BatchNorm (32, 48, 64 channels at strides 1, 2, 4) and average pooling.
 
-    About 42,000 parameters, 64 features. Any input of 4x4 pixels or more works.
+    It has about 42,000 parameters and 64 features, and takes images of 4x4 pixels or more.
     """
 
     usual_size = 8

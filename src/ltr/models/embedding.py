@@ -1,4 +1,4 @@
-"""Head of metric learning: features to an embedding that is compared by distance, instead of class logits."""
+"""Head for metric learning, which maps features to embeddings instead of class logits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class EmbeddingHead(nn.Module):
         num_features: D.
         num_classes: not used; every head takes it.
         width: width of the embedding (512 for RKD's teachers, 16 to 128 for its students); None returns the features.
-        normalise: L2-normalise embeddings. RKD does so for teachers but not for students, which learn better without.
+        normalise: True L2-normalises embeddings, as RKD does for teachers but not for students.
     """
 
     head_kind = "embedding"

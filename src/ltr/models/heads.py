@@ -1,4 +1,4 @@
-"""Heads: features [B, D] to scaled logits [B, C], whose softmax is the model's probability."""
+"""Heads, which map features [B, D] to scaled logits [B, C], whose softmax is the model's probability."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ltr.configuration.ranges import Positive, check_option
 from ltr.errors import ConfigError
 from ltr.identity import named
 
-CLASS_MEANS = "class_means"  # where a cosine head may start
-ZEROS = "zeros"  # where a linear head may start
+CLASS_MEANS = "class_means"  # initialisation of a cosine head
+ZEROS = "zeros"  # initialisation of a linear head
 
 
 @named("head/linear")
@@ -26,8 +26,8 @@ class LinearHead(nn.Module):
 
     Args:
         bias: False leaves the bias out.
-        initial: ``zeros`` starts weight and bias at 0, which suits a head on frozen features: random weights are noise
-            that a short training does not remove; None: as above.
+        initial: ``zeros`` initialises weight and bias with 0, which suits a head on frozen features, because a short
+            training does not remove the noise of random weights; None: as above.
     """
 
     head_kind = "linear"
@@ -72,11 +72,11 @@ class LinearHead(nn.Module):
 
     @torch.no_grad()
     def weight_norms(self) -> Tensor:
-        """Return the norm of each class's weights, float64 [C]; heads whose logits do not depend on it lack this."""
+        """Return the norm of each class's weights, float64 [C]; only for heads whose logits depend on it."""
         return self.weight.double().norm(dim=1)
 
     def linear_map(self) -> tuple[Tensor, Tensor]:
-        """Return weight [C, D] and bias [C] of the logits; heads that are not linear in the features lack this."""
+        """Return weight [C, D] and bias [C] of the logits; only for heads that are linear in the features."""
         return self.weight, self.weight.new_zeros(self.num_classes) if self.bias is None else self.bias
 
     def extra_repr(self) -> str:
@@ -85,17 +85,17 @@ class LinearHead(nn.Module):
 
 @named("head/cosine")
 class CosineHead(nn.Module):
-    """Cosine between features and class vectors times ``scale``: LDAM's normalised linear layer.
+    """Head of scaled cosines between features and class vectors, LDAM's normalised linear layer.
 
     The weight is [C, D], the transpose of LDAM-DRW's [D, C]. Forward L2-normalises its rows and the features, in
-    float32 under autocast. The scale is LDAM's s (Cao et al., NeurIPS 2019), which the official code applies in the
-    loss: the outputs of its network are cosines, whose softmax is not the trained probability. Rows are initialised
-    uniformly in (-1, 1) and then L2-normalised.
+    float32 under autocast. The scale is s in LDAM (Cao et al., NeurIPS 2019), which the official code applies in the
+    loss: its network returns cosines, whose softmax is not the trained probability. Rows are initialised uniformly in
+    (-1, 1) and then L2-normalised.
 
     Args:
-        scale: factor of the cosines, LDAM's s; 30 in the paper.
-        learn_scale: True makes the scale a parameter that starts from this value; LDAM's margins keep the first one.
-        initial: start of the class vectors: ``class_means`` of the training features, or a file with a vector for each
+        scale: factor of the cosines, s in LDAM; 30 in the paper.
+        learn_scale: True makes the scale a parameter with this initial value; LDAM's margins keep the initial value.
+        initial: initial class vectors: ``class_means`` of the training features, or a file with a vector for each
             class, such as embeddings of their names, see `ltr.methods.core.initial_head`. None: random.
     """
 
@@ -135,7 +135,7 @@ class CosineHead(nn.Module):
         self.weight.copy_(F.normalize(vectors, dim=1))
 
     def init_bias(self, value: float | Tensor) -> None:
-        """Raise ConfigError, because cosine logits have no bias that could hold a prior."""
+        """Raise ConfigError, because cosine logits have no bias."""
         raise ConfigError(
             "This loss sets the bias of the head to a prior, and a cosine head has none. Set head=linear."
         )

@@ -22,9 +22,9 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 def weights_file(weights: str) -> str:
-    """Return the path of the weights file that ``backbone.weights`` names; a plain path is returned as it is.
+    """Return the path of the weights file that ``backbone.weights`` names; a plain path is returned unchanged.
 
-    ``hf-hub:OWNER/NAME`` (with ``@REVISION``, if any) is downloaded into the cache of huggingface_hub.
+    ``hf-hub:OWNER/NAME`` (optionally with ``@REVISION``) is downloaded into the cache of huggingface_hub.
 
     Raises:
         CheckpointError: the folder has no weights file, or the download failed.
@@ -35,8 +35,8 @@ def weights_file(weights: str) -> str:
     if weights.startswith(HUB):
         if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", weights.partition(":")[2]):
             raise CheckpointError(
-                f"backbone.weights={weights}: needed is hf-hub:OWNER/NAME, with @REVISION if any. For a folder set "
-                "backbone.weights=local-dir:FOLDER"
+                f"backbone.weights={weights}: the form is hf-hub:OWNER/NAME or hf-hub:OWNER/NAME@REVISION. For a "
+                "folder set backbone.weights=local-dir:FOLDER"
             )
         file, error = _downloaded(weights.partition(":")[2])
         if file is None:
@@ -51,7 +51,7 @@ def weights_file(weights: str) -> str:
 
 
 def with_weights_file(backbone: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a backbone's config whose weights, if any, are named by a file's path."""
+    """Return a backbone's config with the path of the weights file instead of a hub name or folder."""
     weights = backbone.get("weights")
     if not isinstance(weights, str) or not weights.startswith((LOCAL, *HUB)):
         return backbone
@@ -59,7 +59,7 @@ def with_weights_file(backbone: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def hub_config(weights: str) -> Mapping[str, Any] | None:
-    """Return timm's ``pretrained_cfg`` and ``architecture`` from the config beside a weights file; None without one."""
+    """Return timm's ``pretrained_cfg`` and ``architecture`` from a weights file's folder; None without a config."""
     try:
         config = json.loads((Path(weights_file(weights)).parent / CONFIG).read_text(encoding="utf-8"))
     except (CheckpointError, OSError, ValueError):  # the construction of the backbone reports a missing file
@@ -70,10 +70,10 @@ def hub_config(weights: str) -> Mapping[str, Any] | None:
 
 
 def other_architecture(weights: str, name: str) -> str:
-    """Return a sentence about a hub folder of another architecture than ``name``; '' for the same, or without one.
+    """Return a sentence if a hub folder has an architecture other than ``name``; '' otherwise.
 
     Args:
-        weights: as `weights_file` takes them, or the path of a file.
+        weights: a value for `weights_file`, or the path of a file.
         name: timm's name, with or without a tag.
     """
     stored = str((hub_config(weights) or {}).get("architecture") or "")
@@ -96,7 +96,7 @@ def _in_folder(folder: Path, weights: str) -> Path:
     )
 
 
-@functools.lru_cache(maxsize=16)  # a run asks several times, and without a network each attempt takes seconds
+@functools.lru_cache(maxsize=16)  # a run calls it several times, and each attempt without a network takes seconds
 def _downloaded(name: str) -> tuple[str | None, str]:
     """Return the weights file of a model on the hub in the local cache, or None with the reason."""
     import huggingface_hub  # installed with timm
@@ -113,5 +113,5 @@ def _downloaded(name: str) -> tuple[str | None, str]:
             return fetch(WEIGHTS[0]), ""
         except EntryNotFoundError:
             return fetch(WEIGHTS[1]), ""
-    except Exception as error:  # of the network, the hub and the name, of many kinds
+    except Exception as error:  # network, hub and a wrong name raise different errors
         return None, one_line((str(error).strip().splitlines() or [type(error).__name__])[0][:200])

@@ -12,8 +12,8 @@ NUM_CLASSES = 1000
 def output_indices(class_names: Sequence[str]) -> list[int]:
     """Return the sorted indices of named classes among the 1000 of ImageNet, which are ordered by WordNet id.
 
-    The name of a class is the first of its WordNet words, as in Tiny-ImageNet. Two names, crane and maillot, belong to
-    two classes each, and both indices are returned.
+    The name of a class is the first of its WordNet words, as in Tiny-ImageNet. The names crane and maillot have two
+    classes each; the result contains both indices.
 
     Raises:
         ConfigError: a name is not a class of ImageNet.

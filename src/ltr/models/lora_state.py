@@ -1,4 +1,4 @@
-"""Low-rank updates in a state dict, as peft names them, folded into the weights that they belong to."""
+"""Merging of low-rank updates in a state dict, under peft's names, into the weights that they update."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _BASE, _DOWN, _UP = ".base_layer.", ".lora_A.", ".lora_B."
 
 
 def has_updates(state: Mapping[str, Tensor]) -> bool:
-    """Return whether a state dict holds low-rank updates beside their weights."""
+    """Return whether a state dict holds low-rank updates."""
     return any(_DOWN in name for name in state)
 
 
 def merged_updates(state: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
     """Return a state dict with the names of the plain network: each weight is W + scale * B A.
 
-    A is [rank, in] and B [out, rank]; of a convolution [rank, in, k, k] and [out, rank, 1, 1].
+    A is [rank, in] and B [out, rank]; for a convolution [rank, in, k, k] and [out, rank, 1, 1].
 
     Args:
-        state: with tensors ``X.base_layer.weight``, ``X.lora_A.NAME.weight`` and ``X.lora_B.NAME.weight``.
+        state: state dict with tensors ``X.base_layer.weight``, ``X.lora_A.NAME.weight`` and ``X.lora_B.NAME.weight``.
         scale: alpha / rank.
 
     Raises:
-        KeyError: an update without its weight, or half of one.
+        KeyError: an update is incomplete, or its weight is missing.
     """
     merged = {
         name.replace(_BASE, "."): tensor for name, tensor in state.items() if _DOWN not in name and _UP not in name

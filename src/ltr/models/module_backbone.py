@@ -1,4 +1,4 @@
-"""A backbone from an object: any module that maps images to feature vectors."""
+"""Backbones from objects: any module that maps images to feature vectors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ltr.models.timm_backbone import TimmFeatures
 
 
 def backbone_from(in_channels: int, *, module: nn.Module, image_shape: tuple[int, int, int]) -> Backbone:
-    """Return a backbone with a copy of a module's layers and weights; the module itself stays as it is.
+    """Return a backbone with a copy of a module's layers and weights, without changing the module.
 
     Args:
         in_channels: C of the images.
-        module: a `Backbone`; a timm model, whose classifier is left out; or any module that maps normalised images
+        module: a `Backbone`; a timm model, whose classifier is removed; or any module that maps normalised images
             [B, C, H, W] to features [B, D].
         image_shape: (C, H, W) of the images.
 
@@ -45,22 +45,21 @@ def backbone_from(in_channels: int, *, module: nn.Module, image_shape: tuple[int
 
 
 def is_timm_model(module: nn.Module) -> bool:
-    """Return whether a module is one of timm's models, by the methods that all of them have."""
+    """Return whether a module has the methods that all timm models have."""
     return all(hasattr(module, name) for name in ("reset_classifier", "forward_head", "pretrained_cfg"))
 
 
 class ModuleBackbone(Backbone):
-    """Any module that maps images to feature vectors.
+    """Backbone around any module that maps images to feature vectors.
 
-    It gives feature maps if the module has `features_and_maps`, ``map_channels`` and ``map_strides`` as `Backbone`
-    describes them.
+    It has feature maps if the module has `features_and_maps`, ``map_channels`` and ``map_strides`` as in `Backbone`.
 
     Args:
         net: the module.
-        image_shape: (C, H, W) of the images that the width of the features is measured with.
+        image_shape: (C, H, W) of the image with which the width of the features is measured.
 
     Raises:
-        ConfigError: the output is not a feature vector, or of another width than ``net.num_features`` declares.
+        ConfigError: the output is not a feature vector, or its width differs from ``net.num_features``.
     """
 
     def __init__(self, net: nn.Module, image_shape: tuple[int, int, int]) -> None:

@@ -1,4 +1,4 @@
-"""The architecture of a library whose tensors have the shapes of a weights file that does not fit the one asked for."""
+"""Search for the architecture whose tensor shapes fit a weights file, if the configured architecture does not."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from ltr.models.weights import read_state
 
-_SECONDS = 10.0  # spent on building candidates
-_LEAST = 0.5  # share of shapes in common below which no architecture is named
+_SECONDS = 10.0  # time limit for building candidates
+_LEAST = 0.5  # smallest share of common shapes for which an architecture is named
 
 
 def family_of(name: str, names: Iterable[str]) -> list[str]:
-    """Return the names of the same family as ``name``: those that begin with its letters, ``resnet`` of ``resnet50``.
+    """Return the names that begin with the letters of ``name``, such as ``resnet`` for ``resnet50``.
 
-    The names nearest in length come first.
+    Names of similar length come first.
     """
     stem = re.split(r"\d", name.partition(".")[0], maxsplit=1)[0].rstrip("_")
     relatives = [one for one in names if one.startswith(stem) and one != name]
@@ -30,13 +30,13 @@ def family_of(name: str, names: Iterable[str]) -> list[str]:
 def nearest_architecture(
     file: str | Path, names: Iterable[str], build: Callable[[str], nn.Module], seconds: float = _SECONDS
 ) -> str:
-    """Return a sentence that names the architecture with the shapes of a file; '' where none has half of them.
+    """Return a sentence that names the architecture with the shapes of a file; '' if none has half of them.
 
     Args:
         file: weights that do not fit.
-        names: candidates, the likeliest first.
-        build: a candidate's network by its name, with a classifier; it is called under a meta device.
-        seconds: after which no further candidate is built.
+        names: candidates, the most likely first.
+        build: builds a candidate with a classifier from its name, under a meta device.
+        seconds: time limit, after which no further candidate is built.
     """
     wanted = shapes_of(read_state(file))
     deadline = time.monotonic() + seconds
@@ -47,7 +47,7 @@ def nearest_architecture(
         try:
             with torch.device("meta"):
                 shapes = shapes_of(build(name).state_dict())
-        except Exception:  # libraries raise many kinds, and some networks need tensors with values
+        except Exception:  # libraries raise different errors, and some networks need tensors with values
             continue
         shared = (wanted & shapes).total() / max(wanted.total(), shapes.total())
         if shared > best_shared:
@@ -60,5 +60,5 @@ def nearest_architecture(
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> Counter[tuple[int, ...]]:
-    """Return how often each shape occurs, without the step counters of batch normalisation."""
+    """Count the tensor shapes of a state dict, without the step counters of batch normalisation."""
     return Counter(tuple(tensor.shape) for name, tensor in state.items() if not name.endswith("num_batches_tracked"))

@@ -22,12 +22,12 @@ class Preprocessing:
     """Preprocessing in the description of pretrained weights.
 
     Attributes:
-        source: who says it, for messages.
-        mean, std: per channel, of pixels in [0, 1].
-        size: side of the network's input in pixels; None: not said.
-        resize: short side of an image before evaluation's centre crop of ``size`` pixels, or (side, side) of a square
-            that it is stretched to; None: not said.
-        interpolation: of the resizing; None: not said, or one that there is not.
+        source: origin of the description, for messages.
+        mean, std: per channel, for pixels in [0, 1].
+        size: side of the network's input in pixels; None: unknown.
+        resize: short side in pixels before evaluation's centre crop of ``size`` pixels, or (side, side) if images are
+            stretched to a square; None: unknown.
+        interpolation: interpolation of the resizing; None: unknown or not supported.
     """
 
     source: str
@@ -38,7 +38,7 @@ class Preprocessing:
     interpolation: str | None = None
 
     def resize_for(self, size: int) -> int | list[int] | None:
-        """Return what is resized to before a crop of ``size`` pixels; None: 8/7 of it, as `FileCrop` does by itself."""
+        """Return ``resize`` for a crop of ``size`` pixels; None: 8/7 of it, the default of `FileCrop`."""
         if self.size is None or self.resize is None:
             return None
         if not isinstance(self.resize, int):
@@ -48,21 +48,21 @@ class Preprocessing:
 
 
 def timm_preprocessing(name: str, pretrained: bool, weights: str | None) -> Preprocessing | None:
-    """Return the preprocessing of a timm model's weights; None without weights, or where nothing describes them.
+    """Return the preprocessing of a timm model's weights; None without weights or without a description.
 
-    A file is described by the ``config.json`` beside it, in timm's layout; else by timm's config of the weights that
-    have its name, else by that of the model's usual weights: those of one architecture mostly share it.
+    For a file it is that of the ``config.json`` in its folder, in timm's layout; else of timm's weights with the name
+    of the file; else of the model's default weights, because weights of one architecture mostly share it.
 
     Args:
         name: timm's name, with or without a tag.
-        pretrained: timm's own weights are downloaded.
-        weights: a file, or ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``.
+        pretrained: True if timm's weights are downloaded.
+        weights: a file, ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``.
     """
     if not pretrained and weights is None:
         return None
     if weights is not None and (recorded := checkpoint_preprocessing(weights)) is not None:
         return recorded
-    import timm  # a second of processor time, which runs of other backbones do not spend
+    import timm  # takes a second, and most runs do not use it
 
     try:
         if weights is not None and (described_beside := hub_config(weights)) is not None:
@@ -93,7 +93,7 @@ def timm_preprocessing(name: str, pretrained: bool, weights: str | None) -> Prep
     )
 
 
-@functools.lru_cache(maxsize=16)  # each value of a data set's config asks
+@functools.lru_cache(maxsize=16)  # called for each value of a dataset config
 def _timm_config(name: str, weights: str | None) -> Any:
     import timm
 
@@ -107,15 +107,15 @@ def _timm_config(name: str, weights: str | None) -> Any:
 
 
 def torchvision_preprocessing(name: str, pretrained: bool, weights: str | None) -> Preprocessing | None:
-    """Return the preprocessing of a torchvision model's weights, as its weights enum describes them.
+    """Return the preprocessing of a torchvision model's weights, from its weights enum.
 
-    A file is described by the entry whose file has its name, else by the default one; see `timm_preprocessing`.
+    For a file it is that of the entry with the name of the file, else of the default entry; see `timm_preprocessing`.
     """
     if not pretrained and weights is None:
         return None
     if weights is not None and (recorded := checkpoint_preprocessing(weights)) is not None:
         return recorded
-    import torchvision  # like timm: only where a run uses it
+    import torchvision  # slow to import, like timm
 
     try:
         entries = list(torchvision.models.get_model_weights(name))
@@ -136,7 +136,7 @@ def torchvision_preprocessing(name: str, pretrained: bool, weights: str | None) 
 
 
 def checkpoint_preprocessing(weights: str | Path) -> Preprocessing | None:
-    """Return mean and standard deviation that a checkpoint of this project was trained with; None for other files."""
+    """Return the mean and standard deviation with which an ltr checkpoint was trained; None for other files."""
     path = Path(weights)
     try:
         stat = path.stat()

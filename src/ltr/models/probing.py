@@ -15,18 +15,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ltr.models.backbones import dry_run
 
 ImageShape = tuple[int, int, int]
-_NEAR = 4  # steps to either side
-# sides that networks are usually built for; messages propose one of them
+_NEAR = 4  # steps of the search in either direction
+# common input sizes, which messages propose
 _USUAL_SIDES = (32, 64, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448, 512)
 
 
 @dataclass
 class ProbeResult:
-    """Problems that a forward pass of one image has shown.
+    """Problems that a forward pass of one image reveals.
 
     Attributes:
         single_values: names of batch normalisation layers in training mode with a single value per channel.
-        cut: patch side of each patch layer (by name) whose side does not divide its input map.
+        cut: patch size of each patch layer, by name, whose patch size does not divide its input.
     """
 
     single_values: list[str] = field(default_factory=list)
@@ -40,7 +40,7 @@ def probe(network: nn.Module, call: Callable[[Tensor], Any], image_shape: ImageS
         network: network in the modes (training or eval) in which it will be trained; they are restored.
         call: function of images [1, C, H, W] that runs the network.
         image_shape: (C, H, W).
-        rows: rows that each image adds to a training batch.
+        rows: number of rows that each image adds to a training batch.
 
     Raises:
         Exception: any error that the network raises for such images.
@@ -93,12 +93,12 @@ def _cuts_patches(convolution: nn.Conv2d) -> bool:
 
 
 def nearest_sides(side: int, takes: Callable[[int], bool], multiples_of: int | None = None) -> str:
-    """Return the nearest sides below and above that a network takes, as text for a message; empty if none is known.
+    """Return the nearest accepted sides below and above a side, as text for a message; empty if none is known.
 
     Args:
-        side: side in pixels that the network does not take.
-        takes: function that returns whether the network takes square images of a side.
-        multiples_of: restrict the search to multiples of this number; None: nearby and usual sides.
+        side: side in pixels that the network does not accept.
+        takes: function that returns whether the network accepts square images of a side.
+        multiples_of: restricts the search to multiples of this number; None: nearby and common sides.
     """
     steps = (multiples_of,) if multiples_of else (2, 8)
     near = {side // step * step + number * step for step in steps for number in range(-_NEAR, _NEAR + 2)}
@@ -111,7 +111,7 @@ def nearest_sides(side: int, takes: Callable[[int], bool], multiples_of: int | N
 def ignored_share(backbone: nn.Module, image_shape: ImageShape) -> float:
     """Return the share of an image's pixels, in rows and columns at its borders, on which no feature depends.
 
-    The gradient of one random image under the current weights of the backbone measures it.
+    It is measured by the gradient of one random image under the current weights of the backbone.
     """
     pixels = torch.rand(1, *image_shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
     with _eval_mode(backbone), torch.enable_grad():
@@ -120,7 +120,7 @@ def ignored_share(backbone: nn.Module, image_shape: ImageShape) -> float:
         (gradient,) = torch.autograd.grad((features * weights).sum(), pixels)
     is_used = gradient[0].abs().sum(0) > 0
     rows, columns = is_used.any(1).nonzero(), is_used.any(0).nonzero()
-    if not len(rows):  # without any gradient nothing is known
+    if not len(rows):  # all gradients are zero, which tells nothing
         return 0.0
     used = int(rows[-1] - rows[0] + 1) * int(columns[-1] - columns[0] + 1)
     return 1 - used / math.prod(image_shape[1:])

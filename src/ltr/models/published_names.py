@@ -1,7 +1,7 @@
-"""Weights files of the authors' code: recognition by tensor names, and renaming to the names of this package.
+"""Weights files of published code: recognition by tensor names, and renaming to the names of this package.
 
-A layout renames a file's tensors to ``backbone.*`` and ``head.*``. Files of the CIFAR ResNets also differ in the side
-of the zero channels of a widening shortcut; no tensor shows it, so the layout records it.
+A layout renames a file's tensors to ``backbone.*`` and ``head.*``. Files of the CIFAR ResNets also differ in the
+position of the zero channels of a widening shortcut, which the layout records because no tensor shows it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Layout:
             the same names, so that the user must name the code.
         rename: function of the file's tensors and the number of classes (None: unknown) that returns tensors under
             ``backbone.*`` and ``head.*``.
-        shortcut_padding: option of `ltr.models.cifar_resnet.CifarResNet`; None: another architecture.
+        shortcut_padding: option of `ltr.models.cifar_resnet.CifarResNet`; None for other architectures.
         entry: entry of the file with the tensors, unless it is ``state_dict`` or ``model``.
         method: config of the method if the file holds its whole network; None: backbone and classifier.
-        normalised: True if a classifier without bias is a normalised one.
+        normalised: True if a classifier without bias is L2-normalised.
     """
 
     code: str
@@ -73,7 +73,7 @@ def recognise_layout(state: State) -> str | None:
 def read_published(
     path: Path, read: Read, entry: str | None = None, name: str | None = None
 ) -> tuple[State, str | None]:
-    """Read the tensors of a file, not renamed, and the name of their layout.
+    """Read the tensors of a file under their original names, and the name of their layout.
 
     Args:
         path: weights file.

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 
 class Standardization(nn.Module):
-    """Features [B, D] minus their mean, divided by their standard deviation; the identity until `fit`.
+    """Layer that subtracts the mean of features [B, D] and divides by their standard deviation.
 
-    Both are buffers, so that a checkpoint holds them. Features that do not vary are left at zero.
+    It is the identity before `fit`. Mean and standard deviation are buffers, so that a checkpoint holds them. Constant
+    features become zero.
 
     Args:
         num_features: width D.
@@ -26,9 +27,9 @@ class Standardization(nn.Module):
         self.register_buffer("factor", torch.ones(num_features))
 
     def fit(self, batches: Iterable[Tensor]) -> None:
-        """Take mean and standard deviation of features, float32 [b, D] each; sums are in double precision."""
+        """Compute mean and standard deviation of batches of features, float32 [b, D], with sums in float64."""
         count, total, squares = 0, torch.zeros(()), torch.zeros(())
-        shift: Tensor | None = None  # of the size of the mean: squares then lose no digits
+        shift: Tensor | None = None  # close to the mean, so that squares lose no digits
         for batch in batches:
             wide = batch.double()
             shift = wide.mean(0) if shift is None else shift

@@ -1,4 +1,4 @@
-"""Published classifiers as frozen teachers: pixels in [0, 1] to logits and features."""
+"""Published classifiers as frozen teachers, which map pixels in [0, 1] to logits and features."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Teacher(nn.Module):
     """Frozen classifier of torchvision or timm, in eval mode and without gradients.
 
     Args:
-        library: where the model comes from.
-        name: the model's name there.
+        library: ``timm`` or ``torchvision``.
+        name: name of the model in the library.
         pretrained: True downloads the library's weights; otherwise nothing is downloaded.
         weights: local file with the whole classifier, instead of ``pretrained``.
         num_classes: number of outputs; None: as in the weights.
@@ -63,7 +63,7 @@ class Teacher(nn.Module):
                 "of them, pretrained=true (a download) or weights=FILE"
             )
         state = None if weights is None else read_state(weights)
-        with seeded_construction(0):  # the values are all replaced; the global generator stays untouched
+        with seeded_construction(0):  # keeps the global generator unchanged; all initial values are replaced
             self.net = _create(library, name, pretrained, None, image_size)
             if state is not None:
                 self._load_weights(library, name, state, str(weights), num_classes, image_size)
@@ -82,10 +82,10 @@ class Teacher(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def check_size(self, image_shape: tuple[int, int, int]) -> None:
-        """Refuse an image shape (C, H, W) that the teacher cannot take after its resizing, without computing.
+        """Check that the teacher accepts images of shape (C, H, W) after its resizing, on meta tensors.
 
         Raises:
-            ConfigError: the teacher cannot take such images; the message names sides that it takes.
+            ConfigError: the teacher does not accept such images; the message names accepted sides.
         """
         channels, size = self._mean.shape[1], self.image_size
         height, width = (size, size) if size is not None else image_shape[1:]
@@ -119,7 +119,7 @@ class Teacher(nn.Module):
 
     @property
     def num_features(self) -> int:
-        """Width D of the features that the last layer takes."""
+        """Width D of the input of the last layer."""
         return self._last.weight.shape[1]
 
     def last_layer(self) -> tuple[Tensor, Tensor]:
@@ -172,7 +172,7 @@ class Teacher(nn.Module):
             raise ConfigError(_other_outputs(num_classes, len(weight), source))
         if len(weight) != last.weight.shape[0]:
             self.net = _create(library, name, False, len(weight), image_size)
-        # auxiliary classifiers are not used
+        # tensors of auxiliary classifiers are ignored
         load_state(self.net, state, source=source, classifier_names=("aux1", "aux2", "AuxLogits"))
 
 

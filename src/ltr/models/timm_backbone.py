@@ -1,4 +1,4 @@
-"""Any timm model as a backbone, with feature maps from timm's `forward_intermediates`."""
+"""Timm models as backbones, with feature maps from timm's `forward_intermediates`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TimmFeatures(Backbone):
     Args:
         net: the model.
         name: timm's name of the model, for messages.
-        image_shape: (C, H, W) of the images that widths and strides are measured with.
+        image_shape: (C, H, W) of the image with which widths and strides are measured.
     """
 
     def __init__(self, net: Any, name: str, image_shape: tuple[int, int, int]) -> None:
@@ -86,14 +86,14 @@ class TimmBackbone(TimmFeatures):
         in_channels: if it is not three, timm averages or repeats the pretrained weights of the first layer.
         name: timm's name, with or without a tag (``resnet50``, ``resnet50.a1_in1k``).
         pretrained: True downloads timm's weights for this name; otherwise nothing is downloaded.
-        weights: weights file instead, see `ltr.models.weights.load_backbone`, or ``local-dir:FOLDER`` or
-            ``hf-hub:OWNER/NAME``, see `ltr.models.hub_weights`. Files that timm would rename or
-            resize (position embeddings of another image size) are converted in the same way.
-        drop_path: stochastic depth of the last block; 0 keeps the model's default.
-        pool: features of a vision transformer: ``cls`` is the class token, ``mean`` and ``max`` are over the other
-            tokens (of a convolutional network, over its last map); None is the model's own choice.
-        img_size: side of the images in pixels, or [H, W], for models that are built for one size (Swin, ViT); None
-            keeps the model's size, see `options_for`.
+        weights: weights file instead of ``pretrained``, see `ltr.models.weights.load_backbone`, or
+            ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``, see `ltr.models.hub_weights`. Files are renamed and resized
+            (position embeddings of another image size) as in timm.
+        drop_path: stochastic depth rate of the last block; 0 keeps the model's default.
+        pool: features of a vision transformer: ``cls`` is the class token, ``mean`` and ``max`` pool over all other
+            tokens (in a convolutional network, over its last map); None is the model's default.
+        img_size: side of the images in pixels, or [H, W], for models with a fixed size (Swin, ViT); None keeps the
+            model's size, see `options_for`.
 
     Raises:
         ConfigError: the name is unknown, or the model lacks an option.
@@ -140,14 +140,14 @@ class TimmBackbone(TimmFeatures):
             convert=self._convert,
             weights_map=weights_map,
         )
-        if pool is not None:  # after the weights, which may be of a pooling that this removes
+        if pool is not None:  # after loading, because the weights may include layers that this removes
             _set_pool(self.net, name, pool)
 
     @staticmethod
     def options_for(config: Mapping[str, Any], image_shape: tuple[int, int, int]) -> dict[str, Any]:
-        """Return the images' ``img_size`` for a model that is built for another size and takes no other.
+        """Return the images' ``img_size`` for a model with another fixed size.
 
-        Position embeddings and tables of relative positions are then resized, from pretrained weights or from a file.
+        Position embeddings and relative position tables of pretrained weights or of a file are then resized.
         """
         if config.get("img_size") is not None or not needs_img_size(str(config.get("name")), image_shape):
             return {}
@@ -237,15 +237,15 @@ def _set_pool(net: Any, name: str, pool: Pool) -> None:
         raise ConfigError(f"backbone.pool=cls: timm's {name} has no class token. Use backbone.pool=mean, or null")
     try:
         net.reset_classifier(0, POOLS[pool])
-    except Exception as error:  # each model has its own
+    except Exception as error:  # models raise different errors
         raise ConfigError(
-            f"backbone.pool={pool}: timm's {name} takes no other pooling than its own ({type(error).__name__}). Use "
+            f"backbone.pool={pool}: timm's {name} does not support another pooling ({type(error).__name__}). Use "
             "backbone.pool=null"
         ) from error
 
 
 def _map_indices(net: Any) -> list[int]:
-    """Return indices of timm's intermediates: all stages of a pyramid, or four depths of a single resolution."""
+    """Return indices of timm's intermediates: all stages of a pyramid, or four depths at a single resolution."""
     info = getattr(net, "feature_info", None)
     if not info or not hasattr(net, "forward_intermediates"):
         return []
@@ -256,5 +256,5 @@ def _map_indices(net: Any) -> list[int]:
 
 
 def _stride(declared: int, measured: float) -> int:
-    """Return timm's declared stride unless the measured one (off by rounding at borders) clearly contradicts it."""
+    """Return timm's declared stride, unless the measured one (inexact at borders) clearly contradicts it."""
     return declared if 0.7 < measured / declared < 1.5 else round(measured)

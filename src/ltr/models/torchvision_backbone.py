@@ -1,4 +1,4 @@
-"""Any torchvision classification model as a backbone; feature maps are the outputs of its stages."""
+"""Torchvision classification models as backbones, with the outputs of their stages as feature maps."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _PROBE_SIZE = 224
 class TorchvisionBackbone(Backbone):
     """Torchvision model without its last linear layer and without auxiliary classifiers.
 
-    The maps are the outputs of the last module at each resolution from stride 2 on. Forward hooks that live for one
-    call read them, not torchvision's traced feature extractor: its graph fixes drop-path at the last call of `train()`,
-    and Lightning restores modes after validation without that call.
+    The maps are the outputs of the last module at each resolution from stride 2 on, read by temporary forward hooks.
+    The graph of torchvision's traced feature extractor would fix drop-path at the last call of `train()`, and Lightning
+    restores modes after validation without that call.
 
     Args:
         in_channels: if it is not three, the first convolution is rebuilt; pretrained weights are repeated over the
             channels and rescaled so that a grey image gives the same response.
         name: torchvision's name, such as ``resnet50``.
         pretrained: True downloads torchvision's default weights; otherwise nothing is downloaded.
-        weights: local weights file instead, see `ltr.models.weights.load_backbone`.
+        weights: local weights file instead of ``pretrained``, see `ltr.models.weights.load_backbone`.
 
     Raises:
         ConfigError: the name is unknown.

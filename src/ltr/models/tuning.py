@@ -1,9 +1,8 @@
 """Parameter-efficient tuning of a pretrained backbone: selection of trained parameters, and added modules.
 
-A tuning is applied once to a backbone with its initial weights. Everything that it does not train is frozen, and batch
-normalisation keeps its statistics wherever its weight is frozen: the statistics of a frozen layer belong to its
-weights. Without any trained parameter the whole backbone stays in evaluation mode, so that its features are those of
-the pretrained network to the bit.
+A tuning is applied once to a backbone with its initial weights. It freezes all other parameters, and batch
+normalisation layers with a frozen weight keep their statistics. If no parameter is trained, the whole backbone stays in
+eval mode, so that its features are bit-equal to those of the pretrained network.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from ltr.identity import named
 from ltr.models.backbones import Backbone
 
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.instancenorm._InstanceNorm)
-_NORMS_OF_TIMM = ("RmsNorm", "RmsNorm2d")  # by name: importing timm takes a second, and most runs do without it
+_NORMS_OF_TIMM = ("RmsNorm", "RmsNorm2d")  # names, because importing timm takes a second and most runs do not need it
 ImageShape = tuple[int, int, int]
 
 
@@ -29,10 +28,10 @@ def is_norm(module: nn.Module) -> bool:
 
 
 class Tuning:
-    """Base class of tunings; a subclass implements `prepare`, and `merge` if what it adds can be merged.
+    """Base class of tunings; a subclass implements `prepare`, and `merge` if its modules can be merged.
 
     Attributes:
-        name: of its config in the group ``tune``.
+        name: name of its config in the group ``tune``.
     """
 
     name: str
@@ -41,11 +40,11 @@ class Tuning:
         """Freeze all parameters of the backbone that the tuning does not train, and insert its modules.
 
         Args:
-            backbone: with its initial weights.
-            image_shape: (C, H, W) of the images that it is going to see.
+            backbone: backbone with its initial weights.
+            image_shape: (C, H, W) of the training images.
 
         Raises:
-            ConfigError: the backbone lacks what is to be trained.
+            ConfigError: the backbone has none of the layers that the tuning trains or changes.
         """
         raise NotImplementedError
 
@@ -121,9 +120,10 @@ class TuneBias(Tuning):
 
 
 def hold_frozen_parts(backbone: nn.Module) -> None:
-    """Put what a tuning froze into evaluation mode, after `train` was called on the network.
+    """Put the parts that a tuning froze into eval mode, after `train` was called on the network.
 
-    This is the whole backbone if none of its parameters is trained, else every batch normalisation whose weight is not.
+    These are the whole backbone if none of its parameters is trained, else all batch normalisation layers with a frozen
+    weight.
     """
     if not any(parameter.requires_grad for parameter in backbone.parameters()):
         backbone.eval()
@@ -143,7 +143,7 @@ def transformer_blocks(backbone: Backbone, tuning: str) -> list[tuple[str, nn.Mo
     """Return (path, block) of every transformer block: a module with an ``mlp`` after a second normalisation.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the backbone has no such block.
     """
     blocks = [(path, module) for path, module in backbone.named_modules() if is_transformer_block(module)]
     if not blocks:
@@ -155,7 +155,7 @@ def transformer_blocks(backbone: Backbone, tuning: str) -> list[tuple[str, nn.Mo
 
 
 def is_transformer_block(module: nn.Module) -> bool:
-    """Return whether a module has the parts of a block of timm's or torchvision's transformers."""
+    """Return whether a module has the parts of a transformer block of timm or torchvision."""
     norm = getattr(module, "norm2", None) or getattr(module, "ln_2", None)
     return (
         isinstance(norm, nn.Module) and isinstance(getattr(module, "mlp", None), nn.Module) and hasattr(norm, "weight")
@@ -163,13 +163,15 @@ def is_transformer_block(module: nn.Module) -> bool:
 
 
 def called_modules(backbone: Backbone, kinds: tuple[type[nn.Module], ...], call: Callable[[], object]) -> list[str]:
-    """Return paths of the modules of some kinds whose own forward a pass uses.
+    """Return paths of the modules of some types that a forward pass calls.
 
-    Some attentions read the weights of their layers instead of calling them; what is added to such a layer would have
-    no effect.
+    Some attention modules read the weights of their layers instead of calling them; an update of such a layer would
+    have no effect.
 
     Args:
-        call: makes the pass.
+        backbone: the backbone.
+        kinds: types of the modules.
+        call: function that runs the forward pass.
     """
     called: dict[str, None] = {}
     handles = [

@@ -1,6 +1,6 @@
-"""AdaptFormer: a bottleneck beside the frozen MLP of every transformer block.
+"""AdaptFormer: a bottleneck in parallel to the frozen MLP of every transformer block.
 
-peft has no such adapter for models that are not of transformers, and timm has none.
+peft has no such adapter for models outside the package transformers, and timm has none.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from ltr.models.tuning import ImageShape, Tuning, replace_module, transformer_bl
 
 
 class AdaptedMLP(nn.Module):
-    """The frozen MLP of a block and a bottleneck beside it: MLP(z) + scale * Up(ReLU(Down(z))).
+    """Frozen MLP of a block with a parallel bottleneck: MLP(z) + scale * Up(ReLU(Down(z))).
 
     z is the block's input after its second normalisation, as in equation 4 of Chen et al. (NeurIPS 2022); the official
-    code takes it before. A layer scale of the block multiplies the sum. Down is Kaiming-uniform, Up is zero at first.
+    code uses the input before it. A layer scale of the block multiplies the sum. Down is initialised Kaiming-uniform,
+    Up with zeros.
 
     Args:
-        mlp: of width D, on tensors [..., D].
+        mlp: MLP of width D, on tensors [..., D].
         width: D.
         bottleneck: width of the bottleneck.
-        scale: of its output.
+        scale: factor of the bottleneck's output.
     """
 
     def __init__(self, mlp: nn.Module, width: int, bottleneck: int, scale: float) -> None:
@@ -48,7 +49,7 @@ class TuneAdapter(Tuning):
 
     Args:
         bottleneck: width b; 64 in the paper.
-        scale: of the adapter's output; 0.1 in the paper.
+        scale: factor of the adapter's output; 0.1 in the paper.
     """
 
     name = "adapter"

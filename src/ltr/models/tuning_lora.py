@@ -1,4 +1,4 @@
-"""LoRA through the library peft: a low-rank update beside the frozen weight of chosen layers."""
+"""LoRA by the library peft: low-rank updates of the frozen weights of chosen layers."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _ADAPTER = "lora"
 
 @named("tune/lora")
 class TuneLoRA(Tuning):
-    """LoRA (Hu et al., ICLR 2022): W x + alpha / rank * B A x, with A [rank, in] random, B [out, rank] zero at first.
+    """LoRA (Hu et al., ICLR 2022): W x + alpha / rank * B A x; A [rank, in] is random, B [out, rank] starts at zero.
 
-    A convolution [out, in, k, k] gets A [rank, in, k, k] and B [out, rank, 1, 1]. Layers that are never called (their
-    attention reads the weights itself) and grouped convolutions cannot be chosen. A fused projection of queries, keys
-    and values is one layer, as timm has it.
+    A convolution [out, in, k, k] gets A [rank, in, k, k] and B [out, rank, 1, 1]. Layers that are never called (because
+    the attention reads their weights) and grouped convolutions cannot be chosen. A fused projection of queries, keys
+    and values is one layer, as in timm.
 
     Args:
-        rank: of the update.
-        alpha: scale of the update, over ``rank``.
-        targets: last parts of the names of the layers, such as ``[qkv, proj, fc1, fc2]``; None: all projections of the
-            attention, or without any the 1 x 1 convolutions, or without any all convolutions but the first.
-        dropout: of the input of A.
+        rank: rank of the update.
+        alpha: scale of the update, which is divided by ``rank``.
+        targets: last parts of the names of the layers, such as ``[qkv, proj, fc1, fc2]``; None: all attention
+            projections; if there are none, the 1 x 1 convolutions; if there are none, all convolutions but the first.
+        dropout: dropout probability of the input of A.
 
     Raises:
         ConfigError: peft is missing, or no layer has such a name.

@@ -1,6 +1,6 @@
 """Visual prompt tuning: learned tokens at the input of every block of a vision transformer.
 
-peft has prompts for models of transformers alone, and timm has none.
+peft has prompts only for models of the package transformers, and timm has none.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ltr.models.tuning import ImageShape, Tuning, transformer_blocks
 
 @named("tune/vpt")
 class TunePrompts(Tuning):
-    """VPT-deep (Jia et al., ECCV 2022): each block sees ``tokens`` prompts of its own after the class token.
+    """VPT-deep (Jia et al., ECCV 2022): each block gets ``tokens`` separate prompts after the class token.
 
-    A block's prompts are taken out again after it, which is the paper's replacement by those of the next block. They
-    are uniform in +-sqrt(6 / (3 p p + D)) at first, for patches of p x p pixels and width D, as in the official code;
-    so the network is not the frozen one before the first step.
+    The prompts of a block are removed after it, which equals the paper's replacement by those of the next block. They
+    are initialised uniformly in +-sqrt(6 / (3 p p + D)), for patches of p x p pixels and width D, as in the official
+    code; the network therefore differs from the frozen one before the first step.
 
     Args:
-        tokens: prompts of each block.
+        tokens: number of prompts per block.
     """
 
     name = "vpt"
@@ -53,7 +53,7 @@ class TunePrompts(Tuning):
             block.register_forward_hook(_take_out)
         try:
             dry_run(backbone, backbone, image_shape)
-        except Exception as error:  # attentions of windows or with a table of positions
+        except Exception as error:  # window attention, or attention with a position table
             raise ConfigError(_refusal(backbone)) from error
 
 

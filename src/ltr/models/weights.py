@@ -33,7 +33,7 @@ State = dict[str, Tensor]
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".bin", ".th", ".t7")
 CLASSIFIER_NAMES = ("fc", "linear", "classifier", "head", "head_dist", "last_linear", "logits")
 _PRINTED: set[str] = set()  # sentences about files that were mapped by order
-_LISTED = 5  # names printed of each kind of mismatch
+_LISTED = 5  # number of names printed for each kind of mismatch
 
 
 @contextmanager
@@ -54,9 +54,9 @@ def seeded_construction(seed: int) -> Iterator[None]:
 def read_state(path: str | Path, entry: str | None = None) -> State:
     """Read the named tensors of a file to the CPU.
 
-    Nothing in the file is executed: torch files are read with ``weights_only=True``. The ``state_dict`` or ``model``
-    entry of a training checkpoint is read; prefixes of wrappers (``module.``, ``_orig_mod.``) are dropped. Low-rank
-    updates of a run with ``tune=lora`` are folded into their weights.
+    Nothing in the file is executed: torch files are read with ``weights_only=True``. For a training checkpoint, the
+    function reads the entry ``state_dict`` or ``model``. Prefixes of wrappers (``module.``, ``_orig_mod.``) are
+    removed. Low-rank updates of a run with ``tune=lora`` are merged into their weights.
 
     Args:
         path: weights file.
@@ -104,7 +104,7 @@ def read_state(path: str | Path, entry: str | None = None) -> State:
 
 
 def _merged(state: State, scale: float, path: Path) -> State:
-    """Return the state of a run with ``tune=lora`` with its updates folded into the weights."""
+    """Return the state of a run with ``tune=lora`` with its updates merged into the weights."""
     try:
         return merged_updates(state, scale)
     except (KeyError, RuntimeError) as error:
@@ -131,7 +131,7 @@ def _named_entry(content: Mapping, entry: str, path: Path) -> State:
 
 
 def _flat(content: Mapping) -> State:
-    """Return tensors at any depth, named by the keys that lead to them."""
+    """Return tensors at any depth, named by the path of their keys."""
     state: State = {}
     for name, value in content.items():
         if isinstance(value, Tensor):
@@ -154,10 +154,10 @@ def load_state(
     Args:
         source: origin of the state, for messages.
         strict: False loads the tensors that match by name and shape, and logs the rest.
-        classifier_names: modules that may be in the state but not in ``module``; their tensors are left out.
+        classifier_names: modules that may be in the state but not in ``module``; their tensors are not loaded.
 
     Returns:
-        The names of the classifier tensors that were left out.
+        Names of the classifier tensors that were not loaded.
 
     Raises:
         CheckpointError: a tensor is missing, unexpected or mis-shaped (``strict``), or no tensor matches.
@@ -198,19 +198,22 @@ def load_backbone(
     convert: Callable[[State], State] | None = None,
     layout: str | None = None,
 ) -> list[str]:
-    """Load a backbone's weights from a file of the backbone, of a classifier, or of a run of this project.
+    """Load a backbone's weights from a file of the backbone, of a classifier, or of an ltr run.
 
     From a run's checkpoint only the entries under ``backbone.`` are loaded. Files with the tensor names of published
-    code are recognised (see `ltr.models.published_names`). A file whose names do not fit is mapped by the order of its
-    tensors where all shapes agree (see `ltr.models.weights_order`), which is logged as a warning.
+    code are recognised (see `ltr.models.published_names`). If the names of a file do not fit and all shapes agree, its
+    tensors are mapped by order (see `ltr.models.weights_order`), with a logged warning.
 
     Args:
+        module: the backbone.
+        path: path of the file.
+        strict, classifier_names: see `load_state`.
         convert: conversion that is tried if the file does not match, for example timm's renaming and resizing.
-        layout: published code whose names the file uses, or ``order`` for a mapping by order alone; None: names first,
-            then order.
+        layout: published code whose names the file uses, or ``order`` to map only by order; None: by names, then by
+            order.
 
     Returns:
-        The names that were left out.
+        Names of the tensors that were not loaded.
 
     Raises:
         CheckpointError: see `read_state` and `load_state`.
@@ -260,7 +263,7 @@ def load_backbone(
     for attempt in attempts:
         try:
             return attempt()
-        except Exception:  # these are for other files; the mismatch helps the user, their failures do not
+        except Exception:  # these are for other files, and only the original mismatch helps the user
             continue
     if strict:
         raise mismatch
@@ -301,9 +304,9 @@ Trainable = Literal["all", "last_block", "none"]
 
 
 def set_trainable(backbone: nn.Module, trainable: Trainable, last_block: nn.Module) -> None:
-    """Make ``all`` parameters trainable, those of the ``last_block``, or ``none``.
+    """Make ``all`` parameters trainable, only those of the ``last_block``, or ``none``.
 
-    BatchNorm still updates its statistics in training mode; a method decides whether to freeze them.
+    BatchNorm still updates its statistics in training mode, unless the method freezes them.
     """
     check_option("backbone.trainable", trainable, Trainable)
     if trainable == "all":

@@ -1,4 +1,4 @@
-"""Safe reading of weights files, with errors that name the kind of a file that holds no weights."""
+"""Safe reading of weights files, with errors that name the type of files without weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from ltr.errors import CheckpointError
 
 _FETCH = "Fetch the file itself"
-# (first bytes, kind, advice) of files that are not weights; the first match counts
+# (first bytes, type, advice) of files that are not weights; the first match applies
 _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer", "Fetch the file itself: git lfs pull"),
     (b"<!doctype", "a web page", _FETCH),
@@ -40,7 +40,7 @@ _LEGACY_MAGIC = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # torch files from 
 
 
 def refuse_other_files(path: Path) -> None:
-    """Raise CheckpointError that names the kind of a file that cannot be weights with its suffix."""
+    """Raise CheckpointError that names the type of a file, if its content contradicts its suffix."""
     if path.is_dir():
         raise CheckpointError(f"'{path}' is a directory, not a weights file. Name a file in it")
     try:
@@ -117,7 +117,7 @@ def load_torch_file(path: Path) -> object:
             return torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
-    except Exception as error:  # torch's message advises an unsafe load
+    except Exception as error:  # torch's message advises unsafe loading
         pickled = _PICKLED_CLASS.search(str(error)) if "weights_only" in str(error).lower() else None
         if pickled:
             raise CheckpointError(
@@ -180,9 +180,11 @@ def describe_unfit(name: object, value: object, expected: Tensor | None, *, fini
 
 
 def refuse_unfit(path: Path | str, state: Mapping, expected: Mapping[str, Tensor], finite: frozenset[str]) -> None:
-    """Raise CheckpointError for the first entry of a state dict that is not a tensor or not of the network's type.
+    """Raise CheckpointError for the first entry of a state dict that is not a tensor of the network's type.
 
     Args:
+        path: the file, for the message.
+        state: the state dict.
         expected: tensors of the network.
         finite: names of the tensors that must be finite.
     """
@@ -191,7 +193,7 @@ def refuse_unfit(path: Path | str, state: Mapping, expected: Mapping[str, Tensor
             name, value, expected.get(name) if isinstance(name, str) else None, finite=name in finite
         )
         if fault:
-            raise CheckpointError(f"{path}: weights that cannot be used: {fault}. Take another file, or an earlier one")
+            raise CheckpointError(f"{path}: weights that cannot be used: {fault}. Use another file, or an earlier one")
 
 
 def finite_names(network: torch.nn.Module) -> frozenset[str]:

@@ -1,8 +1,8 @@
-"""Weights whose names are unknown, mapped to a network by the order and the shapes of their tensors.
+"""Mapping of weights with unknown names to a network, by the order and the shapes of their tensors.
 
-A file that another code wrote for the same architecture often differs in names alone. A state dict stands in the order
-in which the modules were made, so tensor k of the file is tensor k of the network where all shapes agree. Shapes alone
-do not tell a batch normalisation's weight from its bias: the last part of both names must agree as well.
+Files of other code for the same architecture often differ only in names. A state dict is in the order in which the
+modules were created, so that tensor k of the file is tensor k of the network if all shapes agree. Shapes do not
+distinguish the weight of batch normalisation from its bias; the last parts of the names must therefore agree too.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from ltr.errors import CheckpointError
 
-BY_ORDER = "order"  # the value of ``backbone.weights_map`` that asks for it
+BY_ORDER = "order"  # value of ``backbone.weights_map`` for this mapping
 _KINDS = ("weight", "bias", "running_mean", "running_var")
-_CLASSIFIER = 2  # tensors of a classifier: a matrix and a bias
+_CLASSIFIER = 2  # number of tensors of a classifier: weight and bias
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class OrderedWeights:
 
     Attributes:
         state: the tensors.
-        left_out: names of the file's tensors after the network's last one, which are a classifier's.
+        left_out: names of the file's tensors after the network's last one, which belong to a classifier.
         first, last: (name in the file, name in the network) of the first and the last pair.
     """
 
@@ -37,7 +37,7 @@ class OrderedWeights:
     last: tuple[str, str]
 
     def sentence(self, source: str | Path) -> str:
-        """Return a line that says how the tensors of ``source`` were mapped."""
+        """Return a line about the mapping of the tensors of ``source``."""
         rest = f"; left out: {', '.join(self.left_out)}" if self.left_out else ""
         return (
             f"Weights from '{source}': {len(self.state)} tensors mapped by their order, whose shapes agree "
@@ -52,12 +52,13 @@ def map_by_order(state: Mapping[str, Tensor], module: nn.Module, source: str | P
     see `ltr.models.weights.with_input_channels`.
 
     Args:
-        state: in the order of the file.
+        state: state dict in the order of the file.
         module: the network.
         source: the file, for messages.
 
     Raises:
-        CheckpointError: the file keeps no order, or a tensor has another shape or kind than the network's at its place.
+        CheckpointError: the file keeps no order, or a tensor differs in shape or kind from the network's tensor at its
+            position.
     """
     if str(source).endswith(".safetensors"):
         raise CheckpointError(
@@ -117,7 +118,7 @@ def _fault(file_name: str, offered: Tensor, network_name: str, expected: Tensor,
 
 
 def _out_of_order(names: list[str]) -> tuple[str, str] | None:
-    """Return two names that differ in their numbers alone, the larger one first: a sign of names that were sorted."""
+    """Return two names that differ only in their numbers, the larger one first: a sign of sorted names."""
     seen: dict[str, tuple[tuple[int, ...], str]] = {}
     for name in names:
         numbers = tuple(int(digits) for digits in re.findall(r"\d+", name))
