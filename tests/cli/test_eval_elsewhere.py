@@ -255,7 +255,7 @@ def test_the_validation_threshold_of_open_set_runs_is_found_again(ltr_train, ltr
 @pytest.mark.parametrize(
     ("words", "arguments"),
     [
-        ("knows 10 classes", ["RUN", "dataset=digits_open"]),
+        ("has 10 classes", ["RUN", "dataset=digits_open"]),
         ("'nowhere'", ["RUN", "dataset=nowhere"]),
         ("evaluation does not depend on 'seed'", ["RUN", "dataset=digits", "seed=1"]),
         ("no such images", ["RUN", "dataset=digits_lt", "--split", "val"]),

@@ -73,7 +73,7 @@ def test_distances_of_a_method_that_has_none_are_refused():
 
 def test_an_open_set_without_unknown_images_is_refused():
     pytest.importorskip("ltr.evaluation.open_set")
-    with pytest.raises(ConfigError, match="has no unknown images"):
+    with pytest.raises(ConfigError, match="has no images of unknown classes"):
         check_method(ERM(), "erm", split("open_set"), CONFIG)
 
 
