@@ -38,7 +38,7 @@ VALUES = {
     "dataset.n_max=-1": "int [1, inf) or null",
     "optimizer.lr=nan": "(0, inf)",
     "optimizer.head_lr=inf": "(0, inf) or null",
-    "compile=yes": "one of: true, false",
+    "compile=yes": "one of: true, false, auto, graph",
     "resume=mustt": "one of: auto, never, must. Did you mean 'must'?",
 }
 MALFORMED = {

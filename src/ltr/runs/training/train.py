@@ -18,6 +18,7 @@ from rich.console import Console
 from ltr.configuration.targets import instantiate
 from ltr.errors import CheckpointError, ConfigError, LtrError, TrainingError
 from ltr.escaping import printer
+from ltr.identity import name_of
 from ltr.methods.core.checkpoint import AtomicCheckpointIO, network_checkpoint, read_checkpoint, write_checkpoint
 from ltr.methods.core.initial_head import start_head
 from ltr.methods.core.stage import Stage
@@ -28,6 +29,7 @@ from ltr.runs.processes.interrupt import StopRequest
 from ltr.runs.processes.strategies import in_processes
 from ltr.runs.provenance import code_state, differs
 from ltr.runs.training.accumulation import Accumulation
+from ltr.runs.training.compile_choice import choose_compilation
 from ltr.runs.training.direct_loop import DirectEpochLoop
 from ltr.runs.training.epoch_log import EpochLog
 from ltr.runs.training.graph_loop import GraphEpochLoop, recorder_of
@@ -126,10 +128,11 @@ def train_stage(
     folder.mkdir(parents=True, exist_ok=True)
     print_line = printer(context.console)
     state = TrainingState(folder / "state", print_line)
-    if context.config["compile"] is True:
-        module.backbone.compile()
     begun_by = None
     resume = state.resume_point(module)
+    epochs_done = 0 if resume is None else resume.epoch
+    if _is_compiled(stage, data, epochs_done, context, print_line):
+        module.backbone.compile()
     if resume is not None:
         data.start_at(resume.epoch, resume.batch)
         print_line(f"{stage.name}: continuing in epoch {resume.epoch + 1}, batch {resume.batch + 1} of a stopped run")
@@ -172,6 +175,20 @@ def train_stage(
     seconds = distributed.broadcast_from_rank_zero(lambda: log.total_seconds)
     micro_batch = parts.micro_batch if isinstance(parts, AutoMicroBatch) and parts.halved else None
     return TrainingRecord(seconds, micro_batch, begun_by)
+
+
+def _is_compiled(
+    stage: Stage, data: Any, epochs_done: int, context: TrainingContext, print_line: Callable[[str], None]
+) -> bool:
+    """Return whether the stage's backbone is compiled; print the reason where ``compile=auto`` chooses."""
+    if context.config["compile"] != "auto":
+        return context.config["compile"] is True
+    settings = stage.settings
+    images = data.images_per_epoch * (settings.epochs - epochs_done)
+    backbone = name_of(str(settings.backbone.get("_target_")))
+    is_compiled, reason = choose_compilation(backbone, settings.precision, context.device.type, images)
+    print_line(f"{stage.name}: compile=auto: {'compiled' if is_compiled else 'not compiled'}, {reason}")
+    return is_compiled
 
 
 def _out_of_memory(stage: Stage, micro_batch: int | None) -> str:
