@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ltr.configuration.descriptions import PRIMARY, Config, Group, Key, described, groups
+from ltr.configuration.listed_configs import LISTS
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
 # groups whose configs set keys of other groups: only listed
@@ -31,7 +32,7 @@ def page() -> str:
 
 
 def _group(group: Group) -> Iterator[str]:
-    chosen = f"`{group.name}=CONFIG`" if group.key is None else f"`{group.key}=[CONFIG,...]`"
+    chosen = f"`{group.choice('CONFIG,...' if group.key in LISTS else 'CONFIG')}`"
     meaning = _cell(group.meaning[0].upper() + group.meaning[1:])
     default = _code(group.default)
     yield f"## {group.name}\n\n{meaning}. Chosen by {chosen}; default: {default}.\n\n{_list(group.configs)}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from ltr.models.backbones import Backbone, kaiming_convolutions
@@ -48,3 +49,16 @@ class FrozenNet(PlainNet):
     def __init__(self, in_channels: int) -> None:
         super().__init__(in_channels)
         self.requires_grad_(False)
+
+
+class TokenNet(PlainNet):
+    """A class token before the patches: the mean of them."""
+
+    num_prefix_tokens = 1
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__(in_channels)
+
+    def tokens(self, images: Tensor) -> Tensor:
+        patches = self.stage2(self.stage1(images)).flatten(2).transpose(1, 2)
+        return torch.cat([patches.mean(1, keepdim=True), patches], 1)

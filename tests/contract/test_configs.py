@@ -83,6 +83,7 @@ for config in (config for config in CONFIGS if config.startswith("experiment/") 
             SMALLER[config] += ["method.teacher.backbone.name=resnet18"]
 for config in ("experiment/cifar100_fitnet", "experiment/cifar100_rkd_fitnet"):
     SMALLER[config] = ["optimizer.lr=0.001", "method.teacher.epochs=1"]  # two steps on noise
+SMALLER |= {c: ["features=stored", "features.output=map"] for c in CONFIGS if c.startswith("pool/")}
 # configs that lists name
 LISTED = {"scorer": "evaluation.scorers", "protocol": "evaluation.extra_protocols"}
 SMALLER |= {config: ["dataset=digits_open"] for config in CONFIGS if config.startswith("scorer/")}
@@ -140,6 +141,8 @@ def override_of(config: str) -> str:
     group, _, name = config.rpartition("/")
     if group in LISTED:
         return f"{LISTED[group]}=[{'pytorch_ood.GEN' if name == 'pytorch_ood' else name}]"
+    if group == "pool":
+        return f"+pool@features.pool={name}"
     return f"{group}={name}"
 
 

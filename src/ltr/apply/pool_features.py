@@ -17,11 +17,13 @@ from ltr.apply.reading import Broken, PoolBatch, ReadPool, batches
 from ltr.data.images.tally import Tally
 from ltr.data.loaders.feature_table import FeatureTable
 from ltr.data.source import ImageFiles
+from ltr.models.backbone_output import BackboneOutput, local_features
 from ltr.runs.feature_files import copy_shared_rows, file_identities, write_files
 from ltr.runs.features import (
     NAME,
     backbone_digest,
     backbone_features,
+    check_disk_space,
     extraction_batch_size,
     spec_key,
     table_record,
@@ -55,12 +57,12 @@ class PoolFeatures:
         assert identities is not None  # a pool is whole image files
         self.identities = identities
         source = f"pool {hashlib.sha256(identities.tobytes()).hexdigest()}"
+        backbone, self.output = model.network.backbone, BackboneOutput.of(model.network.settings.features)
         self.spec = table_spec(
-            model.network, backbone_digest(model.network.backbone), source, model.crop, precision=model.precision
+            model.network, backbone_digest(backbone), source, model.crop, precision=model.precision, output=self.output
         )
-        self.table = FeatureTable(
-            store.folder(spec_key(self.spec)), len(files), model.network.backbone.num_features, print_line
-        )
+        shape = self.output.shape(backbone, model.network.dataset_info.image_shape)
+        self.table = FeatureTable(store.folder(spec_key(self.spec)), len(files), shape, print_line)
 
     @contextmanager
     def reading(self, places: np.ndarray) -> Iterator[ReadPool]:
@@ -72,7 +74,7 @@ class PoolFeatures:
             places: int64 [n], the images whose features will be asked for.
         """
         with self.store.locked(spec_key(self.spec), NAME):
-            self.table = FeatureTable(self.table.folder, len(self.files), self.table.width, self.print_line)
+            self.table = FeatureTable(self.table.folder, len(self.files), self.table.shape, self.print_line)
             missing = self.table.missing(places)
             if len(missing):
                 write_files(self.table, self.identities)
@@ -80,6 +82,7 @@ class PoolFeatures:
                 copied = copy_shared_rows(self.table, self.identities, missing, self.spec, self.store)
                 self._record(0.0)
                 missing = self.table.missing(missing)
+                check_disk_space(self.table, len(missing))
                 of_others = f", {copied:,} of them in tables of other images" if copied else ""
             else:
                 of_others = ""
@@ -106,7 +109,7 @@ class PoolFeatures:
             if missing:
                 broken = self._store(computed, missing)
             stored = part[self.table.has(part)]
-            features = torch.from_numpy(self.table.take(stored)).to(self.model.device)
+            features = local_features(torch.from_numpy(self.table.take(stored)).to(self.model.device))
             yield PoolBatch(stored, features, broken)
 
     def _store(self, computed: Iterator[tuple[PoolBatch, np.ndarray]], number: int) -> list[Broken]:
@@ -134,10 +137,11 @@ class PoolFeatures:
         for part in parts:
             missing = part[~self.table.has(part)]
             tasks += [missing[first : first + size] for first in range(0, len(missing), size)]
-        empty = np.empty((0, self.table.width), dtype=np.float32)
+        empty = np.empty((0, *self.table.shape), dtype=np.float32)
         for batch in batches(self.files, model, tally=tally, tasks=tasks):
             with torch.inference_mode(), autocast(model.device, model.precision):
-                yield batch, backbone_features(network, batch.images, size) if len(batch.indices) else empty
+                has_images = len(batch.indices) > 0
+                yield batch, backbone_features(network, batch.images, size, self.output) if has_images else empty
 
     def _record(self, seconds: float) -> None:
         earlier = float(table_record(self.store, self.spec).get("seconds", 0.0))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ltr.commands.layout import columns, longest, pairs, terminal_width, wrapped
 from ltr.configuration.descriptions import PRIMARY, Config, Group, Key, described, groups
+from ltr.configuration.listed_configs import LISTS
 from ltr.errors import ConfigError, nearest_name
 
 _INTRODUCTION = "Train and evaluate classifiers of long-tailed, open-set and fine-grained images."
@@ -66,7 +67,7 @@ def _on_topic(topic: str, known: dict[str, Group], config_dir: str | None, width
     group, _, name = wanted.rpartition("/")
     group_of_key = wanted.partition(".")[0]
     if group in known and name in known[group].configs:
-        return _config(described(group, name, config_dir), width, known[group].key)
+        return _config(described(group, name, config_dir), width, known[group].choice(name))
     entries = [(title, key) for title, key in _keys_of(group_of_key, known, config_dir) if key.path == wanted]
     if entries:
         title, entry = entries[0]
@@ -110,7 +111,7 @@ def _overview(known: dict[str, Group], width: int) -> list[str]:
 
 
 def _group(group: Group, width: int) -> list[str]:
-    how = f"{group.name}=CONFIG chooses one" if group.key is None else f"{group.key}=[CONFIG,...] names some"
+    how = f"{group.key}=[CONFIG,...] names some" if group.key in LISTS else f"{group.choice('CONFIG')} chooses one"
     return [
         *wrapped(f"{group.name}: {group.meaning}. Default: {group.default}.", width),
         *wrapped(f"{how}; `ltr-train --help {group.name}/CONFIG` lists the keys of one.", width),
@@ -119,11 +120,7 @@ def _group(group: Group, width: int) -> list[str]:
     ]
 
 
-def _config(config: Config, width: int, key: str | None = None) -> list[str]:
-    if key is not None:
-        title = f"{key}=[{config.name}]"
-    else:
-        title = f"{config.group}={config.name}" if config.group else "Top-level keys"
+def _config(config: Config, width: int, title: str = "Top-level keys") -> list[str]:
     lines = wrapped(f"{title}: {config.summary}", width)
     lines += [line for paragraph in _paragraphs(config.details) for line in wrapped(paragraph, width)]
     if config.choices:

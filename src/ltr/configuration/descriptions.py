@@ -18,7 +18,7 @@ from ltr.configuration.configs import PRIVATE_KEYS, conf_directory, read_config
 from ltr.configuration.dataset_options import PARTS, dataset_options
 from ltr.configuration.declarations import Option, Required, options_of
 from ltr.configuration.declared_defaults import with_defaults
-from ltr.configuration.listed_configs import LISTS, reader
+from ltr.configuration.listed_configs import LISTS, NODES, reader
 
 PRIMARY = "train"
 # read by the program, whatever the code
@@ -43,7 +43,8 @@ class Group:
         default: what is taken unless another one is chosen, as text.
         meaning: what the group chooses.
         configs: summary of each config by name.
-        key: the list that names its configs, such as ``evaluation.scorers``; None: ``group=name`` chooses one.
+        key: the list that names its configs, such as ``evaluation.scorers``, or the node that takes one, such as
+            ``features.pool``; None: ``group=name`` chooses one.
     """
 
     name: str
@@ -51,6 +52,11 @@ class Group:
     meaning: str
     configs: Mapping[str, str]
     key: str | None = None
+
+    def choice(self, config: str) -> str:
+        """Return how a config of the group is chosen on the command line."""
+        name = f"[{config}]" if self.key in LISTS else config
+        return f"{self.key or self.name}={name}"
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,8 @@ def groups(config_dir: str | None = None) -> dict[str, Group]:
         usual = evaluation.get("usual_scorers") if group == "scorer" else "of the split"
         text_of_default = " ".join(usual) if isinstance(usual, list) else str(usual)
         listed[group] = Group(group, text_of_default, f"several, in {key}", summaries(group, config_dir), key)
+    for key, (group, meaning) in NODES.items():
+        listed[group] = Group(group, "null", meaning, summaries(group, config_dir), key)
     return listed
 
 
@@ -162,7 +170,7 @@ def _folders(config_dir: str | None) -> list[Path]:
 
 
 def _node_of(group: str) -> str:
-    return group.replace("/", ".")
+    return next((key for key, (name, _) in NODES.items() if name == group), group.replace("/", "."))
 
 
 def _comments(config: str, file: Path) -> dict[str, str]:

@@ -23,6 +23,8 @@ LISTS = {
     "evaluation.extra_protocols": "protocol",
     "method.scorers": "scorer",
 }
+# nodes that take one config of a group with no place at the top level, and what they choose
+NODES = {"features.pool": ("pool", "how a stored map or tokens become one vector")}
 # a family of configs: pytorch_ood.* is pytorch_ood.KNN and so on
 _FAMILY = ".*"
 _MEMBER = re.compile(r"\w+")

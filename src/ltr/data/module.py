@@ -275,7 +275,7 @@ class DataModule(pl.LightningDataModule):
         return self._loader(lambda epoch: indices, len(indices), self.eval_batch_size, train=False)
 
     def plain_features(self, indices: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield the stored features of source indices, without augmentation, in blocks float32 [b, D]."""
+        """Yield the stored features of source indices, without augmentation, in blocks float32 [b, *shape]."""
         assert self.features is not None
         rows = self.features.plain.block_rows
         for first in range(0, len(indices), rows):

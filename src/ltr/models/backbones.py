@@ -29,6 +29,7 @@ class Backbone(nn.Module):
         map_channels: channels of each feature map, finest first; empty for a network without spatial maps.
         map_strides: stride of each map in input pixels.
         usual_size: usual side in pixels of the network's input.
+        num_prefix_tokens: number of tokens of a vision transformer before those of the patches (class token, registers).
 
     Constructors of subclasses take the number of input channels and, by keyword, further options and these:
 
@@ -43,6 +44,7 @@ class Backbone(nn.Module):
     """
 
     usual_size = 224
+    num_prefix_tokens = 0
     num_features: int
     map_channels: tuple[int, ...]
     map_strides: tuple[int, ...]
@@ -72,6 +74,22 @@ class Backbone(nn.Module):
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """Return only the feature maps [B, C_l, H_l, W_l], coarsest last; errors as in `features_and_maps`."""
         return self.features_and_maps(images)[1]
+
+    def final_map(self, images: Tensor) -> Tensor:
+        """Return the last feature map [B, C, H, W], the one that the network's own pooling reads.
+
+        Raises:
+            ConfigError: the network has no feature maps.
+        """
+        return self.feature_maps(images)[-1]
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """Return the tokens [B, num_prefix_tokens + N, D] after the last block of a vision transformer.
+
+        Raises:
+            ConfigError: the network has no tokens.
+        """
+        raise no_tokens_error(str(getattr(self, "name", type(self).__name__)))
 
     @staticmethod
     def options_for(config: Mapping[str, Any], image_shape: tuple[int, int, int]) -> dict[str, Any]:
@@ -167,6 +185,22 @@ def no_feature_maps_error(name: str, alternatives: tuple[str, str, str]) -> Conf
     """Return the error for a network without spatial feature maps."""
     listed = f"{alternatives[0]}, {alternatives[1]} or {alternatives[2]}"
     return ConfigError(f"Backbone '{name}' gives no multi-scale feature maps; {listed} do. Set backbone.name to one.")
+
+
+def no_tokens_error(name: str) -> ConfigError:
+    """Return the error for a network that is asked for tokens and has maps."""
+    return ConfigError(
+        f"features.output=tokens: the backbone '{name}' has no tokens. Use features.output=map, or a vision "
+        "transformer of timm or torchvision"
+    )
+
+
+def no_final_map_error(name: str) -> ConfigError:
+    """Return the error for a network that is asked for its last map and has tokens or vectors."""
+    return ConfigError(
+        f"features.output=map: the backbone '{name}' ends with no feature map [C, H, W]. Use features.output=tokens "
+        "for a vision transformer, or features.output=vector"
+    )
 
 
 def deepest_block(root: nn.Module, path: str) -> nn.Module:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Standardization(nn.Module):
-    """Layer that subtracts the mean of features [B, D] and divides by their standard deviation.
+    """Layer that subtracts the mean of features [B, D] or [B, N, D] and divides by their standard deviation.
 
     It is the identity before `fit`. Mean and standard deviation are buffers, so that a checkpoint holds them. Constant
     features become zero.

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from ltr.configuration.ranges import BelowOne, PositiveInt, check_option
 from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.identity import named
-from ltr.models.backbones import Backbone, ImageSizeError, deepest_block, dry_run, no_feature_maps_error
+from ltr.models.backbones import (
+    Backbone,
+    ImageSizeError,
+    deepest_block,
+    dry_run,
+    no_feature_maps_error,
+    no_final_map_error,
+    no_tokens_error,
+)
 from ltr.models.hub_weights import other_architecture
 from ltr.models.nearest_architecture import family_of, nearest_architecture
 from ltr.models.preprocessing import Preprocessing, timm_preprocessing
@@ -54,6 +62,7 @@ class TimmFeatures(Backbone):
             for index, level in zip(self._map_indices, maps, strict=True)
         )
         self.num_features = features.shape[1]
+        self.num_prefix_tokens = int(getattr(net, "num_prefix_tokens", 0))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
@@ -67,6 +76,18 @@ class TimmFeatures(Backbone):
         if not self._map_indices:
             raise no_feature_maps_error(self.name, MODELS_WITH_MAPS)
         return self.net.forward_intermediates(images, indices=self._map_indices, intermediates_only=True)
+
+    def final_map(self, images: Tensor) -> Tensor:
+        output = self.net.forward_features(images)
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            raise no_final_map_error(self.name)
+        return output.permute(0, 3, 1, 2) if getattr(self.net, "output_fmt", "NCHW") == "NHWC" else output
+
+    def tokens(self, images: Tensor) -> Tensor:
+        output = self.net.forward_features(images)
+        if not isinstance(output, Tensor) or output.ndim != 3:
+            raise no_tokens_error(self.name)
+        return output
 
     def last_block(self) -> nn.Module:
         info = getattr(self.net, "feature_info", None)

@@ -13,7 +13,14 @@ from torchvision.models import GoogLeNet, Inception3, SqueezeNet, SwinTransforme
 
 from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.identity import named
-from ltr.models.backbones import Backbone, deepest_block, dry_run, no_feature_maps_error
+from ltr.models.backbones import (
+    Backbone,
+    deepest_block,
+    dry_run,
+    no_feature_maps_error,
+    no_final_map_error,
+    no_tokens_error,
+)
 from ltr.models.nearest_architecture import family_of, nearest_architecture
 from ltr.models.preprocessing import Preprocessing, torchvision_preprocessing
 from ltr.models.published_names import WeightsMap
@@ -61,6 +68,7 @@ class TorchvisionBackbone(Backbone):
         self.name = name
         self.net = _create(name, pretrained)
         self._channels_last = isinstance(self.net, SwinTransformer)
+        self.num_prefix_tokens = int(isinstance(self.net, VisionTransformer))
         _remove_classifier(self.net)
         if in_channels != 3:
             _set_in_channels(self.net, in_channels, keep=pretrained)
@@ -80,6 +88,18 @@ class TorchvisionBackbone(Backbone):
         features, outputs = self._record(images, self._map_names)
         maps = [outputs[name] for name in self._map_names]
         return features, [output.permute(0, 3, 1, 2) for output in maps] if self._channels_last else maps
+
+    def final_map(self, images: Tensor) -> Tensor:
+        if not self._map_names:
+            raise no_final_map_error(self.name)
+        if self._channels_last:  # a normalisation stands between the last stage and the pooling
+            return self._record(images, ("norm",))[1]["norm"].permute(0, 3, 1, 2)
+        return super().final_map(images)
+
+    def tokens(self, images: Tensor) -> Tensor:
+        if not isinstance(self.net, VisionTransformer):
+            raise no_tokens_error(self.name)
+        return self._record(images, ("encoder",))[1]["encoder"]
 
     def last_block(self) -> nn.Module:
         if self._map_names:

@@ -7,8 +7,11 @@ from typing import Any
 
 from ltr.configuration.targets import instantiate, locate
 from ltr.errors import ConfigError
+from ltr.identity import name_of
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, Method, Stage
+from ltr.models.backbone_output import BackboneOutput
+from ltr.models.pooling import POOLS
 
 _OF_LBFGS = ("l2", "l2_path", "max_iterations")
 
@@ -28,14 +31,43 @@ def stored_settings(config: Mapping[str, Any]) -> dict[str, Any] | None:
             "backbone.trainable=last_block: features=stored keeps the backbone fixed. Use features=images to "
             "train a part of it, or leave backbone.trainable out"
         )
+    output = _output(features)
     used: dict[str, Any] = {
         "views": features["views"] if features["views"] > 1 else 0,
         "standardize": features["standardize"],
         "solver": features["solver"],
+        **output,
     }
     if features["solver"] == "lbfgs":
         used |= {key: features[key] for key in _OF_LBFGS if key != "l2_path" or features["l2"] == "auto"}
     return used
+
+
+def _output(features: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of stored maps or tokens and their pool; {} for vectors.
+
+    Raises:
+        ConfigError: a pool without maps or tokens, or the reverse.
+    """
+    output, pool = features.get("output", "vector"), features.get("pool")
+    if output != "tokens" and features.get("prefix_tokens"):
+        raise ConfigError(
+            f"features.prefix_tokens=true: only tokens have a prefix, and features.output={output}. Use "
+            "features.output=tokens for a vision transformer, or leave features.prefix_tokens out"
+        )
+    if output == "vector":
+        if pool is not None:
+            raise ConfigError(
+                "features.pool: a vector of each image has nothing to pool. Use features.output=map, or "
+                "features.output=tokens for a vision transformer; or leave features.pool out"
+            )
+        return {}
+    if pool is None:
+        raise ConfigError(
+            f"features.output={output}: heads read one vector of an image, and no pool makes one. Choose "
+            f"features.pool={POOLS}; or use features.output=vector"
+        )
+    return BackboneOutput(output, features.get("prefix_tokens", False)).spec() | {"pool": pool}
 
 
 def frozen(backbone: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,6 +123,15 @@ def _check_linear(stage: Stage, config: Mapping[str, Any]) -> None:
             f"trainer.selection={stage.settings.selection}: features.solver=lbfgs has no epochs to select among; "
             "features.l2=auto chooses the penalty on the validation split. Use trainer.selection=last, or "
             "features.solver=minibatch"
+        )
+    assert stage.settings.features is not None
+    pool = stage.settings.features.get("pool")
+    if pool is not None and locate(pool["_target_"], "features.pool").is_trained(pool):
+        name = name_of(pool["_target_"]).rpartition("/")[2]
+        raise ConfigError(
+            f"features.solver=lbfgs solves for a linear head, and features.pool={name} has parameters that are "
+            "trained. Use features.solver=minibatch, or features.pool=average, "
+            "max, average_max or gem with features.pool.learn=false"
         )
     kind = getattr(locate(stage.settings.head["_target_"], "head"), "head_kind", None)
     is_plain = stage.target.training_step is ImageClassifier.training_step and stage.target.is_solvable

@@ -80,7 +80,7 @@ def copy_shared_rows(
         with store.locked_if_free(record["key"]) as is_free:
             if not is_free:
                 continue
-            other = FeatureTable(folder, len(other_identities), table.width)
+            other = FeatureTable(folder, len(other_identities), table.shape)
             number = _copy(other, other_identities, table, identities, missing)
         copied += number
         missing = table.missing(missing)

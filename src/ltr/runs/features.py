@@ -7,6 +7,7 @@ indexed by source index, and added when a split first needs them.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,16 +18,18 @@ from torch import Tensor, nn
 
 from ltr.configuration.configs import digest, read_config, without_private
 from ltr.configuration.own_code import own_code
+from ltr.configuration.targets import instantiate
 from ltr.data.loaders.feature_table import FeatureTable, fill
 from ltr.data.loaders.features import StoredFeatures
 from ltr.data.module import DataModule
 from ltr.data.source import ImageFiles
-from ltr.errors import ConfigError
+from ltr.errors import ConfigError, TrainingError
 from ltr.files import write_json
 from ltr.identity import with_names
 from ltr.methods.core.delta import tensors_digest
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, Stage
+from ltr.models.backbone_output import VECTOR, BackboneOutput
 from ltr.randomness import derive_seed
 from ltr.runs.feature_files import copy_shared_rows, file_identities, write_files
 from ltr.runs.keys import input_spec
@@ -66,6 +69,7 @@ def table_spec(
     augment: Mapping[str, Any] | None = None,
     view: int = 0,
     precision: str | None = None,
+    output: BackboneOutput = VECTOR,
 ) -> dict[str, Any]:
     """Return everything that determines the features in a table, as plain data.
 
@@ -77,6 +81,7 @@ def table_spec(
         augment: config of the augmentation of a view; None without augmentation.
         view: number of the view.
         precision: precision of the computation; None: that of the network's settings.
+        output: what of the backbone is stored.
     """
     backbone = {k: v for k, v in network.settings.backbone.items() if k not in _NOT_IDENTITY_BACKBONE}
     spec: dict[str, Any] = {
@@ -88,6 +93,7 @@ def table_spec(
         "source": source,
         "input": input_spec(network.dataset_info),
         "settings": {},  # settings of a training; a table has none
+        **output.spec(),
     }
     if crop is not None:
         spec["crop"] = {key: value for key, value in vars(crop).items() if key not in _OF_RANDOM_CROPS}
@@ -107,8 +113,10 @@ def extraction_batch_size(eval_batch_size: int, device: torch.device) -> int:
     return min(eval_batch_size, _CPU_BATCH) if device.type == "cpu" else eval_batch_size
 
 
-def backbone_features(network: ImageClassifier, images: Tensor, size: int) -> np.ndarray:
-    """Return the features float32 [b, D] of uint8 images [b, C, H, W], b <= size.
+def backbone_features(
+    network: ImageClassifier, images: Tensor, size: int, output: BackboneOutput = VECTOR
+) -> np.ndarray:
+    """Return the features float32 [b, *shape] of uint8 images [b, C, H, W], b <= size.
 
     Smaller batches are padded to ``size`` images, because the features of an image must not depend on the batch size.
     """
@@ -116,8 +124,8 @@ def backbone_features(network: ImageClassifier, images: Tensor, size: int) -> np
     if len(images) < size:
         filled = torch.cat([images, images[:1].expand(size - len(images), -1, -1, -1)])
         filled = filled.contiguous(memory_format=torch.channels_last)
-    features = network.backbone(network.normalise(network.to_unit(filled)))[: len(images)]
-    return features.float().cpu().numpy()
+    features = output(network.backbone, network.normalise(network.to_unit(filled)))[: len(images)]
+    return features.float().cpu().contiguous().numpy()
 
 
 def table_record(store: StageStore, spec: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -142,6 +150,31 @@ def write_table_record(store: StageStore, spec: Mapping[str, Any], table: Featur
     key = spec_key(spec)
     record = {"key": key, "name": NAME, "spec": dict(spec), "seconds": seconds, "files": {}}
     write_json(store.folder(key) / RECORD, {**record, "images": len(table), "width": table.width})
+
+
+def _megabytes(number: int) -> str:
+    return f"{number / 1e6:,.{2 if number < 1e7 else 0}f} MB"
+
+
+def check_disk_space(table: FeatureTable, images: int) -> None:
+    """Refuse an extraction that the disk has no room for, before anything is computed.
+
+    Args:
+        table: with its images so far.
+        images: number of images to add.
+
+    Raises:
+        TrainingError: fewer bytes are free than the images need.
+    """
+    folder = next(path for path in (table.folder, *table.folder.parents) if path.exists())
+    needed, free = images * table.row_bytes, shutil.disk_usage(folder).free
+    if needed > free:
+        smaller = "" if len(table.shape) == 1 else ", features.output=vector"
+        raise TrainingError(
+            f"{NAME}: {images:,} images of {_megabytes(table.row_bytes)} need {_megabytes(needed)}, and {folder} has "
+            f"{_megabytes(free)} free. Free some (ltr-stages lists what is stored), name another folder with "
+            f"paths.stages=FOLDER, or use fewer pixels{smaller}"
+        )
 
 
 class FeatureStage:
@@ -178,9 +211,14 @@ class FeatureStage:
         crop = data.file_crop if isinstance(data.source.images, ImageFiles) else None
         fingerprint = data.source.fingerprint
         self.weights = backbone_digest(self.network.backbone)
-        self.plain_spec = table_spec(self.network, self.weights, fingerprint, crop)
+        self.output = BackboneOutput.of(stage.settings.features)
+        self.shape = self.output.shape(self.network.backbone, dataset_info.image_shape)
+        if not self.output.is_vector:  # a pool that does not fit is refused before anything is computed
+            width = self.output.width(self.network.backbone, dataset_info.image_shape)
+            instantiate(stage.settings.features["pool"], width)
+        self.plain_spec = table_spec(self.network, self.weights, fingerprint, crop, output=self.output)
         self.view_specs = [
-            table_spec(self.network, self.weights, fingerprint, crop, stage.settings.augment, view)
+            table_spec(self.network, self.weights, fingerprint, crop, stage.settings.augment, view, output=self.output)
             for view in range(self.views)
         ]
 
@@ -190,8 +228,7 @@ class FeatureStage:
 
     def open(self, spec: Mapping[str, Any]) -> FeatureTable:
         """Return the table of a specification with the rows stored so far."""
-        width = self.network.backbone.num_features
-        return FeatureTable(self.store.folder(spec_key(spec)), len(self.data.source), width, self.print_line)
+        return FeatureTable(self.store.folder(spec_key(spec)), len(self.data.source), self.shape, self.print_line)
 
     def obtain(
         self,
@@ -247,7 +284,9 @@ class FeatureStage:
             began = time.perf_counter()
             what = "" if view is None else f", view {view + 1} of {self.views}"
             stored = f", {len(table):,} are stored" if len(table) else ""
-            self.print_line(f"{NAME}: {number:,} images to compute{stored}{what} ({key[:12]})")
+            size = _megabytes(number * table.row_bytes)
+            self.print_line(f"{NAME}: {number:,} images to compute{stored}{what} ({key[:12]}), {size}")
+            check_disk_space(table, number)
             batch = self._batch_size()
 
             def advance(done: int) -> None:
@@ -277,7 +316,7 @@ class FeatureStage:
         return extraction_batch_size(self.data.eval_batch_size, self.device)
 
     def _batches(self, indices: np.ndarray, view: int | None) -> Iterator[np.ndarray]:
-        """Yield features float32 [b, D] of source indices, in order.
+        """Yield features float32 [b, *shape] of source indices, in order.
 
         All batches have the same number of images, because features may depend on the batch size.
         """
@@ -286,4 +325,4 @@ class FeatureStage:
         network = self.network.to(self.device)
         with torch.inference_mode(), autocast(self.device, self.settings.precision):
             for batch in self.data.ordered_loader(indices, size, seed):
-                yield backbone_features(network, batch.images, size)
+                yield backbone_features(network, batch.images, size, self.output)

@@ -13,6 +13,7 @@ from ltr.data.source import Source
 from ltr.data.split import Split
 from ltr.errors import ConfigError
 from ltr.escaping import printer
+from ltr.models.backbone_output import BackboneOutput
 from ltr.runs.plan import plan_of
 from ltr.runs.processes.interrupt import stop_request
 from ltr.runs.stages import Stages
@@ -38,6 +39,11 @@ def split_features(config: Mapping[str, Any], source: Source | None, console: Co
     stages = [stage for stage in plan.stages if stage.module is not None and stage.settings.features is not None]
     if not stages:
         raise ConfigError("features=images stores no features. Leave it out, or use features=stored")
+    if not BackboneOutput.of(stages[0].settings.features).is_vector:
+        raise ConfigError(
+            f"features.output={config['features']['output']}: images are compared by one vector each. Use "
+            "features.output=vector, without features.pool"
+        )
     warn_of_frozen_random_weights(stages[0])
     print_line = printer(console)
     with stop_request() as request:

@@ -222,8 +222,7 @@ class Stages:
         network = stage.network(self.dataset_info, seed, parents)
         if self.feature_stage is not None and stage.settings.features is not None:
             self.feature_stage.check(network.backbone, stage.name)
-            if network.standardization is not None:
-                network.standardization.fit(map(torch.from_numpy, data.plain_features(data.split.train)))
+            network.fit_standardization(map(torch.from_numpy, data.plain_features(data.split.train)))
         norms = check_images(stage, network, self.dataset_info, self.config["dataset"])
         join_single_images(stage, data, norms, self.config["strategy"], self._print_line)
         check_initial_head(network)

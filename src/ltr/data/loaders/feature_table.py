@@ -1,5 +1,7 @@
 """Features of a source's images on disk: memory-mapped shards, filled block by block, looked up by source index.
 
+A row is the features of one image: a vector, a feature map or tokens, all of the same shape.
+
 A table grows: `fill` adds the requested images that are missing, so that all splits of a source share one table. Each
 block is flushed to disk before its record is written, and only blocks with a record count. A kill or a full disk loses
 at most the block that is being written; the next block overwrites its rows.
@@ -13,6 +15,7 @@ and all blocks after it are dropped and computed again, with a message.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -23,7 +26,8 @@ import numpy as np
 from ltr.errors import DataError
 from ltr.files import written_atomically
 
-SHARD_ROWS = 65_536  # number of rows from which the next block begins a new shard
+SHARD_ROWS = 65_536  # number of rows from which the next block begins a new shard,
+SHARD_BYTES = 1 << 30  # or of bytes, which vectors of up to 4,096 numbers do not reach
 BLOCK_BYTES = 16 << 20  # approximate size of a block, which an extraction keeps in memory
 _RECORD = "block-{:06}.npz"
 _SETTLED = 2.0  # seconds after which the modification time of a file reveals any change
@@ -33,22 +37,30 @@ _checked: dict[str, tuple[_Signature, set[tuple[int, bytes, str]]]] = {}  # shar
 
 
 class FeatureTable:
-    """Feature vectors float32 [n, D] of the images of one source.
+    """Features float32 [n, *shape] of the images of one source.
 
     It takes 12 bytes of memory per image of the source, and the memory pages of the shards that are in use.
+
+    Attributes:
+        width: numbers of a row.
 
     Args:
         folder: folder of the table; created with the first block.
         images: number of images of the source.
-        width: D.
+        shape: shape of a row: D, or (D,), (C, H, W) or (N, D).
         print_line: prints a message if blocks are damaged and computed again.
     """
 
     def __init__(
-        self, folder: Path, images: int, width: int, print_line: Callable[[str], None] = lambda text: None
+        self,
+        folder: Path,
+        images: int,
+        shape: int | tuple[int, ...],
+        print_line: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.folder = folder
-        self.width = width
+        self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        self.width = math.prod(self.shape)
         self._shard_of = np.full(images, -1, dtype=np.int32)
         self._row_of = np.zeros(images, dtype=np.int64)
         self._rows_in: list[int] = []  # rows of each shard
@@ -59,7 +71,16 @@ class FeatureTable:
     @property
     def block_rows(self) -> int:
         """Rows of a block, at least one."""
-        return max(1, BLOCK_BYTES // (4 * self.width))
+        return max(1, BLOCK_BYTES // self.row_bytes)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the features of one image."""
+        return 4 * self.width
+
+    @property
+    def _shard_rows(self) -> int:
+        return min(SHARD_ROWS, max(1, SHARD_BYTES // self.row_bytes))
 
     def __len__(self) -> int:
         """Return the number of images whose features are stored."""
@@ -75,7 +96,7 @@ class FeatureTable:
         return wanted[self._shard_of[wanted] < 0]
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        """Return the features float32 [B, D] of source indices int64 [B].
+        """Return the features float32 [B, *shape] of source indices int64 [B].
 
         Raises:
             DataError: some of them are not stored.
@@ -84,24 +105,24 @@ class FeatureTable:
         if len(shards) and shards.min() < 0:
             raise DataError(f"{self.folder}: no features of image {int(indices[shards.argmin()])} are stored")
         if len(self._rows_in) == 1:
-            return np.asarray(np.take(self._shard(0), rows, axis=0))
+            return np.asarray(np.take(self._shard(0), rows, axis=0)).reshape(len(indices), *self.shape)
         features = np.empty((len(indices), self.width), dtype=np.float32)
         for shard in np.unique(shards):
             chosen = shards == shard
             features[chosen] = self._shard(int(shard))[rows[chosen]]
-        return features
+        return features.reshape(len(indices), *self.shape)
 
     def append(self, indices: np.ndarray, features: np.ndarray) -> None:
-        """Add a block: features float32 [n, D] of source indices int64 [n] that are not stored yet.
+        """Add a block: features float32 [n, *shape] of source indices int64 [n] that are not stored yet.
 
         Raises:
             OSError: the disk is full; earlier blocks are kept.
         """
         features = np.ascontiguousarray(features, dtype="<f4")
-        if features.shape != (len(indices), self.width):
-            raise ValueError(f"features of shape {features.shape} for {len(indices)} images and width {self.width}")
+        if features.shape != (len(indices), *self.shape):
+            raise ValueError(f"features of shape {features.shape} for {len(indices)} images and rows of {self.shape}")
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self._rows_in or self._rows_in[-1] >= SHARD_ROWS:
+        if not self._rows_in or self._rows_in[-1] >= self._shard_rows:
             self._rows_in.append(0)
         shard = len(self._rows_in) - 1
         first = self._rows_in[shard]
@@ -188,7 +209,7 @@ def fill(
     Args:
         table: table to which features are added.
         indices: int64 [n], images whose features are required.
-        batches: source indices -> their features in order, float32 [b, D] each.
+        batches: source indices -> their features in order, float32 [b, *shape] each.
         batch_size: batch size of ``batches``. A block is a whole number of batches, so that a resumed extraction forms
             the same batches as an uninterrupted one.
         advance: called with the number of images after each block.

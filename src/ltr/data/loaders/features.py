@@ -1,4 +1,4 @@
-"""Loader of stored features: batches whose ``images`` are feature vectors, in the order of the same samplers."""
+"""Loader of stored features: batches whose ``images`` are features, in the order of the same samplers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class StoredFeatures:
 class FeatureLoader(EpochLoader):
     """Loader of stored features, with the interface of `ltr.data.loaders.device.DeviceLoader`.
 
-    ``batch.images`` is float32 [B, D]: `ltr.methods.core.network.ImageClassifier.features` passes it on.
+    ``batch.images`` is float32 [B, D], or [B, N, D] of maps [B, D, H, W] with N = H W and of tokens:
+    `ltr.methods.core.network.ImageClassifier.features` passes it on.
 
     Args:
         tables: the views; (seed of the epoch, position) determines the view of each image of a batch.
@@ -64,6 +65,8 @@ class FeatureLoader(EpochLoader):
         for number in range(first, len(self)):
             part = self.rows(number)
             features = to_device(self._take(indices[part], positions[part], seed), self.device)
+            if features.ndim == 4:
+                features = features.flatten(2).transpose(1, 2)
             chosen = on_device[part]
             self._next_batch = number + 1
             yield Batch(features, self.labels.index_select(0, chosen), chosen)
@@ -72,7 +75,7 @@ class FeatureLoader(EpochLoader):
         if len(self.tables) == 1:
             return self.tables[0].take(indices)
         views = (uniforms(seed, positions, 1)[:, 0] * len(self.tables)).astype(np.int64)
-        features = np.empty((len(indices), self.tables[0].width), dtype=np.float32)
+        features = np.empty((len(indices), *self.tables[0].shape), dtype=np.float32)
         for view, table in enumerate(self.tables):
             chosen = views == view
             features[chosen] = table.take(indices[chosen])

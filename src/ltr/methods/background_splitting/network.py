@@ -83,7 +83,7 @@ class BackgroundClassifier(ImageClassifier):
                     "without that head"
                 )
             with seeded_construction(derive_seed(spec.seed, spec.role, "aux")):
-                self.aux_head = nn.Linear(self.backbone.num_features, aux_classes)
+                self.aux_head = nn.Linear(self.num_features, aux_classes)
             if pseudo:
                 start_from_teacher(self.aux_head, pseudo, aux_init)
         # these belong to the training data, not to the network: they are not in checkpoints

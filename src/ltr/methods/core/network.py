@@ -7,7 +7,7 @@ guard against non-finite losses are in ``ltr.runs``, which does not depend on me
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -24,8 +24,10 @@ from ltr.identity import named
 from ltr.methods.core.delta import Base, base_of
 from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.core.step_data import seed_step
+from ltr.models.backbone_output import BackboneOutput, local_features
 from ltr.models.backbones import config_for_image_size
 from ltr.models.narrow_maps import guard_narrow_maps
+from ltr.models.pooling import Pool
 from ltr.models.standardization import Standardization
 from ltr.models.tuning import Tuning, hold_frozen_parts
 from ltr.models.weights import seeded_construction
@@ -73,7 +75,11 @@ class ImageClassifier(pl.LightningModule):
         self.loss = instantiate(settings.loss, counts, *background_arguments)
         with seeded_construction(derive_seed(seed, role, "init")):
             self.backbone = instantiate(config_for_image_size(settings.backbone, dataset_info.image_shape), channels)
-            self.head = instantiate(settings.head, self.backbone.num_features, head_rows or len(counts))
+            self.output = BackboneOutput.of(settings.features)
+            self.pool: Pool | None = None  # of the backbone's map or tokens
+            if not self.output.is_vector:
+                self.pool = self._build_pool()
+            self.head = instantiate(settings.head, self.num_features, head_rows or len(counts))
         self.tuning: Tuning | None = None
         self.base: Base | None = None  # the frozen part of a tuned backbone
         if settings.tune is not None:
@@ -100,7 +106,7 @@ class ImageClassifier(pl.LightningModule):
         if settings.features is not None:
             self.backbone.requires_grad_(False)
             if settings.features["standardize"]:
-                self.standardization = Standardization(self.backbone.num_features)
+                self.standardization = Standardization(self._standardized_width())
         self.backbone.to(memory_format=torch.channels_last)
         guard_narrow_maps(self.backbone)
         # normalisation as one multiply-add: (x/255 - mean) / std
@@ -128,6 +134,11 @@ class ImageClassifier(pl.LightningModule):
         return NetworkSpec(self.settings, self.dataset_info, self.seed, self.role)
 
     @property
+    def num_features(self) -> int:
+        """Width D of the features that the head reads."""
+        return self.backbone.num_features if self.pool is None else self.pool.num_features
+
+    @property
     def link(self) -> str:
         """Function from logits to probabilities, ``softmax`` or ``sigmoid``, as declared by the loss."""
         return self.loss.link
@@ -143,13 +154,58 @@ class ImageClassifier(pl.LightningModule):
         return torch.addcmul(self._shift, unit, self._scale)  # type: ignore[arg-type]
 
     def features(self, unit: Tensor) -> Tensor:
-        """Return features [B, D] of images with pixels in [0, 1], or of stored features [B, D] of the backbone."""
+        """Return features [B, D] of images with pixels in [0, 1], or of stored outputs of the backbone.
+
+        Args:
+            unit: images [B, C, H, W]; or stored vectors [B, D], or maps or tokens as local features [B, N, D].
+        """
+        if self.pool is not None:
+            output = unit if unit.ndim == 3 else local_features(self.output(self.backbone, self.normalise(unit)))
+            return self._pooled(output.float())
         features = unit if unit.ndim == 2 else self.backbone(self.normalise(unit))
         return features if self.standardization is None else self.standardization(features)
 
+    def fit_standardization(self, outputs: Iterable[Tensor]) -> None:
+        """Take mean and standard deviation of the backbone's stored outputs of the training images; see `features`.
+
+        Args:
+            outputs: float32 [b, D] each, or maps [b, C, H, W] or tokens [b, N, D].
+        """
+        if self.standardization is None:
+            return
+        if self.pool is None:
+            self.standardization.fit(outputs)
+        elif self.pool.reads_standardized:
+            self.standardization.fit(local_features(output).flatten(0, 1) for output in outputs)
+        else:
+            with torch.no_grad():
+                self.standardization.fit(self.pool(local_features(output)) for output in outputs)
+
+    def _build_pool(self) -> Pool:
+        assert self.settings.features is not None
+        width = self.output.width(self.backbone, self.dataset_info.image_shape)
+        with seeded_construction(derive_seed(self.seed, self.role, "pool")):
+            return instantiate(self.settings.features["pool"], width)
+
+    def _standardized_width(self) -> int:
+        if self.pool is None or not self.pool.reads_standardized:
+            return self.num_features
+        return self.output.width(self.backbone, self.dataset_info.image_shape)
+
+    def _pooled(self, local: Tensor) -> Tensor:
+        """Return the pooled features [B, D] of local features float32 [B, N, D], standardised before or after it."""
+        assert self.pool is not None
+        if self.standardization is None:
+            return self.pool(local)
+        if self.pool.reads_standardized:
+            return self.pool(self.standardization(local))
+        return self.standardization(self.pool(local))
+
     def take_backbone(self, network: ImageClassifier) -> None:
-        """Copy the weights of another network's backbone, and the standardisation of its features."""
+        """Copy the weights of another network's backbone, its pool, and the standardisation of its features."""
         self.backbone.load_state_dict(network.backbone.state_dict())
+        if self.pool is not None and network.pool is not None:
+            self.pool.load_state_dict(network.pool.state_dict())
         if self.standardization is not None and network.standardization is not None:
             self.standardization.load_state_dict(network.standardization.state_dict())
 
@@ -260,9 +316,11 @@ class ImageClassifier(pl.LightningModule):
     def linear_readout(self) -> tuple[Tensor, Tensor] | None:
         """Return weight [C, D] and bias [C] that give the headline's logits from the backbone's features.
 
-        A standardisation of the features is folded into them. None if the head is not linear. A network that changes
-        the logits after its head overrides it.
+        A standardisation of the features is folded into them. None if the head is not linear, or reads a pooled map or
+        pooled tokens. A network that changes the logits after its head overrides it.
         """
+        if self.pool is not None:
+            return None
         of_head = getattr(self.head, "linear_map", None)
         linear = None if of_head is None else of_head()
         if linear is None or self.standardization is None:
@@ -287,6 +345,8 @@ class ImageClassifier(pl.LightningModule):
             ConfigError: the schedule does not fit the epochs, or the parameter groups are invalid.
         """
         modules = self.parameter_modules()
+        if self.pool is not None and any(parameter.requires_grad for parameter in self.pool.parameters()):
+            modules = {**modules, "pool": self.pool}
         if any(parameter.requires_grad for parameter in self.extras.parameters()):
             modules = {**modules, "extras": self.extras}
         optimizer = instantiate(

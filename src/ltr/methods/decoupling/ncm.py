@@ -76,7 +76,7 @@ class NearestMean(ImageClassifier):
     ) -> None:
         super().__init__(spec)
         self.options = {"features_norm": features_norm, "distance": distance}
-        self.head = MeansHead(self.backbone.num_features, spec.dataset_info.num_classes, features_norm, distance)
+        self.head = MeansHead(self.num_features, spec.dataset_info.num_classes, features_norm, distance)
 
     @property
     def link(self) -> str:

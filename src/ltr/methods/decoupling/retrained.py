@@ -39,6 +39,8 @@ class SecondStage(ImageClassifier):
             self.start_from(network_of(spec.parents))
         if option_values.trainable != "all":
             self.backbone.requires_grad_(False)
+            if self.pool is not None:  # a part of the representation
+                self.pool.requires_grad_(False)
         if option_values.trainable == "last_block":
             self.backbone.last_block().requires_grad_(True)
         self.train()  # Lightning keeps the modes in which modules are when training starts

@@ -63,11 +63,11 @@ class PointNetwork(ImageClassifier):
         self.reduction = reduction
         self.loss_is_sum = reduction == "sum"
         self.weights = {"class_term": 1.0, **weights}
-        width = feature_dim or self.backbone.num_features
+        width = feature_dim or self.num_features
         self.embedding: nn.Module | None = None
         with seeded_construction(derive_seed(spec.seed, spec.role, "points")):
             if feature_dim is not None:
-                self.embedding = nn.Linear(self.backbone.num_features, feature_dim)
+                self.embedding = nn.Linear(self.num_features, feature_dim)
             self.head = self.build_points(width, points)
         self.history: FeatureHistory | None = None
         if width == WIDTH and spec.settings.ema_decay is None:  # averaged weights would average the snapshots, too

@@ -25,6 +25,7 @@ from ltr.files import write_csv
 from ltr.methods.core.checkpoint import network_checkpoint, write_checkpoint
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import Stage
+from ltr.models.backbone_output import local_features
 from ltr.runs.evaluation.network import evaluate
 from ltr.runs.processes import distributed
 from ltr.runs.result import FIRST_COLUMNS, write_arrays
@@ -130,7 +131,7 @@ class Objective:
         self.parameters = [value for _, value in self.named]
         self.penalised = [value for name, value in self.named if name.rpartition(".")[2] != "bias"]
         self.scale = self._scale()
-        self._kept = list(self._read()) if len(self.indices) * len(self.tables) <= _ROWS else None
+        self._kept = self._all() if len(self.indices) * len(self.tables) <= _ROWS else None
 
     def __call__(self, l2: float) -> Tensor:
         """Add the gradient of the objective to the parameters' gradients, and return the objective."""
@@ -155,11 +156,17 @@ class Objective:
         repeated = len(self.tables)
         return 1.0 if of_label is None else (of_label.double() * self.weights).sum() * repeated
 
+    def _all(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Return the parts that `_read` yields, in memory; pooled maps and tokens as one part."""
+        parts = list(self._read())
+        return parts if len(self.tables[0].shape) == 1 else [tuple(map(torch.cat, zip(*parts, strict=True)))]  # type: ignore[list-item]
+
     def _read(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for table in self.tables:
-            for first in range(0, len(self.indices), _ROWS):
-                part = slice(first, first + _ROWS)
-                stored = to_device(table.take(self.indices[part]), self.device)
+            rows = _ROWS if len(table.shape) == 1 else table.block_rows
+            for first in range(0, len(self.indices), rows):
+                part = slice(first, first + rows)
+                stored = local_features(to_device(table.take(self.indices[part]), self.device))
                 with torch.no_grad():
                     features = self.network.features(stored)
                 yield features, to_device(self.labels[part], self.device), self.weights[part]
