@@ -17,7 +17,6 @@ from ltr.apply.reading import Broken, PoolBatch, ReadPool, batches
 from ltr.data.images.tally import Tally
 from ltr.data.loaders.feature_table import FeatureTable
 from ltr.data.source import ImageFiles
-from ltr.models.backbone_output import BackboneOutput, local_features
 from ltr.runs.feature_files import copy_shared_rows, file_identities, write_files
 from ltr.runs.features import (
     NAME,
@@ -25,6 +24,7 @@ from ltr.runs.features import (
     backbone_features,
     check_disk_space,
     extraction_batch_size,
+    network_input,
     spec_key,
     table_record,
     table_spec,
@@ -57,7 +57,7 @@ class PoolFeatures:
         assert identities is not None  # a pool is whole image files
         self.identities = identities
         source = f"pool {hashlib.sha256(identities.tobytes()).hexdigest()}"
-        backbone, self.output = model.network.backbone, BackboneOutput.of(model.network.settings.features)
+        backbone, self.output = model.network.backbone, model.network.output
         self.spec = table_spec(
             model.network, backbone_digest(backbone), source, model.crop, precision=model.precision, output=self.output
         )
@@ -109,7 +109,7 @@ class PoolFeatures:
             if missing:
                 broken = self._store(computed, missing)
             stored = part[self.table.has(part)]
-            features = local_features(torch.from_numpy(self.table.take(stored)).to(self.model.device))
+            features = network_input(torch.from_numpy(self.table.take(stored)).to(self.model.device))
             yield PoolBatch(stored, features, broken)
 
     def _store(self, computed: Iterator[tuple[PoolBatch, np.ndarray]], number: int) -> list[Broken]:

@@ -29,7 +29,7 @@ from ltr.identity import with_names
 from ltr.methods.core.delta import tensors_digest
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, Stage
-from ltr.models.backbone_output import VECTOR, BackboneOutput
+from ltr.models.backbone_output import VECTOR, BackboneOutput, local_features
 from ltr.randomness import derive_seed
 from ltr.runs.feature_files import copy_shared_rows, file_identities, write_files
 from ltr.runs.keys import input_spec
@@ -126,6 +126,11 @@ def backbone_features(
         filled = filled.contiguous(memory_format=torch.channels_last)
     features = output(network.backbone, network.normalise(network.to_unit(filled)))[: len(images)]
     return features.float().cpu().contiguous().numpy()
+
+
+def network_input(stored: Tensor) -> Tensor:
+    """Return stored features in the form that a network takes them: [B, D], or [B, N, D] of maps and tokens."""
+    return local_features(stored)
 
 
 def table_record(store: StageStore, spec: Mapping[str, Any]) -> Mapping[str, Any]:
