@@ -29,7 +29,7 @@ class Backbone(nn.Module):
         map_channels: channels of each feature map, finest first; empty for a network without spatial maps.
         map_strides: stride of each map in input pixels.
         usual_size: usual side in pixels of the network's input.
-        num_prefix_tokens: number of tokens of a vision transformer before those of the patches (class token, registers).
+        num_prefix_tokens: tokens of a vision transformer before those of the patches (class token, registers).
 
     Constructors of subclasses take the number of input channels and, by keyword, further options and these:
 
