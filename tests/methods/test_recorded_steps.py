@@ -32,6 +32,7 @@ CASES = {
 }
 CASES |= {
     "erm, AdamW and clipping": ("optimizer=adamw", "trainer.gradient_clip=0.1"),
+    "erm, tuned by lora": ("tune=lora", "tune.rank=2"),
     "erm, mixed images": ("augment=cifar_mixup",),
     "crt, cached features": ("method=crt", "method.freeze_bn_stats=true", "method.features=cached"),
     "herbs, random locations": ("method=herbs", "method.location_rule=random"),
