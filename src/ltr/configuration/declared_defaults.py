@@ -21,7 +21,7 @@ from ltr.configuration.declarations import Option, Required, options_of
 from ltr.identity import options_of_today
 
 # the groups whose configs name a class with all its options
-GROUPS = ("method", "loss", "sampler", "head", "backbone", "pool", "tune", "optimizer", "scheduler")
+GROUPS = ("method", "loss", "sampler", "head", "backbone", "pool", "tune", "optimizer", "sharpness", "scheduler")
 _DATASET = "dataset"
 # the default of an option that only an import would tell
 _UNKNOWN = Any
