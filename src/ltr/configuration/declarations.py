@@ -23,6 +23,9 @@ _ROOT = Path(__file__).parents[1]
 _TYPES = {"Annotated": Annotated, "Any": Any, "Callable": Callable, "Collection": Collection, "Literal": Literal,
           "Mapping": Mapping, "Sequence": Sequence, "bool": bool, "dict": dict, "float": float, "int": int,
           "list": list, "str": str, "tuple": tuple}  # fmt: skip
+# parsing is the larger part of reading options, so modules are cut into statements beforehand
+_TOP_LEVEL = re.compile(r"^[A-Za-z_@]", re.MULTILINE)
+_DEFINES = re.compile(r"(?:class|def) (?P<defined>\w+)|(?P<assigned>\w+) = |from (?P<module>[\w.]+) import ")
 _ENTRY = re.compile(r"^(?P<names>\w+(?:, \w+)*): (?P<meaning>.*)$")
 _ELSEWHERE = re.compile(r"^see `([\w.]+)`\.?$")
 _OTHERS = re.compile(r"See `([\w.]+)` for the other arguments")
@@ -89,31 +92,44 @@ def _source(module: str) -> _Source | None:
         return None
     path = _ROOT.joinpath(*module.split(".")[1:])
     file = next((one for one in (path.with_suffix(".py"), path / "__init__.py") if one.is_file()), None)
-    return None if file is None else _Source(module, ast.parse(file.read_text(encoding="utf-8")))
+    return None if file is None else _Source(module, file.read_text(encoding="utf-8"))
 
 
 class _Source:
     """A module's source: its classes, functions, assignments and what it imports from ltr."""
 
-    def __init__(self, module: str, tree: ast.Module) -> None:
+    def __init__(self, module: str, text: str) -> None:
         self.module = module
+        self._text = text
+        self._parts: dict[str, str] = {}  # a name -> the source that defines it; parsed only if it is asked for
         self._statements: dict[str, ast.stmt] = {}
         self._imports: dict[str, tuple[str, str]] = {}
-        for statement in tree.body:
-            if isinstance(statement, ast.ClassDef | ast.FunctionDef):
-                self._statements[statement.name] = statement
-            elif isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-                self._statements[statement.targets[0].id] = statement
-            elif isinstance(statement, ast.ImportFrom) and statement.module:
-                for alias in statement.names:
-                    self._imports[alias.asname or alias.name] = (statement.module, alias.name)
+        starts = [match.start() for match in _TOP_LEVEL.finditer(text)]
+        for start, end in zip(starts, [*starts[1:], len(text)]):
+            match = _DEFINES.match(text, start)
+            if match is None:
+                continue
+            if match["module"] is None:
+                self._parts[match["defined"] or match["assigned"]] = text[start:end]
+                continue
+            for statement in _parsed(text[start:end]):
+                if isinstance(statement, ast.ImportFrom) and statement.module:
+                    names = {alias.asname or alias.name: (statement.module, alias.name) for alias in statement.names}
+                    self._imports |= names
 
     def statement(self, name: str) -> ast.stmt | None:
+        """Return the class, function or assignment of a name."""
+        if name in self._parts and name not in self._statements:
+            # a part that ends inside a text is none by itself
+            for statement in _parsed(self._parts[name]) or ast.parse(self._text).body:
+                assigned = statement.targets[0] if isinstance(statement, ast.Assign) else None
+                if getattr(statement, "name", None) == name or (isinstance(assigned, ast.Name) and assigned.id == name):
+                    self._statements[name] = statement
         return self._statements.get(name)
 
     def where(self, name: str) -> tuple[_Source, str] | None:
         """Return the source that defines a name, and the name there; None for what ltr does not define."""
-        if name in self._statements:
+        if name in self._parts:
             return self, name
         module, _, last = name.rpartition(".")
         imported, imported_name = self._imports.get(name, (module, last))
@@ -203,6 +219,14 @@ class _Source:
             return eval(ast.unparse(expression), {"__builtins__": {}}, _Names(self))
         except Exception:
             return Any
+
+
+def _parsed(text: str) -> list[ast.stmt]:
+    """Return the statements of a part of a module; [] if it is none by itself."""
+    try:
+        return ast.parse(text).body
+    except SyntaxError:
+        return []
 
 
 class _Names(dict):
