@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection as pipes
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,7 @@ class LocalJobs:
         self.context, self.task, self.config, self.options = context, task, config, options
         self.sources = KeptSources()
         self.server = multiprocessing.get_context("forkserver")
+        self._start_server()
 
     def run(self, overrides: Sequence[list[str]], first: int) -> list[JobReturn]:
         """Run jobs and return their results in order; a job that ended without one has failed.
@@ -79,22 +80,23 @@ class LocalJobs:
         """
         folder = Path(str(self.config.hydra.sweep.dir)).absolute() / "jobs"
         folder.mkdir(parents=True, exist_ok=True)
-        self._preload()
         cores = available_cores()
         division = divide(len(overrides), cores, self._gpus(), **self.options)
         return _Launch(self, division, folder, overrides, first).carry_out()
 
-    def _preload(self) -> None:
-        """Name the modules that the server imports; it starts with the first process."""
+    def _start_server(self) -> None:
+        """Start the server, which imports what the jobs need while this process checks their configurations."""
         figures = () if self.config.get("figures") == "none" else _FIGURES
         self.server.set_forkserver_preload([_PRELOAD, *figures])
+        with _starting():
+            forkserver.ensure_running()
 
     def _gpus(self) -> tuple[str, ...]:
         if self.config.trainer.accelerator == "cpu":
             return ()
         ours, theirs = self.server.Pipe()
         process = self.server.Process(target=count_gpus, args=(theirs,), daemon=True)
-        with _starting(1):
+        with _starting():
             process.start()
         theirs.close()
         try:
@@ -174,7 +176,7 @@ class _Launch:
         spec = JobSpec(number, overrides, jobs.context, jobs.config, jobs.task, environment, ignored, threads, log)
         ours, theirs = jobs.server.Pipe()
         process = jobs.server.Process(target=run_job, args=(theirs, spec), name=f"ltr-job-{number}")
-        with _starting(threads):
+        with _starting():
             process.start()
         theirs.close()
         self.running[number] = _Job(number, title, overrides, process, ours, gpu)
@@ -309,7 +311,7 @@ def job_titles(overrides: Sequence[list[str]], first: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def _starting(threads: int) -> Iterator[None]:
+def _starting() -> Iterator[None]:
     """Set what the server inherits when it starts with its first process.
 
     The server, and each process that it forks, would import the launching process's main module again: a script
@@ -317,7 +319,7 @@ def _starting(threads: int) -> Iterator[None]:
     The server takes no part in the signals of a terminal or a queue: they are blocked, and each job unblocks them.
     """
     resource_tracker.ensure_running()  # starting it would unblock the signals
-    names = {**dict.fromkeys(_THREADS, str(threads)), "PYTHONSAFEPATH": "1"}
+    names = {**dict.fromkeys(_THREADS, "1"), "PYTHONSAFEPATH": "1"}  # the server computes nothing
     before = {name: os.environ.get(name) for name in names}
     main = sys.modules["__main__"]
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
