@@ -74,10 +74,20 @@ CLAUSE = re.compile(  # a sentence, or a verb in the third person
     r"|(?:Appl|Check|Collect|Creat|Evaluat|Find|Giv|Hold|Keep|Load|Mak|Obtain|Rais|Read|Record|Sav|Skip|Writ)(?:e?s|ies)\b"
 )
 UNNAMED = {"found", "given", "told", "ours", "theirs", "said", "place"}  # names that do not say what they hold
-UNNAMED_IN_CODE = UNNAMED | {"own", "others", "around", "here", "there"}  # tests compare an image with others
+UNNAMED_IN_CODE = UNNAMED | {"own", "others", "around", "here", "there", "how"}  # tests compare an image with others
 DATED_PHRASES = re.compile(  # in texts of the code; each has a plain word of the field or of the language
     r"(?i)\b(in the (place|face) of|matter of course|by heart|of one's own|what it came to|one is told|gone on with"
     r"|ha(nd|nded|nds) on|as it likes|let(s|ting)? it go|(runs|versions) of then|a word too many)\b"
+)
+ELLIPSIS = re.compile(  # an argument, attribute or constant that is described without its noun: "width: of the table"
+    r"^\s*(?:\w+, )*\w+: of (?!ltr\b)"
+)
+NEGATIONS = re.compile(  # "is no number": English negates the verb
+    r"(?<!there )(?<!There )(?<!if )\b(?:is|are) no (?!longer|more|need|such|way)"
+)
+OTHER_IDIOMS = re.compile(  # "appears twice", "continues", "is skipped"
+    r"\b(?:comes? twice|(?:come|may come) once|goes on (?:from|in|with|after)\b|going on (?:from|in)\b|passed over"
+    r"|starts? anew|(?:was|is) at work|for the time of a block)\b"
 )
 OLD_WORDS = re.compile(r"(?i)\bjudg|_judg|(?<![a-z])pages?(?![a-z])")
 OLD_WORDS_OF_DOCS = re.compile(
@@ -168,6 +178,17 @@ def dated_phrases(source: str) -> list[str]:
     return [line for line in prose(source) if DATED_PHRASES.search(line)]
 
 
+def elliptical_entries(source: str) -> list[str]:
+    """Return the entries of docstrings that begin with "of" where the noun belongs."""
+    docstrings = (ast.get_docstring(node) or "" for node in ast.walk(ast.parse(source)) if isinstance(node, Definition))
+    return [line.strip() for docstring in docstrings for line in docstring.splitlines() if ELLIPSIS.search(line)]
+
+
+def foreign_idioms(source: str) -> list[str]:
+    """Return the lines of texts with word-for-word translations from another language."""
+    return [line for line in prose(source) if NEGATIONS.search(line) or OTHER_IDIOMS.search(line)]
+
+
 def old_words_of_docs(text: str) -> list[str]:
     """Lines of running text, without code, that use a word which the field has a better one for."""
     return [line for line in CODE_IN_DOCS.sub("", text).splitlines() if OLD_WORDS_OF_DOCS.search(line)]
@@ -228,6 +249,13 @@ def test_the_rules_see_what_they_forbid():
     assert dated_phrases("x = 1  # handed on\ny = 'a b in the place of c', 'in place'") == [
         " handed on",
         "a b in the place of c",
+    ]
+    assert elliptical_entries(
+        'def f():\n    """F.\n\n    Args:\n        a: of a table.\n        b: width of it."""'
+    ) == ["a: of a table."]
+    assert foreign_idioms("x = 'a is no number', 'there is no number', 'b comes twice', 'c appears twice'") == [
+        "a is no number",
+        "b comes twice",
     ]
     assert clause_summaries('class A:\n    """Weights are inside."""\n') == ["Weights are inside."]
     assert clause_summaries('class A:\n    """Network whose weights are inside."""\n') == []

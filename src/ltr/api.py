@@ -29,8 +29,8 @@ __all__ = ["Classifier", "build", "config", "load", "train"]
 def config(overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Return the configuration that ``ltr-train`` has with these overrides, resolved and checked, as plain data.
 
-    ``ltr.config(["method=crt"])["method"]["classifier"]["epochs"]`` is 10. A config's own rules for its values stand
-    beside them, under ``_allowed_``.
+    ``ltr.config(["method=crt"])["method"]["classifier"]["epochs"]`` is 10. The rules of a config for its values
+    are under ``_allowed_``.
 
     Raises:
         ConfigError: names everything that is wrong with the overrides.

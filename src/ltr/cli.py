@@ -163,7 +163,7 @@ def report(error: Exception, of: str = "") -> int:
 
 
 def _print_error(message: str, of: str) -> None:
-    if of:  # a job of a sweep, after which the process goes on
+    if of:  # a job of a sweep, after which the process continues
         print_line(f"{of}{message}", sys.stderr)
     else:
         print_once(message, lambda text: print_line(text, sys.stderr))
@@ -320,7 +320,7 @@ def _objective(outcome: Outcome | None) -> float | None:
 
 
 class environment_variable:
-    """An environment variable set for the time of a block; None leaves it unset."""
+    """An environment variable set during a block; None leaves it unset."""
 
     def __init__(self, name: str, value: str | None) -> None:
         self.name, self.value = name, value
@@ -353,7 +353,7 @@ def _logging_as_before() -> Iterator[None]:
 
 
 def _explained(line: CommandLine, error: Exception | None) -> ConfigError | None:
-    """Return all mistakes of a refused command line, or Hydra's own words; None where it is no mistake."""
+    """Return all mistakes of a refused command line, or Hydra's own words; None if it has no mistake."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -394,7 +394,7 @@ def _train_task(config: DictConfig, line: CommandLine) -> Outcome:
 
 
 def _as_a_single_run(line: CommandLine) -> list[str]:
-    """Return the arguments of ``ltr-train`` for the running job alone."""
+    """Return the arguments of ``ltr-train`` for the running job only."""
     from ltr.configuration.command_line import is_sweep_config
     from ltr.sweeps import in_sweep, job_overrides
 

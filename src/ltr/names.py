@@ -41,14 +41,14 @@ def counted(number: float, noun: str, plural: str = "") -> str:
     """Return a count with its noun, ``1 epoch`` or ``20 epochs``.
 
     Args:
-        plural: of the noun, where it is not the noun with an s.
+        plural: plural of the noun, where it is not the noun with an s.
     """
     shown = f"{number:,}" if isinstance(number, int) else f"{number:,g}"  # g rounds to six digits
     return f"{shown} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def look_alikes(names: Iterable[str]) -> list[list[str]]:
-    """Return the groups of names that differ in case, width, white space or invisible characters alone, in order."""
+    """Return the groups of names that differ in case, width, white space or invisible characters only, in order."""
     return _groups(names, _visible)
 
 

@@ -70,11 +70,11 @@ def build(
         backbone: name of a config of the group ``backbone``, of a timm model or of a torchvision model; or a module
             that maps normalised images [B, C, H, W] to features [B, D]. The network has a copy of the module.
         image_size: side of the images in pixels, or (H, W); None is the usual one of the backbone.
-        channels: of the images.
+        channels: channels of the images.
         class_counts: training images of each class, for losses and methods that use them; None is the same for all.
         mean: per channel, of pixels in [0, 1]; None is ImageNet's for three channels, else 0.5.
         std: the same for the standard deviation.
-        seed: of the initial weights.
+        seed: seed of the initial weights.
         options: those of ``method.*``, nested ones as dictionaries; ``head``, ``loss``, ``sampler``, ``optimizer`` or
             ``scheduler``, each the name of a config of that group; and ``batch_size`` and ``epochs``.
 

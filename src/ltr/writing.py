@@ -104,7 +104,7 @@ def disk_trouble(error: OSError, what: str, paths: Mapping[str, Any]) -> Trainin
     key = f"paths.{keys[0]}" if keys else "paths.outputs (and paths.stages)"
     reason = f"{error.strerror or error}" + (f": {name}" if name is not None else "")
     if error.errno in _GONE:
-        advice = "Something removed or renamed it while the run was at work"
+        advice = "Something removed or renamed it while the run was running"
     elif error.errno in _FULL:
         advice = f"Free some space, or set {key} elsewhere"
     else:

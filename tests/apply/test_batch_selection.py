@@ -46,7 +46,7 @@ def test_a_damaged_chunk_is_named(redness, pool, tmp_path):
     predicted(redness(), pool, tmp_path)
     chunk = tmp_path / STATE / "000001.npz"
     chunk.write_bytes(chunk.read_bytes()[:50])
-    with pytest.raises(ConfigError, match=r"000001.npz is damaged .*--again starts anew"):
+    with pytest.raises(ConfigError, match=r"000001.npz is damaged .*--again starts over"):
         predicted(redness(), pool, tmp_path)
 
 

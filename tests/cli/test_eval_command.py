@@ -124,7 +124,7 @@ def test_other_bounds_move_classes_between_groups(ltr_eval, tmp_path, finished_r
 @pytest.mark.parametrize("where", ["run", "lone"])
 def test_another_number_of_classes_than_the_checkpoints_is_refused(refused_eval, finished_run, altered, where):
     err = refused_eval(finished_run if where == "run" else altered(), "dataset.num_classes=5")
-    assert "knows 10 classes" in err
+    assert "has 10 classes" in err
     assert "the data set has 5" in err
 
 

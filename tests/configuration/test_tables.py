@@ -122,9 +122,9 @@ def test_a_users_own_table_is_listed_as_the_shipped_ones_are(own_configs):
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ("mine,t,accuracy,70.3,a paper,read\nmine,t,,,,\n", "line 3: row=mine stands twice"),
+        ("mine,t,accuracy,70.3,a paper,read\nmine,t,,,,\n", "line 3: row=mine appears twice"),
         ("mien,t,,,,\n", "line 2: row=mien: there is no experiment of this name. Did you mean 'mine'?"),
-        ("mine,t,accuracy,70.3,,\n", "metric, value alone; metric, value, source and verified are given together"),
+        ("mine,t,accuracy,70.3,,\n", "only metric, value; metric, value, source and verified are given together"),
         ("mine,t,top1,70.3,a,b\n", "metric=top1: allowed is one of: accuracy, auroc, map, recall_at_1"),
         ("mine,t,accuracy,0.703,a,b\n", "value=0.703: a number in percent is needed"),
         ("mine,t,accuracy,many,a,b\n", "value=many: a number in percent is needed"),

@@ -1,4 +1,4 @@
-"""Acquisition strategies: which images of a pool to label next, as pure functions of scores and features."""
+"""Acquisition strategies: selection of the images of a pool to label next, as pure functions of scores and features."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def select(
     """Select images of a pool.
 
     ``probability``: for each class, the highest probability of the class.
-    ``background_split``: for each class, the highest probability against the background alone, p_c / (p_c + p_0), so
+    ``background_split``: for each class, the highest probability against only the background, p_c / (p_c + p_0), so
     that rare classes do not hide each other; each class against the background as in background splitting (Mullapudi
     et al., CVPR 2021).
     ``entropy``: the highest entropy of the probabilities, divided by their sum (Settles 2009, sec. 3.1).
@@ -72,7 +72,7 @@ def select(
 
     Args:
         budgets: number of images of each class; the other strategies select their sum.
-        seed: of ``random``, and of the first centre of ``coreset`` without labelled images.
+        seed: seed of ``random``, and of the first centre of ``coreset`` without labelled images.
         min_distance: least cosine distance in [0, 2] of an image's features to those selected before; closer images
             are selected only if no others are left. Not used by ``coreset`` and ``cluster_margin``, whose batches are
             diverse, and by ``random``.

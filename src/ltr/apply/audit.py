@@ -126,7 +126,7 @@ def out_of_fold(
 
     Args:
         features: float [N, D].
-        number: folds.
+        number: number of folds.
         groups: see `folds`.
 
     Returns:
@@ -266,7 +266,7 @@ def audit(
     Args:
         features: float [N, D].
         labels: int64 [N].
-        number, seed, groups: of the folds, see `out_of_fold`.
+        number, seed, groups: options of the folds, see `out_of_fold`.
         held_out: float [N, C] probabilities of a network; used for the images of ``is_held_out``, on which it was not
             trained, instead of out-of-fold predictions.
         is_held_out: bool [N].

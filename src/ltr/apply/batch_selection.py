@@ -131,11 +131,11 @@ def _begin(state: Path, key: str) -> None:
         try:
             known = json.loads(named.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ConfigError(f"{named} is damaged ({error}). --again starts anew") from error
+            raise ConfigError(f"{named} is damaged ({error}). --again starts over") from error
         if known != key:
             raise ConfigError(
                 f"{state.parent} holds the mining of other images, weights or settings. Take another --out, or --again "
-                "to start anew there"
+                "to start over there"
             )
         return
     state.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ def _loaded(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in ("places", "probabilities", "features", "broken")}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path} is damaged ({error}). --again starts anew") from error
+        raise ConfigError(f"{path} is damaged ({error}). --again starts over") from error
 
 
 def _predicted(

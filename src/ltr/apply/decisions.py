@@ -1,4 +1,4 @@
-"""Decisions of a run: class thresholds and conformal sets, stored beside its weights and applied to predictions."""
+"""Decisions of a run: class thresholds and conformal sets, stored with its weights and applied to predictions."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Decider:
     """Thresholds of one network.
 
     Attributes:
-        class_names: in the order of the thresholds.
-        thresholds: float64 [C] of decisions; None: no decisions were asked for.
-        set_thresholds: float64 [C] of conformal sets; None: no sets were asked for.
+        class_names: names in the order of the thresholds.
+        thresholds: float64 [C], thresholds of decisions; None without decisions.
+        set_thresholds: float64 [C], thresholds of conformal sets; None without sets.
     """
 
     class_names: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Export: a trained network as files that other programs read, checked against the original before it is named done."""
+"""Export of a trained network to files for other programs, after a check against the original network."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ class Exported:
 def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> Exported:
     """Write a network's weights (safetensors), its description (JSON) and its class names (JSON).
 
-    ``decisions.json`` joins them where ``ltr-eval --decide`` chose thresholds for these weights.
+    It adds ``decisions.json`` if ``ltr-eval --decide`` chose thresholds for these weights.
 
-    The low-rank updates of ``tune=lora`` are folded into the weights that they belong to; the logits may then differ in
-    the last digits, by `MERGE_TOLERANCE` at most.
+    The low-rank updates of ``tune=lora`` are merged into their weights; the logits may then differ by at most
+    `MERGE_TOLERANCE`.
 
-    The files are read back through `load_exported`, and the logits of some made-up images must be the same bits as
-    the (merged) original's; only then do they appear in ``folder``. It takes fp32 on the CPU.
+    The files are read back by `load_exported`, and the logits of some generated images must be bit-equal to those of
+    the (merged) original, in fp32 on the CPU; only then do the files appear in ``folder``.
 
     Args:
         checkpoint: a weights file of this project.
         onnx: also write ``model.onnx``: uint8 images [N, C, H, W] to the logits [N, classes] of the headline variant.
 
     Raises:
-        CheckpointError: weights that cannot be read.
-        ConfigError: ONNX was asked for and cannot be made.
-        TrainingError: the self-check failed; nothing is left behind.
+        CheckpointError: the weights cannot be read.
+        ConfigError: ONNX is requested and cannot be written.
+        TrainingError: the self-check failed; no file remains.
     """
     if onnx:
         require_onnx()
@@ -191,7 +191,7 @@ def largest_difference(expected: Tensor, actual: Tensor) -> float:
 
 
 class _Headline(nn.Module):
-    """A network's logits alone, as a function of pixels."""
+    """Module that maps pixels to the logits of a network."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ let state = {labels: {}, history: [], at: 0};
 try { state = Object.assign(state, JSON.parse(localStorage.getItem(store) || '{}')) } catch (error) { }
 const images = data.images;
 let shown = [];
-// the crops of one file have an id beside their path
+// the crops of one file have an id in addition to their path
 const id = image => image.id ?? image.path;
 
 function keep() {

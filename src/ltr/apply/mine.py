@@ -279,11 +279,11 @@ def _loaded(path: Path, key: str, classes: np.ndarray, top: int) -> tuple[Rankin
         names = ("images", "probability", "predicted", "confidence")
         ranking = Ranking(classes, *(kept[name] for name in names)) if same else None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path} is damaged ({error}). --again starts anew") from error
+        raise ConfigError(f"{path} is damaged ({error}). --again starts over") from error
     if ranking is None:
         raise ConfigError(
             f"{path.parent} holds the mining of other images, weights, classes or settings. Take another --out, or "
-            "--again to start anew there"
+            "--again to start over there"
         )
     return ranking, broken, int(kept["done"])
 

@@ -1,4 +1,4 @@
-"""A trained network for prediction on image files: device, precision, and the crop of evaluation."""
+"""Trained network for prediction on image files, with device, precision and the evaluation crop."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from ltr.runs.processes.device import autocast, keep_freed_memory, resolve_devic
 
 @dataclass(frozen=True)
 class Model:
-    """A network in eval mode and all settings to predict image files.
+    """Network in eval mode with all settings for prediction on image files.
 
     Attributes:
         network: an `ltr.methods.core.network.ImageClassifier` on ``device``.
-        crop: from a decoded file to the network's square, as in the evaluation of the run.
-        batch_size: images a batch, the evaluation's.
-        workers: processes that decode.
-        decoding: how files become RGB: with the matte and the white level that the network was trained with.
-        crop_margin, crop_square: how boxes of detections are extended, as in training.
+        crop: crop of decoded files to the network's input, as in the evaluation of the run.
+        batch_size: images per batch, as in evaluation.
+        workers: number of decoding processes.
+        decoding: conversion of files to RGB, with matte and white level as in training.
+        crop_margin, crop_square: extension of the boxes of detections, as in training.
         trained_on_crops: True if the training images were cut by box.
         few_below, many_above: the run's bounds of few- and many-shot classes.
     """
@@ -59,7 +59,7 @@ class Model:
 
     @property
     def background(self) -> int | None:
-        """Return the label of the background where the network was trained with one."""
+        """Return the label of the background; None without a background."""
         return self.network.dataset_info.background
 
     @property
@@ -71,7 +71,7 @@ class Model:
         return self.network.link
 
     def decoding_of(self, files: ImageFiles) -> Decoding:
-        """Return how a pool becomes RGB: as in training, upright or not as the pool says."""
+        """Return the decoding options for a pool: those of training, with the EXIF option of the pool."""
         return replace(self.decoding, exif=files.decoding.exif)
 
     @contextmanager
@@ -108,16 +108,16 @@ def load_model(
     """Load a weights file of this project for work on image files.
 
     Args:
-        checkpoint: the file.
-        config: its run's configuration where there is one: batch size, precision and workers are taken from it.
+        checkpoint: path of the file.
+        config: configuration of its run with batch size, precision and workers, if there is one.
         accelerator: ``auto``, ``cpu`` or ``gpu``.
-        precision: ``auto``, ``bf16``, ``fp16`` or ``fp32``; None is the run's.
-        batch_size: None is the run's for evaluation.
-        workers: processes that decode; None is one for each core.
+        precision: ``auto``, ``bf16``, ``fp16`` or ``fp32``; None: the run's.
+        batch_size: images per batch; None: the run's for evaluation.
+        workers: number of decoding processes; None: one per core.
 
     Raises:
-        CheckpointError: weights that cannot be read.
-        ConfigError: a device or precision that there is not, or images that are not square.
+        CheckpointError: the weights cannot be read.
+        ConfigError: the device or precision is not available, or images are not square.
     """
     description = describe(checkpoint)
     network = network_from_description(description, checkpoint)
@@ -146,9 +146,9 @@ def load_model(
 def file_crop(image_shape: tuple[int, int, int], dataset: Mapping[str, Any], checkpoint: Path) -> FileCrop:
     """Return the crop that evaluation applies to a file of this data set.
 
-    A network of image files gets the middle crop of its data set's config. One of arrays (CIFAR, digits) has seen whole
-    images of one size: the short side is brought to it and the middle is taken, which changes nothing in an image of
-    that size.
+    A network trained on image files gets the centre crop of its dataset config. A network trained on arrays (CIFAR,
+    digits) has seen whole images of one size: the short side is resized to it and the centre is cropped, which does not
+    change images of that size.
 
     Raises:
         CheckpointError: its images are not square.

@@ -24,9 +24,9 @@ def model_card(description: Mapping[str, Any], result: Mapping[str, Any] | None,
     """Return the card in Markdown: metadata, use, data, results, training and citation.
 
     Args:
-        description: of the checkpoint, see `ltr.methods.core.checkpoint.describe`.
+        description: description of the checkpoint, see `ltr.methods.core.checkpoint.describe`.
         result: content of the run's ``result.json``; None: the card has no results.
-        name: of the model, for its title and for the name on the hub.
+        name: name of the model, for the title and on the hub.
         limited: reason why the results are not those of the method, such as fewer epochs; empty without one.
     """
     parts = [

@@ -35,16 +35,16 @@ from ltr.runs.store import StageStore
 
 
 class PoolFeatures:
-    """The stored features of a pool's images, computed where they are missing.
+    """Provider of the stored features of a pool's images, which computes missing features.
 
-    A table is determined by the backbone's weights, the precision, what is done to an image before the backbone, and
-    the files (real path, size, modification time). Rows of files that another table has, such as that of the run's data
-    set or of the pool before it grew, are taken over from there.
+    The backbone's weights, the precision, the preprocessing and the files (real path, size, modification time)
+    determine a table. Rows of files that another table has, such as that of the run's data set or of an earlier state
+    of the pool, are copied from it.
 
     Args:
-        model: whose network was trained on stored features.
-        files: the pool.
-        store: where tables lie.
+        model: model whose network was trained on stored features.
+        files: files of the pool.
+        store: store of the tables.
         print_line: prints a line.
     """
 
@@ -66,12 +66,12 @@ class PoolFeatures:
 
     @contextmanager
     def reading(self, places: np.ndarray) -> Iterator[ReadPool]:
-        """Yield the function that reads features, `batches`, and hold the table's lock for the time of a block.
+        """Yield `batches`, the function that reads features, and hold the table's lock during the block.
 
-        First take over rows of other tables, and print how many images are stored.
+        It first copies rows of other tables, and prints the number of stored images.
 
         Args:
-            places: int64 [n], the images whose features will be asked for.
+            places: int64 [n], indices of the images whose features are needed.
         """
         with self.store.locked(spec_key(self.spec), NAME):
             self.table = FeatureTable(self.table.folder, len(self.files), self.table.shape, self.print_line)
@@ -98,7 +98,7 @@ class PoolFeatures:
 
         Args:
             places: int64 [n], in the pool.
-            tally: counts what stands out in images that are read.
+            tally: counts peculiarities of the images that are read.
         """
         size = self.model.batch_size
         parts = [places[first : first + size] for first in range(0, len(places), size)]

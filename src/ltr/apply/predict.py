@@ -28,15 +28,15 @@ _AHEAD = 2  # batches whose predictions are still on the device while the next o
 
 
 class Answers(NamedTuple):
-    """The answers for a batch, on the host.
+    """Predictions for a batch, on the host.
 
     Attributes:
-        indices: int64 [B], places in the pool.
+        indices: int64 [B], indices in the pool.
         classes: int64 [B, k], best first.
         probabilities: float32 [B, k].
         knownness: [B], higher is more known.
-        background: float32 [B], or None where there is no background class.
-        every: float32 [B, C], all probabilities by class; None where they were not asked for.
+        background: float32 [B], or None without a background class.
+        every: float32 [B, C], probabilities of all classes; None unless requested.
     """
 
     indices: np.ndarray
@@ -76,16 +76,16 @@ def predict_files(
     Images that cannot be read are listed in ``<out's stem>.broken.csv``.
 
     Args:
-        scorer: what known-ness is, see `knownness`; msp is the log-odds of the probability, whose order is the same.
-        top: classes of a row; all where there are fewer.
-        advance: called with the number of images that were done since.
-        pool: the detections that ``files`` are; their columns follow the path.
+        scorer: scorer of the knownness, see `knownness`; msp is the log-odds of the probability, in the same order.
+        top: number of classes per row; all if there are fewer.
+        advance: called with the number of images predicted since the last call.
+        pool: detections of which ``files`` are the crops; their columns follow the path.
         decider: thresholds chosen on validation images.
 
     Raises:
-        ConfigError: an unknown scorer, or one that the network has nothing for.
-        DataError: not one image can be read.
-        TrainingError: scores that are not finite.
+        ConfigError: the scorer is unknown, or the network lacks the scores that it needs.
+        DataError: no image can be read.
+        TrainingError: scores are not finite.
     """
     started = time.perf_counter()
     broken: list[Broken] = []
@@ -123,9 +123,9 @@ def answered(
     """Yield the answers of a pool, a batch at a time and in order.
 
     Args:
-        broken: takes what cannot be read.
-        tally: counts what stands out in the images.
-        every: also give the probabilities of all classes.
+        broken: list to which unreadable images are added.
+        tally: counts peculiarities of the images.
+        every: True also returns the probabilities of all classes.
     """
     waiting: deque[tuple[np.ndarray, dict[str, Tensor], int]] = deque()
     with model.predicting():
@@ -140,7 +140,7 @@ def answered(
 
 
 def answers_of(model: Model, scores: Scores, scorer: str, top: int, every: bool = False) -> dict[str, Tensor]:
-    """Return the answers for a batch, on the device: nothing waits for it here."""
+    """Return the predictions for a batch on the device, without synchronising with it."""
     logits = scores.logits
     normaliser = log_normaliser(logits, model.link)
     values, classes = top_classes(logits, min(top, logits.shape[1]))
@@ -208,7 +208,7 @@ def predictions_of(
     top: int = 5,
     advance: Callable[[int], object] = lambda number: None,
 ) -> tuple[Predictions, list[Broken], list[str]]:
-    """Return the predictions of a whole pool, the images that cannot be read, and remarks on the others.
+    """Return the predictions of a whole pool, its unreadable images, and remarks on the readable ones.
 
     Raises:
         DataError: not one image can be read.

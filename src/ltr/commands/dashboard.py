@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
 
     Raises:
         ConfigError: wrong flags, or the extra is not installed.
-        DashboardError: no key, no network, or a project that there is none of.
+        DashboardError: there is no key or no network, or the project does not exist.
     """
     parser = Parser(
         prog="ltr-dashboard",

@@ -260,7 +260,7 @@ def label(path: Path, checkpoint: Path, in_run: bool) -> str:
 
 
 def find(path: Path) -> tuple[Path, dict[str, Any] | None]:
-    """Return the checkpoint that ``path`` means, and its run's configuration where there is one beside it.
+    """Return the checkpoint that ``path`` names, and the configuration of its run, if there is one.
 
     Args:
         path: a run directory, a cached stage's directory, a file, or a run's name (`run_path`).

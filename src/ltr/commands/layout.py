@@ -20,7 +20,7 @@ def longest(names: Iterable[str]) -> int:
 
 
 def pairs(rows: Iterable[tuple[str, str]], width: int, indent: str, *, least: int = 0, most: float = 0.4) -> list[str]:
-    """Return names with their texts beside them, or below them where names take more than a share of the width."""
+    """Return names with their texts on the same line, or on the next one if names take too much of the width."""
     listed = list(rows)
     first = max(longest(name for name, _ in listed), least) + 2
     if len(indent) + first > most * width:

@@ -45,10 +45,10 @@ def _given_name(run: Path) -> str:
 
 
 def run_path(path: Path) -> Path:
-    """Return a path that exists as it is, and for another one the finished run of this name.
+    """Return an existing path unchanged; otherwise the finished run with this name.
 
     Args:
-        path: of a run, a stage or a checkpoint; ``last``; the name of a run's folder, or a part of it.
+        path: path of a run, a stage or a checkpoint; ``last``; the name of a run's folder, or a part of it.
 
     Raises:
         CheckpointError: no run is called so, or several are; the message lists the newest.

@@ -115,7 +115,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def _default_out(arguments: argparse.Namespace) -> Path:
-    """Return ``predictions.csv`` (``.json`` for MegaDetector) in the run's folder, or beside a lone checkpoint."""
+    """Return ``predictions.csv`` (``.json`` for MegaDetector) in the folder of the run or of a single checkpoint."""
     from ltr.commands.evaluate import find
 
     checkpoint, config = find(Path(arguments.run))
@@ -295,6 +295,6 @@ def report_broken(broken: Sequence[Any], listed: Path | None) -> None:
 
 
 def report_remarks(remarks: Sequence[str]) -> None:
-    """Print to standard error what stood out in the images that were read."""
+    """Print remarks on the images to standard error."""
     for remark in remarks:
         print_line(f"warning: {one_line(remark)}", sys.stderr)

@@ -1,4 +1,4 @@
-"""``ltr-report --spread``: how much of a result the training subset and the seed account for."""
+"""``ltr-report --spread``: variance of results due to the training subset and to the seed."""
 
 from __future__ import annotations
 

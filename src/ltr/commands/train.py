@@ -28,7 +28,7 @@ def carry_out(config: Mapping[str, Any], console: Console, arguments: Callable[[
     """Run a checked configuration, print its table and draw its figures.
 
     Args:
-        arguments: those of ``ltr-train`` for this run alone, where it has to be started in several processes.
+        arguments: arguments of ``ltr-train`` for this run, if it must be started in several processes.
     """
     overrides = job_overrides()
     with plain_warnings():
@@ -93,7 +93,7 @@ def _figures(run_dir: Path, config: Mapping[str, Any]) -> list[Path]:
 
 
 def show(outcome: Outcome, config: Mapping[str, Any], console: Console) -> None:
-    """Print the result's table, and draw figures that are asked for and not there: those of a new run are drawn."""
+    """Print the table of the result, and draw missing figures of a reused run; a new run has drawn its figures."""
     if outcome.result is None:
         return
     if console.is_terminal:

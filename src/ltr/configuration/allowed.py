@@ -27,7 +27,7 @@ _RULE = re.compile(
 
 
 def problem(value: Any, rule: str | list) -> str | None:
-    """Return why ``value`` breaks ``rule``, as the end of a sentence; None when it is allowed."""
+    """Return the reason why ``value`` breaks ``rule``, as the end of a sentence; None if it is allowed."""
     if isinstance(rule, str) and rule.startswith(_CONFIGS):
         return _problem_of_configs(value, rule.removeprefix(_CONFIGS))
     if isinstance(rule, str) and f" or {_LIST}" in rule:

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 
 def rule_of(hint: Any) -> str | list | None:
-    """Return the rule of a type in the grammar of `ltr.configuration.allowed`; None where any value of the type fits.
+    """Return the rule of a type in the grammar of `ltr.configuration.allowed`; None if any value of the type fits.
 
     Types are those of YAML: ``bool``, ``Literal`` for choices, ``Annotated[float, "[0, 1)"]`` for ranges; ``int``,
-    ``None`` and words beside a number are read from the type, and ``Sequence`` of a type with a rule is a list.
+    ``None`` and literals in a union with a number follow from the type, and ``Sequence`` of a type with a rule is a
+    list.
     """
     if hint is bool:
         return [True, False]

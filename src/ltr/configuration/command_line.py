@@ -42,10 +42,10 @@ class CommandLine:
     """A command line as typed: flags and overrides.
 
     Attributes:
-        flags: of Hydra, in their long form, ``--flag`` or ``--flag=value``.
+        flags: flags of Hydra in their long form, ``--flag`` or ``--flag=value``.
         overrides: all other arguments, usually ``key=value``.
         values: the flags that take a value.
-        allowed: the packages of ``--allow``.
+        allowed: packages of ``--allow``.
         mistakes: one sentence for every flag that is unknown or misused.
     """
 
@@ -159,7 +159,7 @@ def _further_packages(rest: list[str]) -> list[str]:
 
 
 def wrong_package(prefix: str) -> str | None:
-    """Return why a prefix is invalid for ``--allow``; None for the dotted name of a package."""
+    """Return the reason why a prefix is invalid for ``--allow``; None for the dotted name of a package."""
     names = [name.strip() for name in prefix.split(",")]
     if not all(part.isidentifier() for name in names for part in name.split(".")):
         return f"--allow {prefix}: the dotted name of a package is needed, e.g. --allow my_project"

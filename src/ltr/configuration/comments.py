@@ -12,8 +12,8 @@ _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 def comments_of(text: str) -> tuple[list[str], dict[str, str]]:
     """Return the opening comment of a config by line, and the comment of each key by its dotted path.
 
-    The opening comment ends at the first line that is none. The comment of a key stands behind it, and goes on in
-    lines below that start in the same column; or in lines above it with its indentation.
+    The opening comment ends at the first line without a comment. The comment of a key is on its line, and continues in
+    the lines below that start in the same column; or it is on the lines above with the key's indentation.
     """
     opening: list[str] = []
     comments: dict[str, str] = {}

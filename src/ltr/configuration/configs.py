@@ -12,15 +12,15 @@ from typing import Any
 
 from ltr.errors import ConfigError
 
-# what a config says about itself: rules for its values, and of a user's own experiment its tables and published number.
-# None of them reaches the code that a config names, a result file or the identity of a stage or a run
+# private keys of a config: rules for its values, and the tables and published number of a user's experiment. None of
+# them reaches the code that a config names, a result file or the identity of a stage or a run
 PRIVATE_KEYS = ("_allowed_", "_table_", "_published_")
 # the group of recipes that several data sets share, as a config of a data set chooses one
 _SHARED_RECIPE = re.compile(r"override\s+/?recipe/shared(@.*)?")
 
 
 def conf_directory() -> Path:
-    """Return the folder of configs: inside an installed package, or beside ``src`` in a checkout."""
+    """Return the folder of configs: inside an installed package, or next to ``src`` in a checkout."""
     package = Path(__file__).resolve().parent.parent
     for candidate in (package / "conf", package.parent.parent / "conf"):
         if (candidate / "train.yaml").is_file():
@@ -73,7 +73,7 @@ def updated(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 
 def config_names(group: str) -> list[str]:
-    """Return the names of the shipped configs of a group; bases are none of them."""
+    """Return the names of the shipped configs of a group, without bases."""
     return sorted(path.stem for path in (conf_directory() / group).glob("*.yaml"))
 
 
@@ -105,7 +105,7 @@ def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def node_at(node: Any, path: str) -> Any:
-    """Return what lies at a dotted path below ``node``, itself for ''; None where nothing does."""
+    """Return the value at a dotted path below ``node``; ``node`` for '', None if there is no value."""
     for part in filter(None, path.split(".")):
         if isinstance(node, list) and part.isdecimal() and int(part) < len(node):
             node = node[int(part)]

@@ -40,11 +40,11 @@ class Option:
     """One option of a class or function that a config names.
 
     Attributes:
-        default: `Required` if a config must give the option.
-        rule: in the grammar of `ltr.configuration.allowed`; None: anything of the type.
-        kind: the type in words.
-        meaning: one line of text; '' if the code does not say.
-        nested: the options of a mapping whose keys are declared, by name.
+        default: default value; `Required` if a config must set the option.
+        rule: rule in the grammar of `ltr.configuration.allowed`; None: any value of the type.
+        kind: type in words.
+        meaning: one line of text; '' without documentation.
+        nested: options of a mapping whose keys are declared, by name.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Option:
 
     @property
     def takes_config(self) -> bool:
-        """Whether its value is a group of keys, such as a config that the defaults list of another one chooses."""
+        """True if its value is a group of keys, such as a config that the defaults list of another one chooses."""
         return "a group of keys" in self.kind
 
 
@@ -245,7 +245,7 @@ class _Names(dict):
 
 
 def _meaning(name: str, documents: Sequence[tuple[_Source, str]]) -> str:
-    """Return what the first docstring that explains an argument says of it."""
+    """Return the description of an argument in the first docstring that has one."""
     for source, document in documents:
         meaning = args_of(document).get(name)
         if meaning is None:

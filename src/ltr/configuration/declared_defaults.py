@@ -1,6 +1,6 @@
 """Options that a config leaves out, filled in with the defaults that its class declares.
 
-A config names its class and says what differs from the declaration:
+A config names its class and sets the options that differ from the declaration:
 
     _target_: ltr.methods.m2m.method.M2m
     name: m2m
@@ -37,7 +37,7 @@ def with_defaults(config: str, content: Mapping[str, Any], bases: Mapping[str, A
 
     Args:
         config: the file, e.g. ``loss/ldam``.
-        content: of the file, without its defaults list; interpolations are not resolved.
+        content: content of the file, without its defaults list; interpolations are not resolved.
         bases: merged content of its bases, their options filled in.
     """
     group = config.partition("/")[0]

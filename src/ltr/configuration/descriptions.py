@@ -40,8 +40,8 @@ class Group:
     """A folder of configs.
 
     Attributes:
-        default: what is taken unless another one is chosen, as text.
-        meaning: what the group chooses.
+        default: default choice, as text.
+        meaning: description of the group.
         configs: summary of each config by name.
         key: the list that names its configs, such as ``evaluation.scorers``, or the node that takes one, such as
             ``features.pool``; None: ``group=name`` chooses one.
@@ -189,9 +189,10 @@ class _Reader:
     """Sources of the descriptions of a config's keys.
 
     Attributes:
-        group: of the config.
-        comments: of its keys.
-        chosen: the code of the configs that it chooses below itself, by their node: ``classifier.optimizer``.
+        group: group of the config.
+        comments: comments of its keys.
+        chosen: import path of the code of each config that it chooses in a nested node, such as
+            ``classifier.optimizer``.
     """
 
     group: str

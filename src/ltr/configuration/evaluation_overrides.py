@@ -1,7 +1,7 @@
-"""Overrides of ``ltr-eval``: of the data set and of evaluation, and the layout of foreign weights.
+"""Overrides of ``ltr-eval`` for the data set and the evaluation, and the layout of foreign weights.
 
-Without ``dataset=CONFIG`` a run is evaluated on its own data set, see `ltr.configuration.reuse`. With it the config is
-composed as ``ltr-train`` would, and of the run stays what says how it was trained.
+Without ``dataset=CONFIG`` a run is evaluated on its training data set, see `ltr.configuration.reuse`. With it the
+config is composed as by ``ltr-train``, and the settings of the training are kept.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class ForeignWeights:
     """Reading a weights file of other code: ``weights.entry``, ``weights.map`` and ``weights.transposed``.
 
     Attributes:
-        entry: of the file that holds the tensors, dotted; None: ``state_dict``, ``model``, or the file itself.
-        names: beginnings of names in the file to those in the network; None leaves tensors out.
-        transposed: tensors of the file that are to be transposed.
-        layout: of `ltr.models.published_names`, the code whose names the file has; None: recognised, or given by
+        entry: dotted key of the entry with the tensors; None: ``state_dict``, ``model``, or the whole file.
+        names: prefixes of names in the file -> prefixes in the network; None ignores such tensors.
+        transposed: tensors of the file to transpose.
+        layout: key of `ltr.models.published_names`, the code whose names the file uses; None: detect it, or use
             ``names``.
-        padding: what the command says of ``backbone.shortcut_padding``; None: nothing, and a layout decides.
+        padding: value of ``backbone.shortcut_padding`` in the command; None: the layout decides.
     """
 
     entry: str | None = None
@@ -52,13 +52,13 @@ class EvaluationRequest:
     """The overrides of a command.
 
     Attributes:
-        texts: all but ``figures`` and ``weights.*``.
-        parsed: those of them that can be read.
-        config: of ``dataset=CONFIG``; None: each run's own data set.
+        texts: all overrides except ``figures`` and ``weights.*``.
+        parsed: the overrides of ``texts`` that can be parsed.
+        config: CONFIG of ``dataset=CONFIG``; None: the training data set of each run.
         figures: ``none``, ``two`` or ``all``.
-        weights: how foreign weights are read.
-        mistakes: so far.
-        image_size: what ``dataset.image_size`` says, in pixels.
+        weights: options for reading foreign weights.
+        mistakes: messages about mistakes so far.
+        image_size: value of ``dataset.image_size`` in pixels.
     """
 
     texts: tuple[str, ...]
@@ -77,7 +77,7 @@ class EvaluationRequest:
 
 
 def read_request(overrides: Sequence[str], mistakes: Sequence[str] = ()) -> EvaluationRequest:
-    """Sort the overrides by what they change.
+    """Parse and group the overrides of ``ltr-eval``.
 
     Args:
         mistakes: found elsewhere, reported in the same message.
@@ -208,7 +208,7 @@ def _composed(
     """Compose the overrides of these groups as ``ltr-train`` would; all mistakes in one message."""
     mistakes = list(request.mistakes)
     fitting = list(more)
-    array_size = _SIZE if _of_arrays(request.config) else None  # a size for arrays concerns evaluation alone
+    array_size = _SIZE if _of_arrays(request.config) else None  # a size for arrays applies only to evaluation
     for one in request.parsed:
         group = one.key.partition(".")[0]
         if one.key == array_size:

@@ -111,11 +111,11 @@ def _wrong_name(one: Parsed) -> str | None:
 
 
 def not_one_config(group: str, names: Iterable[Any], at: str | None = None) -> str | None:
-    """Return why a list of names cannot be chosen, as the end of a sentence; None where it can.
+    """Return the reason why a list of names cannot be chosen, as the end of a sentence; None if it can.
 
     Args:
-        group: of the configs.
-        at: the key of the choice; None: the group.
+        group: group of the configs.
+        at: key of the choice; None: the group.
     """
     if group not in _OF_ONE:
         return None
@@ -125,7 +125,7 @@ def not_one_config(group: str, names: Iterable[Any], at: str | None = None) -> s
 
 
 def wrong_config_name(name: str) -> str | None:
-    """Return why ``name`` is not the name of a config, as the end of a sentence; None where it may be one."""
+    """Return the reason why ``name`` cannot be the name of a config, as the end of a sentence; None if it can."""
     if not ("/" in name or "\\" in name or ".." in name or name.endswith(_ENDINGS)):
         return None  # Hydra checks that a config of this name exists
     if _CONFIG_NAME.fullmatch(name) and ".." not in name and not name.endswith(_ENDINGS):

@@ -26,7 +26,7 @@ def check_hydra(node: Mapping[str, Any], allowed: tuple[str, ...] = ()) -> list[
 
     Args:
         node: as it is written, interpolations not resolved: a target must be a plain name.
-        allowed: packages that the command line allows beside `ALLOWED`.
+        allowed: packages that the command line allows in addition to `ALLOWED`.
     """
     prefixes = ALLOWED + tuple(f"{name.rstrip('.')}." for name in allowed)
     mistakes = [*_unknown_keys(node), *_plugins(node), *_search_path(node), *_names(node)]

@@ -64,7 +64,7 @@ def config_of(group: str, entry: str | Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def problem_of_entry(group: str, entry: Any) -> str | None:
-    """Return why an entry of a list is refused, as the end of a sentence; None where it is allowed."""
+    """Return the reason why an entry of a list is refused, as the end of a sentence; None if it is allowed."""
     names = listed_names(group)
     if isinstance(entry, Mapping):
         return None if isinstance(entry.get("_target_"), str) else f"a {group}'s mapping needs a _target_, its class"

@@ -50,10 +50,10 @@ class NestedLoader(ConfigLoaderImpl):
     """Hydra's loader of configurations, with nested choices in their plain form.
 
     Attributes:
-        nodes: of the configuration loaded last, the dotted paths of its nested choices and Hydra's names for them,
-            e.g. ``{"method.classifier.optimizer": "optimizer@method.classifier.optimizer"}``.
-        former: of that configuration, the dotted former spellings of keys and today's.
-        is_quiet: print no notice of former keys.
+        nodes: dotted paths of the nested choices of the last configuration -> Hydra's names for them, e.g.
+            ``{"method.classifier.optimizer": "optimizer@method.classifier.optimizer"}``.
+        former: dotted former keys of that configuration -> current keys.
+        is_quiet: True prints no notice of former keys.
     """
 
     def __init__(self, config_search_path: ConfigSearchPath, is_quiet: bool = False) -> None:
@@ -237,7 +237,7 @@ class NestedLoader(ConfigLoaderImpl):
                 raise ConfigCompositionException(where + reason)
 
     def unknown(self, node: str, name: Any) -> str | None:
-        """Return why a name is not allowed at a nested node, as the end of a sentence; None if it is allowed."""
+        """Return the reason why a name is refused at a nested node, as the end of a sentence; None if it is allowed."""
         options = self.options(node)
         if isinstance(name, str) and name in options:
             return None

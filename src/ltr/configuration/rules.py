@@ -23,7 +23,7 @@ def rules_of(path: str, node: Mapping[str, Any], config: Mapping[str, Any] | Non
     """Return the rules for the keys of a config, by key; {} for an unknown config.
 
     Args:
-        path: of the config, e.g. ``optimizer`` or ``method.classifier.optimizer``.
+        path: path of the config, e.g. ``optimizer`` or ``method.classifier.optimizer``.
         config: the whole configuration, if nodes without code of their own, such as ``method.grid``, matter.
     """
     declared = _declared_rules(path, node, config or {})

@@ -46,9 +46,9 @@ def mismatches(
     """Return a message for each mismatch of ``function`` and its config.
 
     Args:
-        path: of the config in the configuration, e.g. ``loss``.
-        target: the function's name, as the config gives it.
-        signature: of ``function``.
+        path: path of the config in the configuration, e.g. ``loss``.
+        target: name of the function in the config.
+        signature: signature of ``function``.
         arguments: the config's values by name, without private keys.
     """
     key = f"{path}._target_".removeprefix(".")

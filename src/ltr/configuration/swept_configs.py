@@ -1,8 +1,8 @@
 """Sweeps over configs, such as ``-m method=crt,lws``.
 
 Hydra composes the primary config before it looks at a sweep's values, and there refuses every key that only the swept
-configs have, e.g. ``method.classifier.optimizer.lr=0.01`` beside ``method=crt,lws``. A value that is written as a sweep
-of one, ``choice(0.01)``, waits for its job.
+configs have, e.g. ``method.classifier.optimizer.lr=0.01`` with ``method=crt,lws``. A value that is written as a sweep
+of one value, ``choice(0.01)``, is applied later, in each job.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def defer_values(overrides: list[str], config_dir: str | None) -> list[str]:
     For a swept group these are all other keys, for a nested choice the keys below it.
 
     Args:
-        overrides: of a command with ``-m``.
+        overrides: overrides of a command with ``-m``.
         config_dir: the user's own folder of configs (``--config-dir``), or None.
 
     Raises:

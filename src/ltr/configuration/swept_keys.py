@@ -28,7 +28,7 @@ def split_applicable(
         compose: returns the configuration of overrides; raises where there is none.
 
     Returns:
-        The overrides as given and no notice where leaving some out is no remedy.
+        The unchanged overrides and no notices if omitting some does not help.
     """
     swept = [one for one in parse(command)[0] if one.is_sweep and is_choice(one.key)]
     parsed = parse(job)[0]

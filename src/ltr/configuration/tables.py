@@ -4,8 +4,8 @@
 the user's. Each line is one row:
 
 - ``row``: the experiment; ``table``: the tables that it belongs to, separated by spaces;
-- ``metric``, ``value``: what was published on these data, in percent; ``source``: where; ``verified``: how the number
-  was checked. All four are empty where nothing was published.
+- ``metric``, ``value``: published number on these data, in percent; ``source``: its publication; ``verified``: how the
+  number was checked. All four are empty without a published number.
 
 An experiment of the user's own may say the same in two private keys, ``_table_`` (a list) and ``_published_`` (the
 metric with its value, and ``source``).
@@ -33,11 +33,11 @@ class TableRow:
     """A row of a published table.
 
     Attributes:
-        config: of ``conf/experiment``, without its ending.
-        tables: that it belongs to.
-        published: the published number in percent; None where there is none on this data set.
-        source: where it was published.
-        metric: what it is, one of `PUBLISHED`.
+        config: name of the config in ``conf/experiment``.
+        tables: names of the tables that it belongs to.
+        published: published number in percent; None without one on this data set.
+        source: publication of the number.
+        metric: name of the metric, one of `PUBLISHED`.
         verified: how the number was checked against its source.
     """
 
@@ -138,19 +138,19 @@ def _listed(path: Path, experiments: Mapping[str, Path]) -> dict[str, TableRow]:
 
 
 def _mistake(line: Mapping[str | None, Any], rows: Mapping[str, Any], experiments: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with a line of a published.csv; None where it is right."""
+    """Return the mistake in a line of a published.csv; None if there is none."""
     if set(line) != set(COLUMNS) or None in line.values():
         return f"the columns {', '.join(COLUMNS)} are needed, in a line of {len(COLUMNS)} cells each"
     name = line["row"]
     if name in rows:
-        return f"row={name} stands twice; a row has one number. Delete one of them"
+        return f"row={name} appears twice; a row has one number. Delete one of them"
     if name not in experiments:
         return f"row={name}: there is no experiment of this name{nearest(name, experiments)}"
     filled = [key for key in ("metric", "value", "source", "verified") if line[key]]
     if not filled:
         return None
     if len(filled) < 4:
-        return f"row={name}: {', '.join(filled)} alone; metric, value, source and verified are given together, or none"
+        return f"row={name}: only {', '.join(filled)}; metric, value, source and verified are given together, or none"
     if line["metric"] not in PUBLISHED:
         return f"row={name}, metric={line['metric']}: allowed is one of: {', '.join(PUBLISHED)}"
     try:

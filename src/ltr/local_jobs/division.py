@@ -16,7 +16,7 @@ class Division:
     Attributes:
         cores: that this process may use.
         at_a_time: jobs that compute at the same time.
-        threads: of each job.
+        threads: threads of each job.
         gpus: as CUDA_VISIBLE_DEVICES names them; () without any.
     """
 
@@ -49,11 +49,11 @@ def divide(
     threads of a job.
 
     Args:
-        jobs: of the sweep, at least 1.
+        jobs: jobs of the sweep, at least 1.
         cores: see `available_cores`.
         gpus: names of the GPUs that the jobs use.
         n_jobs: jobs at a time; ``auto``: one for each core, and ``jobs_per_gpu`` for each GPU at most.
-        threads: of each job; ``auto``: cores / jobs at a time, rounded down, at least 1.
+        threads: threads of each job; ``auto``: cores / jobs at a time, rounded down, at least 1.
     """
     if isinstance(n_jobs, str):
         n_jobs = min(jobs, cores if isinstance(threads, str) else max(1, cores // threads))
@@ -79,7 +79,7 @@ def visible_gpus(count: int, environment: Mapping[str, str] = os.environ) -> tup
     """Return the names of the GPUs for CUDA_VISIBLE_DEVICES.
 
     Args:
-        count: of those that CUDA shows this process.
+        count: count of those that CUDA shows this process.
     """
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     names = [str(number) for number in range(count)] if visible is None else visible.split(",")

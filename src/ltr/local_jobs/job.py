@@ -25,11 +25,11 @@ class JobSpec:
     """What a job needs.
 
     Attributes:
-        number: of the job in the sweep.
-        overrides: of the job, as the sweeper gives them.
+        number: number of the job in the sweep.
+        overrides: overrides of the job, as the sweeper gives them.
         environment: variables of the job's process, all of them.
         ignored: signals that the launching process ignores (``nohup``).
-        threads: of the job.
+        threads: threads of the job.
         log: file that takes the output of the job.
     """
 

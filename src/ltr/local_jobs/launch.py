@@ -72,7 +72,7 @@ class LocalJobs:
         """Run jobs and return their results in order; a job that ended without one has failed.
 
         Args:
-            overrides: of each job.
+            overrides: overrides of each job.
             first: number of the first job.
 
         Raises:

@@ -25,8 +25,8 @@ class SharedSource:
 
     Attributes:
         rest: the pickled source without its pixels.
-        shape: of the pixels.
-        path: of the memory, as other processes open it.
+        shape: shape of the pixels.
+        path: path of the memory, as other processes open it.
     """
 
     rest: bytes

@@ -43,7 +43,7 @@ def foreign_network(
     dropped; ``names`` maps all others.
 
     Args:
-        dataset_info: of the data set that it is evaluated on.
+        dataset_info: description of the data set that it is evaluated on.
         entry, names, transposed, layout, padding: see `ForeignWeights`. The config ``method``
             is looked at only for files of a whole method (HERBS, PIM).
 

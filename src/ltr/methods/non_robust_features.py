@@ -45,7 +45,7 @@ def perturbed_images(
         perturbation: ``adversarial``: `generation.translate` towards the target; ``noise``: the control, a random
             direction of equal norm.
         budget: largest Euclidean length of a perturbation, of pixels in [0, 1]; the length of noise.
-        step_size, steps: of the gradient descent.
+        step_size, steps: step size and number of steps of the gradient descent.
 
     Returns:
         Indexed by source index, zero for images that are not trained on: ``images`` uint8 [N, H, W, C], ``targets``

@@ -26,7 +26,7 @@ def perturbations(
     T_w = |w|).
 
     Args:
-        gradients: of the loss, in the order of ``parameters``.
+        gradients: gradients of the loss, in the order of ``parameters``.
         rho: length of the step, above 0.
     """
     scaled = torch._foreach_mul(list(parameters), list(gradients)) if adaptive else list(gradients)

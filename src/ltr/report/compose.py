@@ -171,7 +171,7 @@ def as_text(report: Report, form: str, width: int | None = None) -> str:
     """Return the report as ``table``, ``markdown``, ``latex`` or ``csv`` (tables only, with every metric).
 
     Args:
-        width: of a ``table``, in characters; None: no limit.
+        width: width of a ``table`` in characters; None: no limit.
     """
     if form == "csv":
         return formats.as_csv([part.section for part in report.parts], report.published)

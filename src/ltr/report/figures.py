@@ -54,8 +54,8 @@ def draw(
     Args:
         run_dir: a finished run.
         which: ``two`` for the default figures and those of the method, ``all`` for every figure.
-        only_missing: leave figures as they are whose files are there.
-        left_out: list to which the names of figures are added that the run has no data for.
+        only_missing: True draws only figures without a file.
+        left_out: list to which the names of figures without data are added.
 
     Returns:
         The written files; a figure is left out if the run has no data for it.

@@ -22,7 +22,7 @@ def plain(sheet: Sheet, width: int | None = None) -> str:
     """Return aligned text: ``*`` follows the best value of a column, ``=`` its ties; no line ends in spaces.
 
     Args:
-        width: in characters; columns that do not fit go into further blocks. None: no limit.
+        width: width in characters; columns that do not fit go into further blocks. None: no limit.
     """
     # if one cell of a column has a mark, all reserve room for it, so that the column aligns
     has_marks = [any(row[column].mark in _MARKS for row in sheet.rows) for column in range(len(sheet.headings))]

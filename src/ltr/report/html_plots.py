@@ -112,7 +112,7 @@ class CostPoint:
 def cost_scatter(points: Sequence[CostPoint], metric: Metric) -> str:
     """Return a plot of a metric over the cost (log scale); "" for fewer than two points.
 
-    Labels stand beside the first points where they overlap nothing; tooltips name every point.
+    The first points have labels that overlap nothing; tooltips name every point.
     """
     points = [point for point in points if point.seconds > 0 and math.isfinite(point.mean)]
     if len(points) < 2:
@@ -175,7 +175,7 @@ def _boxes(point: CostPoint, x: float, y: Callable[[float], float], scale: float
 
 
 def _placed(label: str, x: float, y: float, taken: Sequence[Box], frame: Box) -> tuple[str, Box, str] | None:
-    """Return a label, its box beside a point and its anchor; None if every place overlaps something."""
+    """Return a label, its box next to a point and its anchor; None if every position overlaps something."""
     shown = label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
     width = _LETTER * len(shown)
     corners = (

@@ -1,7 +1,7 @@
 """Paired bootstrap intervals and paired tests of two methods on the same test images.
 
 The intervals and `mcnemar` treat the test images as a sample from a larger set: they say whether a difference would
-hold for other images. They do not cover the variation over seeds; `sign_flip_p_value` covers that alone.
+hold for other images. They do not cover the variation over seeds; only `sign_flip_p_value` covers that.
 """
 
 from __future__ import annotations

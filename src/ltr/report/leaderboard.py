@@ -1,4 +1,4 @@
-"""Rows of a leaderboard: checked results of a folder, averaged over seeds, each beside its published number."""
+"""Rows of a leaderboard: checked results of a folder, averaged over seeds, each with its published number."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LeaderboardRow:
         groups: accuracy of many, medium and few; NaN where there is none.
         seeds: number of runs.
         published: the published number of the same data, backbone, sampler, loss and method; None if there is none.
-        hours: of all stages as if none had been cached; NaN if unknown.
+        hours: time of all stages, including cached ones; NaN if unknown.
         test_images: evaluated images.
         hardware, commit: from ``provenance.json``; empty without it.
         files: run folders below the results folder.

@@ -1,4 +1,4 @@
-"""Markdown tables of finished runs, averaged over seeds, each beside the published number of its experiment.
+"""Markdown tables of finished runs, averaged over seeds, each with the published number of its experiment.
 
 All values come from run directories (``result.json``, ``provenance.json``). Rows of another split, or selected on test,
 go into a separate table with the reason.
@@ -147,7 +147,7 @@ def _row(cells: Iterable[str]) -> str:
 def write_between_markers(path: Path, name: str, block: str) -> None:
     """Write a block between ``<!-- name:begin -->`` and ``<!-- name:end -->``, or at the end of a file without them.
 
-    Text outside the markers stays as it is; writing the same block again changes nothing.
+    Text outside the markers is kept; writing the same block again changes nothing.
 
     Raises:
         DataError: one marker without the other, twice, or in the wrong order.

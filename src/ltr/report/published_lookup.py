@@ -24,7 +24,7 @@ class Published:
         number: its value in percent.
         source: where it was published, and how it was checked.
         metric: its metric.
-        names_backbone: the experiment sets a backbone, so that the run has it.
+        names_backbone: True if the experiment sets a backbone, which the run therefore has.
         departures: note on the conditions of the run that are not the published ones; empty without any.
     """
 
@@ -71,9 +71,9 @@ class PublishedNumbers:
 
 
 def _departures(config: dict[str, Any], row: TableRow, names_backbone: bool) -> list[str]:
-    """Return what a run's network, its start and its schedule have other than those of a published experiment.
+    """Return the differences of a run's network, initial weights and schedule from those of a published experiment.
 
-    Epochs are not among them: tables have a column for these, and `ltr.report.limits` marks them.
+    Epochs are not compared: tables have a column for them, and `ltr.report.limits` marks them.
     """
     notes = []
     if not has_published_backbone(config, names_backbone):

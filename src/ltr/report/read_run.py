@@ -191,11 +191,11 @@ def headline_row(result: Mapping[str, Any]) -> dict[str, Any]:
 def validation_value(result: Mapping[str, Any], metric: str | None = None) -> float | None:
     """Return a metric on validation images, of the row that is the headline on test.
 
-    Sweeps compare runs by it. None where the split has no validation images (the test set chooses nothing), or where
+    Sweeps compare runs by it. It is None if the split has no validation images (the test set never selects), or if
     there is nothing to average.
 
     Args:
-        metric: None: the one by which the run selects.
+        metric: name of the metric; None: the one by which the run selects.
     """
     headline = headline_row(result)
     same = ("protocol", "variant", "scorer", "checkpoint")

@@ -47,7 +47,7 @@ _FINGERPRINT_KEY = "data.fingerprint"  # setting that separates runs which diffe
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """Finished run, read from its ``result.json`` alone.
+    """Finished run, read only from its ``result.json``.
 
     Attributes:
         path: the run directory.
@@ -184,7 +184,7 @@ def _run_directories(folder: Path, collection: RunCollection) -> Iterator[Path]:
         if "config.yaml" in names:
             collection.unfinished += 1
             continue
-        # the stage cache and the outputs of sweeps and ltr-eval lie beside the data sets' folders
+        # the stage cache and the outputs of sweeps and ltr-eval are next to the folders of the data sets
         skipped = {"stages", "sweeps", "evaluations"} if is_top else set()
         subfolders = [e.path for e in entries if not e.name.startswith(".") and e.name not in skipped and _is_folder(e)]
         queue += [(path, False) for path in reversed(subfolders)]

@@ -45,7 +45,7 @@ class ResultsFolder:
     Attributes:
         folder: the folder.
         accepted: the runs that passed every check, in order of their paths.
-        refused: a message for each file that did not: what it is, what is allowed, what to do.
+        refused: message for each file that did not: what it is, what is allowed, what to do.
     """
 
     folder: Path
@@ -63,7 +63,7 @@ def read_results_folder(folder: Path) -> ResultsFolder:
         raise DataError(f"{folder}: there is no such folder. Give a folder of results, such as results")
     if next(folder.rglob("checkpoints/*.ckpt"), None) is not None:
         raise DataError(
-            f"{folder} is a folder of runs with their weights; a leaderboard needs results alone. Compare the runs "
+            f"{folder} is a folder of runs with their weights; a leaderboard needs only results. Compare the runs "
             f"with ltr-report {folder}, or copy a result: ltr-report --leaderboard results --add RUN"
         )
     splits = read_splits(folder / SPLITS)
@@ -114,7 +114,7 @@ def _checked(
 
 
 def entry_mistakes(run: Run) -> list[str]:
-    """Return the reasons why a result is no entry of a leaderboard, whatever folder it lies in; empty if it is one."""
+    """Return the reasons why a result cannot be in a leaderboard, apart from its folder; empty if it can."""
     result, data, headline = run.result, run.result["data"], run.headline
     reasons = []
     for key, value in (
@@ -268,7 +268,8 @@ def add_run(folder: Path, path: Path) -> Path:
 
     Raises:
         DataError: the run is unfinished or damaged.
-        ConfigError: the result is no entry: limited, selected on test, or of other images than the listed split.
+        ConfigError: the result cannot be in a leaderboard: it is limited, selected on test, or of other images than the
+            listed split.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--leaderboard {folder}: a folder of results is needed, and this is a file. Name the folder")

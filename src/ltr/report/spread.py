@@ -1,7 +1,7 @@
 """Spread of results over training subsets and seeds: variance components of each method and of each difference.
 
 The factors are a setting that samples other training images (``dataset.split_seed``) or other classes
-(``dataset.trial``), and the run's seed. Runs that differ in these two alone form one line.
+(``dataset.trial``), and the run's seed. Runs that differ only in these two form one line.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def spreads(
 
 
 def _keys(run: FinishedRun, row: dict[str, Any]) -> tuple[tuple[str, ...], str]:
-    """Return what runs of one spread, and what runs of one of its lines, have in common."""
+    """Return the common key of the runs of one spread, and that of the runs of one of its lines."""
     data = run.data
     shared = (run.config.get("dataset.name", "?"), row["protocol"], data.get("test_images"), data.get("classes"))
     parts = {key: value for key, value in settings(run.config).items() if key not in FACTORS}

@@ -166,7 +166,7 @@ def spread_text(spreads: Sequence[Spread], form: str, by: str, level: float, wid
 
     Args:
         by: heading of the lines' names.
-        width: of a ``table``, in characters; None: no limit.
+        width: width of a ``table`` in characters; None: no limit.
     """
     if form == "csv":
         return spread_csv(spreads)

@@ -88,7 +88,7 @@ def text_width(text: str, size: float) -> float:
     """Return the width of a line of text in inches.
 
     Args:
-        size: of the type, in points.
+        size: font size in points.
     """
     from matplotlib.textpath import TextPath
 

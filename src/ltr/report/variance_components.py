@@ -17,9 +17,10 @@ class VarianceComponents:
     Attributes:
         subsets, seeds: levels S and R of the two factors.
         mean: mean of all values, with the interval of the expected value over new subsets and seeds.
-        sums_of_squares: of subsets, seeds and the rest; they add up to the total sum of squares around the mean.
+        sums_of_squares: sums of squares of subsets, seeds and the rest; they add up to the total sum of squares around
+            the mean.
         subset, seed: variances of the factors' main effects; an estimate may be negative, its interval is not.
-        rest: variance of what neither main effect explains: the interaction of both.
+        rest: variance that neither main effect explains: their interaction.
         total: variance of one value, of a new subset and a new seed: the sum of the three, negative ones taken as 0.
     """
 
@@ -122,7 +123,7 @@ def sum_interval(squares: tuple[MeanSquare, ...], weights: tuple[float, ...], le
 def difference_interval(first: MeanSquare, second: MeanSquare, weight: float, level: float) -> Interval:
     """Return weight * (first - second) with the interval of its expectation, cut at 0 (Ting et al., 1990).
 
-    A negative estimate stays as it is.
+    A negative estimate is not changed.
     """
     from scipy.special import chdtri, fdtri
 

@@ -28,14 +28,14 @@ def file_identities(images: Any) -> np.ndarray | None:
     """Return two numbers that identify each image's file, uint64 [N, 2]; None for arrays, packed files and crops."""
     if type(images) is not ImageFiles or images.crops is not None:
         return None
-    how = repr(images.decoding).encode()
+    decoding = repr(images.decoding).encode()
     identities = np.full((len(images), 2), _UNKNOWN, dtype=np.uint64)
     for index, path in enumerate(real_paths(images, range(len(images)))):
         try:
             status = os.stat(path)
         except (OSError, ValueError):
             continue
-        text = b"\0".join([path, how, b"%d %d" % (status.st_size, status.st_mtime_ns)])
+        text = b"\0".join([path, decoding, b"%d %d" % (status.st_size, status.st_mtime_ns)])
         identities[index] = np.frombuffer(hashlib.sha256(text).digest()[:16], dtype="<u8")
     return identities
 

@@ -84,8 +84,8 @@ class Augmentation:
             `ltr.data.augmentation.mixing`; None: no mixing. **Mixed images are float32 in [0, 1]**, not uint8.
         mix_alpha: parameter of the weight's distribution Beta(mix_alpha, mix_alpha).
         mix_probability: share of batches that are mixed.
-        mix_kappa: of remix: ratio of two classes' training images from which the smaller class may get the whole label.
-        mix_tau: of remix: share of an image below which its label may be dropped.
+        mix_kappa: for remix: ratio of the images of two classes from which the smaller class may get the whole label.
+        mix_tau: for remix: share of an image below which its label may be dropped.
         files: config of `ltr.data.images.crop.FileCrop`, which the workers apply to decoded image files; unused for
             images in memory.
 

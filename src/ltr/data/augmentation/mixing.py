@@ -79,7 +79,7 @@ def remix_weights(weight: float, first: Tensor, other: Tensor, kappa: float, tau
     else the weight.
 
     Args:
-        weight: of the first images, in [0, 1].
+        weight: weight of the first images, in [0, 1].
         first, other: training images of the classes of both labels, [B].
         kappa: ratio of counts from which classes differ, at least 1; 3 in the paper.
         tau: share of an image below which its label may be dropped; 0.5 in the paper.

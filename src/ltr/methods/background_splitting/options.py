@@ -15,7 +15,7 @@ class AuxOptions(Options):
     """Options of the auxiliary task."""
 
     weight: Annotated[float, "[0, inf)"] = 0.1
-    """Weight of the auxiliary loss; 0 is no auxiliary head (thresholding alone)."""
+    """Weight of the auxiliary loss; 0 omits the auxiliary head (only thresholding)."""
     partition: Literal["teacher", "kmeans", "supercategories"] = "teacher"
     """Source of the pseudo-labels: a classifier's outputs (`teacher`), clusters of features, or names of the data set's
     taxonomy."""

@@ -156,7 +156,7 @@ def network_from_description(
         )
         module_class = locate(description["module"], str(path))
         if not (isinstance(module_class, type) and issubclass(module_class, torch.nn.Module)):
-            raise CheckpointError(f"{path}: {description['module']} is no network")
+            raise CheckpointError(f"{path}: {description['module']} is not a network")
         dataset_info = DatasetInfo.from_dict(description["facts"])
         spec = NetworkSpec(settings, dataset_info, description["seed"], description["role"], parents or {})
         network = build_network(module_class, spec, description["options"])

@@ -166,7 +166,7 @@ def _check(
     for name, value in values.items():
         if name not in checks:
             if closed:
-                raise _wrong(path, f"{where}{str(name)[:60]} is no entry of it")
+                raise _wrong(path, f"{where}{str(name)[:60]} is not an entry of it")
             continue
         is_allowed, allowed = checks[name]
         if not is_allowed(value):

@@ -156,7 +156,7 @@ def check_configs(node: Mapping[str, Any], keys: Sequence[str], where: str) -> N
         where: the key of the node, e.g. ``method.classifier``.
 
     Raises:
-        ConfigError: a value is no config, or has no ``_target_``.
+        ConfigError: a value is not a config, or has no ``_target_``.
     """
     for key in keys:
         if not isinstance(node[key], Mapping) or "_target_" not in node[key]:

@@ -27,7 +27,7 @@ class FromRepresentation(Method):
         options: the fields of the method's declaration, a subclass of `RepresentationOptions`.
 
     Raises:
-        ConfigError: ``start_from`` and ``representation`` are both set, or ``representation`` is no method.
+        ConfigError: ``start_from`` and ``representation`` are both set, or ``representation`` is not a method.
     """
 
     provides = ("logits", "features")

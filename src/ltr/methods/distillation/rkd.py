@@ -54,7 +54,7 @@ def relational_terms(
 
     Args:
         student, teacher: [B, D] of this process's images; the batches of several processes are gathered.
-        weights: of the losses.
+        weights: weights of the losses.
         reduction: see `ltr.losses.relational`.
     """
     losses = {"distance": rkd_distance, "angle": rkd_angle}
@@ -70,10 +70,10 @@ class _Student(ImageClassifier):
 
     Args:
         spec: see `NetworkSpec`; its only parent is the teacher.
-        weights: of ``task``, ``distance``, ``angle``, ``hkd``, ``fitnet`` and ``attention``.
-        temperature: of ``hkd``.
-        level: of ``fitnet``, see `ltr.methods.distillation.teacher.hint_regressor`.
-        reduction: of distances and angles.
+        weights: weights of ``task``, ``distance``, ``angle``, ``hkd``, ``fitnet`` and ``attention``.
+        temperature: temperature of ``hkd``.
+        level: level of ``fitnet``, see `ltr.methods.distillation.teacher.hint_regressor`.
+        reduction: reduction of distances and angles.
         teacher_channels: channels of the teacher's feature maps, for losses that compare maps; None reads them from
             the parent.
     """

@@ -33,7 +33,7 @@ class TeacherOutput:
 class Teacher:
     """Frozen network in eval mode.
 
-    The class is no `nn.Module`, so that the teacher is neither trained nor stored with the student. All loss terms of a
+    It is not an `nn.Module`, so that the teacher is neither trained nor stored with the student. All loss terms of a
     student share one forward pass per batch.
 
     Args:
@@ -149,7 +149,7 @@ def check_teacher(network: Any, dataset_info: DatasetInfo, where: str, same_spli
 
     Args:
         network: the teacher.
-        dataset_info: of the student's data.
+        dataset_info: description of the student's data.
         where: origin of the teacher, for the message.
         same_split: require the same classes with the same numbers of images.
 

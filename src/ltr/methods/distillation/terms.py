@@ -42,7 +42,7 @@ class TeacherTerm(nn.Module):
 
     Args:
         network: the student under construction, with backbone and head.
-        dataset_info: of its data.
+        dataset_info: description of its data.
         teacher: a finished run's folder or one of ltr's checkpoint files.
         same_split: refuse a teacher that was trained on other classes or other numbers of images.
 
@@ -72,8 +72,8 @@ class RKD(TeacherTerm):
 
     Args:
         network, dataset_info, teacher, same_split: see `TeacherTerm`.
-        distance_weight: of the distances; the paper's for classification.
-        angle_weight: of the angles; the paper's for classification.
+        distance_weight: weight of the distances; the paper's for classification.
+        angle_weight: weight of the angles; the paper's for classification.
         reduction: mean over all entries of the matrices (the code), or over pairs and triples of different images.
     """
 
@@ -105,7 +105,7 @@ class HKD(TeacherTerm):
 
     Args:
         network, dataset_info, teacher, same_split: see `TeacherTerm`.
-        weight: of the term; the divergence includes the factor T^2, which for T = 4 is the 16 of RKD's comparisons.
+        weight: weight of the term; the divergence includes the factor T^2, 16 for T = 4 as in RKD's comparisons.
         temperature: T; comparisons in the literature use 4.
     """
 
@@ -155,9 +155,9 @@ class FitNet(_FeatureMapTerm):
 
     Args:
         network, dataset_info, teacher, same_split: see `TeacherTerm`.
-        weight: of the term. Published comparisons use 100, with which SGD at 0.1 diverges from random weights unless
+        weight: weight of the term. Published comparisons use 100; SGD at 0.1 then diverges from random weights unless
             gradients are clipped.
-        level: of the map; -1 is the coarsest, -2 the one before it.
+        level: level of the map; -1 is the coarsest, -2 the one before it.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class AttentionTransfer(_FeatureMapTerm):
 
     Args:
         network, dataset_info, teacher, same_split: see `TeacherTerm`.
-        weight: of the term; the official code uses 1000.
+        weight: weight of the term; the official code uses 1000.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ def layer_loss(logits: Sequence[Tensor], labels: Tensor, mix: Mixed | None = Non
     """Return the cross-entropy of each level's image-wise logits [B, C], averaged over images, summed over levels.
 
     Args:
-        logits: of each level, the mean over its locations.
+        logits: logits of each level, the mean over its locations.
         labels: int64 [B].
         mix: second labels and the weight of the first, see `ltr.losses.base.ClassificationLoss.per_image`.
     """
@@ -96,7 +96,7 @@ def temperature_at(epoch: int, epochs: int, initial: float, period: float | None
 
     Args:
         epoch: e, from 0.
-        epochs: of the run. The period is in epochs of a run of 80 and scales with it.
+        epochs: epochs of the run. The period is in epochs of a run of 80 and scales with it.
         initial: T0 > 0.
         period: epochs between two halvings; None is the paper's formula, -log2(0.0625 / T0): 10 for T0 = 64, 11 for
             128. The released code has 10 whatever T0 is.

@@ -71,7 +71,7 @@ class Levels(nn.Module):
         norm: ``layer`` is a LayerNorm over a location's channels, as in Swin's patch merging before its linear layer;
             ``batch`` a BatchNorm, for backbones without normalisation, which preserves differences in the norm of
             features between locations; ``merging`` a LayerNorm on merged levels only, which with the following linear
-            layer is Swin's patch merging; ``none`` is no normalisation.
+            layer is Swin's patch merging; ``none`` omits normalisation.
 
     Attributes:
         channels: C of each level, finest first.
@@ -190,7 +190,7 @@ class Path(nn.Module):
     al., CVPR 2018).
 
     Args:
-        channels: of the levels, finest first.
+        channels: channels of the levels, finest first.
         width: D of all output levels.
         top_down: the direction.
         hidden: width of each level's hidden layer; None: the level's channels.
@@ -271,12 +271,12 @@ class Pyramid(nn.Module):
         sizes: (H, W) of its maps, see `backbone_map_sizes`.
         paths: ``both``, ``top_down`` (PIM) or ``none``, which outputs the levels unchanged.
         count, maps, kept, norm: see `Levels`.
-        width: of the paths; None: the channels of the coarsest map, at most `MAX_WIDTH`.
-        hidden_width: of the top-down path's projections: ``level``, `Levels.merged_channels`, as in the papers' code;
+        width: width of the paths; None: the channels of the coarsest map, at most `MAX_WIDTH`.
+        hidden_width: width of the top-down projections: ``level``, `Levels.merged_channels`, as in the papers' code;
             ``path``, the path's width.
         learned_mixing: paths resample by `LocationMixing`.
         mix_equal_levels: use `LocationMixing` also between levels of equal size.
-        init: of the paths, see `Path`.
+        init: initialisation of the paths, see `Path`.
 
     Attributes:
         sizes: (H, W) of the levels.

@@ -82,7 +82,7 @@ def counts_of(
     """Return the number of locations to select of each level, K.
 
     Args:
-        locations: of each level, N, finest first.
+        locations: locations of each level, N, finest first.
         counts: K of the levels, where they are given as such.
         fractions: K / N of the levels, in (0, 1]; K is rounded to the nearest whole number and is at least 1. Where
             both are None, the last of `FRACTIONS`. Of more numbers than there are levels the last ones count.

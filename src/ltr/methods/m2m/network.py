@@ -53,7 +53,7 @@ class M2mClassifier(ImageClassifier):
         self.first_epoch = instantiate(spec.settings.sampler).start_epoch(spec.settings.epochs)
         self.generating = False
         self._parents = spec.parents
-        self._generator: tuple[ImageClassifier, ...] = ()  # a tuple, so that it is no submodule in checkpoints of f
+        self._generator: tuple[ImageClassifier, ...] = ()  # a tuple, so that it is not a submodule in checkpoints of f
 
     @property
     def generator(self) -> ImageClassifier:

@@ -40,7 +40,7 @@ def learned_weights(views: np.ndarray, options: AggregationOptions, seed: int) -
 
     Args:
         views: logits of pairs of views, float32 [N, V, 2, K, C]; epoch e takes pair e mod V.
-        options: of the training.
+        options: options of the training.
         seed: orders the images.
     """
     experts = views.shape[3]
@@ -66,8 +66,8 @@ class ViewTable:
     An image takes 4 K C (2 V + 1) bytes.
 
     Args:
-        network: of the experts.
-        options: of the aggregation.
+        network: network of the experts.
+        options: options of the aggregation.
         device: that of the scores.
     """
 
@@ -130,7 +130,7 @@ class TestTimeAggregation(Protocol):
     Args:
         class_counts: int64 [C], training images.
         composition: a key of `ltr.evaluation.label_shift.COMPOSITIONS`.
-        table: of the images; the rows of one evaluation share it, and the first of them fills it.
+        table: table of the images; the rows of one evaluation share it, and the first of them fills it.
         fills: this object is that first one.
         many_above, few_below: see `ltr.evaluation.groups.shot_groups`.
     """

@@ -141,7 +141,7 @@ def prediction_stability(first: Tensor, second: Tensor, weights: Tensor) -> Tens
 
     Args:
         first, second: logits of the two views, float32 [B, K, C].
-        weights: of the experts, [K].
+        weights: weights of the experts, [K].
     """
     views = [torch.einsum("bkc,k->bc", logits, weights).softmax(1) for logits in (first, second)]
     return nn_functional.cosine_similarity(views[0], views[1], dim=1, eps=1e-6)

@@ -30,7 +30,7 @@ class ExpertBackbone(Backbone):
 
     Args:
         trunk: normalised images to a feature map.
-        branches: of the experts, the map to features [B, D].
+        branches: branches of the experts, the map to features [B, D].
         width: D.
         last_blocks: the last block of each branch.
     """
@@ -181,7 +181,8 @@ class ExpertClassifier(ImageClassifier):
 
     def as_classifier(self) -> ImageClassifier:
         raise ConfigError(
-            "a network of several experts is no representation of one vector and one classifier. Start from method=erm"
+            "a network of several experts is not a representation of one vector and one classifier. Start from "
+            "method=erm"
         )
 
 

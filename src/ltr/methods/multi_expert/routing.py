@@ -52,8 +52,8 @@ class Routers(nn.Module):
         """Return the logit of "another expert helps" after expert ``number`` (from 0), float32 [B].
 
         Args:
-            features: of that expert, [B, D].
-            mean_logits: of the experts so far, [B, C].
+            features: features of that expert, [B, D].
+            mean_logits: mean logits of the experts so far, [B, C].
         """
         units = nn_functional.normalize(functional.at_least_float32(features), dim=1)
         hidden = nn_functional.relu(self.hidden[number](units))
@@ -219,7 +219,7 @@ def routing_metrics(used: np.ndarray, macs: Sequence[int]) -> dict[str, float]:
 
     Args:
         used: experts of each image, int64 [N].
-        macs: of an image that asks 1, ..., K experts.
+        macs: multiply-accumulate operations of an image that asks 1, ..., K experts.
     """
     if not len(used):
         return {}

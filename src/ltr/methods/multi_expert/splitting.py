@@ -110,7 +110,7 @@ def narrow(halves: Halves, image_shape: tuple[int, int, int], share: float = NAR
 
     Args:
         image_shape: (C, H, W).
-        mode: of the initialisation, ``fan_in`` or ``fan_out``.
+        mode: mode of the initialisation, ``fan_in`` or ``fan_out``.
     """
     handles = [
         module.register_forward_pre_hook(functools.partial(_narrow_module, share=share, mode=mode))

@@ -42,8 +42,8 @@ class PointNetwork(ImageClassifier):
         spec: see `NetworkSpec`. The head's config is not used.
         feature_dim: width of a linear layer between backbone and points; None: no such layer.
         reduction: ``mean`` or ``sum`` of the images' losses.
-        weights: of the loss terms beside ``class_term``.
-        points: of the head.
+        weights: weights of the loss terms beside ``class_term``.
+        points: points of the head.
     """
 
     head: Any

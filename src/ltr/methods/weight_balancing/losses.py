@@ -37,7 +37,7 @@ class ClassBalancedBCE(ClassificationLoss):
     et al. (CVPR 2019), which the paper names, is ``loss=class_balanced``, whose gradient is about C times as large.
 
     Args:
-        beta: of the effective number of samples: 0 weights classes alike, values towards 1 by inverse frequency; 0.9999
+        beta: beta of the effective number of samples: 0 gives equal weights, values near 1 inverse frequency; 0.9999
             in the code.
     """
 

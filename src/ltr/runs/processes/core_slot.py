@@ -27,7 +27,7 @@ def set_core_slot(slot: CoreSlot) -> None:
 
 @contextlib.contextmanager
 def core_lent() -> Iterator[None]:
-    """Lend this process's core for the time of a block that only waits; after an exception it is not taken back."""
+    """Lend this process's core during a block that only waits; after an exception it is not taken back."""
     for slot in _slots:
         slot.lend()
     yield

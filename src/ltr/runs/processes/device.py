@@ -47,7 +47,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep the memory that a training step frees, for the next step.
 
     On a CPU, steps allocate and free their activations hundreds of times a second. By default glibc returns most of
-    this memory to the system each time: some 30,000 page faults a step for ResNet-32 at batch 128, a fifth of the
+    this memory to the system each time: some 30,000 minor faults a step for ResNet-32 at batch 128, a fifth of the
     training time. Without glibc this is a no-op.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None

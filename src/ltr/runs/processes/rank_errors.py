@@ -29,9 +29,9 @@ def print_once(
     because ``torchrun`` ends all processes as soon as one has ended.
 
     Args:
-        message: of this process's error.
+        message: message of this process's error.
         print_text: prints a message.
-        environment: of this process.
+        environment: environment of this process.
         seconds: to wait for the other processes.
     """
     if environment.get(_AGENT) != "True":

@@ -68,7 +68,7 @@ class CudaRecorder:
 
     def record(self, function: Callable[[], T]) -> tuple[Callable[[], None], T]:
         graph = torch.cuda.CUDAGraph()
-        # other threads, such as one that pins memory, may go on while this one captures
+        # other threads, such as one that pins memory, may continue while this one captures
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             result = function()
         graph.replay()  # recording runs nothing
@@ -86,7 +86,7 @@ class GraphEpochLoop(DirectEpochLoop):
     A step is recorded anew when an epoch changes a number, text or tensor of the network, such as a deferred loss.
 
     Args:
-        recorder: of the device.
+        recorder: recorder of the device.
         on_obstacle: called with the reason why an epoch runs without a recording, once for each reason.
     """
 
@@ -194,11 +194,11 @@ class _RecordedStep:
     """A recorded step with the tensors that it reads.
 
     Args:
-        optimizer: of the step.
+        optimizer: optimizer of the step.
         inputs: the batch that it reads.
         rates: learning rates of the optimiser's groups, on the device.
         replay: repeats the step.
-        outcome: of the network's training step; each repetition overwrites it.
+        outcome: outcome of the network's training step; each repetition overwrites it.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class _RecordedStep:
 
 @contextmanager
 def rates_on_device(optimizer: torch.optim.Optimizer, rates: list[Tensor]) -> Iterator[None]:
-    """Give an optimiser learning rates on the device for the time of a block, in which a step may be captured."""
+    """Give an optimiser learning rates on the device during a block, in which a step may be captured."""
     groups = optimizer.param_groups
     before = [dict(group) for group in groups]
     for group, rate in zip(groups, rates):
