@@ -1,4 +1,4 @@
-"""What a backbone gives of an image: a vector, its last map, or its tokens."""
+"""Outputs of a backbone for an image: a vector, its last map, or its tokens."""
 
 from __future__ import annotations
 

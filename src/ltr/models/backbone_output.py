@@ -1,4 +1,4 @@
-"""What a frozen backbone gives of an image: one vector, its last feature map, or its tokens."""
+"""Outputs of a frozen backbone for an image: one vector, its last feature map, or its tokens."""
 
 from __future__ import annotations
 

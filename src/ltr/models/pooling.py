@@ -123,7 +123,7 @@ class AttentivePool(Pool):
     heads * D for each position instead of 2 D^2. They are computed in float32 under autocast.
 
     Args:
-        num_heads: of the attention; it must divide the width D.
+        num_heads: number of attention heads, which must divide the width D.
 
     Raises:
         ConfigError: it does not.
