@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ltr.errors import ConfigError
 from ltr.losses import relational
-from ltr.losses.gathering import gather_rows
+from ltr.losses.gathering import gather_with_gradient
 from ltr.losses.relational import rkd_angle, rkd_distance, squared_distances
 
 LOSSES = pytest.mark.parametrize("loss", [rkd_distance, rkd_angle])
@@ -204,8 +204,8 @@ def share_of_a_process(rank: int, folder: str) -> None:
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     weight = embeddings(5, 4, 3).requires_grad_()
     student, teacher = embeddings(1, 8)[rank::2] @ weight, embeddings(2, 8)[rank::2]
-    loss = rkd_distance(gather_rows(student), gather_rows(teacher)) + rkd_angle(
-        gather_rows(student), gather_rows(teacher)
+    loss = rkd_distance(gather_with_gradient(student), gather_with_gradient(teacher)) + rkd_angle(
+        gather_with_gradient(student), gather_with_gradient(teacher)
     )
     loss.backward()
     assert weight.grad is not None
@@ -229,4 +229,4 @@ def test_two_processes_have_the_loss_and_the_gradient_of_one(tmp_path):
 
 def test_one_process_has_all_rows_already():
     rows = embeddings(1)
-    assert gather_rows(rows) is rows
+    assert gather_with_gradient(rows) is rows

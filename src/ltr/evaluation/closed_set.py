@@ -15,7 +15,7 @@ from torch import Tensor, distributed
 
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.evaluation.averages import calibration_error, geometric_mean, mean, ratio
-from ltr.evaluation.gather import gather_rows, several_processes
+from ltr.evaluation.gather import gather_uneven_rows, several_processes
 from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
 from ltr.evaluation.protocol import Protocol
 from ltr.evaluation.rows import refuse_bad_scores
@@ -228,7 +228,7 @@ class ClosedSet(Protocol):
         distributed.all_reduce(self._counts)
         distributed.all_reduce(self._nll)
         if self.keep_predictions:
-            self._kept = {key: [gather_rows(rows)] for key, rows in self._rows().items()}
+            self._kept = {key: [gather_uneven_rows(rows)] for key, rows in self._rows().items()}
         self._reduced = True
 
     def _rows(self) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ltr.evaluation.gather import gather_rows, several_processes
+from ltr.evaluation.gather import gather_uneven_rows, several_processes
 from ltr.evaluation.protocol import Protocol
 from ltr.evaluation.scores import Scores, class_labels, needed
 
@@ -54,7 +54,7 @@ class Embeddings:
         """Join the rows of all processes; all processes must call it, and all hold the whole afterwards."""
         if self._reduced or not several_processes():
             return
-        self._rows = [tuple(gather_rows(column) for column in self._columns())]  # type: ignore[list-item]
+        self._rows = [tuple(gather_uneven_rows(column) for column in self._columns())]  # type: ignore[list-item]
         self._reduced = True
 
     def all(self) -> tuple[Tensor, Tensor, Tensor]:

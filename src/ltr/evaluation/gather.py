@@ -11,7 +11,7 @@ def several_processes() -> bool:
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
-def gather_rows(rows: Tensor) -> Tensor:
+def gather_uneven_rows(rows: Tensor) -> Tensor:
     """Return the rows [n_p, ...] of all processes p in rank order; all processes must call it."""
     size = torch.tensor([len(rows)], device=rows.device)
     sizes = [torch.zeros_like(size) for _ in range(distributed.get_world_size())]

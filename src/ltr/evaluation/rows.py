@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ltr.errors import TrainingError
-from ltr.evaluation.gather import gather_rows, several_processes
+from ltr.evaluation.gather import gather_uneven_rows, several_processes
 from ltr.evaluation.scores import Scores, log_normaliser, needed, probabilities, top_classes
 
 KEPT_CLASSES = 5
@@ -45,7 +45,7 @@ class Rows:
     def gather(self) -> None:
         """Join the images of all processes; all processes must call it, and all hold the whole afterwards."""
         for name in self.columns:
-            self._batches[name] = [gather_rows(self._concatenated(name))]
+            self._batches[name] = [gather_uneven_rows(self._concatenated(name))]
 
     def _concatenated(self, name: str) -> Tensor:
         if self._batches[name]:

@@ -7,7 +7,7 @@ from torch import Tensor, distributed
 from torch.distributed.nn.functional import all_gather
 
 
-def gather_rows(rows: Tensor) -> Tensor:
+def gather_with_gradient(rows: Tensor) -> Tensor:
     """All-gather the rows of all processes in rank order; a single process gets its rows back.
 
     Gradients flow back to the process that a row came from, summed over the processes' losses. If every process

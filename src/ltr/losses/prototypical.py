@@ -12,7 +12,7 @@ from ltr.configuration.ranges import PositiveInt, check_option
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.losses.functional import integer_labels
-from ltr.losses.gathering import gather_rows
+from ltr.losses.gathering import gather_with_gradient
 from ltr.losses.scale import rescale_near_one
 
 
@@ -87,7 +87,7 @@ class Prototypical(nn.Module):
         """
         if mix is not None:
             raise ConfigError("loss=prototypical cannot use mixed images; use an augmentation without mixup or cutmix")
-        embeddings, labels = gather_rows(embeddings), gather_rows(integer_labels(labels))
+        embeddings, labels = gather_with_gradient(embeddings), gather_with_gradient(integer_labels(labels))
         with torch.autocast(embeddings.device.type, enabled=False):
             # rescales very large embeddings, whose squared distances would be infinite
             wide = rescale_near_one(

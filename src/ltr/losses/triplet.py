@@ -14,7 +14,7 @@ from ltr.configuration.ranges import Positive, check_option
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.losses.functional import integer_labels
-from ltr.losses.gathering import gather_rows
+from ltr.losses.gathering import gather_with_gradient
 from ltr.losses.relational import squared_distances
 
 Mining = Literal["distance_weighted", "all", "pytorch_metric_learning"]
@@ -110,7 +110,7 @@ class Triplet(nn.Module):
                 f"uniforms were passed and mining={self.mining} does not use them; leave them out, or use "
                 "mining=distance_weighted"
             )
-        embeddings, labels = gather_rows(embeddings), gather_rows(integer_labels(labels))
+        embeddings, labels = gather_with_gradient(embeddings), gather_with_gradient(integer_labels(labels))
         with torch.autocast(embeddings.device.type, enabled=False):
             wide = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
             distances = _distances(wide)

@@ -13,7 +13,7 @@ from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.losses.distillation import HintRegressor, hint_loss, kl_to_teacher
-from ltr.losses.gathering import gather_rows
+from ltr.losses.gathering import gather_with_gradient
 from ltr.losses.reductions import RelationalReduction
 from ltr.losses.relational import rkd_angle, rkd_distance
 from ltr.methods.core.network import ImageClassifier
@@ -61,7 +61,7 @@ def relational_terms(
     used_losses = {name: loss for name, loss in losses.items() if weights[name]}
     if not used_losses:
         return {}
-    student, teacher = gather_rows(student), gather_rows(teacher)
+    student, teacher = gather_with_gradient(student), gather_with_gradient(teacher)
     return {name: loss(student, teacher, reduction) for name, loss in used_losses.items()}
 
 
