@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from ltr.errors import CheckpointError, ConfigError
 from ltr.models.cifar_resnet import CifarResNet
 from ltr.models.digits_net import DigitsNet
 from ltr.models.heads import LinearHead
-from ltr.models.weights import load_state, read_state, seeded_construction, set_trainable
+from ltr.models.weights import load_state, seeded_construction, set_trainable
 
 
 @pytest.fixture
@@ -118,55 +117,6 @@ def test_not_strict_still_refuses_a_file_of_which_nothing_fits(tmp_path):
     torch.save({"something.else": torch.zeros(3)}, tmp_path / "file.pth")
     with pytest.raises(CheckpointError, match="another architecture"):
         DigitsNet(1, weights=str(tmp_path / "file.pth"), strict_weights=False)
-
-
-class Opens:
-    """A pickle that would run code when it is read."""
-
-    def __reduce__(self):
-        return (print, ("this must not run",))
-
-
-def test_code_in_a_weights_file_is_refused_and_not_run(tmp_path, capsys):
-    torch.save({"weight": torch.zeros(1), "trap": Opens()}, tmp_path / "file.pth")
-    with pytest.raises(CheckpointError, match="refused"):
-        read_state(tmp_path / "file.pth")
-    assert "must not run" not in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("empty.pth", b""),
-        ("text.pth", b"not a checkpoint at all"),
-        ("cut.safetensors", b"\x10\x00\x00\x00\x00\x00\x00\x00{"),
-        ("list.pth", None),
-        ("numbers.pth", None),
-    ],
-)
-def test_a_damaged_or_empty_file_is_named(tmp_path, name, content):
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    else:
-        torch.save([torch.zeros(1)] if name == "list.pth" else {"epoch": 3}, tmp_path / name)
-    with pytest.raises(CheckpointError, match=name):
-        read_state(tmp_path / name)
-
-
-def test_a_truncated_checkpoint_is_named(network, tmp_path):
-    torch.save(network.state_dict(), tmp_path / "whole.pth")
-    content = (tmp_path / "whole.pth").read_bytes()
-    (tmp_path / "cut.pth").write_bytes(content[: len(content) // 2])
-    with pytest.raises(CheckpointError, match=r"cut\.pth"):
-        read_state(tmp_path / "cut.pth")
-
-
-def test_a_missing_file_and_an_unknown_suffix_are_named(tmp_path):
-    with pytest.raises(CheckpointError, match=r"No weights at .*gone\.pth"):
-        read_state(tmp_path / "gone.pth")
-    (tmp_path / "weights.pkl").write_bytes(pickle.dumps({}))
-    with pytest.raises(CheckpointError, match=r"\.pkl.*\.safetensors, \.pth"):
-        read_state(tmp_path / "weights.pkl")
 
 
 def test_an_unknown_trainable_is_refused(network):

@@ -15,8 +15,9 @@ from ltr.errors import CheckpointError
 from ltr.methods.core.checkpoint import describe
 from ltr.methods.foreign import foreign_network
 from ltr.models.cifar_resnet import CifarResNet
+from ltr.models.state_file import read_state
 from ltr.models.teachers import Teacher
-from ltr.models.weights import load_backbone, read_state
+from ltr.models.weights import load_backbone
 
 TENSORS = {"conv.weight": torch.zeros(2, 2)}
 

@@ -10,7 +10,8 @@ from ltr.apply.export import export, load_exported
 from ltr.errors import CheckpointError
 from ltr.methods.core.checkpoint import load_network, read_checkpoint
 from ltr.methods.core.stage import Settings
-from ltr.models.weights import load_backbone, read_state
+from ltr.models.state_file import read_state
+from ltr.models.weights import load_backbone
 from ltr.runs.keys import run_hash
 
 SHORT = ["debug=fast", "trainer.precision=fp32"]

@@ -17,7 +17,8 @@ from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings
 from ltr.methods.herbs.released_weights import read_herbs
 from ltr.methods.metric import EmbeddingNetwork
 from ltr.models.published_names import LAYOUTS, Layout, check_padding, read_published
-from ltr.models.weights import CLASSIFIER_NAMES, channel_note, read_state
+from ltr.models.state_file import read_state
+from ltr.models.weights import CLASSIFIER_NAMES, channel_note
 from ltr.models.weights_file import finite_names, refuse_unfit
 
 State = dict[str, Tensor]

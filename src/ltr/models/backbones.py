@@ -14,7 +14,8 @@ from ltr.errors import CheckpointError, ConfigError
 from ltr.models.hub_weights import weights_file
 from ltr.models.preprocessing import Preprocessing, checkpoint_preprocessing
 from ltr.models.published_names import WeightsMap
-from ltr.models.weights import State, Trainable, is_state, load_backbone, set_trainable
+from ltr.models.state_file import State, is_state
+from ltr.models.weights import Trainable, load_backbone, set_trainable
 
 
 class ImageSizeError(ConfigError):

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ltr.models.weights import read_state
+from ltr.models.state_file import read_state
 
 _SECONDS = 10.0  # time limit for building candidates
 _LEAST = 0.5  # smallest share of common shapes for which an architecture is named

@@ -77,7 +77,7 @@ def read_published(
 
     Args:
         path: weights file.
-        read: function that returns the tensors of an entry, see `ltr.models.weights.read_state`.
+        read: function that returns the tensors of an entry, see `ltr.models.state_file.read_state`.
         entry: entry of the file with the tensors; None: the layout's.
         name: name of the layout; None: recognise it.
 

@@ -14,8 +14,9 @@ from ltr.configuration.ranges import PositiveInt, check_option
 from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.identity import named
 from ltr.models.probing import first_line, ignored_share, nearest_sides, probe
+from ltr.models.state_file import State, read_state
 from ltr.models.timm_backbone import needs_img_size
-from ltr.models.weights import State, load_state, read_state, seeded_construction
+from ltr.models.weights import load_state, seeded_construction
 
 Library = Literal["torchvision", "timm"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -27,7 +27,8 @@ from ltr.models.hub_weights import other_architecture
 from ltr.models.nearest_architecture import family_of, nearest_architecture
 from ltr.models.preprocessing import Preprocessing, timm_preprocessing
 from ltr.models.published_names import WeightsMap
-from ltr.models.weights import State, Trainable, seeded_construction
+from ltr.models.state_file import State
+from ltr.models.weights import Trainable, seeded_construction
 
 Pool = Literal["cls", "mean", "max"]
 POOLS: dict[Pool, str] = {"cls": "token", "mean": "avg", "max": "max"}  # timm's names

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ltr.errors import CheckpointError, ConfigError
 from ltr.models.heads import CLASS_MEANS, ZEROS
-from ltr.models.weights import read_state
+from ltr.models.state_file import read_state
 from ltr.names import canonical
 
 

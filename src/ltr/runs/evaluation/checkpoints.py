@@ -28,7 +28,7 @@ from ltr.evaluation.scores import log_normaliser, probabilities
 from ltr.methods.core.checkpoint import FORMAT, describe, network_from_description, read_checkpoint
 from ltr.methods.foreign import foreign_network
 from ltr.models.published_names import LAYOUTS, read_published
-from ltr.models.weights import read_state
+from ltr.models.state_file import read_state
 from ltr.runs.evaluation.deployment_prior import evaluation_of
 from ltr.runs.evaluation.input_adapter import adapt_input, adapted_dataset, check_evaluable
 from ltr.runs.evaluation.network import ProtocolResult, examples_of
