@@ -151,5 +151,5 @@ def test_the_global_generator_is_left_as_it_was_after_an_error():
 
 
 def test_a_map_of_names_without_a_file_is_refused():
-    with pytest.raises(ConfigError, match=r"weights_map=ldam.* there is no file"):
+    with pytest.raises(ConfigError, match=r"weights_map=ldam.* none is set"):
         CifarResNet(3, depth=20, weights_map="ldam")
