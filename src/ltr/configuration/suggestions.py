@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from omegaconf import DictConfig
 
 from ltr.configuration.configs import config_names, leaves, read_config
+from ltr.configuration.field_names import KEYS
 from ltr.errors import nearest, nearest_name
 
 
@@ -21,6 +22,8 @@ def suggestion(key: str, known: Collection[str], elsewhere: Mapping[str, list[st
     settable = [name for name in known if not name.endswith("_target_")]
     if key in elsewhere:
         return f"; it is a key of {_configs(elsewhere[key])}"
+    if key in KEYS:
+        return f". Did you mean {' or '.join(repr(name) for name in KEYS[key])}?"
     last = key.rpartition(".")[2]
     group = key.partition(".")[0]
     inside = [name for name in settable if name.partition(".")[0] == group]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ltr.configuration.configs import config_names
+from ltr.configuration.field_names import CONFIGS
 from ltr.errors import nearest_name
 
 # groups that users confuse: the method of a paper may be a loss, a sampler or an experiment in ltr
@@ -28,8 +29,10 @@ def unknown_config(group: str, name: Any, options: Sequence[str]) -> str:
     written = "null" if name is None else str(name)
     near = nearest_configs(group, written, options) if name else []
     # without the group, if it is the same
-    quoted = [f"'{choice.removeprefix(f'{group}=')}'" for choice in near]
-    hint = f". Did you mean {' or '.join(quoted)}? There are: " if near else "; there are: "
+    quoted = [f"'{choice.removeprefix(f'{group}=') if ' ' not in choice else choice}'" for choice in near]
+    if group == "backbone" and name:
+        quoted.append(f"'backbone=timm backbone.name={written}' (of timm; torchvision has its own)")
+    hint = f". Did you mean {' or '.join(quoted)}? There are: " if quoted else "; there are: "
     return f"there is no {group} '{written}'{hint}{', '.join(options) or 'none'}"
 
 
@@ -43,6 +46,8 @@ def nearest_configs(group: str, name: str, options: Iterable[str]) -> list[str]:
     same = [f"{other}={option}" for other in names for option in names[other] if _simplified(option) == wanted]
     if same:
         return same[:_MOST]
+    if wanted in CONFIGS.get(group, {}):
+        return list(CONFIGS[group][wanted])
     simplified = {_simplified(option): option for option in names[group]}
     close = nearest_name(wanted, simplified, cutoff=0.75)
     if close is not None:

@@ -1,0 +1,120 @@
+"""Names that papers and other projects use, and the choice of ltr that each means, for messages about unknown names."""
+
+from __future__ import annotations
+
+_RATES = "optimizer=torch optimizer.name={}"
+_FOLDER = ("dataset=folder", "dataset=table")
+_INAT18 = ("dataset=inat18_lists", "dataset=inat18")
+
+# group -> name in small letters without punctuation -> choices, the best first
+CONFIGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "loss": {
+        **dict.fromkeys(("ce", "xent", "crossentropyloss", "softmax"), ("loss=cross_entropy",)),
+        **dict.fromkeys(("bsce", "bsl", "balancedce", "balsoftmax"), ("loss=balanced_softmax",)),
+        **dict.fromkeys(("la", "logitadjustment", "logitadjust"), ("loss=logit_adjusted", "method=posthoc_la")),
+        **dict.fromkeys(("cb", "effectivenumber"), ("loss=class_balanced",)),
+        "las": ("loss=label_aware_smoothing",),
+    },
+    "method": {
+        **dict.fromkeys(("ce", "crossentropy", "baseline", "softmax"), ("method=erm",)),
+        **dict.fromkeys(("la", "logitadjustment", "logitadjust"), ("method=posthoc_la", "loss=logit_adjusted")),
+        **dict.fromkeys(("decoupling", "decouple"), ("method=crt", "method=lws", "method=tau_norm")),
+        **dict.fromkeys(("protonet", "protonets"), ("method=prototypical",)),
+        **dict.fromkeys(("selfsupervision", "rotation"), ("method=sla",)),
+        "maxlogit": ("evaluation.scorers=[max_logit]",),
+        **{name: (f"evaluation.scorers=[{name}]",) for name in ("msp", "energy", "entropy")},
+        **{
+            name.lower(): (f"evaluation.scorers=[pytorch_ood.{name}]",)
+            for name in ("OpenMax", "KNN", "ViM", "Mahalanobis", "GEN", "KLMatching")
+        },
+    },
+    "sampler": {
+        **dict.fromkeys(("random", "uniform", "default", "shuffle"), ("sampler=instance",)),
+        **dict.fromkeys(
+            ("weighted", "weightedrandom", "weightedrandomsampler", "oversampling", "ros"), ("sampler=class_balanced",)
+        ),
+        "sqrt": ("sampler=square_root",),
+    },
+    "dataset": {
+        "cifar": ("dataset=cifar10_lt", "dataset=cifar100_lt"),
+        "imagenet": ("dataset=imagenet_lt",),
+        "places": ("dataset=places_lt",),
+        **dict.fromkeys(("inat", "inaturalist", "inat2018", "inaturalist2018", "inaturalist18"), _INAT18),
+        **dict.fromkeys(("cub200", "cub2002011", "cub2011"), ("dataset=cub",)),
+        **dict.fromkeys(("custom", "imagefolder", "images", "own", "my", "mydata", "mydataset"), _FOLDER),
+        **dict.fromkeys(("csv", "dataframe"), ("dataset=table",)),
+    },
+    "optimizer": {
+        name.lower(): (_RATES.format(name),) for name in ("Adam", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta")
+    },
+    "scheduler": {
+        **dict.fromkeys(("step", "steplr", "multisteplr"), ("scheduler=multistep",)),
+        **dict.fromkeys(("cosineannealing", "cosineannealinglr", "coslr"), ("scheduler=cosine",)),
+        **dict.fromkeys(("none", "null"), ("scheduler=constant",)),
+    },
+    "augment": {
+        "mixup": ("augment=cifar_mixup", "augment.mix=mixup"),
+        "cutmix": ("augment=cifar_cutmix", "augment.mix=cutmix"),
+    },
+    "logger": {"tb": ("logger=tensorboard",)},
+    "debug": dict.fromkeys(("true", "default", "1", "on"), ("debug=fast",)),
+}
+# key of another project -> keys of ltr
+KEYS: dict[str, tuple[str, ...]] = {
+    "model": (
+        "backbone",
+        "method",
+    ),
+    "net": ("backbone",),
+    "arch": (
+        "backbone",
+        "backbone.name",
+    ),
+    "pretrained": ("backbone.pretrained",),
+    "checkpoint_path": (
+        "backbone.weights",
+        "method.start_from",
+    ),
+    "ckpt_path": (
+        "backbone.weights",
+        "method.start_from",
+    ),
+    "data": (
+        "dataset",
+        "paths.data",
+    ),
+    "datamodule": ("dataset",),
+    "data_dir": (
+        "paths.data",
+        "dataset.root",
+    ),
+    "data_path": (
+        "paths.data",
+        "dataset.root",
+    ),
+    "root": ("dataset.root",),
+    "optim": ("optimizer",),
+    "opt": ("optimizer",),
+    "sched": ("scheduler",),
+    "lr_scheduler": ("scheduler",),
+    "wd": ("optimizer.weight_decay",),
+    "momentum": ("optimizer.momentum",),
+    "bs": ("batch_size",),
+    "workers": ("trainer.num_workers",),
+    "num_workers": ("trainer.num_workers",),
+    "gpus": ("trainer.devices",),
+    "devices": ("trainer.devices",),
+    "amp": ("trainer.precision",),
+    "precision": ("trainer.precision",),
+    "imb_factor": ("dataset.imbalance_factor",),
+    "imb_ratio": ("dataset.imbalance_factor",),
+    "cutmix": ("augment.mix",),
+    "mixup": ("augment.mix",),
+    "wandb": ("logger",),
+    "output_dir": ("paths.outputs",),
+    "out": ("paths.outputs",),
+    "trainer.gpus": ("trainer.devices",),
+    "trainer.num_gpus": ("trainer.devices",),
+    "trainer.num_epochs": ("trainer.max_epochs",),
+    "trainer.lr": ("optimizer.lr",),
+}

@@ -1,0 +1,61 @@
+"""Names of papers and other projects: every suggestion exists, and stands in the message."""
+
+from __future__ import annotations
+
+import pytest
+
+from ltr.configuration.command_line import read
+from ltr.configuration.configs import config_names, leaves, read_config
+from ltr.configuration.field_names import CONFIGS, KEYS
+from ltr.configuration.overrides import explain
+from ltr.configuration.unknown_configs import nearest_configs
+
+CHOICES = sorted({choice for names in CONFIGS.values() for choices in names.values() for choice in choices})
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_is_a_command_without_a_mistake(choice):
+    words = [word for word in choice.split() if not word.startswith("augment.mix")]  # a key of some configs alone
+    assert not explain(read(words).overrides, None, "train", False)
+
+
+@pytest.mark.parametrize("group", sorted(CONFIGS))
+def test_no_name_is_one_that_there_is(group):
+    assert not set(CONFIGS[group]) & set(config_names(group))
+
+
+def test_every_key_is_a_group_or_a_key_of_a_config():
+    known = {"batch_size", *(group for group in ("backbone", "method", "dataset", "optimizer", "scheduler", "logger"))}
+    for group in ("backbone", "method", "dataset", "optimizer", "trainer", "paths", "augment"):
+        for config in config_names(group):
+            known |= {key for key, _ in leaves(read_config(f"{group}/{config}"), group)}
+    assert {key for keys in KEYS.values() for key in keys} <= known
+    assert not set(KEYS) & known
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "first"),
+    [
+        ("loss", "CE", "loss=cross_entropy"),
+        ("method", "logit_adjustment", "method=posthoc_la"),
+        ("dataset", "iNaturalist-2018", "dataset=inat18_lists"),
+        ("optimizer", "Adam", "optimizer=torch optimizer.name=Adam"),
+    ],
+)
+def test_the_choice_of_ltr_comes_first(group, name, first):
+    assert nearest_configs(group, name, config_names(group))[0] == first
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("model=resnet50", "Did you mean 'backbone' or 'method'?"),
+        ("trainer.gpus=2", "Did you mean 'trainer.devices'?"),
+        ("backbone=vit_base_patch16_224", "'backbone=timm backbone.name=vit_base_patch16_224' (of timm"),
+        ("optimizer=adam", "Did you mean 'optimizer=torch optimizer.name=Adam'? There are: adamw"),
+        ("debug=true", "Did you mean 'fast'?"),
+    ],
+)
+def test_messages_have_the_hint(word, hint):
+    (mistake,) = explain(read([word]).overrides, None, "train", False)
+    assert hint in mistake
