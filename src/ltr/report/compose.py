@@ -17,7 +17,7 @@ from ltr.report.paired_tests import check_reference, pairs, reference_of
 from ltr.report.published_lookup import PublishedNumbers
 from ltr.report.read_runs import FinishedRun, RunCollection
 from ltr.report.series import Curve, curves
-from ltr.report.sheet import LEGEND, Sheet, curve_sheet, pairs_sheet, section_sheet
+from ltr.report.sheet import Sheet, curve_sheet, legend, pairs_sheet, section_sheet
 
 _MAX_LISTED = 3
 
@@ -186,6 +186,6 @@ def as_text(report: Report, form: str, width: int | None = None) -> str:
         blocks.append(write(part.sheet))
         blocks += [write(curve_sheet(part.section, curve)) for curve in part.curves]
         blocks += [write(sheet) for sheet in (part.pairs, part.decisions) if sheet is not None]
-    legend = wrap_lines(LEGEND, width if form == "table" else None)
-    blocks.append(f"% {LEGEND}" if form == "latex" else "\n".join(legend))
+    lines = wrap_lines(legend(form), width if form == "table" else None)
+    blocks.append(f"% {legend(form)}" if form == "latex" else "\n".join(lines))
     return "\n\n".join(blocks) + "\n"

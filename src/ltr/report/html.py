@@ -21,7 +21,7 @@ from ltr.report.html_page import data_block, html_document, text
 from ltr.report.html_plots import curve_drawing
 from ltr.report.html_summary import summary
 from ltr.report.series import Curve
-from ltr.report.sheet import LEGEND, Cell, Sheet, curve_sheet
+from ltr.report.sheet import Cell, Sheet, curve_sheet, legend
 
 _LINES_PER_CLASS = 24  # lines of a section that offer a class plot
 _COLUMNS = ("class_name", "train_count", "group", "accuracy")
@@ -44,7 +44,7 @@ def html_report(report: Report, *, pictures: int = 20, problems: list[str] | Non
         f'<li><a href="#part-{number}">{text(part.section.title)}</a></li>' for number, part in enumerate(report.parts)
     )
     listed = f'<nav aria-label="tables"><ul>{contents}</ul></nav>' if len(report.parts) > _FEW_PARTS else ""
-    body = "\n".join([listed, summary(report.parts), *blocks, f'<p class="note">{text(LEGEND)}</p>'])
+    body = "\n".join([listed, summary(report.parts), *blocks, f'<p class="note">{text(legend("html"))}</p>'])
     return html_document(counted(report.runs, "finished run"), [*report.warnings, *messages], body)
 
 

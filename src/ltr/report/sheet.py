@@ -16,10 +16,22 @@ from ltr.report.published_lookup import PublishedNumbers
 from ltr.report.series import Curve
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
 
-LEGEND = (
-    "Mean ± s.d. over n seeds; fractions in percent. Best in a column, and = at most one s.d. from it (the larger of "
-    "the two lines'). Cost: seconds of all stages, as if none had been stored; images/s: of the first stage's training."
-)
+_MARKS = {  # of the best value of a column and of its ties, by format
+    "table": ("*", "="),
+    "markdown": ("bold", "="),
+    "latex": ("bold", "underlined"),
+    "html": ("bold", "underlined with dots"),
+}
+
+
+def legend(form: str) -> str:
+    """Return the explanation of a report's tables in a format: ``table``, ``markdown``, ``latex`` or ``html``."""
+    best, tie = _MARKS[form]
+    return (
+        f"Mean ± s.d. over n seeds; fractions in percent; {best}: best in a column; {tie}: at most one s.d. from it "
+        "(the larger of the two lines'). Cost: seconds of all stages, as if none had been stored; images/s: of the "
+        "first stage's training."
+    )
 
 
 @dataclass(frozen=True)
