@@ -31,7 +31,7 @@ def test_issues_are_written_as_a_table_and_a_sheet(audit, finished_run, tmp_path
     with open(tmp_path / "audit" / "issues.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     kinds = {kind: sum(row["issue"] == kind for row in rows) for kind in ("label", "copy", "outlier")}
-    assert f"{kinds['label']:,} likely label errors" in out
+    assert f"{kinds['label']:,} likely label error" in out
     scores = [float(row["score"]) for row in rows if row["issue"] == "label"]
     assert scores == sorted(scores, reverse=True)
     assert {row["part"] for row in rows} <= {"val", "test"}

@@ -10,6 +10,7 @@ from ltr.commands.named_runs import outputs_folder
 from ltr.console import print_line
 from ltr.errors import ConfigError, DataError
 from ltr.escaping import one_line
+from ltr.names import counted
 
 _SHOWN = 10
 PARTS = ("train", "val", "test")
@@ -183,8 +184,8 @@ def _summary(split: Any, labels: Any, outcome: Any, issues: list[dict[str, Any]]
 
     kinds = {kind: sum(issue["issue"] == kind for issue in issues) for kind in ("label", "copy", "outlier")}
     lines = [
-        f"{len(labels):,} images: {kinds['label']:,} likely label errors, {kinds['outlier']:,} outliers, "
-        f"{kinds['copy']:,} copies under another label"
+        f"{len(labels):,} images: {counted(kinds['label'], 'likely label error')}, "
+        f"{counted(kinds['outlier'], 'outlier')}, {counted(kinds['copy'], 'copy', 'copies')} under another label"
     ]
     groups = shot_groups(split.class_counts, *bounds)
     flagged = outcome.errors.is_error
