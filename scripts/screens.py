@@ -1,9 +1,9 @@
-"""Write the screens of the documentation: commands in terminals of 80 and 120 columns, and pages in a browser.
+"""Write the screens of the documentation: commands in terminals of 80 and 120 columns, and HTML in a browser.
 
     python scripts/screens.py                          docs/figures/screen_*.svg, of real runs of the digits
     python scripts/screens.py --site site --report outputs/report.html      docs/figures/screen_*.png too
 
-The commands run in a terminal of that width, in an empty folder; `make docs` builds the site. Pages need a Chromium.
+The commands run in a terminal of that width, in an empty folder; `make docs` builds the site. HTML needs a Chromium.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ TERMINALS = {
     "report_120": (120, ("ltr-report", "outputs/digits_open")),
     "run_120": (120, ("ltr-train", "dataset=digits_open", "method=arpl", "figures=none")),
 }
-PAGES = {
+DOCUMENTS = {
     "docs_method": "methods/crt.html",
     "docs_reference": "reference.html",
     "docs_tutorial": "tutorials/fine_grained.html",
 }
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-_COLOURS = 64  # of a page's PNG
+_COLOURS = 64  # of a PNG
 
 
 def in_terminal(command: tuple[str, ...], columns: int, folder: Path) -> str:
@@ -92,17 +92,17 @@ def write_terminals(target: Path) -> None:
             print(path)
 
 
-def write_page(page: Path, path: Path, width: int = 1200, height: int = 800) -> None:
-    """Write a screenshot of a page of the disk, in few colours.
+def write_screenshot(document: Path, path: Path, width: int = 1200, height: int = 800) -> None:
+    """Write a screenshot of an HTML file, in few colours.
 
     Raises:
-        SystemExit: no browser, or no such page.
+        SystemExit: no browser, or no such file.
     """
     browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    if browser is None or not page.is_file():
-        sys.exit(f"{page}: needed are the file, and one of the browsers {', '.join(_BROWSERS)}")
+    if browser is None or not document.is_file():
+        sys.exit(f"{document}: needed are the file, and one of the browsers {', '.join(_BROWSERS)}")
     with tempfile.TemporaryDirectory() as folder:
-        shot = Path(folder) / "page.png"
+        shot = Path(folder) / "shot.png"
         flags = (
             "--headless",
             "--no-sandbox",
@@ -111,7 +111,7 @@ def write_page(page: Path, path: Path, width: int = 1200, height: int = 800) -> 
             f"--user-data-dir={folder}/profile",
         )
         size = f"--window-size={width},{height}"
-        subprocess.run((browser, *flags, size, f"--screenshot={shot}", page.resolve().as_uri()),
+        subprocess.run((browser, *flags, size, f"--screenshot={shot}", document.resolve().as_uri()),
                        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
         image = Image.open(shot).convert("RGB").resize((width * 3 // 4, height * 3 // 4), Image.Resampling.LANCZOS)
         image.quantize(_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
@@ -121,14 +121,14 @@ def write_page(page: Path, path: Path, width: int = 1200, height: int = 800) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=FIGURES, help="folder of the files")
-    parser.add_argument("--site", type=Path, help="the built site, whose pages are shown")
+    parser.add_argument("--site", type=Path, help="the built site, whose HTML is shown")
     parser.add_argument("--report", type=Path, help="an HTML report")
     arguments = parser.parse_args()
     if arguments.site or arguments.report:
-        for name, page in PAGES.items() if arguments.site else ():
-            write_page(arguments.site / page, arguments.out / f"screen_{name}.png")
+        for name, document in DOCUMENTS.items() if arguments.site else ():
+            write_screenshot(arguments.site / document, arguments.out / f"screen_{name}.png")
         if arguments.report:
-            write_page(arguments.report, arguments.out / "screen_report.png", width=1400, height=1000)
+            write_screenshot(arguments.report, arguments.out / "screen_report.png", width=1400, height=1000)
         return
     write_terminals(arguments.out)
 

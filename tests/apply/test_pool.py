@@ -36,8 +36,13 @@ def test_what_is_not_there_is_named(tmp_path):
         image_pool(tmp_path / "nothing")
 
 
+def test_a_single_image_is_a_pool_of_one(pool):
+    image = next(path for path in sorted(pool.rglob("*.png")) if path.stat().st_size)
+    assert names(image_pool(image)) == [image.name]
+
+
 def test_a_file_that_is_no_table_is_refused(pool):
-    with pytest.raises(DataError, match="no table by its name"):
+    with pytest.raises(DataError, match="neither an image nor a table by its name"):
         image_pool(pool / "notes.txt")
 
 

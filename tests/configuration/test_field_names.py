@@ -47,6 +47,24 @@ def test_the_choice_of_ltr_comes_first(group, name, first):
 
 
 @pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--method", "crt"], "--method: keys are written without dashes and with '=': method=crt"),
+        (["--optimizer.lr", "0.1"], "with '=': optimizer.lr=0.1"),
+        (["--seed"], "with '=': seed=VALUE"),
+        (["crt"], "an override is written key=value, such as method=crt"),
+        (["help"], "write ltr-train --help"),
+        (["nonsense"], "an override is written key=value ("),
+    ],
+)
+def test_words_of_other_programs_get_the_override(words, hint):
+    line = read(words)
+    mistakes = line.mistakes + explain(line.overrides, None, "train", False)
+    assert len(mistakes) == 1
+    assert hint in mistakes[0]
+
+
+@pytest.mark.parametrize(
     ("word", "hint"),
     [
         ("model=resnet50", "Did you mean 'backbone' or 'method'?"),

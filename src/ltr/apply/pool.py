@@ -16,7 +16,7 @@ from ltr.files import is_folder
 
 
 def image_pool(path: Path, roots: Sequence[str] = (), *, exif: bool = True) -> ImageFiles:
-    """Return the images of a folder, in order of their paths, or of a table, in order of its rows.
+    """Return the images of a folder, in order of their paths, or of a table, in order of its rows, or a single image.
 
     In a folder, hidden files and folders are skipped, and files without an image's extension. A table
     (CSV in UTF-8 with a head, or Parquet) has a column ``path``; its other columns are ignored. Relative paths start
@@ -39,12 +39,15 @@ def image_pool(path: Path, roots: Sequence[str] = (), *, exif: bool = True) -> I
         return _folder(base, allowed, exif)
     if not base.is_file():
         raise DataError(f"{path}: there is no such folder or table of images")
-    if base.suffix.lower() not in TABLES:
+    if base.suffix.lower() in SUFFIXES:
+        paths = [base.name]
+    elif base.suffix.lower() in TABLES:
+        paths = table_column(base, "path")
+    else:
         raise DataError(
-            f"{path} is a file, and no table by its name. Give a folder of images, or a table ({', '.join(TABLES)}) "
-            "with a column path"
+            f"{path} is neither an image nor a table by its name. Give a folder of images, one image, or a table "
+            f"({', '.join(TABLES)}) with a column path"
         )
-    paths = table_column(base, "path")
     outside = _outside(base.parent, paths, [os.path.realpath(base.parent), *allowed])
     _refuse(outside, base.parent, allowed)
     return ImageFiles.from_paths(base.parent, paths, decoding=Decoding(exif=exif))

@@ -225,7 +225,7 @@ def _model_and_detections(arguments: argparse.Namespace) -> tuple[Any, Any]:
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that name a network and the images it is applied to."""
     parser.add_argument("run", help="a run (its folder, its name or 'last'), or a checkpoint file of this project")
-    parser.add_argument("images", type=Path, help="a folder of images, or a table with a column path")
+    parser.add_argument("images", type=Path, help="a folder of images, an image, or a table with a column path")
 
 
 def add_reading_flags(parser: argparse.ArgumentParser) -> None:

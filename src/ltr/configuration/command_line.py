@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ltr.configuration.unknown_configs import MIXED_UP
 from ltr.errors import nearest
 
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
@@ -34,6 +35,8 @@ _PATHS = ("--config-dir", "--config-path")  # what follows other flags holds no 
 _MULTIRUN, _SINGLE = "hydra.mode=MULTIRUN", "hydra.mode=RUN"
 _PLACED = ("+sweep=", "+launcher=")  # groups that are null in the primary config
 _COMPLETION = ("install=", "uninstall=", "query=")
+# groups and keys that users of other programs write as flags
+_KEYS = (*MIXED_UP, "trainer", "evaluation", "logger", "features", "tune", "debug", "seed", "name", "batch_size")
 _LONG = {short: flag for flag, short in {**SWITCHES, **WITH_VALUE}.items() if short}
 
 
@@ -136,6 +139,11 @@ def _told_apart(rest: list[str]) -> CommandLine:
                     f"{argument}: keys are written without dashes: {bare}. A sweep of Weights & Biases passes them so "
                     "with ${args_no_hyphens} in its command"
                 )
+                continue
+            if not equals and ("." in name or name.lstrip("-") in _KEYS):
+                has_value = rest and "=" not in rest[0] and not rest[0].startswith("-")
+                written = f"{name.lstrip('-')}={rest.pop(0) if has_value else 'VALUE'}"
+                line.mistakes.append(f"{name}: keys are written without dashes and with '=': {written}")
                 continue
             line.mistakes.append(f"{name}: there is no such flag; there are: {', '.join(known)}{nearest(name, known)}")
     return line

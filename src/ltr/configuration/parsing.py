@@ -11,7 +11,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep
 
 from ltr.configuration import removed
+from ltr.configuration.configs import config_names
 from ltr.configuration.quoting import quoting_hint
+from ltr.configuration.unknown_configs import MIXED_UP
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -30,9 +32,17 @@ def parse(overrides: Iterable[str]) -> tuple[list[Parsed], list[str]]:
             values = _values_of(override)
             parsed.append(Parsed(text, override, values))
         except Exception as error:  # Hydra's grammar raises many types of exceptions
-            hint = "" if "=" in text.strip("=") else "; an override is written key=value"
+            hint = "" if "=" in text.strip("=") else _bare_word_hint(text)
             mistakes.append(f"{text or repr(text)}: not an override{hint} ({in_short(error)}){quoting_hint(text)}")
     return parsed, mistakes
+
+
+def _bare_word_hint(text: str) -> str:
+    """Return the hint for a word without '=': the choices that have this name, or the help."""
+    if text in ("help", "list", "version"):
+        return f"; write ltr-train --{'version' if text == 'version' else 'help'}"
+    choices = [f"{group}={text}" for group in MIXED_UP if text in config_names(group)]
+    return f"; an override is written key=value{f', such as {choices[0]}' if choices else ''}"
 
 
 def _values_of(override: Override) -> list[Any]:

@@ -11,8 +11,8 @@ from ltr.configuration.field_names import CONFIGS
 from ltr.errors import nearest_name
 
 # groups that users confuse: the method of a paper may be a loss, a sampler or an experiment in ltr
-_MIXED_UP = ("method", "loss", "sampler", "scheduler", "optimizer", "backbone", "head", "augment", "dataset",
-             "experiment")  # fmt: skip
+MIXED_UP = ("method", "loss", "sampler", "scheduler", "optimizer", "backbone", "head", "augment", "dataset",
+            "experiment")  # fmt: skip
 _MOST = 3  # suggestions
 
 
@@ -40,8 +40,8 @@ def nearest_configs(group: str, name: str, options: Iterable[str]) -> list[str]:
     """Return up to three choices such as ``loss=ldam`` that may be meant by a name, the best first."""
     names = {group: list(options)}
     # recipes are named by data sets and are not suggested for other names
-    if group in _MIXED_UP:
-        names |= {other: config_names(other) for other in _MIXED_UP if other != group}
+    if group in MIXED_UP:
+        names |= {other: config_names(other) for other in MIXED_UP if other != group}
     wanted = _simplified(name)
     same = [f"{other}={option}" for other in names for option in names[other] if _simplified(option) == wanted]
     if same:

@@ -125,7 +125,10 @@ def finished_runs(folders: Sequence[Path]) -> RunCollection:
     seen: set[str] = set()
     for folder in folders:
         if not folder.is_dir():
-            raise DataError(f"{folder}: there is no such folder. Give the folder of runs, outputs where none was set")
+            raise DataError(
+                f"{folder}: there is no such folder. Give the folder of runs (paths.outputs, outputs by default), or "
+                "train the first: ltr-train"
+            )
         for path in _run_directories(folder, collection):
             try:
                 run = _read_finished_run(path, configs)
