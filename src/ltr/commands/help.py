@@ -33,6 +33,8 @@ _FLAGS = {
     "--allow PREFIX": "let a config name your own package",
     "--hydra-help": "Hydra's other flags",
 }
+_INNER_GROUPS = ("recipe", "recipe/shared")  # chosen by data set and method, not by name
+_SELDOM_KEYS = ("name", "stages", "figures")
 _CONFIGS_OF_KEY = 8  # that the help on a key names
 _DOCS = "Docs: docs/index.md, docs/configuration.md; `make docs` builds the site."
 
@@ -88,7 +90,8 @@ def _keys_of(group: str, known: dict[str, Group], config_dir: str | None) -> Ite
 
 
 def _overview(known: dict[str, Group], width: int) -> list[str]:
-    keys = [key.path for key in described("", PRIMARY).keys]
+    keys = [key.path for key in described("", PRIMARY).keys if key.path not in _SELDOM_KEYS]
+    shown = [(group.name, group.default, group.meaning) for group in known.values() if group.name not in _INNER_GROUPS]
     return [
         *wrapped(_INTRODUCTION, width),
         "",
@@ -97,15 +100,15 @@ def _overview(known: dict[str, Group], width: int) -> list[str]:
         "",
         *wrapped("Groups and their default configs. `ltr-train --help GROUP` lists the configs of a group, "
                   "`ltr-train --help GROUP/CONFIG` the keys of a config.", width),
-        *columns([(group.name, group.default, group.meaning) for group in known.values()], width, "  "),
-        *pairs([(PRIMARY, f"top-level keys: {', '.join(keys)}")], width, "  ", least=longest(known)),
+        *columns(shown, width, "  "),
+        *wrapped(f"  {', '.join(_INNER_GROUPS)}: published values, by data set and method", width),
+        *pairs([(PRIMARY, f"top-level keys: {', '.join(keys)}, ...")], width, "  ", least=longest(known)),
         "",
         "Flags",
         *pairs(_FLAGS.items(), width, "  "),
         "",
         "Other commands, each with --help",
         *pairs(_COMMANDS.items(), width, "  "),
-        "",
         *wrapped(_DOCS, width),
     ]  # fmt: skip
 
