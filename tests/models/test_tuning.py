@@ -277,7 +277,7 @@ def test_without_peft_the_message_names_the_extra(monkeypatch):
 
 
 def test_two_answers_to_what_is_trained_are_refused():
-    with pytest.raises(ConfigError, match=r"tune and backbone.trainable=none both say"):
+    with pytest.raises(ConfigError, match=r"tune and backbone.trainable=none both choose"):
         ltr.train(["debug=fast", "tune=norm", "backbone.trainable=none", "stages=plan"], quiet=True)
     with pytest.raises(ConfigError, match=r"tune=norm trains a part .* features=stored keeps the backbone fixed"):
         ltr.train(["debug=fast", "tune=norm", "features=stored", "stages=plan"], quiet=True)

@@ -42,6 +42,7 @@ OTHER = {
     "extras": ({"_target_": "ltr.methods.distillation.terms.Any"},),
     "features": {"name": "stored", "views": 0, "standardize": True, "solver": "minibatch"},
     "tune": {"_target_": "ltr.models.tuning.TuneNorm"},
+    "sharpness": {"_target_": "ltr.optim.sharpness.SAM", "rho": 0.1},
 }
 
 

@@ -113,8 +113,14 @@ KEYS: dict[str, tuple[str, ...]] = {
     "wandb": ("logger",),
     "output_dir": ("paths.outputs",),
     "out": ("paths.outputs",),
-    "trainer.gpus": ("trainer.devices",),
-    "trainer.num_gpus": ("trainer.devices",),
-    "trainer.num_epochs": ("trainer.max_epochs",),
-    "trainer.lr": ("optimizer.lr",),
+}
+# keys of Lightning projects below trainer
+KEYS |= {
+    f"trainer.{name}": choices
+    for name, choices in {
+        "gpus": ("trainer.devices",),
+        "num_gpus": ("trainer.devices",),
+        "num_epochs": ("trainer.max_epochs",),
+        "lr": ("optimizer.lr",),
+    }.items()
 }

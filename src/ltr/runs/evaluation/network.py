@@ -81,7 +81,7 @@ def evaluate(
                         of_variants[variant] = fresh
                     for protocol in of_variants[variant]:
                         if position == 0 or part in protocol.parts:
-                            if protocol.reads_images:
+                            if getattr(protocol, "reads_images", False):  # protocols of users may lack it
                                 protocol.update_images(_as_network_takes(module, batch.images), batch.indices)
                             protocol.update(scores, batch.labels, batch.indices)
     if not of_variants:
