@@ -72,7 +72,7 @@ class RoutedClassifier(ExpertClassifier):
     """The trained experts of RIDE, frozen, with routers that are trained.
 
     Variants: ``routed``, the mean logits of the experts that the routers ask; ``ensemble`` and ``expert_1`` to
-    ``expert_K``. `predict_headline` asks no expert in vain.
+    ``expert_K``. `routed` computes only the experts that an image asks.
 
     Args:
         spec: see `NetworkSpec`; its parent is ``representation``.
@@ -137,12 +137,11 @@ class RoutedClassifier(ExpertClassifier):
         return {"routed": Scores(_at(means, used), features.float()), **self.scores_of(features, expert_logits)}
 
     @torch.no_grad()
-    def predict_headline(self, images: Tensor) -> Scores:
-        """Return the scores of ``routed`` without features, computing for each image the experts that it asks."""
-        return Scores(self.routed(images)[0])
-
     def routed(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits float32 [B, C], and how many experts each image asked, int64 [B]."""
+        """Return logits float32 [B, C], and how many experts each image asked, int64 [B].
+
+        Only the experts that an image asks are computed for it; their features are not returned.
+        """
         shared = self.backbone.trunk(self.normalise(self.to_unit(images)))
         rows = torch.arange(len(images), device=images.device)
         used = torch.ones_like(rows)
