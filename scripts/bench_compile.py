@@ -77,7 +77,8 @@ def case(name: str, rounds: int, precision: str) -> dict[str, Any]:
     from ltr.configuration.overrides import load_config
     from ltr.configuration.targets import instantiate
     from ltr.data.batch import Batch
-    from ltr.methods.core.stage import DatasetInfo, StageOutput
+    from ltr.methods.core.settings import DatasetInfo
+    from ltr.methods.core.stage import StageOutput
     from ltr.runs.plan import main_settings
     from ltr.runs.processes.device import autocast, keep_freed_memory, resolve_device, resolve_precision
 

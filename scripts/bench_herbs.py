@@ -27,7 +27,7 @@ import torch
 
 from ltr.configuration.overrides import load_config
 from ltr.data.batch import Batch
-from ltr.methods.core.stage import DatasetInfo
+from ltr.methods.core.settings import DatasetInfo
 from ltr.methods.herbs.losses import dropped_loss
 from ltr.methods.herbs.method import HERBS
 from ltr.methods.herbs.network import HerbsNetwork

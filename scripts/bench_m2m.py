@@ -28,7 +28,8 @@ from ltr.configuration.overrides import load_config
 from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch
 from ltr.methods.core import generation
-from ltr.methods.core.stage import DatasetInfo, StageOutput
+from ltr.methods.core.settings import DatasetInfo
+from ltr.methods.core.stage import StageOutput
 from ltr.methods.m2m.network import M2mClassifier
 from ltr.runs.plan import main_settings
 from ltr.runs.processes.device import autocast

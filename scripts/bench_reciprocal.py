@@ -22,7 +22,7 @@ import torch
 from ltr.configuration.configs import read_config, without_private
 from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch
-from ltr.methods.core.stage import DatasetInfo, Settings
+from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.runs.processes.device import autocast, has_bf16_units, keep_freed_memory
 
 METHODS = ("erm", "rpl", "rpl_pp", "arpl", "gcpl", "arpl_cs")

@@ -24,7 +24,7 @@ import torch
 from ltr.configuration.overrides import load_config
 from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch
-from ltr.methods.core.stage import DatasetInfo
+from ltr.methods.core.settings import DatasetInfo
 from ltr.runs.plan import main_settings
 from ltr.runs.processes.device import autocast, resolve_device, resolve_precision
 

@@ -24,7 +24,7 @@ def test_a_former_module_has_the_contents_of_its_successor(former):
 
 
 def test_a_former_name_of_a_class_is_translated():
-    from ltr.methods.core.stage import DatasetInfo
+    from ltr.methods.core.settings import DatasetInfo
 
     with pytest.warns(FutureWarning, match="ltr.methods.core.stage"):
         from ltr.methods.stage import DataFacts

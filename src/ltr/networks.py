@@ -21,7 +21,8 @@ from ltr.errors import ConfigError, nearest
 from ltr.files import checkpoint_file
 from ltr.methods.core.checkpoint import load_network
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, Method, Stage, StageOutput
+from ltr.methods.core.settings import DatasetInfo
+from ltr.methods.core.stage import Method, Stage, StageOutput
 from ltr.models.backbones import Backbone
 from ltr.runs.plan import main_settings
 

@@ -17,7 +17,8 @@ from ltr.errors import ConfigError, TrainingError
 from ltr.methods.core import timm_model as timm_model_module
 from ltr.methods.core.checkpoint import describe, load_network, network_checkpoint
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.decoupling.posthoc import ADJUSTMENTS
 from ltr.methods.decoupling.retrained import ScaledHead
 from ltr.models.heads import CosineHead, LinearHead

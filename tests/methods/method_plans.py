@@ -14,7 +14,8 @@ from ltr.configuration.targets import check_arguments, instantiate
 from ltr.data.batch import Batch
 from ltr.data.module import DataModule
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import Computation, DatasetInfo, Method, Stage, StageOutput
+from ltr.methods.core.settings import DatasetInfo
+from ltr.methods.core.stage import Computation, Method, Stage, StageOutput
 from ltr.runs.plan import describe_dataset, main_settings, plan_keys
 
 

@@ -73,7 +73,8 @@ TENSORS = {
 def checkpoint(tmp_path_factory) -> Path:
     from ltr.configuration.configs import read_config, without_private
     from ltr.methods.core.network import ImageClassifier
-    from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings
+    from ltr.methods.core.settings import DatasetInfo, Settings
+    from ltr.methods.core.stage import NetworkSpec
 
     def config(name: str) -> dict:
         return without_private(read_config(name))

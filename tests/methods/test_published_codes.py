@@ -14,7 +14,7 @@ from torch import Tensor
 from ltr.configuration.evaluation_overrides import PUBLISHED_CODES
 from ltr.configuration.overrides import compose_config
 from ltr.errors import CheckpointError, ConfigError
-from ltr.methods.core.stage import DatasetInfo
+from ltr.methods.core.settings import DatasetInfo
 from ltr.methods.foreign import foreign_network
 from ltr.models import timm_backbone
 from ltr.models.cifar_resnet import CifarResNet

@@ -13,7 +13,8 @@ from ltr.configuration.configs import digest
 from ltr.data.source import Source
 from ltr.data.splitting.closed_set import Split
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, Settings, Stage
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import Stage
 from ltr.runs.keys import array_digest, group_hash, run_hash, stage_key, stage_spec
 
 SETTINGS = Settings(

@@ -11,7 +11,8 @@ from ltr.data.source import Source
 from ltr.data.splitting.closed_set import Split
 from ltr.errors import ConfigError
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, Settings, Stage
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import Stage
 from ltr.runs.plan import LastSource, describe_dataset, plan_keys
 from ltr.runs.training.doubts import warn_of_double_balancing, warn_of_short_schedule
 

@@ -9,7 +9,7 @@ import ltr
 from ltr.apply.export import export, load_exported
 from ltr.errors import CheckpointError
 from ltr.methods.core.checkpoint import load_network, read_checkpoint
-from ltr.methods.core.stage import Settings
+from ltr.methods.core.settings import Settings
 from ltr.models.state_file import read_state
 from ltr.models.weights import load_backbone
 from ltr.runs.keys import run_hash

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import Method, Stage
 
 
 @named("method/erm")

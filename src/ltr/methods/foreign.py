@@ -13,7 +13,8 @@ from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.escaping import one_line
 from ltr.methods.core.checkpoint import without_initial_weights
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.herbs.released_weights import read_herbs
 from ltr.methods.metric import EmbeddingNetwork
 from ltr.models.published_names import LAYOUTS, Layout, check_padding, read_published

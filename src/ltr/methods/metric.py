@@ -16,7 +16,8 @@ from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.losses.relational import squared_distances
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import Method, Stage
 
 
 @named("network/embedding")

@@ -16,7 +16,8 @@ from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.methods.core import generation
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import Computation, DatasetInfo, Method, NetworkSpec, Settings, Stage
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import Computation, Method, NetworkSpec, Stage
 from ltr.methods.core.step_data import augment_images, step_of
 from ltr.methods.decoupling.representation import network_of
 from ltr.methods.m2m.method import plain_representation

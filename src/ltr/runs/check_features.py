@@ -9,7 +9,8 @@ from ltr.configuration.targets import instantiate, locate
 from ltr.errors import ConfigError
 from ltr.identity import name_of
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, Method, Stage
+from ltr.methods.core.settings import DatasetInfo
+from ltr.methods.core.stage import Method, Stage
 from ltr.models.backbone_output import BackboneOutput
 from ltr.models.pooling import POOLS
 

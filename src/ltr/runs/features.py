@@ -28,7 +28,8 @@ from ltr.files import write_json
 from ltr.identity import with_names
 from ltr.methods.core.delta import tensors_digest
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, Stage
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import NetworkSpec, Stage
 from ltr.models.backbone_output import VECTOR, BackboneOutput, local_features
 from ltr.randomness import derive_seed
 from ltr.runs.feature_files import copy_shared_rows, file_identities, write_files

@@ -16,7 +16,8 @@ from ltr.configuration.targets import instantiate
 from ltr.configuration.weights_input import weights_input
 from ltr.errors import LtrError
 from ltr.methods.core.checkpoint import without_initial_weights
-from ltr.methods.core.stage import DatasetInfo, Stage
+from ltr.methods.core.settings import DatasetInfo
+from ltr.methods.core.stage import Stage
 from ltr.models.backbones import ImageSizeError, check_weights_map, config_for_image_size
 from ltr.models.probing import ImageShape, ProbeResult, first_line, ignored_share, nearest_sides, probe
 from ltr.models.weights import seeded_construction

@@ -23,7 +23,8 @@ from ltr.identity import (
     with_names,
 )
 from ltr.methods.core.initial_head import initial_file
-from ltr.methods.core.stage import DatasetInfo, Settings, Stage, tune_of
+from ltr.methods.core.settings import DatasetInfo, Settings, tune_of
+from ltr.methods.core.stage import Stage
 
 if TYPE_CHECKING:
     from ltr.data.source import Source

@@ -19,7 +19,8 @@ from ltr.data.splitting.exclusion import read_split
 from ltr.errors import ConfigError, DataError
 from ltr.identity import name_of
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage, tune_of
+from ltr.methods.core.settings import DatasetInfo, Settings, tune_of
+from ltr.methods.core.stage import Method, Stage
 from ltr.models.hub_weights import with_weights_file
 from ltr.optim.libraries import check_optimizer
 from ltr.runs.check_features import check_stored, frozen, stored_settings

@@ -23,7 +23,8 @@ from ltr.escaping import rich_text
 from ltr.files import checkpoint_file, link_or_copy
 from ltr.methods.core.checkpoint import check_fits, load_network
 from ltr.methods.core.initial_head import check_initial_head
-from ltr.methods.core.stage import Computation, DatasetInfo, Settings, Stage, StageOutput
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import Computation, Stage, StageOutput
 from ltr.methods.decoupling.representation import warn_of_balanced_representation
 from ltr.runs.evaluation.protocols import headline_metric, selecting_protocol
 from ltr.runs.failures import explain_failures, out_of_memory_in_evaluation

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ltr.methods.core import description
-from ltr.methods.core.stage import DatasetInfo, Settings
+from ltr.methods.core.settings import DatasetInfo, Settings
 
 
 def test_every_field_of_a_description_has_a_check():

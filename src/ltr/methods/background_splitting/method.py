@@ -23,7 +23,8 @@ from ltr.methods.background_splitting.options import AuxOptions, BackgroundSplit
 from ltr.methods.background_splitting.partition import partition, warn_of_one_class
 from ltr.methods.background_splitting.pseudo_labels import by_kmeans, by_taxonomy, by_teacher
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage, StageOutput
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import Method, Stage, StageOutput
 from ltr.methods.erm import ERM
 from ltr.models.imagenet import NUM_CLASSES, output_indices
 

@@ -17,7 +17,8 @@ from ltr.files import written_atomically
 from ltr.identity import name_of, with_names
 from ltr.methods.core.delta import base_file, check_base, without_base
 from ltr.methods.core.description import check_description, read_description
-from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, build_network
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import NetworkSpec, build_network
 from ltr.models.weights_file import finite_names, load_torch_file, refuse_unfit
 
 FORMAT = "ltr-stage"

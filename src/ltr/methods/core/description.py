@@ -10,7 +10,7 @@ from typing import Any
 
 from ltr.errors import CheckpointError
 from ltr.identity import options_of_today, path_of, with_paths
-from ltr.methods.core.stage import DatasetInfo, Settings
+from ltr.methods.core.settings import DatasetInfo, Settings
 
 _MOST_CLASSES = 10_000_000
 _MOST_PIXELS = 1 << 16  # a side

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import Computation, DatasetInfo, NetworkSpec, Settings, Stage, StageOutput
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import Computation, NetworkSpec, Stage, StageOutput
 from ltr.methods.decoupling.options import Distance, FeaturesNorm, MeansOptions, NCMOptions
 from ltr.methods.decoupling.representation import FromRepresentation, network_of
 

@@ -22,7 +22,8 @@ from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.losses.weights import log_prior
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import Computation, DatasetInfo, NetworkSpec, Settings, Stage, StageOutput
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import Computation, NetworkSpec, Stage, StageOutput
 from ltr.methods.decoupling.options import PostHocLAOptions, TauNormOptions
 from ltr.methods.decoupling.representation import FromRepresentation, network_of
 

@@ -12,7 +12,8 @@ import numpy as np
 from ltr.configuration.targets import instantiate
 from ltr.errors import ConfigError
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage, StageOutput
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import Method, Stage, StageOutput
 from ltr.methods.decoupling.options import RepresentationOptions
 from ltr.methods.erm import ERM
 

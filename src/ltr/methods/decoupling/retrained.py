@@ -12,7 +12,8 @@ from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, Stage
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import NetworkSpec, Stage
 from ltr.methods.decoupling.options import CRTOptions, LWSOptions, RescaledOptions, RetrainedOptions
 from ltr.methods.decoupling.representation import FromRepresentation, classifier_stage, network_of
 

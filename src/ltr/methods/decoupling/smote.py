@@ -21,7 +21,8 @@ from ltr.data.batch import Batch, to_device
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import Computation, DatasetInfo, Method, NetworkSpec, Settings, Stage, StageOutput
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import Computation, Method, NetworkSpec, Stage, StageOutput
 from ltr.methods.core.step_data import Step, augment_images, step_of
 from ltr.methods.decoupling.options import SmoteOptions, Space
 from ltr.methods.decoupling.representation import network_of

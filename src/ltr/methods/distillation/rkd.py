@@ -17,15 +17,8 @@ from ltr.losses.gathering import gather_with_gradient
 from ltr.losses.reductions import RelationalReduction
 from ltr.losses.relational import rkd_angle, rkd_distance
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import (
-    STAGE_KEYS,
-    DatasetInfo,
-    Method,
-    NetworkSpec,
-    Settings,
-    Stage,
-    check_configs,
-)
+from ltr.methods.core.settings import STAGE_KEYS, DatasetInfo, Settings, check_configs
+from ltr.methods.core.stage import Method, NetworkSpec, Stage
 from ltr.methods.distillation.options import RKDOptions
 from ltr.methods.distillation.teacher import (
     FeatureMaps,

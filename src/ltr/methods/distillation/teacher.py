@@ -17,7 +17,7 @@ from ltr.files import checkpoint_file
 from ltr.losses.distillation import HintRegressor, attention_transfer
 from ltr.methods.core.checkpoint import load_network
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo
+from ltr.methods.core.settings import DatasetInfo
 from ltr.models.backbones import Backbone
 
 

@@ -21,7 +21,7 @@ from ltr.identity import named
 from ltr.losses.distillation import hint_loss, kl_to_teacher
 from ltr.losses.reductions import RelationalReduction
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo
+from ltr.methods.core.settings import DatasetInfo
 from ltr.methods.distillation.rkd import relational_terms
 from ltr.methods.distillation.teacher import (
     FeatureMaps,

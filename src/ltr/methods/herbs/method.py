@@ -6,7 +6,8 @@ from typing import Any
 
 from ltr.errors import ConfigError
 from ltr.identity import named
-from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import Method, Stage
 from ltr.methods.herbs.network import HerbsNetwork
 from ltr.methods.herbs.options import HERBSOptions
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ltr.configuration.targets import instantiate
 from ltr.errors import CheckpointError, ConfigError
-from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.herbs.network import HerbsNetwork
 
 State = dict[str, Tensor]

@@ -18,7 +18,8 @@ from ltr.configuration.configs import read_config, without_private
 from ltr.configuration.targets import locate
 from ltr.errors import ConfigError
 from ltr.identity import named
-from ltr.methods.core.stage import DatasetInfo, Method, Settings, Stage
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import Method, Stage
 from ltr.methods.erm import ERM
 from ltr.methods.m2m.network import ONLY_IN_MEMORY, M2mClassifier
 from ltr.methods.m2m.options import M2mClassifierOptions, M2mOptions

@@ -8,7 +8,8 @@ from torch import nn
 
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, Stage
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import NetworkSpec, Stage
 from ltr.methods.decoupling.representation import FromRepresentation, classifier_stage
 from ltr.methods.decoupling.retrained import ScaledHead, SecondStage
 from ltr.methods.mislas.options import CalibratedOptions, MiSLASOptions

@@ -14,7 +14,8 @@ from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores
 from ltr.losses import functional
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import NetworkSpec, Settings
+from ltr.methods.core.settings import Settings
+from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.multi_expert.options import ExpertsOptions
 from ltr.methods.multi_expert.splitting import FanMode, Halves, narrow, split, width_of
 from ltr.models.backbones import Backbone, config_for_image_size

@@ -13,7 +13,8 @@ from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.losses.base import to_float32
 from ltr.losses.deferred import first_epoch
-from ltr.methods.core.stage import DatasetInfo, Method, NetworkSpec, Settings, Stage
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import Method, NetworkSpec, Stage
 from ltr.methods.multi_expert.losses import class_temperatures, diversity
 from ltr.methods.multi_expert.network import ExpertClassifier
 from ltr.methods.multi_expert.options import RIDEExpertsOptions, RIDEOptions, RoutersOptions

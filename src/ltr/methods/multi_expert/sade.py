@@ -15,7 +15,8 @@ from ltr.evaluation.protocol import Protocol
 from ltr.identity import name_of, named
 from ltr.losses.base import to_float32
 from ltr.losses.weights import log_prior
-from ltr.methods.core.stage import Computation, DatasetInfo, Method, NetworkSpec, Settings, Stage, StageOutput
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import Computation, Method, NetworkSpec, Stage, StageOutput
 from ltr.methods.multi_expert.aggregation import aggregation_rows, augmentation
 from ltr.methods.multi_expert.losses import expertise_losses, inverse_log_prior
 from ltr.methods.multi_expert.network import ExpertClassifier

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ltr.data.batch import Batch, to_device
 from ltr.errors import ConfigError
 from ltr.identity import named
-from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, Stage
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import NetworkSpec, Stage
 from ltr.methods.reciprocal_points.arpl import ARPL, AdversarialNetwork
 from ltr.methods.reciprocal_points.base import PointNetwork
 from ltr.methods.reciprocal_points.confusing_samples import AuxiliaryNorms, Discriminator, Generator, first_side

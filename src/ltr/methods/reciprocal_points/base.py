@@ -20,7 +20,8 @@ from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.losses.classification import CrossEntropy
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, Method, NetworkSpec, Settings, Stage, StageOutput
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import Method, NetworkSpec, Stage, StageOutput
 from ltr.methods.reciprocal_points.feature_history import WIDTH, FeatureHistory, embed
 from ltr.methods.reciprocal_points.heads import ClassPoints, PointDistances, ReciprocalPoints
 from ltr.methods.reciprocal_points.options import PointOptions, Reduction

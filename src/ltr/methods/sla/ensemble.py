@@ -17,7 +17,8 @@ from torch.nn import functional
 from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import Computation, DatasetInfo, Method, NetworkSpec, Settings, Stage, StageOutput
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import Computation, Method, NetworkSpec, Stage, StageOutput
 from ltr.methods.erm import ERM
 from ltr.methods.sla.options import Average, EnsembleOptions
 

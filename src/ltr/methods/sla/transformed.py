@@ -20,7 +20,8 @@ from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.losses import functional
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, Method, NetworkSpec, Settings, Stage
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import Method, NetworkSpec, Stage
 from ltr.methods.sla.options import DataAugmentationOptions, MultiTaskOptions, TransformedOptions
 from ltr.models.checkpointing import checkpoint_blocks
 from ltr.models.weights import seeded_construction

@@ -11,7 +11,8 @@ from ltr.configuration.targets import locate
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, NetworkSpec, Settings, Stage
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import NetworkSpec, Stage
 from ltr.methods.decoupling.representation import FromRepresentation, classifier_stage
 from ltr.methods.decoupling.retrained import SecondStage
 from ltr.methods.weight_balancing.options import BalancedOptions, WeightBalancingOptions

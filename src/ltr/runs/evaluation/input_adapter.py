@@ -14,7 +14,7 @@ from ltr.data.source import ImageFiles, Source
 from ltr.data.splitting.closed_set import Split
 from ltr.errors import CheckpointError, ConfigError, LtrError
 from ltr.evaluation.scores import Scores
-from ltr.methods.core.stage import DatasetInfo
+from ltr.methods.core.settings import DatasetInfo
 from ltr.runs.evaluation.protocols import CPU, check_parts, protocols_of
 
 _PROBES = 2  # number of blank images in a check

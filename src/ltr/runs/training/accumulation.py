@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.loops.optimization.automatic import ClosureResult, _AutomaticOptimization
 
-from ltr.methods.core.stage import Settings
+from ltr.methods.core.settings import Settings
 
 
 class _Undivided(ClosureResult):

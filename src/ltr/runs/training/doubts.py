@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ltr.configuration.targets import instantiate
-from ltr.methods.core.stage import DatasetInfo, Settings, Stage
+from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.stage import Stage
 
 _TINY = 1e-12
 _RATES = ("lr", "head_lr", "last_block_lr", "extra_lr")

@@ -23,7 +23,8 @@ from ltr.data.batch import Batch, Mix
 from ltr.errors import ConfigError
 from ltr.losses.base import ClassificationLoss
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import DatasetInfo, Stage
+from ltr.methods.core.settings import DatasetInfo
+from ltr.methods.core.stage import Stage
 from ltr.runs.failures import is_out_of_memory
 
 _INSTEAD = (
