@@ -14,7 +14,7 @@ from ltr.writing import check_file, check_folder
 
 if TYPE_CHECKING:
     from ltr.configuration.evaluation_overrides import EvaluationRequest
-    from ltr.runs.evaluation.checkpoints import Candidate
+    from ltr.runs.evaluation.candidates import Candidate
 
 EVALUATIONS = "evaluations"  # the folder of outputs
 STAGE = ("weights.ckpt", "stage.json")  # of a cached stage: its network, and its record
@@ -101,7 +101,8 @@ def _decide(
     from ltr.console import plain_warnings, print_line
     from ltr.escaping import one_line
     from ltr.files import write_json
-    from ltr.runs.evaluation.checkpoints import Candidate, headline_probabilities
+    from ltr.runs.evaluation.candidates import Candidate
+    from ltr.runs.evaluation.checkpoints import headline_probabilities
 
     rules = read_rules(texts)
     located = _locate(paths)
@@ -219,7 +220,7 @@ def _candidates(
 ) -> list[Candidate]:
     """Return what is evaluated; lone files are read to learn whose they are."""
     from ltr.configuration.evaluation_overrides import for_foreign, for_run
-    from ltr.runs.evaluation.checkpoints import Candidate, is_foreign, lone_config, with_layout
+    from ltr.runs.evaluation.candidates import Candidate, is_foreign, lone_config, with_layout
 
     labels = [label(path, checkpoint, config is not None) for path, (checkpoint, config) in zip(paths, located)]
     candidates = []

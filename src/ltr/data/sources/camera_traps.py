@@ -40,11 +40,10 @@ from ltr.data.sources.part_division import (
     Division,
     choose_group,
     comparable_times,
-    divide_by_column,
     divide_by_groups,
-    divide_by_list,
     divide_by_time,
 )
+from ltr.data.sources.part_lists import divide_by_column, divide_by_list
 from ltr.data.splitting.groups import FILE, file_groups
 from ltr.errors import ConfigError, DataError
 from ltr.identity import named
