@@ -32,6 +32,11 @@ def stored_settings(config: Mapping[str, Any]) -> dict[str, Any] | None:
             "backbone.trainable=last_block: features=stored keeps the backbone fixed. Use features=images to "
             "train a part of it, or leave backbone.trainable out"
         )
+    if (config.get("evaluation") or {}).get("views") is not None:
+        raise ConfigError(
+            f"evaluation.views={config['evaluation']['views']}: stored features are those of the images alone. Leave "
+            "it out, or use features=images"
+        )
     output = _output(features)
     used: dict[str, Any] = {
         "views": features["views"] if features["views"] > 1 else 0,

@@ -38,7 +38,7 @@ _NOT_IDENTITY_TRAINER = ("num_workers", "log_every", "profiler", "on_error", "ma
 _TRAINER_DEFAULTS = {"on_nonfinite": "raise", "auto_accumulate": False}
 # keys of optimisers, backbones, data sets and the evaluation that are left out, at any depth, while they are null
 _UNSET = ("extra_lr", "weights_map", "matte", "white_level", "extra_protocols", "interpolation", "pool", "initial",
-          "resize_to", "labels", "prior", "prior_of_scores", "group")  # fmt: skip
+          "resize_to", "labels", "prior", "prior_of_scores", "group", "views")  # fmt: skip
 # values that mean the same as null
 _AS_NULL = {"interpolation": "bilinear", "output": "vector", "prefix_tokens": False}
 _NOT_IDENTITY_EVALUATION = ("batch_size",)

@@ -13,6 +13,7 @@ from ltr.data.split import Split
 from ltr.runs.evaluation.location_stats import location_stats
 from ltr.runs.evaluation.network import ProtocolResult, evaluate
 from ltr.runs.evaluation.protocols import evaluated_parts, protocols_of
+from ltr.runs.evaluation.views import TestTimeViews
 from ltr.runs.failures import explain_failures, out_of_memory_in_evaluation
 
 Thresholds = Mapping[tuple[str, str | None], float]  # threshold of the open-set protocol, by (variant, scorer)
@@ -74,6 +75,8 @@ class SplitEvaluator:
         loaders = {name: self.data.evaluation_loader(name) for name in names}
         with explain_failures(f"{self.label}{part}", lambda: out_of_memory_in_evaluation(self.data.eval_batch_size)):
             stats = location_stats(network, self.data)
+            if self.evaluation.get("views") is not None:
+                predictor = TestTimeViews(predictor, self.evaluation["views"])
             return evaluate(predictor, loaders, protocols, self.device, self.precision, thresholds, stats)
 
 
