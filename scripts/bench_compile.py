@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python scripts/bench_compile.py
     OMP_NUM_THREADS=1 python scripts/bench_compile.py --only resnet32 digits --rounds 5
 
-Each case runs in a process of its own with an empty compiler cache. Eager and compiled steps alternate, and processor
+Each case runs in a separate process with an empty compiler cache. Eager and compiled steps alternate, and processor
 time counts, so that other work on the machine matters little. The time of compiling is that of the first steps of a
 compiled network, processes of the compiler included, less that of as many compiled steps.
 """

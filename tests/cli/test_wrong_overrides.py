@@ -60,7 +60,7 @@ MALFORMED = {
     "figures=two,none": "several values are a sweep, which needs the flag -m",
     "seed=choice()": "not an override",
     "+trainer.max_epochs=1": "'trainer.max_epochs' exists already; write it without '+'",
-    "hydra.nothing=1": "Could not override 'hydra.nothing'",
+    "hydra.nothing=1": "have no key 'hydra.nothing'",
     "hydra/launcher=[null]": "",
     "hydra/sweeper=[1,[2]]": "",
 }

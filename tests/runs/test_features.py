@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from killed_extraction import killed_extraction
 from ltr.data.loaders import feature_table
 from ltr.data.sources.digits import digits
 from ltr.methods.core.checkpoint import load_network
@@ -122,15 +123,7 @@ def test_an_extraction_that_is_killed_resumes_with_the_same_bytes(ltr_train, tmp
         return [path.read_bytes() for path in sorted(outputs.glob("stages/*/features-*.f32"))]
 
     whole = ltr_train(*DIGITS, outputs=tmp_path / "whole")
-    batches = features_stage.FeatureStage._batches
-
-    def dying(self, indices, view):
-        if indices[0] > 300:
-            raise KeyboardInterrupt
-        return batches(self, indices, view)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(features_stage.FeatureStage, "_batches", dying)
+    with killed_extraction():
         stopped = ltr_train(*DIGITS, outputs=tmp_path / "stopped")
     assert stopped.code != 0
     assert tables(tmp_path / "stopped") != tables(tmp_path / "whole")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import ltr
+from killed_extraction import killed_extraction
 from ltr.data.loaders import feature_table
 from ltr.data.sources.digits import digits
 from ltr.methods.core.checkpoint import load_network
@@ -156,15 +157,7 @@ def test_an_extraction_of_maps_that_is_killed_resumes_with_the_same_bytes(ltr_tr
     monkeypatch.setattr(feature_table, "BLOCK_BYTES", 100 * 4 * 256)
     monkeypatch.setattr(feature_table, "SHARD_BYTES", 300 * 4 * 256)
     whole = tables(ltr_train, tmp_path / "whole")
-    batches = features_stage.FeatureStage._batches
-
-    def dying(self, indices, view):
-        if indices[0] > 300:
-            raise KeyboardInterrupt
-        return batches(self, indices, view)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(features_stage.FeatureStage, "_batches", dying)
+    with killed_extraction():
         assert ltr_train(*ATTENTIVE, outputs=tmp_path / "killed").code != 0
     resumed = tables(ltr_train, tmp_path / "killed")
     assert len(whole) == 3

@@ -213,6 +213,11 @@ class _Explanation:
             return []
         if isinstance(error, (AttributeError, AssertionError)):  # inside OmegaConf, as for hydra.sweeper.params
             return [f"{one.text}: Hydra takes this from a config file only. Put it into one of your own (--config-dir)"]
+        if "Could not override" in str(error):
+            return [
+                f"{one.text}: Hydra, its launcher and its sweeper have no key '{one.key}'. `ltr-train --help "
+                "launcher/local` lists those of the launcher on this machine"
+            ]
         extra = _PLUGINS.get(str(one.values[0]))
         hint = f". It needs pip install 'ltr[{extra}]'" if extra else ""
         return [f"{one.text}: {in_short(error)}{hint}"]

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ltr.errors import ConfigError
 from ltr.evaluation.averages import mean, ratio
-from ltr.evaluation.gather import several_processes
 from ltr.evaluation.groups import GROUPS, shot_groups
 from ltr.evaluation.priors import log_prior_ratio, long_tail_prior, normalised, subsampled, tail_exponent, tail_prior
 from ltr.evaluation.protocol import Measurements, Protocol
@@ -38,7 +37,6 @@ class LogitTable:
         columns = {"logits": (torch.float32, (classes,)), "label": (torch.int32, ()), "id": (torch.int64, ())}
         self._rows = Rows(columns, torch.device(device))
         self._seen = 0
-        self._is_joined = False
         self._sorted: tuple[np.ndarray, np.ndarray] | None = None  # cached result of `all`
 
     def add(self, scores: Scores, labels: Tensor, indices: Tensor | None) -> None:
@@ -53,9 +51,7 @@ class LogitTable:
 
     def join(self) -> None:
         """Join the images of all processes; a no-op with a single process or when called again."""
-        if not self._is_joined and several_processes():
-            self._rows.gather()
-            self._is_joined = True
+        if self._rows.join():
             self._sorted = None
 
     def all(self) -> tuple[np.ndarray, np.ndarray]:

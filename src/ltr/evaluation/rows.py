@@ -27,6 +27,7 @@ class Rows:
         self.columns = dict(columns)
         self.device = device
         self._batches: dict[str, list[Tensor]] = {name: [] for name in self.columns}
+        self._joined = False
 
     @property
     def bytes_per_image(self) -> int:
@@ -46,6 +47,14 @@ class Rows:
         """Join the images of all processes; all processes must call it, and all hold the whole afterwards."""
         for name in self.columns:
             self._batches[name] = [gather_uneven_rows(self._concatenated(name))]
+
+    def join(self) -> bool:
+        """Gather once and return True; a no-op that returns False with a single process or when called again."""
+        if self._joined or not several_processes():
+            return False
+        self.gather()
+        self._joined = True
+        return True
 
     def _concatenated(self, name: str) -> Tensor:
         if self._batches[name]:
@@ -91,7 +100,6 @@ class PerImageTable(Rows):
         self.link = link
         self.keep_predictions = keep_predictions
         self._seen = 0
-        self._joined = False
 
     def logits_of(self, scores: Scores, labels: Tensor) -> Tensor:
         """Check the logits of a batch and return them as float32 [B, C].
@@ -141,13 +149,6 @@ class PerImageTable(Rows):
     def extend(self, other: PerImageTable) -> None:  # type: ignore[override]
         super().extend(other)
         self._seen += other._seen
-
-    def join(self) -> None:
-        """Join the images of all processes; a no-op with a single process or when called again."""
-        if self._joined or not several_processes():
-            return
-        self.gather()
-        self._joined = True
 
     def check_joined(self) -> None:
         """Raise RuntimeError if there are several processes whose images are not joined."""

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 import types
 from collections import deque
@@ -31,7 +30,7 @@ from ltr.local_jobs.division import Division, available_cores, divide, least_use
 from ltr.local_jobs.job import SIGNALS, JobSpec, count_gpus, run_job
 from ltr.local_jobs.sources import WAIT, KeptSources
 from ltr.names import counted
-from ltr.runs.processes.interrupt import Stopped, leave_closed_terminal, stop_signals
+from ltr.runs.processes.interrupt import Stopped, leave_closed_terminal, signals_handled_by
 
 _POLL = 0.25  # seconds
 _WAITING = 4  # processes for each job at a time, those that wait for a stage included
@@ -288,15 +287,8 @@ class _Launch:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(job.process.pid, signal.SIGKILL if is_second else number)
 
-        if threading.current_thread() is not threading.main_thread():
+        with signals_handled_by(stop):
             yield
-            return
-        before = {number: signal.signal(number, stop) for number in stop_signals()}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def job_titles(overrides: Sequence[list[str]], first: int) -> list[str]:

@@ -18,7 +18,6 @@ from ltr.configuration.targets import instantiate
 from ltr.data.split import Split
 from ltr.errors import ConfigError
 from ltr.evaluation.averages import mean, ratio
-from ltr.evaluation.gather import several_processes
 from ltr.evaluation.groups import GROUPS, shot_groups
 from ltr.evaluation.label_shift import COMPOSITIONS
 from ltr.evaluation.priors import long_tail_prior, subsampled
@@ -83,7 +82,6 @@ class ViewTable:
             "id": (torch.int64, ()),
         }
         self._rows = Rows(columns, device)
-        self._is_joined = False
         self._sorted: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     @torch.no_grad()
@@ -103,9 +101,7 @@ class ViewTable:
 
     def join(self) -> None:
         """Join the images of all processes; a no-op with a single process or when called again."""
-        if not self._is_joined and several_processes():
-            self._rows.gather()
-            self._is_joined = True
+        if self._rows.join():
             self._sorted = None
 
     def all(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from typing import IO
 
 from ltr.errors import Interrupted, LtrError
 from ltr.escaping import lines
-from ltr.runs.processes.interrupt import leave_closed_terminal, stop_signals
+from ltr.runs.processes.interrupt import leave_closed_terminal, signals_handled_by
 from ltr.runs.processes.process_info import RENDEZVOUS
 
 _POLL = 0.05  # seconds
@@ -167,12 +167,5 @@ def _forward_signals(running: Sequence[subprocess.Popen]) -> Iterator[None]:
             if process.poll() is None:
                 process.send_signal(number)
 
-    if threading.current_thread() is not threading.main_thread():
+    with signals_handled_by(forward):
         yield
-        return
-    handlers = {number: signal.signal(number, forward) for number in stop_signals()}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
