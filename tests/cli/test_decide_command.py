@@ -229,3 +229,16 @@ def test_a_run_without_validation_images_is_refused_with_what_to_do(decide, ltr_
     code, _, err = decide(run.directory, "--decide", "recall=0.5")
     assert code == 2
     assert "has none. Train with dataset.val=train_fraction" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ([], "evaluation.scorers=['energy'] has no effect: the split 'digits-"),
+        (["--decide", "recall=0.5"], "evaluation.scorers: --decide reads the probabilities of the images alone"),
+    ],
+)
+def test_scorers_of_a_background_run_are_refused(run, decide, words, reason):
+    code, out, err = decide(run, *words, "evaluation.scorers=[energy]")
+    assert (code, out) == (2, "")
+    assert reason in err

@@ -112,7 +112,9 @@ def _decide(
     if request.config is not None:
         raise ConfigError("--decide takes the validation images of the run's own data set: leave dataset=CONFIG out")
     candidate_config = for_run(config, request, config_dir)
-    refuse(request.mistakes, "the command cannot be carried out")
+    unused = [f"evaluation.{key}" for key in request.evaluation_keys if key != "batch_size"]
+    not_read = f"{' and '.join(unused)}: --decide reads the probabilities of the images alone. Leave them out"
+    refuse([*request.mistakes, *([not_read] if unused else [])], "the command cannot be carried out")
     run = checkpoint.absolute().parent.parent
     check_folder(run, f"--decide writes into {run}")
     with plain_warnings():
@@ -232,6 +234,7 @@ def _candidates(
             "elsewhere": elsewhere,
             "image_size": request.image_size,
             "allow_overlap": allow_overlap,
+            "options": request.evaluation_keys,
         }
         if config is not None:
             candidates.append(Candidate(name, checkpoint, config, checkpoint.parent.parent, **options))

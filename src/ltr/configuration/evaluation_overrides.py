@@ -71,6 +71,12 @@ class EvaluationRequest:
     image_size: int | None = None
 
     @property
+    def evaluation_keys(self) -> tuple[str, ...]:
+        """Keys of ``evaluation`` that the command sets."""
+        groups = (one.key.partition(".") for one in self.parsed)
+        return tuple(key for group, _, key in groups if group == "evaluation" and key)
+
+    @property
     def of_foreign(self) -> bool:
         """Return whether the command names the network of foreign weights."""
         return bool(self.foreign_keys)

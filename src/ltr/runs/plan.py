@@ -26,6 +26,7 @@ from ltr.optim.libraries import check_optimizer
 from ltr.runs.check_features import check_stored, frozen, stored_settings
 from ltr.runs.evaluation.deployment_prior import evaluation_of
 from ltr.runs.evaluation.protocols import check_method, protocols_of
+from ltr.runs.evaluation.unused_options import warn_of_unused_options
 from ltr.runs.image_size import check_backbones, check_configured_size
 from ltr.runs.keys import execution_spec, makers_of, stage_key, stage_spec
 from ltr.runs.processes.device import check_strategy, resolve_device, resolve_precision
@@ -104,6 +105,7 @@ def plan_of(
     _check_split(config, split, device)
     dataset_info = describe_dataset(config, data, split)
     check_method(method, config["method"]["name"], split, config["evaluation"])
+    warn_of_unused_options(config, split)
     method.check(dataset_info)
     stages = method.stages(main_settings(config, precision, method), dataset_info)
     check_stored(config, method, stages, dataset_info)

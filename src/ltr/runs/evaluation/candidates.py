@@ -36,6 +36,7 @@ class Candidate:
         image_size: value that the user set for ``dataset.image_size``.
         foreign: options for reading a file of other code; None for ltr's checkpoints.
         allow_overlap: True evaluates training images on purpose.
+        options: keys of ``evaluation`` that the command sets.
     """
 
     label: str
@@ -46,6 +47,7 @@ class Candidate:
     image_size: int | None = None
     foreign: ForeignWeights | None = None
     allow_overlap: bool = False
+    options: tuple[str, ...] = ()
 
 
 _OF_CROP = ("image_size", "image_resize", "interpolation")  # keys of a data set that change only its crops

@@ -30,6 +30,7 @@ from ltr.runs.evaluation.overlap import Overlap
 from ltr.runs.evaluation.overlap import check as check_overlap
 from ltr.runs.evaluation.protocols import protocols_of
 from ltr.runs.evaluation.split import SplitEvaluator
+from ltr.runs.evaluation.unused_options import refuse_unused_options
 from ltr.runs.plan import describe_dataset
 from ltr.runs.processes.device import autocast, keep_freed_memory, resolve_device, resolve_precision
 from ltr.runs.result import result_rows
@@ -172,6 +173,7 @@ def _prepared(candidate: Candidate, part: str, data: DatasetCache) -> _Prepared:
         check_evaluable(predictor, network, split, source, config["dataset"], part, config["evaluation"])
         overlap = _overlap(candidate, description, part, data, (config["dataset"], source, split), key)
         protocols_of(split, evaluation_of(config), network.link, torch.device("cpu"))
+        refuse_unused_options(split, config["evaluation"], candidate.options, part)
     except LtrError as error:
         text = str(error)
         if str(candidate.checkpoint) in text:

@@ -51,7 +51,7 @@ def protocols_of(
         "device": device,
     }
     protocols: list[Any] = []
-    for config, cls in _configs_of(split, evaluation):
+    for config, cls in protocols_with_configs(split, evaluation):
         names = inspect.signature(cls).parameters
         for scorer in _scorers_of(cls, evaluation) if "scorer" in names else [None]:
             values = {**arguments, "keep_predictions": keep_predictions and not protocols, "scorer": scorer}
@@ -70,13 +70,15 @@ def selecting_protocol(split: Split, evaluation: Mapping[str, Any], link: str, d
 
 def headline_metric(split: Split) -> str:
     """Return the name of the metric that selects weights and that a sweep maximises."""
-    return protocol_class(split.protocols[0], split).headline
+    return protocol_class(_config_of(split.protocols[0], split)).headline
 
 
 def declared_metrics(split: Split, evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the metric declarations of protocols from outside ltr, in the form of ``result.json``."""
     declared = [
-        replace(metric, protocol=cls.name) for _, cls in _configs_of(split, evaluation) for metric in cls.metrics
+        replace(metric, protocol=cls.name)
+        for _, cls in protocols_with_configs(split, evaluation)
+        for metric in cls.metrics
     ]
     return [metric.to_dict() for metric in declared]
 
@@ -86,25 +88,11 @@ def evaluated_parts(split: Split, part: str, evaluation: Mapping[str, Any]) -> t
 
     The training images come last, if a scorer is fitted to them.
     """
-    classes = [cls for _, cls in _configs_of(split, evaluation)]
+    classes = [cls for _, cls in protocols_with_configs(split, evaluation)]
     further_parts = [name for cls in classes for name in cls.parts]
     uses_scorers = any("scorer" in inspect.signature(cls).parameters and not cls.own_scorers for cls in classes)
     is_fitted = uses_scorers and any(build_scorer(entry).needs_training for entry in evaluation["scorers"])
     return (part, *(dict.fromkeys(further_parts) if part == "test" else ()), *(["train"] if is_fitted else []))
-
-
-def protocol_class(entry: str | Mapping[str, Any], split: Split) -> type[Protocol]:
-    """Return the class of a protocol.
-
-    Args:
-        entry: entry of the split's protocols or of ``evaluation.extra_protocols``: a name, or a config with a
-            ``_target_``.
-        split: the split, for the message.
-
-    Raises:
-        ConfigError: no shipped protocol has this name, or the config's target is not a protocol.
-    """
-    return _class_of(_config_of(entry, split))
 
 
 def check_method(method: Method, name: str, split: Split, evaluation: Mapping[str, Any]) -> None:
@@ -147,12 +135,14 @@ def check_parts(protocol: Protocol, split: Split) -> None:
         )
 
 
-def _configs_of(split: Split, evaluation: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], type[Protocol]]]:
+def protocols_with_configs(
+    split: Split, evaluation: Mapping[str, Any]
+) -> Iterator[tuple[Mapping[str, Any], type[Protocol]]]:
     """Yield config and class of the split's protocols and of the evaluation config's extra protocols."""
     extra = [entry for entry in evaluation.get("extra_protocols") or () if entry not in split.protocols]
     for entry in (*split.protocols, *extra):
         config = _config_of(entry, split)
-        yield config, _class_of(config)
+        yield config, protocol_class(config)
 
 
 def _config_of(entry: str | Mapping[str, Any], split: Split) -> Mapping[str, Any]:
@@ -165,7 +155,12 @@ def _config_of(entry: str | Mapping[str, Any], split: Split) -> Mapping[str, Any
     return config_of("protocol", entry)
 
 
-def _class_of(config: Mapping[str, Any]) -> type[Protocol]:
+def protocol_class(config: Mapping[str, Any]) -> type[Protocol]:
+    """Return the class of a protocol's config.
+
+    Raises:
+        ConfigError: its target is not a protocol.
+    """
     cls = locate(config["_target_"], "evaluation.extra_protocols")
     if not (inspect.isclass(cls) and issubclass(cls, Protocol)):
         raise ConfigError(
