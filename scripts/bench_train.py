@@ -8,6 +8,7 @@ Three sides, each in a process of its own, in turn, several rounds; the medians 
 - usual: DataLoader workers, PIL transforms, fp32, NCHW, a LightningModule that logs at every step.
 
     python scripts/bench_train.py --data /path/to/cifar        # real CIFAR-10-LT; without --data random images
+    python scripts/bench_train.py --data /path/to/cifar --only evaluate --batches 8    # a minute
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ import numpy as np
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 BATCH = 128
+WHAT = ("train", "evaluate")
 
 
 def main() -> None:
@@ -38,6 +41,7 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 2, help="worker processes of the usual pipeline"
     )
+    parser.add_argument("--only", choices=WHAT, help="measure this alone (default: both)")
     parser.add_argument("--side", choices=("ltr", "bare", "usual"), help="run one side and print its figures as JSON")
     arguments = parser.parse_args()
     if arguments.side:
@@ -58,10 +62,10 @@ def main() -> None:
             if done.returncode:
                 sys.exit(done.stdout + done.stderr)
             samples.append(json.loads(done.stdout.rsplit("FIGURES ", 1)[1]))
-    report(rounds)
+    report(rounds, [arguments.only] if arguments.only else WHAT)
 
 
-def report(rounds: dict[str, list[dict[str, float]]]) -> None:
+def report(rounds: dict[str, list[dict[str, float]]], measured: Sequence[str]) -> None:
     """Print medians, and ltr's ratios to the other sides."""
     import torch
 
@@ -72,9 +76,10 @@ def report(rounds: dict[str, list[dict[str, float]]]) -> None:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     print(f"ResNet-32, batch {BATCH}, {device}, torch {torch.__version__}, median of {len(rounds['ltr'])} rounds")
     for side, figures in middle.items():
-        print(f"  {side:<6} " + "  ".join(f"{key} {value:8.1f}" for key, value in figures.items()))
+        shown = {key: value for key, value in figures.items() if key in (*measured, "peak_mb")}
+        print(f"  {side:<6} " + "  ".join(f"{key} {value:8.1f}" for key, value in shown.items()))
     ltr, bare, usual = middle["ltr"], middle["bare"], middle["usual"]
-    for what in ("train", "evaluate"):
+    for what in measured:
         print(f"{what + ':':<10} ltr / bare {ltr[what] / bare[what]:.2f}   ltr / usual {ltr[what] / usual[what]:.2f}")
     print(f"memory:    ltr / bare {ltr['peak_mb'] / bare['peak_mb']:.2f} (the whole process)")
 
@@ -120,13 +125,15 @@ def ltr_side(arguments: argparse.Namespace) -> dict[str, float]:
             f"trainer.limit_train_batches={arguments.batches}", "callbacks.progress=none", "figures=none",
         ]  # fmt: skip
         seconds = {}
-        for epochs in (1, 4):
+        for epochs in (1,) if arguments.only == "evaluate" else (1, 4):
             started = time.perf_counter()
             outcome = ltr.train([*common, f"trainer.max_epochs={epochs}"], quiet=True)
             seconds[epochs] = time.perf_counter() - started
         model = ltr.load(outcome.directory)
-    train = 3 * arguments.batches * BATCH / (seconds[4] - seconds[1])
-    return {"train": train, "evaluate": evaluation_rate(arguments, model)}
+    figures = {"evaluate": evaluation_rate(arguments, model)} if arguments.only != "train" else {}
+    if 4 in seconds:
+        figures["train"] = 3 * arguments.batches * BATCH / (seconds[4] - seconds[1])
+    return figures
 
 
 def evaluation_rate(arguments: argparse.Namespace, model: Any) -> float:
@@ -200,6 +207,8 @@ def bare_side(arguments: argparse.Namespace) -> dict[str, float]:
     for _ in range(3):
         epoch()
     train = 3 * arguments.batches * BATCH / (time.perf_counter() - started)
+    if arguments.only == "train":
+        return {"train": train}
     model.eval()
     best = float("inf")
     for _ in range(2):
@@ -281,6 +290,8 @@ def usual_side(arguments: argparse.Namespace) -> dict[str, float]:
         )  # fmt: skip
         trainer.fit(module, train_loader)
         train = 2 * arguments.batches * BATCH / (module.times[3] - module.times[1])
+        if arguments.only == "train":
+            return {"train": train}
         evaluate = pl.Trainer(
             default_root_dir=folder, enable_model_summary=False, enable_progress_bar=False, logger=False, devices=1
         )
