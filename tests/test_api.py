@@ -34,12 +34,12 @@ def test_a_loaded_run_predicts_what_the_run_recorded(tmp_path, loss):
     assert classifier.class_names == tuple(str(digit) for digit in range(10))
 
 
-def test_no_images_give_no_probabilities(tmp_path):
+def test_predicting_no_images_returns_no_probabilities(tmp_path):
     outcome = ltr.train([f"paths.outputs={tmp_path}", "trainer.max_epochs=1", "debug=fast"], quiet=True)
     assert ltr.load(outcome.directory).predict(np.empty((0, 8, 8, 1), np.uint8)).shape == (0, 10)
 
 
-def test_nothing_to_load_is_an_error_for_people(tmp_path):
+def test_loading_a_missing_run_is_a_readable_error(tmp_path):
     with pytest.raises(CheckpointError, match="no such run"):
         ltr.load(tmp_path / "nowhere")
 
@@ -49,7 +49,7 @@ def test_a_wrong_override_raises_with_its_range():
         ltr.train(["batch_size=0"])
 
 
-def test_importing_the_package_imports_nothing_heavy():
+def test_importing_the_package_does_not_import_torch():
     code = "import sys, ltr; print(sorted({'torch', 'numpy', 'hydra', 'pytorch_lightning'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -28,12 +28,12 @@ def test_nan_is_written_as_null(tmp_path):
     assert "NaN" not in (tmp_path / "a.json").read_text()
 
 
-def test_csv_has_the_first_columns_first_and_blanks_where_absent(tmp_path):
+def test_csv_starts_with_the_first_columns_and_has_blanks_for_missing_values(tmp_path):
     write_csv(tmp_path / "m.csv", [{"b": 1}, {"a": 2, "c": 3}], first=["a"])
     assert (tmp_path / "m.csv").read_text().splitlines() == ["a,b,c", ",1,", "2,,3"]
 
 
-def test_a_link_replaces_what_was_there_and_survives_the_loss_of_its_source(tmp_path):
+def test_a_link_replaces_an_existing_file_and_outlives_its_source(tmp_path):
     source, destination = tmp_path / "s", tmp_path / "run" / "d"
     source.write_text("new")
     destination.parent.mkdir()
@@ -51,7 +51,7 @@ def test_without_hard_links_a_copy_is_made(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the names of open files are read from /proc")
-def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_folder_afterwards(tmp_path, monkeypatch):
+def test_a_file_is_synced_before_it_is_renamed_and_its_folder_afterwards(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     synced = []
 

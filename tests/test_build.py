@@ -83,7 +83,7 @@ def test_a_timm_model_by_name_has_its_usual_size(name):
     assert network.dataset_info.image_shape == (3, 224, 224)
 
 
-def test_a_module_is_a_backbone_and_stays_untouched():
+def test_a_module_is_accepted_as_a_backbone_and_not_modified():
     module = Pooled(*POOLING)
     network = ltr.build("lws", num_classes=3, backbone=module, image_size=16)
     assert network.backbone.num_features == 6
@@ -102,12 +102,12 @@ def test_a_timm_model_as_an_object_loses_its_classifier_and_has_maps():
     assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
 
 
-def test_a_backbone_of_ltr_as_an_object():
+def test_a_backbone_object_of_ltr_is_accepted():
     network = ltr.build(num_classes=3, backbone=DigitsNet(1), channels=1)
     assert network.dataset_info.image_shape == (1, 8, 8)
 
 
-def test_a_module_declares_the_width_that_it_has():
+def test_the_declared_width_of_a_module_is_checked():
     module = Pooled(*POOLING)
     module.num_features = 6
     assert ltr.build(num_classes=3, backbone=module, image_size=16).backbone.num_features == 6
@@ -131,7 +131,7 @@ def test_a_module_declares_the_width_that_it_has():
         ({"batch_size": 0}, r"batch_size=0.*int \[1, inf\)"),
     ],
 )
-def test_what_cannot_be_built_is_named(arguments, message):
+def test_invalid_builds_are_refused_by_name(arguments, message):
     with pytest.raises(ConfigError, match=f"(?s){message}"):
         ltr.build("m2m", **{"num_classes": 3, **arguments})
 
@@ -141,12 +141,12 @@ def test_an_unknown_method_gets_the_nearest_name():
         ltr.build("herb", num_classes=3)
 
 
-def test_a_method_that_needs_maps_says_what_gives_them():
+def test_a_method_that_needs_maps_names_backbones_that_have_them():
     with pytest.raises(ConfigError, match=r"feature maps.*timm model"):
         ltr.build("herbs", num_classes=3, backbone=Pooled(*POOLING), image_size=32)
 
 
-def test_uncounted_pseudo_classes_are_named():
+def test_methods_with_an_unknown_number_of_pseudo_classes_are_refused():
     with pytest.raises(ConfigError, match=r"method\.aux\.weight=0"):
         ltr.build("background_splitting", num_classes=3, aux={"partition": "kmeans", "features": "pixels"})
 

@@ -22,7 +22,7 @@ KINDS = [escaping.one_line, escaping.name, escaping.markdown, escaping.latex, es
 
 @pytest.mark.parametrize("code", CODES, ids=ascii)
 @pytest.mark.parametrize("write", KINDS, ids=lambda write: write.__name__)
-def test_what_cannot_be_printed_reaches_no_output(write, code):
+def test_unprintable_characters_are_escaped_in_every_format(write, code):
     text = write(f"a{code}b")
     assert text.isprintable()
     assert text.startswith("a")
@@ -30,24 +30,24 @@ def test_what_cannot_be_printed_reaches_no_output(write, code):
 
 
 @pytest.mark.parametrize("name", ["Großer Tümmler", "日本語", "اسم", "🙂", "e\u0301", "a b"])
-def test_letters_of_all_languages_stay(name):
+def test_letters_of_all_languages_are_unchanged(name):
     assert escaping.one_line(name) == name
     assert escaping.html(name) == name
     assert escaping.csv_cell(name) == name
 
 
-def test_messages_keep_their_lines():
+def test_line_breaks_of_messages_are_kept():
     assert escaping.lines("a\n  b\x1b\r") == "a\n  b\\x1b\\x0d"
 
 
-def test_long_names_lose_their_middle():
+def test_long_names_are_shortened_in_the_middle():
     text = escaping.name("a" * 100_000 + "z")
     assert len(text) <= escaping.LONGEST
     assert text.endswith("z")
 
 
 @pytest.mark.parametrize("cell", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1", "-"])
-def test_no_cell_is_a_formula(cell):
+def test_cells_never_start_a_formula(cell):
     buffer = io.StringIO()
     csv.writer(buffer).writerow([escaping.csv_cell(cell)])
     (read,) = next(csv.reader(io.StringIO(buffer.getvalue())))
@@ -55,12 +55,12 @@ def test_no_cell_is_a_formula(cell):
 
 
 @pytest.mark.parametrize("text", ["=a.jpg", "-1.jpg", "+b/c.jpg", "@", "'a", "a.jpg", ""])
-def test_a_cell_is_read_back_as_it_was(text):
+def test_an_escaped_cell_is_read_back_unchanged(text):
     assert escaping.csv_text(escaping.csv_cell(text)) == text
 
 
 @pytest.mark.parametrize("cell", ["-1.5", "+2", "-1e-05", "1.", "-inf", "nan", "", "a=b", "x-y", -1.5, 0, None])
-def test_numbers_and_plain_words_stay_as_they_are(cell):
+def test_numbers_and_plain_words_are_unchanged(cell):
     assert escaping.csv_cell(cell) == cell
 
 
@@ -68,7 +68,7 @@ def test_numbers_and_plain_words_stay_as_they_are(cell):
     "text", ["[a](http://x.org)", "![a](b)", "<b>", "a|b", "`c`", "**d**", "&lt;", "https://x.org", "www.x.org",
              "@team", "$x$"],
 )  # fmt: skip
-def test_markdown_is_nothing_but_text(text):
+def test_names_have_no_effect_as_markdown(text):
     written = escaping.markdown(text)
     for letter in "|`<>[]*&$":
         assert written.count(letter) - written.count("&#") * (letter == "&") == written.count(f"\\{letter}"), written
@@ -76,7 +76,7 @@ def test_markdown_is_nothing_but_text(text):
         assert link not in written
 
 
-def test_latex_is_nothing_but_text():
+def test_names_have_no_effect_as_latex():
     written = escaping.latex("\\input{x} & 5% $a$ #b _c {d} ~e ^f [g]")
     assert "\\input" not in written
     assert written.count("%") == written.count("\\%")
@@ -84,7 +84,7 @@ def test_latex_is_nothing_but_text():
     assert "{[}g{]}" in written
 
 
-def test_html_is_nothing_but_text():
+def test_names_have_no_effect_as_html():
     class Tags(HTMLParser):
         tags: list[str]
 
@@ -98,7 +98,7 @@ def test_html_is_nothing_but_text():
 
 
 @pytest.mark.parametrize("text", ["x[/b]", "y[red]z", ":smile:", "[link=file:///etc]a[/link]", "a\x1b[2Jb"])
-def test_square_brackets_and_words_in_colons_are_no_markup(text):
+def test_brackets_and_colons_have_no_effect_as_terminal_markup(text):
     console = Console(file=io.StringIO(), force_terminal=True)
     escaping.printer(console)(text)
     assert console.file.getvalue().rstrip("\n") == escaping.one_line(text)  # type: ignore[attr-defined]
@@ -108,7 +108,7 @@ def calls(path: Path) -> list[ast.Call]:
     return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
 
 
-def test_everything_that_is_printed_goes_through_the_escaping():
+def test_all_output_is_escaped():
     """``print`` where the text has been written for its format already, ``console.print`` of `rich_text` and tables."""
     own = {"console.py", "commands/report.py", "commands/report_leaderboard.py", "commands/report_spread.py"}
     own |= {"commands/dashboard.py", "cli.py", "runs/processes/launch.py"}

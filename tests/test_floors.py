@@ -53,7 +53,7 @@ def test_a_room_imports_only_from_the_floors_below(room):
 
 
 @pytest.mark.parametrize("room", ["configuration", "report"])
-def test_a_light_room_imports_nothing_heavy_for_training(room):
+def test_a_light_room_does_not_import_training_libraries(room):
     for path in modules(room):
         packages = {name.split(".")[0] for name in imports(path)}
         forbidden = HEAVY - ({"matplotlib"} if room == "report" else set())

@@ -32,6 +32,6 @@ def test_a_former_name_of_a_class_is_translated():
     sys.modules.pop("ltr.methods.stage", None)
 
 
-def test_what_never_was_is_not_found():
+def test_an_unknown_module_is_not_found():
     with pytest.raises(ModuleNotFoundError, match="never_was"):
         importlib.import_module("ltr.methods.never_was")

@@ -48,7 +48,7 @@ def test_every_target_of_a_shipped_config_has_a_name_and_is_named_where_it_is_de
 
 
 @pytest.mark.parametrize("path", sorted({*FORMER_PATHS, *LATER_PATHS, *shipped_targets()}))
-def test_a_path_is_found_by_its_name_and_the_object_knows_it(path):
+def test_a_name_resolves_to_its_path_and_the_object_has_the_name(path):
     name = name_of(path)
     located = locate(path)
     assert located is locate(names()[name])
@@ -56,11 +56,11 @@ def test_a_path_is_found_by_its_name_and_the_object_knows_it(path):
     assert first_path_of(name) in (name, *FORMER_PATHS)
 
 
-def test_a_former_path_is_the_first_one_of_its_name():
+def test_the_path_in_keys_is_the_first_path_of_a_name():
     assert all(first_path_of(path_of(path)) == path for path in FORMER_PATHS)
 
 
-def test_a_later_path_is_the_first_of_no_name():
+def test_later_paths_never_appear_in_keys():
     assert not {first_path_of(path_of(path)) for path in LATER_PATHS} & set(LATER_PATHS)
 
 
@@ -78,7 +78,7 @@ def test_every_network_that_a_stage_can_store_has_a_name():
     }
 
 
-def test_configurations_are_translated_at_any_depth_and_code_of_others_is_left():
+def test_configurations_are_translated_at_any_depth_except_user_code():
     former = "ltr.losses.classification.LDAM"
     node = {"_target_": former, "x": [{"_target_": "mine.Loss", "y": ({"_target_": former},)}], "target": former}
     named_node = with_names(node)
@@ -100,7 +100,7 @@ def test_a_name_that_two_declarations_share_is_refused(tmp_path, monkeypatch):
         names.__wrapped__()
 
 
-def test_a_subclass_does_not_take_its_base_s_name_in_a_key():
+def test_a_subclass_does_not_inherit_the_name_of_its_base():
     @named("loss/made_up")
     class Base(torch.nn.Module):
         pass
@@ -128,7 +128,7 @@ FORMER_CONFIG = {
 }
 
 
-def test_former_keys_of_a_stored_configuration_become_todays_and_back():
+def test_former_keys_of_a_stored_configuration_are_translated_in_both_directions():
     today = config_of_today(FORMER_CONFIG)
     assert today["evaluation"] == {"monitor_split": "test", "top_k": 5}
     assert today["method"] == {"_target_": "ltr.methods.herbs.HERBS", "location_rule": "random"}
@@ -138,7 +138,7 @@ def test_former_keys_of_a_stored_configuration_become_todays_and_back():
     assert config_as_first_written(today) == config_as_first_written(FORMER_CONFIG) == FORMER_CONFIG
 
 
-def test_former_keys_of_a_flat_configuration_become_todays():
+def test_former_keys_of_a_flat_configuration_are_translated():
     flat = {
         "evaluation.watch": None,
         "method._target_": "ltr.methods.herbs.HERBS",
@@ -155,7 +155,7 @@ def test_former_keys_of_a_flat_configuration_become_todays():
     }
 
 
-def test_options_of_other_classes_keep_a_key_that_one_class_has_renamed():
+def test_a_renamed_key_of_one_class_is_unchanged_in_other_classes():
     node = {"_target_": "mine.Method", "selection": "x"}
     assert with_paths(node) == as_first_written(node) == node
 

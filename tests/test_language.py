@@ -232,7 +232,7 @@ def test_every_listed_room_has_files():
     assert all(any((ROOT / room).rglob("*.py")) or (ROOT / room).is_file() for room in CLEAN)
 
 
-def test_the_rules_see_what_they_forbid():
+def test_the_rules_detect_what_they_forbid():
     assert relative_summaries('"""Whether it ends."""\ndef f():\n    """How it ends."""') == [
         "Whether it ends.",
         "How it ends.",
@@ -277,10 +277,10 @@ def test_the_rules_see_what_they_forbid():
         ("tests/test_a.py", "def test_nobody_waits(): ...", "names of tests say what is asserted"),
     ],
 )
-def test_a_breach_of_any_rule_is_seen(file, source, rule):
+def test_a_breach_of_each_rule_is_detected(file, source, rule):
     assert list(breaches(ROOT / file, source)) == [rule]
 
 
-def test_each_rule_has_its_files():
+def test_rules_apply_to_their_files_only():
     assert breaches(ROOT / "tests/test_a.py", "others = 1  # handed on") == {}
     assert breaches(ROOT / "tests/trees.py", "def test_nobody_waits(): ...") == {}

@@ -18,7 +18,7 @@ def test_names_that_a_reader_cannot_tell_apart_are_grouped(other):
     assert look_alikes(["cat", "owl", other, "owl", "dog"]) == [["owl", other]]
 
 
-def test_names_that_differ_visibly_are_not():
+def test_names_that_differ_visibly_are_not_grouped():
     assert look_alikes(["owl", "owls", "barn owl", "barnowl", "barn_owl", "0wl"]) == []
 
 
@@ -26,7 +26,7 @@ def test_inner_white_space_counts_once():
     assert look_alikes(["barn owl", "barn  owl", "barn\u00a0owl"]) == [["barn owl", "barn  owl", "barn\u00a0owl"]]
 
 
-def test_what_programs_write_for_a_missing_value_is_found():
+def test_spellings_of_missing_values_are_recognised():
     names = ["nan", "None", "NULL", "N/A", "", " ", "\u200b", "none of them", "banana", "Nana"]
     assert missing_values(names) == ["nan", "None", "NULL", "N/A", "", " ", "\u200b"]
 

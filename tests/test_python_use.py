@@ -86,13 +86,13 @@ def test_a_protocol_counts_labels_of_an_array_or_a_list(name):
 
 @protocols
 @pytest.mark.parametrize("dtype", NO_INTEGERS)
-def test_a_protocol_refuses_labels_that_are_no_class_numbers(name, dtype):
+def test_a_protocol_refuses_labels_that_are_not_class_numbers(name, dtype):
     with pytest.raises(DataError, match=r"labels of type .*integer type.*labels\.long\(\)"):
         result(name, LABELS.to(dtype))
 
 
 @protocols
-def test_a_protocol_says_which_part_of_the_scores_it_lacks(name):
+def test_a_protocol_names_the_missing_part_of_the_scores(name):
     make, scores = PROTOCOLS[name]
     missing = "features" if scores.logits is None else "logits"
     with pytest.raises(ValueError, match=f"hold no {missing}"):
@@ -110,7 +110,7 @@ def test_a_loss_is_the_same_for_labels_of_any_integer_type(name, dtype):
 
 @losses
 @pytest.mark.parametrize("dtype", NO_INTEGERS)
-def test_a_loss_refuses_labels_that_are_no_class_numbers(name, dtype):
+def test_a_loss_refuses_labels_that_are_not_class_numbers(name, dtype):
     make, inputs = LOSSES[name]
     with pytest.raises(DataError, match="labels of type"):
         make()(inputs, LABELS.to(dtype))
@@ -126,7 +126,7 @@ def test_losses_without_weights_need_no_counts_and_are_those_with_counts():
         classification.CrossEntropy(background=0)
 
 
-def test_a_function_of_losses_takes_no_uint8_for_a_mask():
+def test_loss_functions_do_not_treat_uint8_labels_as_a_mask():
     weight = torch.tensor([1.0, 2.0, 3.0])
     few = torch.tensor([0, 1, 2])
     expected = functional.cross_entropy(LOGITS[:3], few, weight)
@@ -143,13 +143,13 @@ def test_a_sampler_needs_labels_a_seed_and_an_epoch(sampler):
     assert set(labels[draw]) == {0, 1, 2}
 
 
-def test_an_index_refuses_labels_that_are_no_class_numbers():
+def test_an_index_refuses_labels_that_are_not_class_numbers():
     for labels in (np.zeros(3), np.array(["a", "b"]), np.zeros(3, bool), np.zeros((3, 1), int)):
         with pytest.raises(DataError, match="training labels of type"):
             samplers.ClassIndex.from_labels(labels, 3)
 
 
-def test_the_draws_of_triplets_can_be_passed_in():
+def test_random_numbers_of_triplets_can_be_passed_in():
     loss, uniforms = Triplet(), torch.rand(12, 12, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     assert torch.equal(loss(FEATURES, LABELS, uniforms=uniforms), loss(FEATURES, LABELS, uniforms=uniforms))
     first = draw_negatives(FEATURES, LABELS, 0.5, 1.4, torch.zeros(12, 12))
@@ -168,7 +168,7 @@ def test_the_draws_of_triplets_can_be_passed_in():
         Triplet(mining="all")(FEATURES, LABELS, uniforms=uniforms)
 
 
-def test_the_columns_of_m2ms_draws_are_keep_seed_chance_image_and_target():
+def test_the_random_numbers_of_m2m_are_keep_seed_chance_image_and_target():
     labels, counts = np.array([0, 0, 1, 2]), np.array([100, 10, 1])
     low, high = 0.0, 1 - 1e-9
     draws = np.full((4, 5), low)

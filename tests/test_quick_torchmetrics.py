@@ -39,7 +39,7 @@ def package(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def test_the_package_is_run_when_somebody_uses_more_than_lightning_does(package):
+def test_the_package_is_imported_when_more_than_lightnings_part_is_used(package):
     metrics = package("part_of_metrics")
     assert metrics.Metric is sys.modules["part_of_metrics.metric"].Metric
     assert (metrics.__version__, metrics.MetricCollection.__name__) == ("9.9", "MetricCollection")
@@ -54,14 +54,14 @@ def test_the_package_is_run_when_somebody_uses_more_than_lightning_does(package)
 
 
 @pytest.mark.parametrize("metric", ["import no_such_module_of_metrics", "class Renamed: pass"])
-def test_a_package_of_another_make_is_run_as_ever(package, metric):
+def test_another_version_of_the_package_is_imported_normally(package, metric):
     whole = {"__init__": "HEAVY = 8\nMetric = 1", "metric": metric}
     metrics = package("other_metrics", **whole)
     assert (vars(metrics)["HEAVY"], metrics.Metric) == (8, 1)
     assert "other_metrics.utilities" not in sys.modules
 
 
-def test_an_imported_package_stays_as_it_is(package):
+def test_an_imported_package_is_unchanged(package):
     metrics = package("early_metrics")
     _ = metrics.HEAVY
     finders = list(sys.meta_path)

@@ -17,7 +17,7 @@ def test_seeds_are_the_same_in_every_process_and_version():
     assert derive_seed(0, "representation", "init") == 4212611368521915476
 
 
-def test_an_images_numbers_do_not_depend_on_its_batch():
+def test_random_numbers_of_an_image_do_not_depend_on_its_batch():
     positions = np.arange(1000)
     whole = uniforms(7, positions, 5)
     picked = np.array([17, 3, 999])
@@ -26,7 +26,7 @@ def test_an_images_numbers_do_not_depend_on_its_batch():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_numbers_are_uniform_and_unrelated_between_positions_draws_and_seeds(seed):
+def test_numbers_are_uniform_and_independent_across_positions_streams_and_seeds(seed):
     numbers = uniforms(seed, np.arange(200_000), 4)
     assert numbers.min() >= 0
     assert numbers.max() < 1

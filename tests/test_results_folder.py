@@ -18,7 +18,7 @@ def test_every_result_is_accepted():
 
 
 @pytest.mark.parametrize("run", FOLDER.accepted, ids=lambda run: run.path.name)
-def test_a_result_says_how_it_was_made(run):
+def test_a_result_records_how_it_was_made(run):
     assert run.provenance["code"]["commit"]
     assert run.provenance["split_digest"] == run.result["data"]["split_digest"]
 

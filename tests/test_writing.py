@@ -17,7 +17,7 @@ from ltr.writing import check_file, check_folder, disk_trouble
 NOWHERE = "/proc/ltr"  # nobody may make anything here, whoever runs the tests
 
 
-def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path):
+def test_checking_a_writable_path_does_not_change_it(tmp_path):
     check_folder(tmp_path / "a" / "b", "--out a/b")
     check_file(tmp_path / "a" / "b.csv", "--out a/b.csv")
     assert list(tmp_path.iterdir()) == []
@@ -36,7 +36,7 @@ def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path):
         ("n" * 300 + "/x", "longer than 255 bytes"),
     ],
 )
-def test_a_place_that_cannot_is_named_with_the_reason(tmp_path, monkeypatch, path, words):
+def test_an_unwritable_path_is_named_with_the_reason(tmp_path, monkeypatch, path, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "gone")
@@ -76,11 +76,11 @@ PATHS = {"outputs": "/o", "stages": "/s"}
         (FileNotFoundError(errno.ENOENT, "No such file", "/o/x"), "Something removed or renamed it"),
     ],
 )
-def test_trouble_with_a_runs_files_names_the_key_of_their_place(error, words):
+def test_errors_in_the_outputs_of_a_run_name_the_configuration_key(error, words):
     assert re.search(words, str(disk_trouble(error, "the run", PATHS)))
 
 
-def test_trouble_with_other_files_is_not_of_the_outputs():
+def test_errors_in_other_files_do_not_name_the_outputs():
     assert disk_trouble(FileNotFoundError(errno.ENOENT, "No such file", "/data/x.jpg"), "the run", PATHS) is None
     assert disk_trouble(OSError(errno.EBADF, "Bad file descriptor"), "the run", PATHS) is None
 
@@ -114,14 +114,14 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("module", COMMANDS)
-def test_every_command_refuses_a_place_that_cannot_be_written_before_its_work(module, tmp_path, monkeypatch, capsys):
+def test_every_command_refuses_an_unwritable_path_before_its_work(module, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main = __import__(module, fromlist=["main"]).main
     assert run_guarded(lambda: main(list(COMMANDS[module]))) == 1
     assert ": nothing can be written in /proc" in capsys.readouterr().err
 
 
-def test_a_tilde_that_the_shell_left_is_named_and_a_folder_of_that_name_is_fine(tmp_path, monkeypatch):
+def test_an_unexpanded_tilde_is_refused_unless_such_a_folder_exists(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"--out ~/x.csv: the shell left '~' as it is.* Write /"):
         check_file(Path("~/x.csv"), "--out ~/x.csv")

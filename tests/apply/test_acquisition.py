@@ -36,7 +36,7 @@ def test_a_budget_larger_than_the_pool_selects_all_of_it(pool, strategy):
     assert sorted(selection.images.tolist()) == list(range(80))
 
 
-def test_entropy_and_margin_are_those_of_their_definitions(pool):
+def test_entropy_and_margin_follow_their_definitions(pool):
     p = pool.probabilities
     np.testing.assert_allclose(entropies(p), entropy(p.astype(np.float64), axis=1), rtol=1e-6)
     ordered = np.sort(p, axis=1)
@@ -50,20 +50,20 @@ def test_probabilities_of_sigmoids_are_divided_by_their_sum():
     np.testing.assert_allclose(entropies(np.array([[0.4, 0.4], [0.1, 0.1]])), np.log(2))
 
 
-def test_probability_takes_turns_and_gives_an_image_to_one_class():
+def test_probability_alternates_between_classes_and_selects_an_image_for_one_class_only():
     p = np.array([[0.0, 0.9, 0.8], [0.0, 0.5, 0.7], [0.0, 0.4, 0.1]], dtype=np.float32)
     selection = select("probability", PoolScores(p), {1: 1, 2: 1})
     assert list(zip(selection.images.tolist(), selection.classes.tolist())) == [(0, 1), (1, 2)]
     np.testing.assert_allclose(selection.scores, [0.9, 0.7])
 
 
-def test_background_split_asks_each_class_against_the_background_alone():
+def test_background_split_compares_each_class_with_the_background_only():
     p = np.array([[0.1, 0.45, 0.45], [0.5, 0.5, 0.0]], dtype=np.float32)  # two rare classes hide each other
     assert select("probability", PoolScores(p, 0), {1: 1}).images.tolist() == [1]
     assert select("background_split", PoolScores(p, 0), {1: 1}).images.tolist() == [0]
 
 
-def test_close_images_are_put_off_and_not_lost():
+def test_images_closer_than_min_distance_are_selected_last():
     p = np.array([[0.9], [0.8], [0.7], [0.6]], dtype=np.float32)
     features = np.array([[1, 0], [1, 0.01], [0, 1], [0.01, 1]], dtype=np.float32)
     pool = PoolScores(p, None, features)
@@ -85,7 +85,7 @@ def test_k_centre_is_within_twice_the_best_radius():
     assert distances[1] >= distances[2]
 
 
-def test_k_centre_keeps_away_from_labelled_images():
+def test_k_centre_selects_images_far_from_labelled_ones():
     features = np.array([[0.0], [1.0], [10.0]])
     rows, distances = k_centre(features, np.array([[10.5]]), 2)
     assert rows.tolist() == [0, 1]
@@ -124,6 +124,6 @@ def test_cluster_margin_clusters_no_more_images_than_its_bound(monkeypatch):
         ("coreset", "gives no features"),
     ],
 )
-def test_what_cannot_be_selected_is_explained(strategy, words):
+def test_invalid_selections_are_refused_with_a_reason(strategy, words):
     with pytest.raises(ConfigError, match=words):
         select(strategy, PoolScores(np.ones((3, 2), dtype=np.float32)), {1: 1})

@@ -22,7 +22,7 @@ def flipped(labels, share=0.05, seed=1):
     return np.where(wrong, others, labels), wrong
 
 
-def test_errors_are_those_of_the_definition():
+def test_label_errors_follow_the_definition():
     random = np.random.default_rng(0)
     p = random.dirichlet(np.ones(4) * 0.5, 60)
     labels = random.integers(0, 4, 60)
@@ -38,7 +38,7 @@ def test_errors_are_those_of_the_definition():
             assert errors.scores[row] == pytest.approx(np.log(relative[best] / relative[labels[row]]))
 
 
-def test_a_rare_class_with_low_probabilities_is_not_one_error():
+def test_a_rare_class_with_low_probabilities_is_not_an_error():
     """The plain argmax would call all images of the rare class errors."""
     p = np.concatenate([np.tile([0.95, 0.05], (50, 1)), np.tile([0.7, 0.3], (5, 1))])
     labels = np.array([0] * 50 + [1] * 5)
@@ -72,7 +72,7 @@ def test_folds_keep_groups_together():
     assert np.bincount(fold, minlength=5).min() > 30
 
 
-def test_predictions_do_not_know_the_label_of_their_image():
+def test_out_of_fold_predictions_do_not_depend_on_the_label_of_their_image():
     features, labels = made_up(counts=(40, 20))
     table, is_predictable = out_of_fold(features, labels, 2)
     assert is_predictable.all()
@@ -83,7 +83,7 @@ def test_predictions_do_not_know_the_label_of_their_image():
     assert other[0].argmax() == table[0].argmax() == 0
 
 
-def test_a_class_of_one_image_is_not_predictable_and_no_error():
+def test_a_class_of_one_image_is_not_predictable_and_has_no_error():
     features, labels = made_up(counts=(30, 30, 1))
     outcome = audit(features, labels, 3)
     assert outcome.is_predictable.tolist() == [True] * 60 + [False]
@@ -91,7 +91,7 @@ def test_a_class_of_one_image_is_not_predictable_and_no_error():
     assert np.isnan(outcome.errors.thresholds[2])
 
 
-def test_flipped_labels_come_first_in_many_and_few_shot_classes_alike():
+def test_flipped_labels_rank_first_in_many_and_few_shot_classes():
     features, labels = made_up(spread=0.8)
     noisy, wrong = flipped(labels)
     outcome = audit(features, noisy, 4)
@@ -104,7 +104,7 @@ def test_flipped_labels_come_first_in_many_and_few_shot_classes_alike():
     assert wrong[first].mean() >= 0.9
 
 
-def test_predictions_of_a_network_take_the_place_of_folds_where_it_was_not_trained():
+def test_a_networks_predictions_replace_out_of_fold_ones_for_images_that_it_was_not_trained_on():
     features, labels = made_up(counts=(30, 30))
     held_out = np.tile([0.98, 0.02], (60, 1))
     held_out[30:] = [0.2, 0.8]
@@ -116,7 +116,7 @@ def test_predictions_of_a_network_take_the_place_of_folds_where_it_was_not_train
     assert np.flatnonzero(outcome.errors.is_error).tolist() == [5]
 
 
-def test_neighbours_are_those_of_all_distances(monkeypatch):
+def test_neighbours_equal_those_of_the_full_distance_matrix(monkeypatch):
     monkeypatch.setattr("ltr.apply.audit._ROWS", 7)
     features = np.random.default_rng(0).normal(size=(25, 4))
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
@@ -127,7 +127,7 @@ def test_neighbours_are_those_of_all_distances(monkeypatch):
     np.testing.assert_allclose(near.distances, np.sort(distance, axis=1)[:, :3].mean(axis=1), rtol=1e-4)
 
 
-def test_copies_under_two_labels_and_strangers_are_named():
+def test_copies_with_two_labels_and_outliers_are_reported():
     features, labels = made_up(counts=(60, 60))
     features[70] = features[3]  # a copy under the other label
     features[10] = [-8, -8]
@@ -137,7 +137,7 @@ def test_copies_under_two_labels_and_strangers_are_named():
     assert ("outlier", 10) in kinds
 
 
-def test_few_images_use_the_bound_of_all():
+def test_classes_with_few_images_use_the_outlier_bound_of_the_whole_set():
     distances = np.array([0.1] * 50 + [0.1, 0.11, 0.12])
     labels = np.array([0] * 50 + [1] * 3)
     assert not outliers(np.r_[np.linspace(0.05, 0.15, 50), 0.1, 0.1, 0.14], labels).any()

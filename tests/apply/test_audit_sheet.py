@@ -59,7 +59,7 @@ def contents(path):
     return json.loads(re.search(r'id="data">(.*?)</script>', path.read_text()).group(1))
 
 
-def test_every_image_comes_once_with_all_its_issues(own, tmp_path):
+def test_every_image_appears_once_with_all_its_issues(own, tmp_path):
     write_audit_sheet(tmp_path / "sheet.html", "<i>Audit</i>", ISSUES, own, own.class_names)
     data = contents(tmp_path / "sheet.html")
     assert [image["path"] for image in data["images"]] == ["2.jpg", "0.jpg", "5.jpg"]
@@ -74,7 +74,7 @@ def test_every_image_comes_once_with_all_its_issues(own, tmp_path):
     assert "http" not in text, "it asks for nothing from the network"
 
 
-def test_an_audit_without_issues_has_a_sheet_that_says_so(own, tmp_path):
+def test_an_audit_without_issues_writes_a_sheet_with_that_statement(own, tmp_path):
     write_audit_sheet(tmp_path / "sheet.html", "Audit", [], own, own.class_names)
     assert contents(tmp_path / "sheet.html")["images"] == []
 
@@ -89,7 +89,7 @@ def press(window, key):
 
 @pytest.mark.slow
 @needs_browser
-def test_a_person_corrects_labels_and_training_reads_the_table(own, tmp_path):
+def test_labels_corrected_in_a_browser_are_read_by_training(own, tmp_path):
     write_audit_sheet(tmp_path / "sheet.html", "Audit", ISSUES, own, own.class_names)
     with browser.opened(tmp_path / "sheet.html", tmp_path / "profile") as window:
         keys = {name: str(number + 1) for number, name in enumerate(own.class_names)}
@@ -117,7 +117,7 @@ def test_a_person_corrects_labels_and_training_reads_the_table(own, tmp_path):
 
 @pytest.mark.slow
 @needs_browser
-def test_the_crops_of_one_file_get_labels_of_their_own(tmp_path):
+def test_crops_of_one_file_have_separate_labels(tmp_path):
     trees.put(tmp_path / "a.jpg", 0)
     boxes = np.array([[0, 0, 0.5, 1], [0.5, 0, 0.5, 1]], dtype=np.float32)
     files = ImageFiles.from_paths(tmp_path, ["a.jpg", "a.jpg"], crops=BoxCrops(boxes, 0.0, False))

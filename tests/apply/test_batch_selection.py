@@ -18,7 +18,7 @@ def predicted(model, pool, folder, **options):
     return predict_pool(model, files, np.arange(len(files)), folder, **options)
 
 
-def test_an_interrupted_prediction_resumes_and_is_the_same(redness, pool, tmp_path):
+def test_an_interrupted_prediction_resumes_with_the_same_result(redness, pool, tmp_path):
     model = redness()
     whole = predicted(model, pool, tmp_path / "a")
     assert len(whole.places) == 11
@@ -35,7 +35,7 @@ def test_an_interrupted_prediction_resumes_and_is_the_same(redness, pool, tmp_pa
     assert again.broken == whole.broken
 
 
-def test_chunks_of_something_else_are_refused_or_discarded(redness, pool, tmp_path):
+def test_chunks_of_other_weights_are_refused_and_discarded_on_request(redness, pool, tmp_path):
     predicted(redness(), pool, tmp_path)
     with pytest.raises(ConfigError, match="other images, weights or settings"):
         predicted(redness(), pool, tmp_path, identity="of other weights")
@@ -55,7 +55,7 @@ def test_a_network_without_features_is_reported(redness, pool, tmp_path):
         predicted(redness(), pool, tmp_path, with_features=True)
 
 
-def test_a_chunk_without_a_readable_image_leaves_the_features_of_the_others(redness, pool, tmp_path):
+def test_a_chunk_without_a_readable_image_does_not_affect_other_features(redness, pool, tmp_path):
     """The last of four chunks is one empty file."""
     model = redness()
     plain = model.network.predict
@@ -106,12 +106,12 @@ def test_wrong_budgets_are_explained(redness, text):
         class_budgets(redness(), np.array([1, 3]), 10, [text])
 
 
-def test_budgets_of_single_classes_take_the_place_of_the_common_one(redness):
+def test_budgets_of_single_classes_override_the_common_one(redness):
     assert class_budgets(redness(), np.array([1, 3]), 10, ["class 3=2"]) == {1: 10, 3: 2}
     with pytest.raises(ConfigError, match="no image is left to select"):
         class_budgets(redness(), np.array([1]), 10, ["class 1=0"])
 
 
-def test_the_key_of_a_state_is_json(redness, pool, tmp_path):
+def test_the_stored_key_is_json(redness, pool, tmp_path):
     predicted(redness(), pool, tmp_path)
     assert len(json.loads((tmp_path / STATE / "key.json").read_text())) == 64

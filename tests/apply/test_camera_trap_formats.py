@@ -39,7 +39,7 @@ def test_each_detection_is_an_image_of_the_pool(traps, redness):
     assert len(detection_pool(traps, traps / "md.json", categories=["person"]).files) == len(SHOTS) - 1
 
 
-def test_the_file_of_the_detector_is_kept_and_gets_classifications(traps, tmp_path, redness):
+def test_the_detectors_file_gets_classifications_and_keeps_its_other_entries(traps, tmp_path, redness):
     model = redness(background=0)
     pool = detection_pool(traps, traps / "md.json", min_confidence=0.2)
     files = pool.for_model(model)
@@ -73,7 +73,7 @@ def test_the_file_of_the_detector_is_kept_and_gets_classifications(traps, tmp_pa
     assert row == len(files)
 
 
-def test_prediction_sees_the_crop_that_training_saw(traps, redness):
+def test_prediction_and_training_use_the_same_crop(traps, redness):
     """A red deer and an orange fox on green ground: cut by box, no ground dilutes them."""
     model = redness()
     pool = detection_pool(traps, traps / "md.json", min_confidence=0.2)

@@ -41,7 +41,7 @@ def largest(monkeypatch):
     return calls
 
 
-def test_the_package_sees_the_counted_images_and_classes_that_exist(largest):
+def test_cleanlab_gets_only_images_and_classes_that_take_part(largest):
     _, p, truth, labels = made_up()
     padded = np.concatenate([p[:, :2], np.zeros((200, 1), np.float32), p[:, 2:]], axis=1)  # class 2 has no image
     moved, moved_truth = labels + (labels >= 2), truth + (truth >= 2)
@@ -60,7 +60,7 @@ def test_the_package_sees_the_counted_images_and_classes_that_exist(largest):
     assert (errors.suggested[:10] == moved_truth[:10]).mean() > 0.7
 
 
-def test_the_audit_takes_the_errors_of_the_function_that_it_is_given(largest):
+def test_the_audit_uses_the_error_function_that_is_passed_in(largest):
     features, p, _, labels = made_up()
     held = np.arange(200) >= 150
     outcome = audit(features, labels, 4, held_out=p, is_held_out=held, find_errors=cleanlab_errors)

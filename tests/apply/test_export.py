@@ -35,12 +35,12 @@ def test_weights_and_names_can_be_read_without_this_library(checkpoint, tmp_path
     assert json.loads((tmp_path / "config.json").read_text())["image_shape"] == [1, 8, 8]
 
 
-def test_only_whole_files_are_left(checkpoint, tmp_path):
+def test_an_export_writes_three_files_and_leaves_no_temporary_one(checkpoint, tmp_path):
     export(checkpoint, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["class_names.json", "config.json", "model.safetensors"]
 
 
-def test_a_network_that_comes_back_different_is_not_exported(checkpoint, tmp_path, monkeypatch):
+def test_a_network_whose_logits_differ_after_reading_is_not_exported(checkpoint, tmp_path, monkeypatch):
     real = load_exported
 
     def other(folder):

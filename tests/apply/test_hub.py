@@ -130,7 +130,7 @@ def test_a_model_with_other_logits_is_not_exported(spec_of, tmp_path, monkeypatc
     assert not list((tmp_path / "model").iterdir())
 
 
-def test_added_layers_are_refused(spec_of):
+def test_layers_that_timm_does_not_have_are_refused(spec_of):
     class Added(torch.nn.Module):
         name = "adapter"
 
@@ -170,7 +170,7 @@ def test_the_card_has_results_use_licence_and_citation(checkpoint):
     assert "Limited run" not in card
 
 
-def test_the_card_says_what_is_not_to_be_compared(checkpoint):
+def test_the_card_says_which_results_are_not_comparable(checkpoint):
     selected = {**RESULT, "rows": [{**RESULT["rows"][0], "selection": "best_test"}]}
     card = model_card(describe(checkpoint), selected, "digits", "2 of the recipe's 40 epochs (trainer.max_epochs)")
     assert "**Limited run**: 2 of the recipe's 40 epochs (trainer.max\\_epochs)." in card
@@ -178,7 +178,7 @@ def test_the_card_says_what_is_not_to_be_compared(checkpoint):
     assert "without its run's result.json" in model_card(describe(checkpoint), None, "digits")
 
 
-def test_names_cannot_break_the_card(checkpoint):
+def test_names_are_escaped_in_the_card(checkpoint):
     import yaml
 
     description = describe(checkpoint)
@@ -191,7 +191,7 @@ def test_names_cannot_break_the_card(checkpoint):
     assert "\n# heading" not in body
 
 
-def test_an_edited_card_is_kept(spec_of, tmp_path):
+def test_an_edited_card_is_not_overwritten(spec_of, tmp_path):
     checkpoint = saved(ImageClassifier(spec_of()), tmp_path / "final.ckpt")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "README.md").write_text("mine")

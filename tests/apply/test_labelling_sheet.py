@@ -32,7 +32,7 @@ def written(redness, pool, folder, classes=(3, 5), top=4):
     return number, text, data
 
 
-def test_every_mined_image_is_there_once_with_its_thumbnail(redness, pool, tmp_path):
+def test_every_mined_image_appears_once_with_its_thumbnail(redness, pool, tmp_path):
     number, text, data = written(redness, pool, tmp_path)
     paths = [image["path"] for image in data["images"]]
     assert number == len(paths) == len(set(paths)) >= 4
@@ -42,14 +42,14 @@ def test_every_mined_image_is_there_once_with_its_thumbnail(redness, pool, tmp_p
     assert "http" not in text, "it asks for nothing from the network"
 
 
-def test_class_keys_do_not_clash_with_the_others(redness, pool, tmp_path):
+def test_keyboard_shortcuts_of_classes_do_not_clash_with_other_shortcuts(redness, pool, tmp_path):
     assert len(set(KEYS)) == len(KEYS)
     assert not set(KEYS) & set("suz")
     _, text, _ = written(redness, pool, tmp_path, classes=(3,))
     assert re.findall(r'data-key="(.)"', text) == list("123456")
 
 
-def test_many_images_stay_one_file_of_moderate_size(redness, pool, tmp_path):
+def test_a_sheet_of_many_images_is_one_file_of_moderate_size(redness, pool, tmp_path):
     number, text, _ = written(redness, pool, tmp_path, top=50)
     assert number == 11
     assert len(text) / number < 6000
@@ -139,7 +139,7 @@ def test_cells_are_escaped_as_the_commands_escape_them(window):
 
 @pytest.mark.slow
 @needs_browser
-def test_five_thousand_images_are_labelled_without_waiting(tmp_path):
+def test_a_sheet_of_five_thousand_images_responds_quickly(tmp_path):
     from ltr.apply.labelling_sheet import sheet_document
 
     data = base64.b64encode(bytes(3000)).decode()

@@ -41,7 +41,7 @@ def test_a_ranking_is_that_of_sorting_all_images(redness, pool, tmp_path):
     assert len(mined.broken) == 2
 
 
-def test_equal_probabilities_stand_in_order_of_the_pool():
+def test_equal_probabilities_are_ranked_in_the_order_of_the_pool():
     ranking = Ranking.empty(np.array([0]), 3)
     same = np.full((2, 1), 0.5, np.float32)
     for start in (0, 2, 4):
@@ -50,7 +50,7 @@ def test_equal_probabilities_stand_in_order_of_the_pool():
     assert ranking.images.tolist() == [[0, 1, 2]]
 
 
-def test_fewer_images_than_requested_leave_places_empty(redness, pool, tmp_path):
+def test_fewer_images_than_requested_leave_ranks_empty(redness, pool, tmp_path):
     mined = mine(redness(), image_pool(pool), np.array([0]), tmp_path / "out", top=20)
     assert (mined.ranking.images[0] != NOBODY).sum() == 11
     assert write_candidates(tmp_path / "c.csv", mined, redness(), image_pool(pool)) == 11
@@ -83,7 +83,7 @@ def test_a_killed_run_resumes_and_ends_with_the_same_bits(redness, pool, tmp_pat
     assert again.broken == whole.broken
 
 
-def test_what_is_done_is_not_done_again(redness, pool, tmp_path):
+def test_finished_mining_is_not_repeated(redness, pool, tmp_path):
     mine(redness(), image_pool(pool), np.array([0]), tmp_path / "out")
     advanced: list[int] = []
     mined = mine(redness(), image_pool(pool), np.array([0]), tmp_path / "out", advance=advanced.append)
@@ -94,7 +94,7 @@ def test_what_is_done_is_not_done_again(redness, pool, tmp_path):
 @pytest.mark.parametrize(
     "change", [{"identity": "other"}, {"top": 7}, {"classes": np.array([2])}, {"places": np.arange(5)}]
 )
-def test_a_state_of_something_else_is_refused_unless_it_may_go(redness, pool, tmp_path, change):
+def test_a_state_of_other_settings_is_refused_unless_again_is_set(redness, pool, tmp_path, change):
     common = {"classes": np.array([0]), "top": 3}
     mine(redness(), image_pool(pool), folder=tmp_path / "out", **common)
     with pytest.raises(ConfigError, match="--again"):
@@ -116,7 +116,7 @@ def test_rare_classes_are_the_few_shot_ones_by_default(redness):
     assert rare_classes(redness(), ["class 5", "class 0"], "few").tolist() == [0, 5]
 
 
-def test_the_background_is_no_class_to_mine_for(redness):
+def test_mining_for_the_background_is_refused(redness):
     model = redness(background=5)
     assert rare_classes(model, [], "few").tolist() == [3, 4]
     assert rare_classes(model, [], "all").tolist() == [0, 1, 2, 3, 4]
@@ -124,14 +124,14 @@ def test_the_background_is_no_class_to_mine_for(redness):
         rare_classes(model, ["class 5"], "few")
 
 
-def test_classes_that_are_not_there_are_named(redness):
+def test_unknown_classes_are_named(redness):
     with pytest.raises(ConfigError, match="Did you mean 'class 1'"):
         rare_classes(redness(), ["clas 1"], "few")
     with pytest.raises(ConfigError, match="2 many, 0 medium, 0 few"):
         rare_classes(redness(classes=2), [], "few")
 
 
-def test_labelled_images_are_left_out_by_any_of_their_names(pool, tmp_path):
+def test_labelled_images_are_excluded_under_any_spelling_of_their_paths(pool, tmp_path):
     files = image_pool(pool)
     (tmp_path / "labelled.csv").write_text(
         f"path,label\npart 0/00.png,x\n{pool}/part 1/01.png,y\npool/part 0/02.png,z\n"
@@ -151,7 +151,7 @@ def test_another_spelling_or_link_is_the_same_image(pool, tmp_path, spelling):
     assert "part 0/02.png" in left
 
 
-def test_an_image_that_a_pool_names_twice_is_one(pool):
+def test_an_image_listed_twice_in_a_pool_counts_once(pool):
     rows = ["part 0/00.png", "./part 0/00.png", "part 0/01.png", f"{pool}/part 0/01.png", "part 0/00.png"]
     (pool / "t.csv").write_text("path\n" + "\n".join(rows) + "\n")
     assert first_of_each(image_pool(pool / "t.csv")).tolist() == [0, 2]
@@ -163,7 +163,7 @@ def test_class_names_are_compared_in_one_unicode_form(redness):
     assert rare_classes(model, ["gr\u00e9be"], "few").tolist() == [0]
 
 
-def test_a_table_that_excludes_nothing_is_a_mistake(pool, tmp_path):
+def test_a_table_that_excludes_no_image_is_an_error(pool, tmp_path):
     (tmp_path / "labelled.csv").write_text("path\nelsewhere.png\n")
     with pytest.raises(DataError, match="none of its 1 paths"):
         without(image_pool(pool), tmp_path / "labelled.csv")
@@ -206,7 +206,7 @@ class Elements(HTMLParser):
 HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>"
 
 
-def test_a_sheet_shows_names_as_text_whatever_they_hold(redness, tmp_path, draw):
+def test_a_sheet_escapes_names(redness, tmp_path, draw):
     model = redness(classes=3)
     model.network.dataset_info.class_names = (HOSTILE, "</title><b>", "c")
     name = '<img src=x onerror=alert(3)>".png'
@@ -260,7 +260,7 @@ def test_many_classes_are_spread_over_sheets(redness, pool, tmp_path):
     assert [len(Elements(sheet.read_text()).all("h2")) for sheet in sheets] == [40, 40, 5]
 
 
-def test_an_image_that_is_gone_since_leaves_an_empty_place(redness, pool, tmp_path):
+def test_an_image_removed_meanwhile_leaves_an_empty_cell(redness, pool, tmp_path):
     model, files = redness(), image_pool(pool)
     mined = mine(model, files, np.array([0]), tmp_path / "out", top=2)
     os.unlink(files.path(int(mined.ranking.images[0, 0])))

@@ -31,7 +31,7 @@ def test_a_folder_without_an_image_is_named(tmp_path):
         image_pool(tmp_path)
 
 
-def test_what_is_not_there_is_named(tmp_path):
+def test_a_missing_path_is_named(tmp_path):
     with pytest.raises(DataError, match="no such folder or table"):
         image_pool(tmp_path / "nothing")
 
@@ -41,7 +41,7 @@ def test_a_single_image_is_a_pool_of_one(pool):
     assert names(image_pool(image)) == [image.name]
 
 
-def test_a_file_that_is_no_table_is_refused(pool):
+def test_a_file_that_is_not_a_table_is_refused(pool):
     with pytest.raises(DataError, match="neither an image nor a table by its name"):
         image_pool(pool / "notes.txt")
 
@@ -68,7 +68,7 @@ def test_a_table_gives_its_rows_in_order(pool, suffix):
         ("", "it is empty"),
     ],
 )
-def test_a_table_that_cannot_be_used_says_why(tmp_path, text, reason):
+def test_an_unusable_table_is_refused_with_the_reason(tmp_path, text, reason):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(DataError, match=reason):
         table_column(tmp_path / "t.csv", "path")
@@ -101,18 +101,18 @@ def test_links_out_of_a_folder_are_refused_and_a_named_root_allows_them(pool, tm
     assert "link/x.png" in names(image_pool(pool, [str(tmp_path / "other")]))
 
 
-def test_a_link_to_a_folder_above_is_read_once(pool):
+def test_a_link_to_a_parent_folder_is_followed_once(pool):
     os.symlink(pool, pool / "part 0" / "again")
     assert len(image_pool(pool)) == 13
 
 
-def test_names_may_hold_any_bytes(tmp_path, draw):
+def test_file_names_may_contain_any_bytes(tmp_path, draw):
     name = os.fsdecode(b"caf\xe9 \n <b>.png")
     draw(tmp_path / name, 0)
     assert names(image_pool(tmp_path)) == [name]
 
 
-def test_loops_of_links_and_pipes_are_listed_and_stop_nothing(pool):
+def test_link_loops_and_pipes_are_reported_and_do_not_stop_the_listing(pool):
     (pool / "loop.jpg").symlink_to("loop.jpg")
     (pool / "part 0" / "folder").symlink_to("folder")
     os.mkfifo(pool / "pipe.jpg")
@@ -127,6 +127,6 @@ def test_a_table_that_is_a_pipe_is_refused(tmp_path):
         image_pool(tmp_path / "pipe.csv")
 
 
-def test_a_further_folder_that_is_not_there_is_named(tmp_path):
+def test_a_missing_second_folder_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"--root .*nowhere: there is no such folder"):
         image_pool(tmp_path, [str(tmp_path / "nowhere")])

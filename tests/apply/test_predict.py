@@ -31,7 +31,7 @@ def own_logits(model, pool, paths) -> torch.Tensor:
     return model.scores(torch.from_numpy(pixels).permute(0, 3, 1, 2)).logits
 
 
-def test_a_row_has_the_network_s_own_classes_and_probabilities(redness, pool, tmp_path):
+def test_a_row_has_the_networks_top_classes_and_probabilities(redness, pool, tmp_path):
     model = redness()
     predict_files(model, image_pool(pool), tmp_path / "p.csv")
     written = rows(tmp_path / "p.csv")
@@ -44,7 +44,7 @@ def test_a_row_has_the_network_s_own_classes_and_probabilities(redness, pool, tm
         assert float(row["probability_5"]) == pytest.approx(float(best.values[index, 4]), rel=1e-5)
 
 
-def test_broken_images_are_listed_beside_and_stop_nothing(redness, pool, tmp_path):
+def test_broken_images_are_listed_in_a_second_table_and_do_not_stop_the_prediction(redness, pool, tmp_path):
     done = predict_files(redness(), image_pool(pool), tmp_path / "p.csv")
     assert done.images == 11
     assert len(rows(tmp_path / "p.csv")) == 11
@@ -53,7 +53,7 @@ def test_broken_images_are_listed_beside_and_stop_nothing(redness, pool, tmp_pat
     assert all("UnidentifiedImageError" in row["reason"] for row in listed)
 
 
-def test_a_list_of_broken_images_from_before_is_taken_away(redness, pool, tmp_path):
+def test_an_earlier_list_of_broken_images_is_removed(redness, pool, tmp_path):
     predict_files(redness(), image_pool(pool), tmp_path / "p.csv")
     (pool / "part 0" / "05 broken.jpg").unlink()
     (pool / "part 1" / "empty.png").unlink()
@@ -61,7 +61,7 @@ def test_a_list_of_broken_images_from_before_is_taken_away(redness, pool, tmp_pa
     assert not (tmp_path / "p.broken.csv").exists()
 
 
-def test_where_no_image_can_be_read_nothing_is_written(redness, tmp_path):
+def test_nothing_is_written_if_no_image_can_be_read(redness, tmp_path):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "a.png").touch()
     with pytest.raises(DataError, match="not one of the 1 images can be read"):
@@ -82,7 +82,7 @@ def test_parquet_has_the_same_rows_as_csv(redness, pool, tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.slow
-def test_processes_that_decode_change_nothing(redness, pool, tmp_path, workers):
+def test_decoding_processes_do_not_change_the_result(redness, pool, tmp_path, workers):
     model = redness()
     files = image_pool(pool)
     predict_files(model, files, tmp_path / "one.csv")
@@ -91,7 +91,7 @@ def test_processes_that_decode_change_nothing(redness, pool, tmp_path, workers):
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
 
 
-def test_the_background_s_probability_is_a_column_of_a_network_with_one(redness, pool, tmp_path):
+def test_a_network_with_a_background_class_has_a_column_of_its_probability(redness, pool, tmp_path):
     model = redness(background=0)
     predict_files(model, image_pool(pool), tmp_path / "p.csv")
     written = rows(tmp_path / "p.csv")
@@ -99,7 +99,7 @@ def test_the_background_s_probability_is_a_column_of_a_network_with_one(redness,
     np.testing.assert_allclose([float(row["background"]) for row in written], p, rtol=1e-5)
 
 
-def test_sigmoid_networks_have_their_own_probabilities(redness, pool, tmp_path):
+def test_sigmoid_networks_report_sigmoid_probabilities(redness, pool, tmp_path):
     model = redness(link="sigmoid")
     predict_files(model, image_pool(pool), tmp_path / "p.csv")
     written = rows(tmp_path / "p.csv")
@@ -107,14 +107,14 @@ def test_sigmoid_networks_have_their_own_probabilities(redness, pool, tmp_path):
     np.testing.assert_allclose([float(row["probability"]) for row in written], p, rtol=1e-5)
 
 
-def test_known_ness_by_msp_orders_images_as_their_probability(redness, pool, tmp_path):
+def test_knownness_by_msp_orders_images_by_their_probability(redness, pool, tmp_path):
     predict_files(redness(), image_pool(pool), tmp_path / "p.csv")
     written = rows(tmp_path / "p.csv")
     by_known = np.argsort([float(row["known"]) for row in written], kind="stable")
     assert (by_known == np.argsort([float(row["probability"]) for row in written], kind="stable")).all()
 
 
-def test_known_ness_by_max_logit_is_the_largest_logit(redness, pool, tmp_path):
+def test_knownness_by_max_logit_is_the_largest_logit(redness, pool, tmp_path):
     model = redness()
     predict_files(model, image_pool(pool), tmp_path / "p.csv", scorer="max_logit")
     written = rows(tmp_path / "p.csv")
@@ -123,7 +123,7 @@ def test_known_ness_by_max_logit_is_the_largest_logit(redness, pool, tmp_path):
 
 
 @pytest.mark.parametrize(("scorer", "reason"), [("mspp", "Did you mean 'msp'"), ("distance", "gives no distance")])
-def test_scorers_that_cannot_be_are_refused(redness, pool, tmp_path, scorer, reason):
+def test_unusable_scorers_are_refused(redness, pool, tmp_path, scorer, reason):
     with pytest.raises(ConfigError, match=reason):
         predict_files(redness(), image_pool(pool), tmp_path / "p.csv", scorer=scorer)
 
@@ -166,7 +166,7 @@ def test_grey_networks_get_grey_pixels(redness, pool):
     assert first.images.shape[1:] == (1, 8, 8)
 
 
-def test_a_network_of_arrays_sees_images_of_its_size_unchanged(tmp_path):
+def test_a_network_of_arrays_gets_images_of_its_size_unchanged(tmp_path):
     crop = file_crop((3, 8, 8), {}, tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     assert (crop.read(Image.fromarray(pixels), None) == pixels).all()
@@ -182,7 +182,7 @@ def test_images_that_are_not_square_are_refused(tmp_path):
         file_crop((3, 8, 10), {}, tmp_path)
 
 
-def test_what_is_no_readable_file_is_listed_and_does_not_block(redness, pool, tmp_path):
+def test_unreadable_files_are_listed_and_do_not_block(redness, pool, tmp_path):
     os.mkfifo(pool / "pipe.jpg")
     (pool / "loop.jpg").symlink_to("loop.jpg")
     done = predict_files(redness(), image_pool(pool), tmp_path / "p.csv")

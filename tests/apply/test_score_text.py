@@ -14,7 +14,7 @@ def test_probabilities_that_differ_in_three_decimals_are_shown_as_they_are():
 
 
 @pytest.mark.parametrize("probabilities", [[4e-4, 3e-4, 1e-9], [0.9999, 0.9997, 0.5], [2.5e-7, 2.4999e-7]])
-def test_probabilities_that_would_look_the_same_are_log_odds_in_their_order(probabilities):
+def test_probabilities_that_round_to_the_same_text_are_shown_as_log_odds(probabilities):
     texts = probability_texts(probabilities)
     assert all(text.startswith("log-odds ") for text in texts)
     shown = [float(text.removeprefix("log-odds ")) for text in texts]
@@ -27,7 +27,7 @@ def test_certain_probabilities_have_infinite_log_odds():
     assert (log_odds(0.0), log_odds(1.0), log_odds(0.5)) == (-math.inf, math.inf, 0.0)
 
 
-def test_scores_have_no_more_decimals_than_tell_them_apart():
+def test_scores_have_just_enough_decimals_to_differ():
     assert score_texts([1.0, 0.5]) == ["1.00", "0.50"]
     assert score_texts([0.9991, 0.9994]) == ["0.9991", "0.9994"]
     assert score_texts([0.5, 0.5]) == ["0.50", "0.50"]

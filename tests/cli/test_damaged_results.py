@@ -100,7 +100,7 @@ def report(tmp_path, capsys, monkeypatch, published):
     return run
 
 
-def test_no_single_value_of_a_result_ends_the_report(two_runs, report):
+def test_no_damaged_value_of_a_result_stops_the_report(two_runs, report):
     """Each place gets some of the values in turn; all formats are made, one of them for each change."""
     _, bad = two_runs
     good = json.loads((bad / "result.json").read_text())
@@ -140,7 +140,7 @@ def test_a_value_that_tables_calculate_with_is_named(two_runs, report, value):
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"null", b"[]"], ids=list("abcdef"))
 @pytest.mark.parametrize("name", FILES)
-def test_no_damaged_file_ends_the_report(two_runs, report, name, content):
+def test_no_damaged_file_stops_the_report(two_runs, report, name, content):
     _, bad = two_runs
     (bad / name).parent.mkdir(exist_ok=True)
     (bad / name).write_bytes(content)
@@ -169,7 +169,7 @@ def test_tables_of_other_kinds_are_named(two_runs, report, table):
             assert "good" in out, (name, kind)
 
 
-def test_figures_of_a_damaged_run_are_named_and_the_others_drawn(two_runs, report):
+def test_figures_of_a_damaged_run_are_named_and_other_figures_made(two_runs, report):
     good, bad = two_runs
     (bad / "artifacts").mkdir(exist_ok=True)
     np.savez(bad / "artifacts" / "examples.npz", images=np.zeros(3), selected_1=np.zeros(3))
@@ -181,7 +181,7 @@ def test_figures_of_a_damaged_run_are_named_and_the_others_drawn(two_runs, repor
         assert (run / "figures" / "accuracy_by_frequency.png").is_file()
 
 
-def test_a_folder_that_leads_back_to_itself_is_read_once(two_runs, report, tmp_path):
+def test_a_folder_linked_into_itself_is_read_once(two_runs, report, tmp_path):
     (tmp_path / "outputs" / "digits_lt" / "again").symlink_to(tmp_path / "outputs")
     (tmp_path / "outputs" / "loop").symlink_to(tmp_path / "outputs" / "loop")
     out, err = report()

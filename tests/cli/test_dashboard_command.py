@@ -69,7 +69,7 @@ def test_every_panel_shows_what_a_run_of_its_protocol_logs(logged, protocol):
 
 
 @pytest.mark.slow
-def test_the_figures_are_those_that_a_run_draws(logged):
+def test_the_panels_of_figures_are_those_that_a_run_writes(logged):
     keys = logged("method=crt", "method.classifier.epochs=1", "figures=all")
     wanted = {key for keys in shown_keys("closed_set", "picture").values() for key in keys}
     assert wanted <= keys
@@ -129,7 +129,7 @@ def test_a_workspace_is_saved_and_its_address_is_printed(monkeypatch, capsys):
     assert capsys.readouterr().out.count("https://example.org/view") == 2
 
 
-def test_without_the_extra_it_says_how_to_get_it(monkeypatch, capsys):
+def test_without_the_extra_the_error_names_its_installation(monkeypatch, capsys):
     for name in ("wandb_workspaces", "wandb_workspaces.reports.v2"):
         monkeypatch.setitem(sys.modules, name, None)
     assert run_guarded(lambda: main([])) == 2

@@ -66,7 +66,7 @@ def test_the_list_fits_the_terminal_and_breaks_no_word(ltr_data, monkeypatch, wi
     assert set(out.split()) == set(ltr_data("list")[1].split())
 
 
-def test_the_list_says_whether_files_are_there(ltr_data, official_trees, monkeypatch):
+def test_the_list_shows_whether_files_exist(ltr_data, official_trees, monkeypatch):
     nothing = files_column(ltr_data("list")[1])
     assert nothing["digits_lt"] == "built in"
     assert set(nothing.values()) == {"built in", "-"}
@@ -77,11 +77,11 @@ def test_the_list_says_whether_files_are_there(ltr_data, official_trees, monkeyp
 
 
 @pytest.mark.parametrize("name", config_names("dataset"))
-def test_the_place_of_every_config_is_known(name, tmp_path):
+def test_the_location_of_every_config_is_known(name, tmp_path):
     assert places(name, tmp_path) is not None
 
 
-def test_the_list_shows_own_configs(ltr_data, tmp_path):
+def test_the_list_shows_configs_of_the_user(ltr_data, tmp_path):
     trees.lines(tmp_path / "mine" / "dataset" / "moths.yaml", ["# Moths of the garden.", "name: moths"])
     assert "Moths of the garden." in ltr_data("list", "--config-dir", tmp_path / "mine")[1]
 
@@ -89,7 +89,7 @@ def test_the_list_shows_own_configs(ltr_data, tmp_path):
 # -- describe ---------------------------------------------------------------------------------------------------
 
 
-def test_describing_a_long_tail(ltr_data, tmp_path):
+def test_describe_prints_the_counts_of_a_long_tailed_data_set(ltr_data, tmp_path):
     code, out, err = ltr_data("describe", "digits_lt", "--out", tmp_path / "pictures")
     assert (code, err) == (0, "")
     for text in ("imbalance factor 15.33", "138 to 9", "500 images of 10 classes", "2 many", "5 medium", "3 few"):
@@ -106,18 +106,18 @@ def test_overrides_change_what_is_described(ltr_data):
     assert "outputs/data/digits_lt/contact_sheet.png" in out
 
 
-def test_a_background_is_apart_from_the_classes(ltr_data):
+def test_a_background_class_is_listed_apart_from_the_others(ltr_data):
     out = ltr_data("describe", "digits_bg")[1]
     assert "background share 0.7996" in out
     assert "142 to 138" in out
 
 
-def test_an_open_set_says_its_openness_and_the_formula(ltr_data):
+def test_an_open_set_split_shows_its_openness_and_the_formula(ltr_data):
     _, out, _ = ltr_data("describe", "digits_open")
     assert "openness 1 - sqrt(2K / (2K + Q)) = 0.134 for K = 6 known, Q = 4 unknown" in out
 
 
-def test_a_damaged_image_does_not_stop_a_description(ltr_data, pets):
+def test_a_damaged_image_does_not_stop_describe(ltr_data, pets):
     for path in (pets / "cat").iterdir():
         path.write_bytes(b"no image")
     assert ltr_data("describe", "folder")[0] == 0
@@ -126,7 +126,7 @@ def test_a_damaged_image_does_not_stop_a_description(ltr_data, pets):
 # -- check ------------------------------------------------------------------------------------------------------
 
 
-def test_a_sound_data_set_passes(ltr_data, pets):
+def test_check_passes_for_a_data_set_without_faults(ltr_data, pets):
     code, out, _ = ltr_data("check", "folder", "--workers", 1)
     assert code == 0
     assert "60 of 60 images can be decoded" in out
@@ -144,7 +144,7 @@ def test_bad_images_are_counted_shown_and_written_to_the_exclusion_list(ltr_data
     assert sorted(listed) == sorted(str(path.relative_to(pets)) for path in bad)
 
 
-def test_what_stands_out_is_reported_and_is_no_error(ltr_data, pets):
+def test_peculiarities_are_reported_and_are_not_errors(ltr_data, pets):
     Image.new("RGB", (20, 16), (7, 7, 7)).save(pets / "cat" / "0.jpg")
     Image.new("RGBA", (20, 16), (0, 0, 0, 0)).save(pets / "cat" / "1.jpg", "PNG")
     Image.fromarray(np.arange(0, 256, dtype=np.uint16).reshape(16, 16)).save(pets / "cat" / "2.jpg", "PNG")
@@ -180,7 +180,7 @@ def test_missing_files_are_one_message(ltr_data):
     assert "cub was not found" in err
 
 
-def test_fewer_images_than_published_are_wrong(ltr_data, tmp_path):
+def test_fewer_images_than_published_are_reported(ltr_data, tmp_path):
     trees.cub(tmp_path / "data")
     code, out, _ = ltr_data("check", "cub", "--workers", 1)
     assert code == 1
@@ -201,7 +201,7 @@ def test_arrays_are_checked_by_their_reader(ltr_data):
     assert "1,797 images" in out
 
 
-def test_names_of_files_cannot_command_a_terminal(ltr_data, pets):
+def test_control_characters_in_file_names_are_escaped(ltr_data, pets):
     (pets / "cat" / "\x1b[2J.jpg").write_bytes(b"no image")
     out = ltr_data("check", "folder", "--workers", 1)[1]
     assert "\\x1b[2J.jpg" in out
@@ -209,7 +209,7 @@ def test_names_of_files_cannot_command_a_terminal(ltr_data, pets):
 
 
 @pytest.mark.slow
-def test_several_processes_find_the_same(ltr_data, pets):
+def test_check_reports_the_same_with_several_processes(ltr_data, pets):
     (pets / "dog" / "3.jpg").write_bytes(b"no image")
     alone, together = (ltr_data("check", "folder", "--workers", workers)[:2] for workers in (1, 2))
     assert alone == together
@@ -219,7 +219,7 @@ def test_several_processes_find_the_same(ltr_data, pets):
 # -- pack -------------------------------------------------------------------------------------------------------
 
 
-def test_packing_says_how_to_train_from_it_and_the_file_can_be_checked_and_described(ltr_data, pets, tmp_path):
+def test_packing_prints_the_training_command_and_the_file_can_be_checked_and_described(ltr_data, pets, tmp_path):
     file = tmp_path / "pets.arrow"
     code, out, _ = ltr_data("pack", "folder", "--size", 8, "--to", file, "--workers", 1)
     assert code == 0
@@ -232,7 +232,7 @@ def test_packing_says_how_to_train_from_it_and_the_file_can_be_checked_and_descr
 
 
 @pytest.mark.parametrize("dataset", ["digits_lt", "folder"])
-def test_what_cannot_be_packed_is_refused(ltr_data, pets, dataset):
+def test_data_sets_that_cannot_be_packed_are_refused(ltr_data, pets, dataset):
     overrides = ["dataset.packed=x"] if dataset == "folder" else []
     assert ltr_data("pack", dataset, *overrides, "--to", "y")[0] == 2
 
@@ -252,14 +252,14 @@ def test_what_cannot_be_packed_is_refused(ltr_data, pets, dataset):
         (["pack", "folder", "--to", "."], ". is a folder; the name of a file is needed"),
     ],
 )
-def test_mistakes_are_explained(ltr_data, arguments, message):
+def test_wrong_commands_are_explained(ltr_data, arguments, message):
     code, _, err = ltr_data(*arguments)
     assert code == 2
     assert message in err
     assert len(err) < 3000
 
 
-def test_listing_and_describing_need_no_torch(tmp_path):
+def test_list_and_describe_do_not_import_torch(tmp_path):
     code = (
         "import sys; from ltr.commands.data import main; main(['list']); main(['describe', 'digits_lt']); "
         "sys.exit('torch' in sys.modules)"
@@ -267,7 +267,7 @@ def test_listing_and_describing_need_no_torch(tmp_path):
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True).returncode == 0
 
 
-def test_images_that_look_alike_in_training_and_test_are_named(tmp_path, capsys):
+def test_near_duplicates_of_training_and_test_are_named(tmp_path, capsys):
     import camera_trap_files
     from ltr.commands.data import main
 
@@ -280,7 +280,7 @@ def test_images_that_look_alike_in_training_and_test_are_named(tmp_path, capsys)
     assert pairs.read_text().startswith("test,train,distance")
 
 
-def test_images_are_compared_by_the_features_that_a_training_stores(ltr_data, tmp_path):
+def test_near_duplicates_are_found_by_stored_features(ltr_data, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
     for number, pixels in enumerate([*images, *images[:2], *images[4:6]]):  # the copies are for testing
         path = tmp_path / "own" / ("train" if number < 8 else "test") / "ab"[number % 2] / f"{number:02d}.png"
@@ -332,7 +332,7 @@ def test_wrong_flags_of_the_search_for_duplicates_are_refused(flags, capsys):
     assert "error: --" in capsys.readouterr().err
 
 
-def test_overrides_may_stand_behind_flags_and_unknown_flags_are_named(ltr_data, tmp_path):
+def test_overrides_may_follow_flags_and_unknown_flags_are_named(ltr_data, tmp_path):
     code, out, err = ltr_data("describe", "digits_lt", "--out", "made", "dataset.imbalance_factor=5")
     assert code == 0, err
     assert "imbalance factor 5" in out

@@ -23,13 +23,13 @@ def config() -> dict:
     }
 
 
-def test_paths_data_moves_the_source(config, monkeypatch):
+def test_paths_data_sets_the_root_of_a_source(config, monkeypatch):
     monkeypatch.delenv("LTR_DATA", raising=False)
     assert with_overrides(config, ["paths.data=/here"])["dataset"]["source"]["root"] == "/here"
     assert config["dataset"]["source"]["root"] == "/gone"
 
 
-def test_the_environment_says_where_data_are_that_are_gone(config, tmp_path, monkeypatch):
+def test_the_environment_locates_data_that_have_moved(config, tmp_path, monkeypatch):
     monkeypatch.setenv("LTR_DATA", "/here")
     assert with_overrides(config, [])["dataset"]["source"]["root"] == "/here"
     config["dataset"]["source"]["root"] = str(tmp_path)
@@ -41,7 +41,7 @@ def test_a_value_of_the_data_set_is_passed_on_to_its_split(config):
     assert dataset["imbalance_factor"] == dataset["split"]["imbalance_factor"] == 50
 
 
-def test_a_data_set_of_your_own_is_changed_where_its_code_reads_it(config):
+def test_overrides_of_a_user_data_set_reach_its_code(config):
     config["dataset"] |= {"name": "mine"}
     assert with_overrides(config, ["dataset.split.imbalance_factor=50"])["dataset"]["split"]["imbalance_factor"] == 50
     with pytest.raises(ConfigError, match=r"evaluation does not depend on 'dataset.imbalance_factor'"):

@@ -86,7 +86,7 @@ def test_thresholds_are_stored_reported_applied_and_exported(run, decide, comman
     assert exported["set_thresholds"] == entry["set_thresholds"]
 
 
-def test_levels_of_single_classes_are_chosen_by_and_stored_and_reported(run, decide, command, tmp_path):
+def test_levels_of_single_classes_are_applied_stored_and_reported(run, decide, command, tmp_path):
     from ltr.commands.export import main as export
     from ltr.commands.report import main as report
 
@@ -217,7 +217,7 @@ def test_a_lone_file_and_another_data_set_are_refused(run, decide, tmp_path):
 
 
 @pytest.mark.parametrize("flags", [("--out", "elsewhere"), ("--split", "val")])
-def test_flags_without_a_meaning_are_refused(run, decide, flags):
+def test_flags_that_do_not_apply_are_refused(run, decide, flags):
     code, _, err = decide(run, "--decide", "recall=0.5", *flags)
     assert code == 2
     assert "leave --out and --split out" in err

@@ -69,7 +69,7 @@ def test_a_run_directory_gives_the_runs_numbers_to_the_last_digit(ltr_eval, tmp_
     assert evaluated(ltr_eval, tmp_path, finished_run) == headline
 
 
-def test_a_checkpoint_in_its_run_gives_the_runs_numbers(ltr_eval, tmp_path, checkpoint, headline):
+def test_a_checkpoint_inside_its_run_gives_the_runs_numbers(ltr_eval, tmp_path, checkpoint, headline):
     assert evaluated(ltr_eval, tmp_path, checkpoint) == headline
 
 
@@ -84,7 +84,7 @@ def test_the_validation_images_give_the_runs_validation_row(ltr_eval, tmp_path, 
     assert evaluated(ltr_eval, tmp_path, finished_run, "--split", "val") == expected
 
 
-def test_the_best_epochs_weights_give_the_headline_where_they_were_selected(ltr_train, ltr_eval, tmp_path):
+def test_the_best_epochs_weights_give_the_headline_of_a_run_that_selected_them(ltr_train, ltr_eval, tmp_path):
     done = ltr_train("debug=fast", "dataset.val=train_fraction", "trainer.selection=best_val")
     assert done.code == 0, done.err
     assert evaluated(ltr_eval, tmp_path, done.directory) == done.headline
@@ -97,7 +97,7 @@ def test_a_table_is_printed(ltr_eval, finished_run):
     assert "bACC" in out
 
 
-def test_flags_and_overrides_may_stand_in_any_order(ltr_eval, tmp_path, finished_run):
+def test_flags_and_overrides_are_accepted_in_any_order(ltr_eval, tmp_path, finished_run):
     first = evaluated(ltr_eval, tmp_path, "--split", "val", finished_run, "evaluation.top_k=2")
     second = evaluated(ltr_eval, tmp_path, finished_run, "evaluation.top_k=2", "--split", "val")
     assert first == second
@@ -108,14 +108,14 @@ def test_the_evaluations_batch_size_changes_no_count(ltr_eval, tmp_path, finishe
     assert evaluation["accuracy"] == pytest.approx(headline["accuracy"], abs=0.01)
 
 
-def test_a_data_sets_value_reaches_the_split_that_was_made_from_it(ltr_eval, tmp_path, finished_run, headline):
+def test_an_override_of_the_data_set_reaches_its_split(ltr_eval, tmp_path, finished_run, headline):
     evaluation = evaluated(ltr_eval, tmp_path, finished_run, "dataset.imbalance_factor=2")
     assert headline["few"] is not None
     assert evaluation["few"] is None
     assert evaluation["accuracy"] == headline["accuracy"]
 
 
-def test_other_bounds_move_classes_between_groups(ltr_eval, tmp_path, finished_run):
+def test_other_shot_bounds_move_classes_between_groups(ltr_eval, tmp_path, finished_run):
     evaluation = evaluated(ltr_eval, tmp_path, finished_run, "evaluation.many_above=1", "evaluation.few_below=0")
     assert evaluation["medium"] is None
     assert evaluation["few"] is None
@@ -128,7 +128,7 @@ def test_another_number_of_classes_than_the_checkpoints_is_refused(refused_eval,
     assert "the data set has 5" in err
 
 
-def test_all_mistakes_come_in_one_message(refused_eval, finished_run):
+def test_all_mistakes_are_reported_in_one_message(refused_eval, finished_run):
     wrong = {
         "foo": "an override is written key=value",
         "evaluation.many_abov=3": "Did you mean 'evaluation.many_above'?",
@@ -176,14 +176,16 @@ def test_wrong_overrides_are_reported_before_torch_is_imported(python, finished_
         (["OUTPUTS"], "Below it are, newest first: "),
     ],
 )
-def test_a_wrong_command_says_what_is_wrong(refused_eval, finished_run, tmp_path, monkeypatch, arguments, words):
+def test_wrong_commands_are_refused_with_the_reason(
+    refused_eval, finished_run, tmp_path, monkeypatch, arguments, words
+):
     monkeypatch.chdir(tmp_path)
     places = {"RUN": finished_run, "OUTPUTS": finished_run.parents[2]}
     assert words in refused_eval(*(places.get(argument, argument) for argument in arguments))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_named(refused_eval, finished_run):
+def test_a_missing_gpu_is_named(refused_eval, finished_run):
     assert "no CUDA device is visible" in refused_eval(finished_run, "trainer.accelerator=gpu")
 
 
@@ -196,7 +198,7 @@ def test_a_damaged_configuration_is_named(refused_eval, finished_run, tmp_path, 
     assert "is damaged" in err or "this is not the configuration of a run" in err
 
 
-def test_a_run_of_before_a_key_existed_is_evaluated_with_its_default(ltr_eval, finished_run, tmp_path, headline):
+def test_a_run_older_than_a_key_is_evaluated_with_its_default(ltr_eval, finished_run, tmp_path, headline):
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
     text = (run / "config.yaml").read_text()
@@ -205,7 +207,7 @@ def test_a_run_of_before_a_key_existed_is_evaluated_with_its_default(ltr_eval, f
     assert evaluated(ltr_eval, tmp_path, run) == headline
 
 
-def test_half_a_checkpoint_is_refused(refused_eval, checkpoint, tmp_path):
+def test_a_truncated_checkpoint_is_refused(refused_eval, checkpoint, tmp_path):
     content = checkpoint.read_bytes()
     for name, kept in {"half": len(content) // 2, "some": 100}.items():
         (tmp_path / name).write_bytes(content[:kept])
@@ -221,7 +223,7 @@ def test_a_text_file_or_foreign_weights_are_refused(refused_eval, tmp_path):
 
 @pytest.mark.parametrize("form", ["pickle", "torch", "hidden"])
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_a_pickle_in_the_place_of_a_checkpoint_is_never_executed(refused_eval, tmp_path, altered, form):
+def test_a_pickle_instead_of_a_checkpoint_is_never_executed(refused_eval, tmp_path, altered, form):
     trap = Trap(str(tmp_path / "sprung"))
     path = tmp_path / "trap.ckpt"
     if form == "pickle":
@@ -235,7 +237,7 @@ def test_a_pickle_in_the_place_of_a_checkpoint_is_never_executed(refused_eval, t
     assert not (tmp_path / "sprung").exists()
 
 
-def test_a_checkpoint_cannot_call_what_was_not_made_for_configs(refused_eval, tmp_path, altered):
+def test_a_checkpoint_cannot_call_functions_outside_the_declared_targets(refused_eval, tmp_path, altered):
     trap = str(tmp_path / "sprung")
     targets = [
         {"_target_": "os.mkdir", "path": trap},
@@ -269,7 +271,7 @@ def test_an_empty_file_is_refused(refused_eval, tmp_path):
     assert "empty.ckpt" in refused_eval(tmp_path / "empty.ckpt")
 
 
-def test_a_flipped_bit_in_the_weights_is_noticed(refused_eval, checkpoint, tmp_path):
+def test_a_flipped_bit_in_the_weights_is_detected(refused_eval, checkpoint, tmp_path):
     content = bytearray(checkpoint.read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "flipped.ckpt").write_bytes(content)
@@ -280,7 +282,7 @@ def test_a_flipped_bit_in_the_weights_is_noticed(refused_eval, checkpoint, tmp_p
     ("dataset", "message"),
     [(None, "dataset is None, and must be a mapping"), ({"name": "x"}, "this is not the configuration of a run")],
 )
-def test_a_checkpoint_that_does_not_say_its_data_is_refused(refused_eval, altered, dataset, message):
+def test_a_checkpoint_without_a_data_set_is_refused(refused_eval, altered, dataset, message):
     assert message in refused_eval(altered(dataset=dataset))
 
 
@@ -305,7 +307,7 @@ def test_a_traceback_is_shown_on_request(ltr_eval, monkeypatch):
         (lambda config: config["loss"].update(beta=[1, 10**30]), "loss.beta.1="),
     ],
 )
-def test_a_configuration_that_no_run_has_is_refused(finished_run, ltr_eval, tmp_path, damage, named):
+def test_a_configuration_that_is_not_of_a_run_is_refused(finished_run, ltr_eval, tmp_path, damage, named):
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
     config = yaml.safe_load((run / "config.yaml").read_text())

@@ -83,7 +83,7 @@ def evaluations(tmp_path: Path) -> list[Path]:
 # -- what is left ---------------------------------------------------------------------------------------------------
 
 
-def test_an_evaluation_is_a_folder_of_its_own_that_reports_read(evaluated, finished_run, tmp_path, headline):
+def test_an_evaluation_writes_a_folder_that_reports_read(evaluated, finished_run, tmp_path, headline):
     before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
     _, out = evaluated(finished_run, "evaluation.top_k=3", "figures=all")
     assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")} == before
@@ -98,7 +98,7 @@ def test_an_evaluation_is_a_folder_of_its_own_that_reports_read(evaluated, finis
     assert {"accuracy_by_frequency.png", "training_curves.png"} <= drawn
 
 
-def test_the_same_evaluation_again_replaces_the_first_and_leaves_nothing_else(evaluated, finished_run, tmp_path):
+def test_repeating_an_evaluation_replaces_its_folder(evaluated, finished_run, tmp_path):
     for _ in range(2):
         evaluated(finished_run)
     (folder,) = evaluations(tmp_path)
@@ -106,7 +106,7 @@ def test_the_same_evaluation_again_replaces_the_first_and_leaves_nothing_else(ev
     assert not (folder / "figures").exists()
 
 
-def test_a_picture_that_fails_leaves_no_half_of_an_evaluation(ltr_eval, finished_run, tmp_path, monkeypatch):
+def test_a_failing_figure_leaves_no_partial_evaluation(ltr_eval, finished_run, tmp_path, monkeypatch):
     def fails(*arguments: object) -> None:
         raise OSError("no space")
 
@@ -157,7 +157,7 @@ def test_validation_images_have_a_table_too(evaluated, finished_run, tmp_path):
     assert "47 test images" in out
 
 
-def test_nothing_is_evaluated_if_one_of_several_cannot_be(refused, finished_run, tmp_path, altered_file):
+def test_nothing_is_evaluated_if_one_of_several_checkpoints_cannot_be(refused, finished_run, tmp_path, altered_file):
     err = refused(finished_run, altered_file, tmp_path)
     assert "holds no finished run" in err
     assert "altered.ckpt" in refused(finished_run, altered_file)
@@ -166,7 +166,7 @@ def test_nothing_is_evaluated_if_one_of_several_cannot_be(refused, finished_run,
         assert words in err
 
 
-def test_what_is_neither_a_checkpoint_nor_an_override_is_reported_of_a_lone_file_too(refused, altered_file, tmp_path):
+def test_an_unknown_argument_is_reported_with_a_lone_checkpoint_too(refused, altered_file, tmp_path):
     assert "typo: there is no such run directory" in refused(altered_file, "typo", "dataset=digits")
 
 
@@ -192,7 +192,7 @@ def test_a_stored_stage_is_evaluated_by_its_folder(evaluated, finished_run, head
     assert "a stage that computed arrays" in refused(computed)
 
 
-def test_the_scorers_of_a_run_that_is_older_than_them_are_the_default(finished_run):
+def test_a_run_older_than_scorers_is_evaluated_with_the_default_ones(finished_run):
     import yaml
 
     from ltr.configuration.reuse import with_overrides
@@ -205,7 +205,7 @@ def test_the_scorers_of_a_run_that_is_older_than_them_are_the_default(finished_r
 # -- other data sets ------------------------------------------------------------------------------------------------
 
 
-def test_a_config_names_the_data_set_and_the_run_says_how_it_was_trained(evaluated, finished_run, headline):
+def test_a_config_names_another_data_set_while_the_network_comes_from_the_run(evaluated, finished_run, headline):
     results, _ = evaluated(finished_run, "dataset=digits", "evaluation.many_above=500")
     (row,) = results[0]["rows"]
     config = results[0]["config"]
@@ -228,19 +228,19 @@ def test_an_embedding_is_evaluated_on_files_and_on_grey_arrays(evaluated, cifar_
     assert results[0]["rows"][1]["metrics"]["episodes"] == 3
 
 
-def test_images_of_the_size_that_is_requested(evaluated, cifar_embedding):
+def test_images_have_the_size_that_is_requested(evaluated, cifar_embedding):
     _, out = evaluated(cifar_embedding, "dataset=digits_retrieval", "dataset.image_size=16")
     assert "resized to 16 x 16" in out
 
 
-def test_teacher_and_student_stand_in_one_table_of_another_data_set(evaluated, digits_embedding, tmp_path):
+def test_teacher_and_student_are_compared_in_one_table_on_another_data_set(evaluated, digits_embedding, tmp_path):
     student = untrained(tmp_path / "student.ckpt", "dataset=digits_retrieval", "method=triplet", "seed=1")
     _, out = evaluated(digits_embedding, student, "dataset=digits_retrieval", "dataset.n_train=3")
     assert re.search(r"^checkpoint +n +R@1", out, re.MULTILINE)
     assert len(re.findall(r"^(digits|student)\.ckpt ", out, re.MULTILINE)) == 2
 
 
-def test_the_validation_threshold_of_open_set_runs_is_found_again(ltr_train, ltr_eval, tmp_path):
+def test_open_set_runs_are_evaluated_at_their_validation_threshold(ltr_train, ltr_eval, tmp_path):
     done = ltr_train("debug=fast", "dataset=digits_open", "dataset.val=train_fraction")
     assert done.code == 0, done.err
     code, _, err = ltr_eval(done.directory, "--json", tmp_path / "out.json")
@@ -272,7 +272,7 @@ def test_the_validation_threshold_of_open_set_runs_is_found_again(ltr_train, ltr
         ("checkpoints are of this project", ["RUN", "dataset=digits", "backbone=digits_net"]),
     ],
 )
-def test_what_cannot_be_evaluated_is_reported_in_a_line_and_leaves_nothing(
+def test_invalid_evaluations_end_in_one_line_and_write_nothing(
     refused, small_sources, finished_run, digits_embedding, tmp_path, words, arguments
 ):
     places = {"RUN": finished_run, "DIGITS": digits_embedding}
@@ -299,14 +299,16 @@ def overlap(result: dict) -> tuple[int, int]:
     return result["data"]["trained_on_images"], result["data"]["evaluated_images"]
 
 
-def test_an_evaluation_of_training_images_alone_is_refused_unless_meant(refused, evaluated, digits_checkpoint):
+def test_an_evaluation_of_training_images_alone_is_refused_unless_it_is_requested(
+    refused, evaluated, digits_checkpoint
+):
     arguments = (digits_checkpoint, "dataset=digits_lt", "dataset.val=train_fraction", "--split", "val")
     assert "all 47 evaluated images were trained on" in refused(*arguments)
     (result,), _ = evaluated(*arguments, "--allow-overlap")
     assert overlap(result) == (47, 47)
 
 
-def test_some_training_images_are_counted(ltr_eval, digits_checkpoint, tmp_path):
+def test_training_images_among_the_evaluated_ones_are_counted(ltr_eval, digits_checkpoint, tmp_path):
     arguments = ("dataset=digits", "dataset.val=train_fraction", "--split", "val", "--json", tmp_path / "found.json")
     code, _, err = ltr_eval(digits_checkpoint, *arguments)
     assert code == 0, err
@@ -316,12 +318,12 @@ def test_some_training_images_are_counted(ltr_eval, digits_checkpoint, tmp_path)
 
 
 @pytest.mark.parametrize("arguments", [("--split", "val"), ("dataset=digits",)])
-def test_images_that_were_held_out_are_none_of_them(evaluated, finished_run, arguments):
+def test_held_out_images_do_not_count_as_training_images(evaluated, finished_run, arguments):
     (result,), _ = evaluated(finished_run, *arguments)
     assert overlap(result)[0] == 0
 
 
-def test_another_seed_of_the_split_is_counted_by_the_runs_own_split(ltr_eval, finished_run, tmp_path):
+def test_overlap_is_counted_with_the_training_split_of_the_run(ltr_eval, finished_run, tmp_path):
     code, _, err = ltr_eval(finished_run, "--split", "val", "dataset.split_seed=5", "--json", tmp_path / "found.json")
     assert code == 0
     trained, of = overlap(json.loads((tmp_path / "found.json").read_text()))
@@ -338,7 +340,7 @@ def pets(tmp_path: Path, where: str = ".") -> tuple[Path, Path]:
     return root, untrained(tmp_path / "pets.ckpt", "dataset=folder", *options)
 
 
-def test_the_same_files_in_another_data_set_are_the_same_images(ltr_eval, tmp_path):
+def test_the_same_files_in_another_data_set_count_as_training_images(ltr_eval, tmp_path):
     root, checkpoint = pets(tmp_path)
     rows = [f"./images/{path.relative_to(root)},{path.parent.name},test" for path in sorted(root.rglob("*.jpg"))]
     for number, name in enumerate(("cat", "dog", "eel")):
@@ -350,14 +352,14 @@ def test_the_same_files_in_another_data_set_are_the_same_images(ltr_eval, tmp_pa
     assert "15 of the 18 evaluated images were trained on" in err
 
 
-def test_another_division_of_a_folder_is_counted(ltr_eval, tmp_path):
+def test_another_division_of_a_folder_is_compared_with_the_training_images(ltr_eval, tmp_path):
     _, checkpoint = pets(tmp_path)
     code, _, err = ltr_eval(checkpoint, "dataset.source.test_fraction=0.5")
     assert code == 0, err
     assert re.search(r"warning: pets.ckpt: 6 of the 9 evaluated images were trained on", err)
 
 
-def test_data_that_were_moved_are_the_same_images(ltr_eval, tmp_path):
+def test_moved_data_count_as_the_same_images(ltr_eval, tmp_path):
     root, checkpoint = pets(tmp_path, "one")
     root.rename(tmp_path / "moved")
     elsewhere = ("dataset=folder", f"dataset.root={tmp_path / 'moved'}", "dataset.name=pets")
@@ -365,7 +367,7 @@ def test_data_that_were_moved_are_the_same_images(ltr_eval, tmp_path):
     assert "all 3 evaluated images were trained on" in results[2]
 
 
-def test_training_data_that_are_gone_are_reported(ltr_eval, tmp_path):
+def test_missing_training_data_are_reported(ltr_eval, tmp_path):
     root, checkpoint = pets(tmp_path, "one")
     root.rename(tmp_path / "moved")
     other = trees.folder(tmp_path / "two", ("train", "test"), each=3)
@@ -391,7 +393,7 @@ def foreign(tmp_path, small_sources) -> tuple[Path, torch.nn.Module]:
 
 
 @torch.no_grad()
-def test_published_weights_are_evaluated_like_their_own_network(evaluated, foreign, tmp_path):
+def test_published_weights_are_evaluated_to_the_numbers_of_their_network(evaluated, foreign, tmp_path):
     from ltr.data.sources.cifar import cifar10
 
     file, network = foreign
@@ -453,7 +455,7 @@ def test_foreign_weights_are_never_unpickled(refused, tmp_path):
 # -- pictures -------------------------------------------------------------------------------------------------------
 
 
-def test_selected_locations_are_drawn_of_a_lone_checkpoint(evaluated, tmp_path):
+def test_a_lone_checkpoint_has_a_figure_of_selected_locations(evaluated, tmp_path):
     checkpoint = untrained(tmp_path / "herbs.ckpt", "method=herbs", "method.width=8")
     evaluated(checkpoint, "figures=two")
     (folder,) = evaluations(tmp_path)

@@ -67,7 +67,7 @@ def test_mistakes_are_reported(command, finished_run, tmp_path, arguments, code,
 
 
 @pytest.mark.skipif(importlib.util.find_spec("onnx") is not None, reason="onnx is installed")
-def test_onnx_without_its_package_says_how_to_get_it(command, finished_run):
+def test_onnx_without_its_package_is_refused_with_the_installation(command, finished_run):
     code, _, err = command(finished_run, "--out", "exported", "--onnx")
     assert code == 2
     assert "pip install onnx" in err

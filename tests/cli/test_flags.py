@@ -10,7 +10,7 @@ from ltr.configuration.command_line import read
 from ltr.errors import ConfigError
 
 
-def test_flags_and_overrides_may_stand_in_any_order(tmp_path):
+def test_flags_and_overrides_are_accepted_in_any_order(tmp_path):
     folder = str(tmp_path)
     line = read(["seed=1", "-m", "loss=ldam", "-cd", folder, "--allow", "mine", "--cfg=job", "-x=1", "--", "-y"])
     assert line.overrides == ["seed=1", "loss=ldam", "-y"]
@@ -34,7 +34,7 @@ def test_wrong_flags_are_reported_together_with_wrong_overrides(refused):
 
 
 @pytest.mark.parametrize("argument", ["--optimizer.lr=0.1", "--seed=1", "--method.classifier.epochs=2"])
-def test_a_key_with_dashes_is_answered_with_its_form_and_that_of_sweep_agents(argument):
+def test_a_key_with_dashes_is_refused_with_the_right_form_and_advice_for_sweep_agents(argument):
     (mistake,) = read([argument]).mistakes
     assert f"{argument}: keys are written without dashes: {argument[2:]}." in mistake
     assert "${args_no_hyphens}" in mistake
@@ -43,14 +43,14 @@ def test_a_key_with_dashes_is_answered_with_its_form_and_that_of_sweep_agents(ar
 @pytest.mark.parametrize(
     "arguments", [["--allow", "my_a", "my_b.c"], ["--allow", "my_a,my_b.c"], ["--allow=my_a,my_b.c"]]
 )
-def test_two_packages_behind_one_flag_are_answered_with_a_flag_for_each(arguments):
+def test_two_packages_after_one_flag_are_refused_with_a_flag_for_each(arguments):
     line = read([*arguments, "seed=1"])
     (mistake,) = line.mistakes
     assert "Type --allow my_a --allow my_b.c, or set LTR_ALLOW=my_a,my_b.c" in mistake
     assert line.overrides == ["seed=1"]
 
 
-def test_each_package_has_its_own_flag():
+def test_each_package_has_a_separate_flag():
     line = read(["--allow", "my_a", "--allow", "my_b", "seed=1"])
     assert (line.allowed, line.mistakes) == (["my_a", "my_b"], [])
 
@@ -62,7 +62,7 @@ def test_flags_that_exclude_each_other_are_refused(refused):
     assert "--resolve: goes with --cfg" in refused("--resolve").err
 
 
-def test_a_pickled_job_is_not_taken(refused, tmp_path):
+def test_a_pickled_job_is_refused(refused, tmp_path):
     assert "there is no such flag" in refused("--experimental-rerun", str(tmp_path / "job.pickle")).err
 
 
@@ -86,13 +86,13 @@ def test_the_defaults_are_printed_with_their_origin(ltr_train):
     assert "head/cosine" in done.out
 
 
-def test_the_version_is_ours(ltr_train):
+def test_version_prints_the_version_of_ltr(ltr_train):
     from ltr import __version__
 
     assert ltr_train("--version").out == f"ltr {__version__}\n"
 
 
-def test_a_sweep_is_known_by_its_flag_or_by_hydras_key_and_not_both_ways_at_once():
+def test_a_sweep_is_requested_by_its_flag_or_by_hydras_key_but_not_by_both():
     assert read(["hydra.mode=MULTIRUN", "seed=0,1"]).sweep
     assert not read(["hydra.mode=RUN", "seed=0"]).sweep
     (mistake,) = read(["-m", "hydra.mode=RUN", "seed=0,1"]).mistakes
@@ -100,7 +100,7 @@ def test_a_sweep_is_known_by_its_flag_or_by_hydras_key_and_not_both_ways_at_once
 
 
 @pytest.mark.parametrize("argv", [[""], ["--out", ""], [" "], ["a\0b"]])
-def test_an_argument_without_a_letter_is_refused(argv):
+def test_empty_arguments_are_refused(argv):
     parser = Parser(prog="ltr-predict")
     parser.add_argument("--out")
     parser.add_argument("words", nargs="*")

@@ -35,7 +35,7 @@ def foreign(finished_run, tmp_path):
 
 @pytest.mark.parametrize("name", ["/tmp/outside", "../outside", "..", "a/b", "", 3.5, ["x"], None, "a\0b", "x" * 101])
 @pytest.mark.parametrize("key", ["dataset__name", "method__name", "name"])
-def test_a_name_that_is_no_folder_is_refused(foreign, key, name):
+def test_a_name_that_is_not_a_folder_name_is_refused(foreign, key, name):
     config = yaml.safe_load((Path(foreign(**{key: name})) / "config.yaml").read_text())
     (mistake,) = check_foreign(config)
     assert mistake.startswith(f"{key.replace('__', '.')}=")
@@ -53,7 +53,7 @@ def test_a_name_that_is_no_folder_is_refused(foreign, key, name):
         ({"trainer__num_workers": -1}, "trainer.num_workers=-1: allowed is int [0, inf)"),
     ],
 )
-def test_it_is_refused_before_anything_is_written(foreign, ltr_eval, tmp_path, changes, words):
+def test_a_foreign_configuration_is_refused_before_anything_is_written(foreign, ltr_eval, tmp_path, changes, words):
     code, out, err = ltr_eval(foreign(**changes), "--out", tmp_path / "out")
     assert code == 1, (out, err)
     assert words in err
@@ -72,5 +72,5 @@ def test_a_lone_checkpoint_is_checked_too(finished_run, ltr_eval, tmp_path):
     assert not (tmp_path / "outside").exists()
 
 
-def test_a_run_s_own_configuration_is_fine(finished_run):
+def test_the_configuration_written_by_a_run_is_accepted(finished_run):
     assert check_foreign(yaml.safe_load((finished_run / "config.yaml").read_text())) == []

@@ -70,7 +70,7 @@ def test_every_folder_of_configs_is_a_group_of_the_help():
     assert all(group.meaning and group.default for group in GROUPS.values())
 
 
-def test_the_help_names_the_configs_that_are_taken_by_default():
+def test_the_help_names_the_default_configs():
     defaults = {
         group: str(name).replace("None", "null")
         for entry in read_config("train")["defaults"]
@@ -117,7 +117,7 @@ def test_a_methods_keys_are_explained_by_its_declaration():
     assert ".md" not in text
 
 
-def test_options_that_a_config_leaves_at_their_defaults_are_listed_apart():
+def test_options_left_at_their_defaults_are_listed_separately():
     _, _, further = help_text(["augment/none"], width=80).partition("Further options")
     assert "augment.cutout = null" in further
     assert "augment.pad" not in further
@@ -151,7 +151,7 @@ def test_configs_of_the_user_are_listed_and_explained(shown, tmp_path):
         ("qqqq", "there is no such group"),
     ],
 )
-def test_the_nearest_name_comes_first(refused, topic, first):
+def test_the_answer_to_an_unknown_topic_begins_with_the_nearest_name(refused, topic, first):
     done = refused("--help", topic)
     assert done.code == 2
     assert " ".join(done.err.split()).startswith(f"error: --help {topic}: {first}")
@@ -163,7 +163,7 @@ def test_an_unknown_topic_fits_the_terminal():
     assert max(map(len, str(error.value).splitlines())) <= 60
 
 
-def test_hydras_own_help_still_works(shown):
+def test_the_help_of_hydra_still_works(shown):
     assert "--cfg,-c" in shown("--hydra-help")
 
 
@@ -176,7 +176,7 @@ def test_the_help_imports_neither_hydra_nor_anything_heavy():
 
 
 @pytest.mark.usefixtures("configs_are_read_once")
-def test_nothing_of_a_config_file_reaches_the_help_unformatted():
+def test_control_characters_of_config_files_are_escaped_in_the_help():
     for config in CONFIGS:
         text = help_text([config], width=80)
         assert not re.search(r"\$\{(oc\.|of_weights)|``|\]\([^)]*\.md|@package", text), config

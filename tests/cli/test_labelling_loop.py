@@ -77,7 +77,7 @@ def train_on_both(ltr_train, first_run: Path, truth, labels: Path):
     return saved
 
 
-def test_mined_images_are_labelled_and_trained_on_with_the_old_ones(ltr_train, first_run, truth, tmp_path):
+def test_mined_images_are_labelled_and_trained_on_together_with_earlier_ones(ltr_train, first_run, truth, tmp_path):
     assert mine(first_run, "mined", "--top", "2") == 0
     text = (tmp_path / "mined" / "label.html").read_text()
     images = json.loads(re.search(r'id="data">(.*?)</script>', text).group(1))["images"]

@@ -34,11 +34,11 @@ KNOWN = ("tench, Tinca tinca", "cat", "cat, big", 'the "red" one', "café", "7",
         (['"unfinished,7'], ['"unfinished', "7"]),
     ],
 )
-def test_names_are_found_whole_quoted_or_given_one_by_one(texts, names):
+def test_lists_of_names_are_split_at_commas_but_whole_and_quoted_names_stay(texts, names):
     assert chosen_names(texts, KNOWN) == names
 
 
 @pytest.mark.parametrize("texts", [[""], [","], [" ", ""], ['""']])
-def test_a_list_without_a_name_is_refused(texts):
+def test_an_empty_list_of_names_is_refused(texts):
     with pytest.raises(ConfigError, match="an empty list of names"):
         chosen_names(texts, KNOWN)

@@ -92,7 +92,7 @@ def test_mistakes_are_reported(command, finished_run, pool, flags, code, reason)
     assert "Traceback" not in err
 
 
-def test_another_top_needs_another_folder_or_again(command, finished_run, pool):
+def test_another_top_is_refused_without_another_folder_or_again(command, finished_run, pool):
     assert command(finished_run, pool, "--out", "mined")[0] == 0
     code, _, err = command(finished_run, pool, "--out", "mined", "--top", "3")
     assert code == 2
@@ -101,7 +101,7 @@ def test_another_top_needs_another_folder_or_again(command, finished_run, pool):
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_resumes_where_it_was(command, finished_run, tmp_path):
+def test_a_killed_process_resumes_where_it_stopped(command, finished_run, tmp_path):
     pool = draw(tmp_path / "many", 400)
     common = [finished_run, pool, "--top", "7", "--chunk", "20", "--batch-size", "20"]
     assert command(*common, "--out", "whole")[0] == 0
@@ -139,7 +139,7 @@ def test_strategies_that_rank_the_pool_as_a_whole_fill_one_budget(command, finis
     assert (tmp_path / "mined" / "sheet.html").is_file()
 
 
-def test_classes_may_have_budgets_of_their_own(command, finished_run, pool, tmp_path):
+def test_budgets_of_single_classes_are_respected(command, finished_run, pool, tmp_path):
     flags = ["--classes", "8,9", "--top", "2", "--class-budget", "9=4", "--min-distance", "0.05"]
     code, _, err = command(finished_run, pool, "--out", "mined", *flags)
     assert code == 0, err

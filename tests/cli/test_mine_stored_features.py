@@ -76,7 +76,7 @@ def probabilities(folder) -> list[float]:
         return [float(row["probability"]) for row in csv.DictReader(file)]
 
 
-def test_the_ranking_is_that_of_images(command, tmp_path):
+def test_stored_features_give_the_ranking_of_images(command, tmp_path):
     code, out, err = command("stored")
     assert code == 0, err
     assert "features: 0 of 31 images are stored" in out
@@ -108,13 +108,13 @@ def test_another_strategy_reads_the_same_features(command, tmp_path, without_bac
     assert len(ranking(tmp_path / strategy)) == 5
 
 
-def test_other_batches_read_the_same_features(command, tmp_path):
+def test_another_batch_size_reads_the_same_features(command, tmp_path):
     assert command("first", "--batch-size", "7", "--chunk", "14")[0] == 0
     assert command("images", "--features", "images")[0] == 0
     assert ranking(tmp_path / "first") == ranking(tmp_path / "images")
 
 
-def test_a_pool_that_has_grown_computes_its_new_images(command, pool, tmp_path, monkeypatch):
+def test_only_new_images_of_a_grown_pool_are_computed(command, pool, tmp_path, monkeypatch):
     assert command("first")[0] == 0
     draw(pool, [100, 101])
     seen = []
@@ -126,7 +126,7 @@ def test_a_pool_that_has_grown_computes_its_new_images(command, pool, tmp_path, 
     assert sum(seen) == 2
 
 
-def test_a_file_that_was_replaced_is_computed_again(command, pool, tmp_path):
+def test_features_of_a_replaced_file_are_computed_again(command, pool, tmp_path):
     assert command("first")[0] == 0
     Image.fromarray(digits().images[500, :, :, 0]).save(pool / "0003.png")
     code, out, err = command("second")
@@ -136,7 +136,7 @@ def test_a_file_that_was_replaced_is_computed_again(command, pool, tmp_path):
     assert ranking(tmp_path / "second") == ranking(tmp_path / "images")
 
 
-def test_a_run_that_was_stopped_keeps_what_it_computed(command, monkeypatch, tmp_path):
+def test_an_interrupted_run_keeps_the_features_that_it_computed(command, monkeypatch, tmp_path):
     compute = pool_features.backbone_features
     calls = iter(range(9))
 

@@ -25,17 +25,17 @@ def own_configs(tmp_path, own_code):
     return f"--config-dir={folder}"
 
 
-def test_your_own_loss_is_trained_with_when_its_package_is_allowed(ltr_train, own_configs):
+def test_a_user_loss_is_trained_with_if_its_package_is_allowed(ltr_train, own_configs):
     done = ltr_train(own_configs, "--allow", "my_project", "loss=mine", "recipe=mine", "debug=fast")
     assert done.code == 0, done.err
     assert done.result["config"]["loss._target_"] == "my_project.losses.Mine"
 
 
-def test_a_recipe_of_your_own_is_taken(ltr_train, own_configs):
+def test_a_user_recipe_is_applied(ltr_train, own_configs):
     assert "7 epochs" in ltr_train(own_configs, "recipe=mine", PLAN).out
 
 
-def test_your_own_loss_is_refused_without_allow(refused, own_configs):
+def test_a_user_loss_is_refused_without_allow(refused, own_configs):
     done = refused(own_configs, "loss=mine", PLAN)
     assert "loss._target_=my_project.losses.Mine: not in an allowed package" in done.err
     assert "--allow PREFIX" in done.err
@@ -64,16 +64,16 @@ def test_the_environment_can_allow_a_package(ltr_train, own_configs, monkeypatch
         (["trainer=short"], "trainer.max_epoch=3: nothing reads it"),
     ],
 )
-def test_mistakes_with_own_configs_are_explained(refused, own_configs, overrides, words):
+def test_mistakes_in_user_configs_are_explained(refused, own_configs, overrides, words):
     assert words in refused(own_configs, "--allow", "my_project", *overrides, PLAN).err
 
 
-def test_a_target_in_a_package_that_is_not_there_says_so(refused):
+def test_a_target_in_a_missing_package_is_refused(refused):
     done = refused("--allow", "no_such_package", "loss._target_=no_such_package.Loss", PLAN)
     assert "no_such_package" in done.err
 
 
-def test_a_runs_split_file_gives_another_run_the_same_split_and_so_the_same_stages(ltr_train, tmp_path):
+def test_a_run_with_the_split_file_of_another_run_shares_its_stages(ltr_train, tmp_path):
     ltr_train("trainer.max_epochs=1", "dataset.imbalance_factor=30")
     file = next(tmp_path.glob("outputs/*/*/*/split.npz"))
     again = ltr_train("trainer.max_epochs=1", f"+dataset.split_file={file}", PLAN)
@@ -82,7 +82,7 @@ def test_a_runs_split_file_gives_another_run_the_same_split_and_so_the_same_stag
     assert "to train" not in again.out
 
 
-def test_a_split_file_that_is_not_there_is_named(ltr_train, tmp_path):
+def test_a_missing_split_file_is_named(ltr_train, tmp_path):
     done = ltr_train("+dataset.split_file=nowhere.npz", PLAN)
     assert done.code == 1
     assert done.err.strip() == "error: there is no split file nowhere.npz"

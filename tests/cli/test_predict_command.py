@@ -67,7 +67,7 @@ def test_broken_images_are_counted_and_listed_and_the_command_succeeds(command, 
     assert [row["path"] for row in rows(tmp_path / "p.broken.csv")] == ["broken.png", "empty.jpg"]
 
 
-def test_a_checkpoint_file_and_a_table_will_do(command, finished_run, photos, tmp_path):
+def test_a_checkpoint_file_and_a_table_are_accepted(command, finished_run, photos, tmp_path):
     (photos / "list.csv").write_text("path\n03.png\n01.png\n")
     weights = finished_run / "checkpoints" / "final.ckpt"
     code, _, err = command(weights, photos / "list.csv", "--out", tmp_path / "p.csv")
@@ -75,7 +75,7 @@ def test_a_checkpoint_file_and_a_table_will_do(command, finished_run, photos, tm
     assert [row["path"] for row in rows(tmp_path / "p.csv")] == ["03.png", "01.png"]
 
 
-def test_without_out_the_table_lies_in_the_runs_folder_or_beside_a_checkpoint(command, finished_run, photos, tmp_path):
+def test_without_out_the_table_is_written_next_to_the_weights(command, finished_run, photos, tmp_path):
     weights = shutil.copy(finished_run / "checkpoints" / "final.ckpt", tmp_path / "lone.ckpt")
     for source, folder in ((finished_run, finished_run), (weights, tmp_path)):
         code, out, err = command(source, photos)
@@ -85,7 +85,7 @@ def test_without_out_the_table_lies_in_the_runs_folder_or_beside_a_checkpoint(co
         (folder / "predictions.csv").unlink()
 
 
-def test_flags_reach_the_work(command, finished_run, photos, tmp_path):
+def test_flags_change_the_predictions(command, finished_run, photos, tmp_path):
     flags = ["--top", "2", "--scorer", "energy", "--batch-size", "5"]
     code, _, err = command(finished_run, photos, "--out", tmp_path / "p.csv", *flags)
     assert code == 0, err
@@ -121,7 +121,7 @@ def test_mistakes_are_reported_in_a_line(command, finished_run, photos, tmp_path
     assert not list(tmp_path.glob("*.csv"))
 
 
-def test_help_is_no_mistake(command):
+def test_help_exits_with_0(command):
     code, out, _ = command("--help")
     assert code == 0
     assert "ltr-predict" in out

@@ -87,7 +87,7 @@ def test_the_default_command_imports_no_logger_and_no_library_that_it_does_not_u
 
 
 @pytest.mark.slow
-def test_a_machine_without_loggers_trains_and_says_so_when_one_is_requested(default_run):
+def test_training_works_without_logger_packages_and_a_requested_one_is_reported_missing(default_run):
     assert default_run.stdout.splitlines()[-2] == "-- 0 2 2"
     assert [line.strip() for line in default_run.stderr.splitlines() if line.startswith("  ")] == [
         f"logger.name={name}: the package {name} is not installed. pip install {name}, or logger=csv"
@@ -96,7 +96,7 @@ def test_a_machine_without_loggers_trains_and_says_so_when_one_is_requested(defa
 
 
 @pytest.mark.slow
-def test_torchmetrics_is_complete_for_code_of_your_own_that_uses_it(default_run):
+def test_torchmetrics_is_complete_for_user_code(default_run):
     assert default_run.stdout.splitlines()[-1] == "-- True 0.5"
 
 
@@ -116,7 +116,7 @@ def test_a_traceback_is_shown_on_request_and_the_message_too(python, monkeypatch
 
 
 @pytest.mark.parametrize("arguments", [["--info", "defaults"], ["--help"]])
-def test_a_reader_that_goes_away_ends_the_command_without_a_word(tmp_path, arguments):
+def test_a_closed_pipe_ends_the_command_silently(tmp_path, arguments):
     read, write = os.pipe()
     os.close(read)  # nobody will read
     try:
@@ -129,7 +129,7 @@ def test_a_reader_that_goes_away_ends_the_command_without_a_word(tmp_path, argum
     assert done.returncode in (0, 141)
 
 
-def test_ctrl_c_before_anything_ends_with_130(ltr_train, monkeypatch):
+def test_ctrl_c_at_the_start_exits_with_130(ltr_train, monkeypatch):
     import ltr.configuration.configs
 
     # a module that is first imported below would keep the replaced function
@@ -144,7 +144,7 @@ def test_ctrl_c_before_anything_ends_with_130(ltr_train, monkeypatch):
     assert (done.code, done.err) == (130, "stopped: stopped by Ctrl-C\n")
 
 
-def test_ctrl_c_while_packages_are_imported_ends_with_130(ltr_train, monkeypatch):
+def test_ctrl_c_during_imports_exits_with_130(ltr_train, monkeypatch):
     import ltr.configuration.check
 
     def interrupted(*arguments):
@@ -155,7 +155,7 @@ def test_ctrl_c_while_packages_are_imported_ends_with_130(ltr_train, monkeypatch
     assert ltr_train("-m", "seed=0,1").code == 130
 
 
-def test_an_unforeseen_error_is_one_line_and_where_it_happened(ltr_train, monkeypatch):
+def test_an_unforeseen_error_is_one_line_with_its_location(ltr_train, monkeypatch):
     import ltr.configuration.check
 
     def slip(*arguments):
@@ -184,7 +184,7 @@ def test_a_full_disk_is_reported_with_its_file(ltr_train, monkeypatch):
     assert "the space that is left on the disk" in done.err
 
 
-def test_a_command_leaves_the_process_as_it_was(ltr_train, monkeypatch):
+def test_a_command_restores_the_state_of_the_process(ltr_train, monkeypatch):
     import logging
 
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")

@@ -44,7 +44,7 @@ def test_without_a_terminal_each_epoch_is_a_plain_line_with_rate_and_time_left()
     assert re.fullmatch(expected, lines[1])
 
 
-def test_every_kth_epoch_and_the_last_are_lines():
+def test_every_kth_epoch_and_the_last_have_a_line():
     epochs = [re.search(r"epoch (\d+)/7", line)[1] for line in shown(False, epochs=7, lines_every=3).splitlines()]
     assert epochs == ["3", "6", "7"]
 
@@ -56,7 +56,7 @@ def test_by_default_a_stage_has_at_most_ten_lines(epochs):
     assert f"epoch {epochs}/{epochs}" in lines[-1]
 
 
-def test_in_a_terminal_there_is_a_bar_with_count_and_rate_that_goes_away():
+def test_in_a_terminal_a_temporary_bar_shows_count_and_rate():
     text = shown(terminal=True)
     assert "9/9" in text
     assert "1235 images/s" in text
@@ -65,7 +65,7 @@ def test_in_a_terminal_there_is_a_bar_with_count_and_rate_that_goes_away():
     assert "epoch 1/3" not in text
 
 
-def test_a_failure_gives_the_cursor_back():
+def test_a_failure_restores_the_cursor():
     assert "\x1b[?25h" in shown(terminal=True, stop_after=1)
 
 
@@ -83,7 +83,7 @@ def test_in_a_terminal_the_table_is_framed(ltr_train, monkeypatch):
     assert "bACC" in done.out
 
 
-def test_warnings_of_ours_are_one_line_and_others_come_as_they_are(capsys, monkeypatch):
+def test_warnings_of_ltr_are_one_line_and_those_of_libraries_are_unchanged(capsys, monkeypatch):
     others = []
     monkeypatch.setattr(warnings, "showwarning", lambda message, *rest: others.append(message))
     actual = str(Path(ltr.__file__).parent / "data" / "splitting" / "closed_set.py")
@@ -95,7 +95,7 @@ def test_warnings_of_ours_are_one_line_and_others_come_as_they_are(capsys, monke
     assert others == ["theirs", "deprecated"]
 
 
-def test_showing_warnings_is_restored():
+def test_the_display_of_warnings_is_restored():
     before = warnings.showwarning
     with plain_warnings():
         assert warnings.showwarning is not before

@@ -201,7 +201,7 @@ def test_every_wrong_override_is_named(tmp_path_factory, command):
 @pytest.mark.slow
 @settings(few, max_examples=2)
 @given(commands(right, shortest=10))
-def test_a_command_that_repeats_what_holds_anyway_is_carried_out(tmp_path_factory, command):
+def test_overrides_that_repeat_defaults_are_accepted(tmp_path_factory, command):
     assert carried_out(command, tmp_path_factory.getbasetemp() / "random") == (0, "")
 
 
@@ -232,7 +232,7 @@ def check_that_it_is_explained(folder: Path, command: list[tuple[str, str, bool]
 @pytest.mark.slow
 @settings(few, max_examples=16)
 @given(ANYTHING)
-def test_whatever_is_typed_is_carried_out_or_explained(tmp_path_factory, command):
+def test_random_overrides_are_executed_or_explained(tmp_path_factory, command):
     check_that_it_is_explained(tmp_path_factory.getbasetemp() / "anything", command)
 
 
@@ -243,7 +243,7 @@ def test_whatever_is_typed_is_carried_out_or_explained(tmp_path_factory, command
     [(ALL_KINDS, check_that_wrong_ones_are_named), (ANYTHING, check_that_it_is_explained)],
     ids=["every wrong one is named", "each is carried out or explained"],
 )
-def test_a_thousand_random_overrides(tmp_path_factory, commands_of_a_kind, check):
+def test_a_thousand_random_overrides_are_executed_or_explained(tmp_path_factory, commands_of_a_kind, check):
     seen: list[str] = []
 
     @settings(few, max_examples=20, derandomize=False, print_blob=True)

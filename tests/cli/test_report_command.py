@@ -52,7 +52,7 @@ def test_outputs_is_the_default_folder(command, outputs):
     assert "21.0 ± 1.0" in out
 
 
-def test_a_comparison_that_can_be_made_nowhere_is_reported_beside_the_report(command, outputs):
+def test_an_impossible_comparison_is_reported_on_stderr_along_with_the_report(command, outputs):
     code, out, err = command("outputs", "--against", "erm")
     assert code == 1
     assert "predictions.parquet is missing" in err
@@ -60,7 +60,7 @@ def test_a_comparison_that_can_be_made_nowhere_is_reported_beside_the_report(com
 
 
 @pytest.mark.parametrize("form", ["table", "markdown", "latex", "csv"])
-def test_every_format_goes_to_the_terminal_or_a_file(command, outputs, tmp_path, form):
+def test_every_format_is_written_to_the_terminal_or_a_file(command, outputs, tmp_path, form):
     code, out, _ = command("outputs", "--format", form, "--by", "method", "--metric", "few")
     assert code == 0
     assert "crt" in out
@@ -70,7 +70,7 @@ def test_every_format_goes_to_the_terminal_or_a_file(command, outputs, tmp_path,
     assert (tmp_path / "report.txt").read_text() == out
 
 
-def test_html_lies_beside_the_runs(command, outputs):
+def test_html_is_written_into_the_folder_of_runs(command, outputs):
     code, out, _ = command("outputs", "--format", "html")
     assert code == 0
     assert "outputs/report.html" in out
@@ -102,7 +102,7 @@ def test_mistakes_are_reported(command, outputs, tmp_path, arguments, code, reas
     assert not out
 
 
-def test_warnings_go_to_standard_error(command, outputs):
+def test_warnings_are_written_to_standard_error(command, outputs):
     (outputs / "cifar10_lt" / "erm" / "x").mkdir()
     (outputs / "cifar10_lt" / "erm" / "x" / "config.yaml").write_text("{}")
     code, out, err = command("outputs")
@@ -111,7 +111,7 @@ def test_warnings_go_to_standard_error(command, outputs):
     assert "unfinished" not in out
 
 
-def test_figures_are_drawn_from_the_runs_files(command, tmp_path):
+def test_figures_are_made_from_the_files_of_a_run(command, tmp_path):
     table = per_class_table(10, images=10)
     for seed in (0, 1):
         run_dir = write_run(tmp_path / f"outputs/{seed}", table, curve_rows({"main": 2}))
@@ -129,7 +129,7 @@ def test_figures_are_drawn_from_the_runs_files(command, tmp_path):
     assert "; no data for curve, translations, selected_locations, feature_plane, " in message
 
 
-def test_a_folder_is_no_file_to_write(command, tmp_path):
+def test_a_folder_as_output_file_is_refused(command, tmp_path):
     code, _, message = command("outputs", "--format", "latex", "--out", "tables/")
     assert code == 2
     assert "--out: tables/ is a folder; the name of a file is needed, such as tables/table.csv" in message
@@ -145,7 +145,7 @@ def subsets(tmp_path):
     return tmp_path / "outputs"
 
 
-def test_a_spread_goes_to_the_terminal_a_file_or_a_figure(command, subsets, tmp_path):
+def test_a_spread_is_written_to_the_terminal_a_file_or_a_figure(command, subsets, tmp_path):
     code, out, err = command("outputs", "--spread")
     assert (code, err) == (0, "")
     assert "4 x 2" in out
@@ -178,7 +178,7 @@ def test_a_spread_of_runs_of_one_subset_is_refused(command, outputs):
     assert "dataset.split_seed=0,1,2" in err
 
 
-def test_a_run_is_added_checked_and_shown(command, outputs, tmp_path):
+def test_a_run_is_added_to_a_leaderboard_checked_and_shown(command, outputs, tmp_path):
     for folder in sorted(outputs.glob("*/*/*")):
         code, out, err = command("--leaderboard", "results", "--add", folder)
         assert (code, err) == (0, "")
@@ -192,7 +192,7 @@ def test_a_run_is_added_checked_and_shown(command, outputs, tmp_path):
     assert "| crt |" in command("--leaderboard", "results", "--format", "markdown")[1]
 
 
-def test_a_refused_result_is_named_and_the_others_are_shown(command, outputs, tmp_path):
+def test_a_refused_result_is_named_and_other_results_are_shown(command, outputs, tmp_path):
     runs = [next(outputs.glob(f"*/{method}/*")) for method in ("crt", "erm")]
     assert command("--leaderboard", "results", "--add", runs[0], "--add", runs[1])[1].count("added") == 2
     path = next((tmp_path / "results").glob("*/crt/*/result.json"))

@@ -36,11 +36,11 @@ def test_a_list_is_accepted_only_for_a_list_option(value, rule, words):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf"), 2**63, [1.0, float("nan")]])
-def test_a_number_that_no_array_holds_is_refused_without_any_rule(value):
+def test_a_number_too_large_for_an_array_is_refused_without_any_rule(value):
     assert check_values({"a": {"b": value}})[0].startswith("a.b=")
 
 
-def test_values_are_shown_as_they_are_written():
+def test_values_are_shown_in_yaml_notation():
     assert shown([True, None, 1.5, "x"]) == "[true,null,1.5,x]"
 
 
@@ -52,7 +52,7 @@ def test_values_are_shown_as_they_are_written():
         ("anything", object),
     ],
 )  # fmt: skip
-def test_values_of_the_annotated_kind_fit(value, hint):
+def test_values_of_the_annotated_type_pass(value, hint):
     assert fits(value, hint)
 
 
@@ -70,6 +70,6 @@ def test_values_of_the_annotated_kind_fit(value, hint):
         ([1], Mapping[str, int], "a group of keys"),
     ],
 )
-def test_values_of_another_kind_do_not_fit_and_the_kind_has_a_name(value, hint, words):
+def test_values_of_another_type_are_refused_with_the_name_of_the_type(value, hint, words):
     assert not fits(value, hint)
     assert in_words(hint) == words

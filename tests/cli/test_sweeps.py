@@ -28,7 +28,7 @@ def test_two_seeds_give_two_runs(ltr_train):
     assert [path.name.partition("-s")[2][0] for path in done.directories] == ["0", "1"]
 
 
-def test_a_key_that_only_the_swept_configs_have_can_be_set(ltr_train):
+def test_a_key_of_the_swept_configs_alone_can_be_set(ltr_train):
     done = ltr_train(*FAST, "-m", "method=crt,lws", "method.classifier.optimizer.lr=0.03", "method.classifier.epochs=1")
     assert done.code == 0, done.err
     configs = [yaml.safe_load((path / "config.yaml").read_text())["method"] for path in done.directories]
@@ -36,7 +36,7 @@ def test_a_key_that_only_the_swept_configs_have_can_be_set(ltr_train):
     assert [config["classifier"]["optimizer"]["lr"] for config in configs] == [0.03, 0.03]
 
 
-def test_null_beside_swept_configs_is_null_and_is_reported_as_null(ltr_train):
+def test_null_next_to_swept_configs_stays_null_in_the_run_and_the_report(ltr_train):
     done = ltr_train(*FAST, "-m", "method=erm,ncm", "sampler.num_samples=null", "trainer.max_epochs=null")
     assert done.code == 1
     assert "sampler.num_samples=null trainer.max_epochs=null): error" in done.err
@@ -76,7 +76,7 @@ def test_a_key_is_looked_for_on_the_swept_configs(ltr_train, arguments, words):
     ["paths.data='a b'", "sampler.x=[1,2]", "loss.map={a: 1}", "paths.outputs=${oc.env:HOME}/x", "trainer.a=null",
      "a.b=", "a.b='x,y'", "a.b=-1e-4", "a.b=/x/y.pth", "+a.b=1", "~a.b", "hydra.x=1", "seed=1"],
 )  # fmt: skip
-def test_a_value_that_waits_for_its_job_is_the_same_value(text):
+def test_a_value_deferred_to_its_job_is_unchanged(text):
     (override,), _ = parse([text])
     configs, waits = defer_values(["method=crt,lws", text], None)
     (then,), _ = parse([waits])
@@ -87,7 +87,7 @@ def test_a_value_that_waits_for_its_job_is_the_same_value(text):
     assert defer_values(["seed=0,1", text], None) == ["seed=0,1", text]
 
 
-def test_every_swept_config_is_checked_beside_the_first_of_the_others():
+def test_every_swept_config_is_checked_with_the_first_value_of_other_swept_keys():
     swept, _ = parse(["loss=ldam,focal_softmax", "loss@method.teacher.loss=triplet,ldam", "experiment=[a,b],[c]"])
     assert jobs_of(swept) == [
         ["loss=ldam", "loss@method.teacher.loss=triplet", "experiment=[a,b]"],
@@ -189,7 +189,7 @@ def test_the_same_sweep_again_trains_nothing_and_has_the_same_numbers(ltr_train)
     assert again[:3] == before[:3]
 
 
-def test_a_failed_job_stands_in_the_table_beside_the_others(ltr_train):
+def test_a_failed_job_has_a_row_in_the_table(ltr_train):
     done = ltr_train("-m", *FAST, "seed=-1,1")
     table = table_of(done)
     assert table[-1].startswith("failed: job 0 (")
@@ -211,7 +211,7 @@ def test_a_sweep_of_plans_has_no_table(ltr_train):
         ("tau", ("method=posthoc_la",), "method.tau=1.0"),
     ],
 )
-def test_a_config_of_the_group_sweep_sweeps_by_itself(ltr_train, config, more, swept):
+def test_a_sweep_config_needs_no_multirun_flag(ltr_train, config, more, swept):
     done = ltr_train(*FAST, f"+sweep={config}", *more, "stages=plan")
     assert done.code == 0, done.err
     parameters = yaml.safe_load((CONF / "sweep" / f"{config}.yaml").read_text())["hydra"]["sweeper"]["params"]
@@ -221,7 +221,7 @@ def test_a_config_of_the_group_sweep_sweeps_by_itself(ltr_train, config, more, s
 
 
 @pytest.mark.parametrize("config", ["+sweep=two_b0", "sweep=two_b0"])
-def test_a_sweeps_config_gives_way_to_the_command_line_and_to_an_experiment(ltr_train, tmp_path, config):
+def test_the_command_line_and_experiments_override_a_sweep_config(ltr_train, tmp_path, config):
     (tmp_path / "experiment").mkdir()
     choices = "defaults:\n  - override /dataset: digits_bg\n  - override /method: background_splitting\n"
     own = f"# @package _global_\n{choices}name: mine\ntrainer:\n  max_epochs: 7\n"
@@ -236,7 +236,7 @@ def test_a_sweeps_config_gives_way_to_the_command_line_and_to_an_experiment(ltr_
     assert "needs data with a background class" in done.err
 
 
-def test_a_job_of_a_sweeps_config_is_a_run_of_its_own_with_what_the_config_chose(ltr_train):
+def test_each_job_of_a_sweep_config_is_a_run_with_the_values_of_the_config(ltr_train):
     """The arguments for the processes of a job."""
     line = read(["+sweep=b0", "dataset=digits_bg", "method.b0=0.5"])
     done = ltr_train(*_as_a_single_run(line), "stages=plan")
@@ -253,7 +253,7 @@ def test_several_processes_inside_a_sweep_are_refused_with_advice(launcher, aske
     check_processes(config, "SlurmLauncher")  # starts the processes itself
 
 
-def test_each_process_of_a_parallel_sweep_takes_its_own_gpu(monkeypatch):
+def test_each_process_of_a_parallel_sweep_uses_another_gpu(monkeypatch):
     for number, name in enumerate(["LokyProcess-1", "LokyProcess-2", "LokyProcess-4", "MainProcess"]):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
         monkeypatch.setattr(multiprocessing.current_process(), "_name", name)
@@ -263,7 +263,7 @@ def test_each_process_of_a_parallel_sweep_takes_its_own_gpu(monkeypatch):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == ["4", "5", "4", "4,5,6"][number]
 
 
-def test_jobs_in_other_processes_share_stages_and_stand_in_the_table(ltr_train):
+def test_jobs_in_other_processes_share_stages_and_have_rows_in_the_table(ltr_train):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     done = ltr_train(*FAST, "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "method=erm,tau_norm,ncm")
     assert done.code == 0, done.err
@@ -302,7 +302,7 @@ def test_wrong_numbers_of_a_local_sweep_are_refused_before_any_job(ltr_train, ov
     assert not done.outputs.exists()
 
 
-def test_jobs_of_a_queue_stand_in_the_table(ltr_train):
+def test_jobs_of_a_queue_have_rows_in_the_table(ltr_train):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     done = ltr_train(*FAST, "-m", "hydra/launcher=submitit_local", "seed=0")
     assert done.code == 0, done.err
@@ -335,7 +335,7 @@ def test_a_search_maximises_the_metric_on_validation_images(ltr_train):
         (("-m", "hydra/sweeper=optuna", *SEARCH[1:], "dataset.val=train_fraction"), "+sweep=optuna"),
     ],
 )
-def test_a_search_that_cannot_choose_is_refused(ltr_train, overrides, words):
+def test_a_search_without_a_validation_metric_is_refused(ltr_train, overrides, words):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     done = ltr_train(*FAST, *overrides)
     assert done.code == 1
@@ -343,7 +343,7 @@ def test_a_search_that_cannot_choose_is_refused(ltr_train, overrides, words):
     assert done.directories == []
 
 
-def test_a_plugin_that_is_not_installed_says_what_to_install(refused):
+def test_a_missing_plugin_is_refused_with_the_package_to_install(refused):
     try:
         __import__("hydra_plugins.hydra_joblib_launcher")
     except ImportError:

@@ -33,21 +33,21 @@ def unpacked(tmp_path_factory) -> Path:
     return folder / "unpacked"
 
 
-def test_every_config_is_inside(unpacked):
+def test_the_wheel_contains_every_config(unpacked):
     configs = {str(path.relative_to(conf_directory())) for path in conf_directory().rglob("*.*")}
     inside = {str(path.relative_to(unpacked / "ltr" / "conf")) for path in (unpacked / "ltr" / "conf").rglob("*.*")}
     assert {"train.yaml", "published.csv"} <= inside
     assert inside == configs
 
 
-def test_the_commands_are_declared(unpacked):
+def test_the_wheel_declares_the_commands(unpacked):
     (entry_points,) = unpacked.glob("ltr-*.dist-info/entry_points.txt")
     lines = entry_points.read_text().splitlines()
     assert "ltr-train = ltr.cli:train" in lines
     assert "ltr-eval = ltr.cli:evaluate" in lines
 
 
-def test_an_installed_command_finds_its_own_configs_from_an_empty_folder(unpacked, tmp_path):
+def test_an_installed_command_finds_its_configs_from_an_empty_folder(unpacked, tmp_path):
     code = "from ltr.cli import train; from ltr.configuration.configs import conf_directory as c; print(c()); train()"
     done = subprocess.run(
         [sys.executable, "-c", code, "--cfg", "job", "loss=ldam"],

@@ -25,7 +25,7 @@ def run_directories(done) -> list[str]:
     return [path for path in done.left if not path.startswith("stages")]
 
 
-def test_a_missing_data_folder_says_what_was_looked_for_where_and_how_to_get_it(refused, tmp_path):
+def test_a_missing_data_folder_is_refused_with_file_location_and_download(refused, tmp_path):
     done = refused("dataset=cifar10_lt", f"paths.data={tmp_path / 'nowhere'}")
     assert done.code == 1
     for words in ("data_batch_1", str(tmp_path / "nowhere"), "dataset.download=true", "LTR_DATA", "paths.data="):
@@ -43,7 +43,7 @@ def test_a_file_that_is_missing_is_named(refused, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"half of a file", pickle.dumps({"data": 1})])
-def test_a_half_downloaded_or_corrupt_file_is_named_and_never_unpickled(refused, tmp_path, content):
+def test_a_truncated_or_corrupt_file_is_named_and_never_unpickled(refused, tmp_path, content):
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     for name in BATCHES:
@@ -54,7 +54,7 @@ def test_a_half_downloaded_or_corrupt_file_is_named_and_never_unpickled(refused,
     assert done.left == []
 
 
-def test_a_pickle_in_the_place_of_the_data_is_not_executed(refused, tmp_path):
+def test_a_pickle_instead_of_the_data_is_not_executed(refused, tmp_path):
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     for name in BATCHES:
@@ -78,7 +78,7 @@ def test_a_pickle_in_the_place_of_the_data_is_not_executed(refused, tmp_path):
         (["trainer.devices=2"], "trainer.devices=2: strategy=single is one process"),
     ],
 )
-def test_what_does_not_fit_the_data_or_the_run_is_refused_and_makes_no_run(refused, overrides, words):
+def test_options_that_do_not_fit_the_data_are_refused_and_create_no_run(refused, overrides, words):
     done = refused(*overrides)
     assert words in done.err
     assert run_directories(done) == []
@@ -86,13 +86,13 @@ def test_what_does_not_fit_the_data_or_the_run_is_refused_and_makes_no_run(refus
 
 
 @pytest.mark.parametrize("overrides", [["scheduler.warmup_epochs=100"], ["augment=cifar_cutout"]])
-def test_a_refused_stage_leaves_nothing_at_all(refused, overrides):
+def test_a_refused_stage_leaves_no_file(refused, overrides):
     assert refused(*overrides).left == []
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("override", ["trainer=gpu", "trainer.precision=fp16"])
-def test_a_gpu_that_is_not_there_is_named(refused, override):
+def test_a_missing_gpu_is_named(refused, override):
     done = refused(override)
     assert done.code == 2
     assert "no CUDA device is visible" in done.err or "needs a GPU" in done.err
@@ -116,14 +116,14 @@ def test_weights_that_cannot_be_used_are_refused_and_never_executed(refused, tmp
     assert not (tmp_path / "sprung").exists()
 
 
-def test_weights_of_another_architecture_say_what_does_not_fit(refused, finished_run):
+def test_weights_of_another_architecture_are_refused_with_the_mismatching_tensors(refused, finished_run):
     done = refused("backbone=resnet20", f"backbone.weights={finished_run / 'checkpoints' / 'final.ckpt'}")
     assert "another architecture" in done.err
     assert "missing" in done.err
 
 
 @pytest.mark.parametrize("key", ["outputs", "stages"])
-def test_a_file_where_a_folder_should_be_is_named(refused, tmp_path, key):
+def test_a_file_instead_of_a_folder_is_named(refused, tmp_path, key):
     (tmp_path / "file").write_text("")
     done = refused(f"paths.{key}={tmp_path / 'file' / 'below'}")
     assert done.mistakes == [f"paths.{key}={tmp_path / 'file' / 'below'}: a folder is needed, "

@@ -89,7 +89,7 @@ def test_a_value_out_of_range_or_of_the_wrong_type_names_what_is_allowed(mistake
 
 
 @pytest.mark.parametrize("override", MALFORMED)
-def test_a_malformed_override_says_how_one_is_written(mistakes_of, override):
+def test_a_malformed_override_is_refused_with_the_syntax(mistakes_of, override):
     (line,) = [line for line in mistakes_of if line.startswith(f"{override}: ")]
     assert MALFORMED[override] in line
 
@@ -117,18 +117,18 @@ def test_an_unknown_config_lists_the_configs_of_its_group(refused, group):
     ]
 
 
-def test_keys_that_were_given_for_a_misspelt_config_are_checked_too(refused):
+def test_keys_of_a_misspelt_config_are_checked_too(refused):
     done = refused("loss=lldam", "loss.max_margin=-1")
     assert [line.partition(":")[0] for line in done.mistakes] == ["loss=lldam", "loss.max_margin=-1"]
 
 
-def test_unknown_configs_keys_ranges_and_targets_come_in_one_message(refused):
+def test_unknown_configs_keys_ranges_and_targets_are_reported_in_one_message(refused):
     wrong = ["method=erm2", "loss.betta=1", "seed=abc", "dataset.imbalance_factor=0.5", "backbone._target_=os.system"]
     done = refused(*wrong)
     assert [line.partition(":")[0] for line in done.mistakes] == wrong
 
 
-def test_a_value_without_a_rule_is_still_checked(refused):
+def test_a_value_without_a_rule_is_checked_against_the_signature(refused):
     wrong = {
         "dataset.std=[nan]": "a list of numbers is needed",
         "dataset.mean=0.5": "a list of numbers is needed",
@@ -152,20 +152,20 @@ def test_a_value_without_a_rule_is_still_checked(refused):
         (["backbone.weights=3"], "takes a text or null"),
     ],
 )
-def test_a_value_is_compared_with_the_argument_that_it_is_for(refused, overrides, words):
+def test_a_value_is_checked_against_the_type_of_its_argument(refused, overrides, words):
     done = refused(*overrides)
     assert done.code == 2
     assert words in done.err
     assert done.left == []
 
 
-def test_a_name_that_is_no_folder_is_refused(refused):
+def test_a_name_that_is_not_a_folder_name_is_refused(refused):
     done = refused("name=a/b", "dataset.name=../x", "method.name=[1,2]", "stages=plan")
     assert len(done.mistakes) == 3
     assert all("a folder's name is needed" in line for line in done.mistakes)
 
 
-def test_a_wrong_value_is_not_reported_again_for_the_keys_that_follow_it(refused):
+def test_a_wrong_value_is_reported_once_though_other_keys_refer_to_it(refused):
     done = refused("loss=ldam", "head.scale=-1", "paths.outputs=${nowhere}")
     assert [line.partition("=")[0] for line in done.mistakes] == ["paths.outputs", "head.scale"]
 
@@ -188,13 +188,13 @@ def test_an_added_argument_that_the_code_does_not_take_is_refused(refused, overr
     assert f"{override[1:]}: ltr.losses.classification.CrossEntropy has no such argument" in refused(override).err
 
 
-def test_an_added_key_that_another_refers_to_is_fine(ltr_train):
+def test_an_added_key_that_another_refers_to_is_accepted(ltr_train):
     done = ltr_train("+my.width=3", "trainer.max_epochs=${my.width}", "stages=plan")
     assert done.code == 0, done.err
     assert "3 epochs" in done.out
 
 
-def test_what_the_program_needs_cannot_be_removed(refused):
+def test_required_keys_cannot_be_removed(refused):
     done = refused("~loss", "~seed", "~trainer.max_epochs", "~dataset.split", "~logger", "~backbone._target_")
     missing = {line.partition(":")[0] for line in done.mistakes if "missing" in line}
     assert missing == {"loss", "seed", "trainer.max_epochs", "dataset.split", "logger", "backbone._target_"}
@@ -215,7 +215,7 @@ def test_an_argument_with_a_default_can_be_removed(ltr_train):
         ("ltr.randomness.derive_seed", "not made for this place"),
     ],
 )
-def test_a_target_that_may_not_or_cannot_be_called_is_refused(refused, target, words):
+def test_targets_that_are_forbidden_or_not_callable_are_refused(refused, target, words):
     done = refused(f"loss._target_={target}")
     assert done.code == 2
     assert done.mistakes[0].startswith(f"loss._target_={target}")
@@ -223,7 +223,7 @@ def test_a_target_that_may_not_or_cannot_be_called_is_refused(refused, target, w
     assert done.left == []
 
 
-def test_a_config_cannot_call_what_was_not_made_for_configs(refused, tmp_path):
+def test_a_config_cannot_call_functions_outside_the_declared_targets(refused, tmp_path):
     trap = tmp_path / "trap"
     wrong = ["dataset.source._target_=ltr.files.write_text", f"+dataset.source.path={trap}", "+dataset.source.text=x"]
     assert "has no such argument" in refused(*wrong).err

@@ -37,25 +37,25 @@ def outputs(tmp_path, monkeypatch) -> Path:
         ("erm", RUNS[0]),
     ],
 )
-def test_a_name_or_a_part_of_one_finds_its_finished_run(outputs, capsys, name, run):
+def test_a_run_is_found_by_its_name_or_a_part_of_it(outputs, capsys, name, run):
     assert run_path(Path(name)) == outputs / run
     assert str(outputs / run) in capsys.readouterr().err
 
 
-def test_a_path_that_exists_is_taken_as_it_is(outputs, capsys):
+def test_an_existing_path_is_used_unchanged(outputs, capsys):
     Path("erm").mkdir()
     assert run_path(Path("erm")) == Path("erm")
     assert capsys.readouterr().err == ""
 
 
-def test_a_part_of_several_names_is_refused_with_all_of_them(outputs):
+def test_an_ambiguous_part_is_refused_with_all_matching_names(outputs):
     with pytest.raises(
         CheckpointError, match=r"crt: it fits 2 runs .*newest first: .*crt-s1-9c0d1e2f, .*crt-s0-5e6f7a8b"
     ):
         run_path(Path("crt"))
 
 
-def test_a_whole_name_goes_before_a_part_of_one(outputs):
+def test_a_whole_name_takes_precedence_over_a_part(outputs):
     longer = outputs / "digits" / "erm" / "erm_long-s0-0a1b2c3d" / "checkpoints" / "final.ckpt"
     longer.parent.mkdir(parents=True)
     longer.touch()
@@ -71,12 +71,12 @@ def test_an_unknown_name_is_refused_with_the_newest_runs(outputs, name):
         run_path(Path(name))
 
 
-def test_without_any_run_the_message_says_so(tmp_path, monkeypatch):
+def test_without_any_run_the_error_says_that_there_is_none(tmp_path, monkeypatch):
     monkeypatch.setenv("LTR_OUTPUTS", str(tmp_path / "none"))
     with pytest.raises(CheckpointError, match="holds no finished run"):
         run_path(Path("last"))
 
 
-def test_a_folder_of_runs_names_those_below_it(outputs, tmp_path):
+def test_a_folder_of_runs_is_refused_with_the_runs_inside(outputs, tmp_path):
     assert runs_below(outputs).startswith(f". Below it are, newest first: {outputs / RUNS[2]}, ")
     assert runs_below(tmp_path / "elsewhere") == ""

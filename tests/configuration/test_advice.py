@@ -122,11 +122,11 @@ def test_every_key_that_a_message_names_exists(room):
         ("method.representation.aux.weight=0", []),
     ],
 )
-def test_a_key_that_there_is_not_would_be_found(text, mistakes):
+def test_the_check_detects_unknown_keys_in_messages(text, mistakes):
     assert wrong(text) == mistakes
 
 
-def test_only_what_can_be_given_is_offered():
+def test_advice_offers_only_values_that_the_config_accepts():
     rules = {"val": ["none", "train_fraction"]}
     data = {"dataset": {"name": "x", "val": "none", "_allowed_": rules}}
     assert hold_out(data, "select the last epoch") == "Set dataset.val=train_fraction, or select the last epoch"

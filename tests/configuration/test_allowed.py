@@ -53,7 +53,7 @@ def test_other_values_are_refused_with_the_rule_in_the_message(value, rule):
     assert (rule if isinstance(rule, str) else "one of") in reason
 
 
-def test_a_near_choice_is_named():
+def test_the_nearest_choice_is_suggested():
     assert "Did you mean 'official'?" in problem("offical", ["none", "official"])
 
 
@@ -67,7 +67,7 @@ def test_all_mistakes_are_found_with_their_dotted_names():
     assert [m.split(":")[0] for m in mistakes] == ["seed=-1", "loss.beta=1.0"]
 
 
-def test_a_rule_that_cannot_be_read_is_a_mistake_of_the_config():
+def test_an_unreadable_rule_is_reported_as_a_mistake_of_the_config():
     assert "cannot be read" in problem(1, "0 to 1")
 
 

@@ -9,7 +9,7 @@ from ltr.configuration.configs import conf_directory, config_names, mappings, no
 from ltr.configuration.overrides import compose_config
 
 
-def test_a_node_is_found_by_the_path_that_a_walk_gives_it():
+def test_a_node_is_found_by_the_path_that_walking_yields():
     config = {"a": {"b": [{"c": 1}, {"d": {"e": 2}}]}, "f": None}
     assert all(node_at(config, path) is node for path, node in mappings(config))
     assert node_at(config, "a.b.1.d.e") == 2
@@ -22,7 +22,7 @@ def test_a_data_set_is_read_over_its_bases_as_hydra_composes_it(name):
     assert {key: value for key, value in read_config(f"dataset/{name}").items() if key != "defaults"} == with_hydra
 
 
-def test_the_choices_of_bases_come_before_a_configs_own():
+def test_the_choices_of_bases_precede_those_of_a_config():
     choices = read_config("experiment/cifar100_lt_m2m_ldam")["defaults"]
     assert [entry["override /dataset"] for entry in choices if "override /dataset" in entry] == [
         "cifar10_lt",
@@ -30,7 +30,7 @@ def test_the_choices_of_bases_come_before_a_configs_own():
     ]
 
 
-def test_bases_are_no_configs_to_choose():
+def test_bases_are_not_listed_as_configs():
     assert "long_tail" not in config_names("dataset")
     assert (conf_directory() / "dataset" / "base" / "long_tail.yaml").is_file()
 
@@ -45,12 +45,12 @@ def test_bases_are_no_configs_to_choose():
         ("of_a_user", "erm", []),
     ],
 )
-def test_the_recipes_of_a_data_set_and_a_method(dataset, method, recipes):
+def test_recipes_belong_to_a_data_set_and_a_method(dataset, method, recipes):
     assert recipes_of(dataset, method) == tuple(f"recipe/{name}" for name in recipes)
 
 
 @pytest.mark.parametrize(("dataset", "method"), [("digits_lt", "herbs"), ("cub", "pim"), ("cars_retrieval", "rkd")])
-def test_these_recipes_give_the_epochs_that_hydra_composes(dataset, method):
+def test_recipes_give_the_epochs_that_hydra_composes(dataset, method):
     epochs = [read_config(name).get("trainer", {}).get("max_epochs") for name in recipes_of(dataset, method)]
     assert [number for number in epochs if number][-1] == compose_config(
         [f"dataset={dataset}", f"method={method}"]
@@ -58,6 +58,6 @@ def test_these_recipes_give_the_epochs_that_hydra_composes(dataset, method):
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "../method/crt", "shared/../cub_herbs", "", "\0"])
-def test_a_name_of_any_form_has_no_recipe_but_those_that_are_shipped(name):
+def test_only_shipped_names_have_recipes(name):
     assert recipes_of(name, name) == ()
     assert recipes_of("digits_lt", name) == recipes_of("digits_lt", "erm")

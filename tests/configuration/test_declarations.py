@@ -67,12 +67,12 @@ def test_every_option_is_explained(target):
 
 
 @pytest.mark.parametrize("config", [config for config in CONFIGS if not config.startswith("dataset/")])
-def test_what_the_code_declares_is_not_written_again_in_a_config(config):
+def test_declared_defaults_are_not_repeated_in_configs(config):
     assert [path for path, node in mappings(read_config(config)) if "_allowed_" in node] == []
 
 
 @pytest.mark.parametrize("name", config_names("dataset"))
-def test_a_data_set_allows_less_than_its_code_takes_or_says_nothing(name):
+def test_rules_of_a_data_set_only_narrow_those_of_its_code(name):
     content = read_config(f"dataset/{name}")
     declared = {key: option.rule for key, option in dataset_options(content).items()}
     for key, allowed in content.pop("_allowed_", {}).items():
@@ -98,7 +98,7 @@ def test_a_key_that_is_passed_on_is_checked_once_under_the_name_that_users_type(
     assert "none, train_fraction, official, test_fraction" in mistakes["dataset.val"]
 
 
-def test_the_config_of_a_data_set_need_not_keep_its_rules():
+def test_a_data_set_config_needs_no_rules():
     rules = rules_of("dataset", {key: value for key, value in read_config("dataset/mnist_open").items()
                                  if key != "_allowed_"})  # fmt: skip
     assert rules["classes"] == ["mnist", "seeded", "ids"], "narrowed by the shipped config of its name"
@@ -124,22 +124,22 @@ def test_a_plain_config_gives_every_option_its_declared_default(config):
     assert values == {key: values[key] if value is Required else value for key, value in defaults.items()}
 
 
-def test_the_names_of_weights_maps_are_those_that_can_be_mapped():
+def test_the_choices_of_weights_maps_are_the_known_layouts():
     assert get_args(WeightsMap) == ("order", *LAYOUTS)
 
 
-def test_a_stages_own_numbers_have_rules():
+def test_options_of_a_stage_have_rules():
     method = {key: value for key, value in read_config("method/crt").items() if key != "defaults"}
     config = {"method": method}
     assert rules_of("method.classifier", method["classifier"], config)["epochs"] == "int [1, inf)"
     assert rules_of("method.nothing", {}, config) == {}
 
 
-def test_options_of_code_outside_ltr_are_not_read():
+def test_options_of_user_code_are_not_read_from_source():
     assert options_of("torch.nn.Linear") == options_of("ltr.no.such.Thing") == rules_of_target(3) == {}
 
 
-def test_a_rule_beside_a_target_may_narrow_what_is_declared():
+def test_a_rule_of_a_config_may_narrow_the_declared_one():
     node = {"_target_": "ltr.losses.classification.VS", "_allowed_": {"tau": [1.0]}}
     assert rules_of("loss", node) == {"gamma": "[0, inf)", "tau": [1.0], "defer_from": "[0, 1] or null"}
 

@@ -55,7 +55,7 @@ def complete(config: str, content: dict[str, Any], bases: dict[str, Any]) -> str
 
 
 @pytest.mark.parametrize("config", FILES)
-def test_a_file_holds_nothing_that_its_class_or_its_bases_give_it(config):
+def test_a_file_repeats_no_value_of_its_class_or_bases(config):
     content, bases = written(config)
     whole = complete(config, content, bases)
     repeated = []
@@ -69,7 +69,7 @@ def test_a_file_holds_nothing_that_its_class_or_its_bases_give_it(config):
 
 
 @pytest.mark.parametrize("config", [config for config in FILES if config.split("/")[0] in GROUPS])
-def test_a_config_has_every_option_and_says_where_they_are_explained(config):
+def test_a_printed_config_has_every_option_and_says_where_they_are_explained(config):
     options = options_of(read_config(config)["_target_"])
     values = {name for name, option in options.items() if not option.takes_config}
     assert values <= set(read_config(config))
@@ -87,7 +87,7 @@ def test_options_come_in_the_order_of_their_declaration_and_with_the_value_that_
     assert list(completed)[:3] == ["_target_", "scale", "beta"]
 
 
-def test_code_outside_ltr_and_other_groups_are_left_as_they_are():
+def test_configs_of_user_code_and_other_groups_stay_unchanged():
     for config, content in (
         ("loss/mine", {"_target_": "mine.Loss", "a": 1}),
         ("loss/mine", {"defer_from": 0.5}),
@@ -98,14 +98,14 @@ def test_code_outside_ltr_and_other_groups_are_left_as_they_are():
         assert with_defaults(config, content, {}) == content
 
 
-def test_a_config_of_the_users_own_needs_only_its_class(own_configs):
+def test_a_user_config_needs_only_its_class(own_configs):
     folder = own_configs(method__mine=M2M + "steps: 3\n")
     assert compose_config(["method=mine", "method.gamma=0.5"], folder).method == {
         **compose_config(["method=m2m"]).method, "name": "mine", "steps": 3, "gamma": 0.5,
     }  # fmt: skip
 
 
-def test_a_base_of_the_users_own_goes_before_the_declaration(own_configs):
+def test_a_user_base_overrides_the_declaration(own_configs):
     folder = own_configs(
         method__base="steps: 3\naux: 1\n",
         method__mine=f"defaults: [base, _self_]\n{M2M}",
@@ -117,7 +117,7 @@ def test_a_base_of_the_users_own_goes_before_the_declaration(own_configs):
     assert (wide.radius, wide.prototype_weight) == (read_config("method/arpl")["radius"], 0.1)
 
 
-def test_the_stage_of_a_method_is_complete_beside_the_configs_that_are_chosen_in_it(own_configs):
+def test_a_stage_has_all_defaults_with_configs_chosen_inside_it(own_configs):
     text = (conf_directory() / "method" / "crt.yaml").read_text().partition("classifier:\n")[0]
     folder = own_configs(method__mine=text + "classifier:\n  epochs: 3\n", method__plain=text)
     mine = ["method=mine", "method.classifier.optimizer=adamw", "method.classifier.selection=best_val"]
@@ -126,7 +126,7 @@ def test_the_stage_of_a_method_is_complete_beside_the_configs_that_are_chosen_in
     assert compose_config(["method=plain"], folder).method.classifier.epochs == 10
 
 
-def test_a_data_set_of_the_users_own_needs_only_what_it_changes(own_configs):
+def test_a_user_data_set_needs_only_the_values_that_it_changes(own_configs):
     source = "{_target_: ltr.data.sources.folder.image_folder, group: '${dataset.group}'}"
     body = f"name: mine\nroot: /x\nsource: {source}\n"
     folder = own_configs(dataset__mine=f"defaults: [base/own_images, base/all_images, _self_]\n{body}")
@@ -135,7 +135,7 @@ def test_a_data_set_of_the_users_own_needs_only_what_it_changes(own_configs):
     assert dataset.split.num_classes == 3
 
 
-def test_a_folder_of_the_search_path_is_read_alike(ltr_train, own_configs):
+def test_folders_of_the_search_path_are_completed_too(ltr_train, own_configs):
     folder = own_configs(method__mine=M2M)
     done = ltr_train("--cfg", "job", f"hydra.searchpath=[file://{folder}]", "method=mine", "method.steps=3")
     method = yaml.safe_load(done.out)["method"]
@@ -149,6 +149,6 @@ def test_an_option_that_is_left_out_is_suggested_for_a_mistyped_one(own_configs)
     assert explain(["method=mine", "method.rejection=none"], folder, "train") == []
 
 
-def test_the_help_on_a_config_of_the_users_own_has_the_options_that_it_leaves_out(own_configs):
+def test_the_help_on_a_user_config_lists_the_options_that_it_leaves_out(own_configs):
     keys = {key.path: key.default for key in described("method", "mine", own_configs(method__mine=M2M)).keys}
     assert (keys["method.gamma"], keys["method.name"]) == ("0.9", "mine")

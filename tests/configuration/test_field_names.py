@@ -14,17 +14,17 @@ CHOICES = sorted({choice for names in CONFIGS.values() for choices in names.valu
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_every_choice_is_a_command_without_a_mistake(choice):
+def test_every_suggested_override_is_valid(choice):
     words = [word for word in choice.split() if not word.startswith("augment.mix")]  # a key of some configs alone
     assert not explain(read(words).overrides, None, "train", False)
 
 
 @pytest.mark.parametrize("group", sorted(CONFIGS))
-def test_no_name_is_one_that_there_is(group):
+def test_no_field_name_is_a_config_of_ltr(group):
     assert not set(CONFIGS[group]) & set(config_names(group))
 
 
-def test_every_key_is_a_group_or_a_key_of_a_config():
+def test_every_suggested_key_exists():
     known = {"batch_size", *(group for group in ("backbone", "method", "dataset", "optimizer", "scheduler", "logger"))}
     for group in ("backbone", "method", "dataset", "optimizer", "trainer", "paths", "augment"):
         for config in config_names(group):
@@ -42,7 +42,7 @@ def test_every_key_is_a_group_or_a_key_of_a_config():
         ("optimizer", "Adam", "optimizer=torch optimizer.name=Adam"),
     ],
 )
-def test_the_choice_of_ltr_comes_first(group, name, first):
+def test_the_suggested_config_is_the_first_of_the_nearest(group, name, first):
     assert nearest_configs(group, name, config_names(group))[0] == first
 
 
@@ -74,6 +74,6 @@ def test_words_of_other_programs_get_the_override(words, hint):
         ("debug=true", "Did you mean 'fast'?"),
     ],
 )
-def test_messages_have_the_hint(word, hint):
+def test_errors_contain_the_suggestion(word, hint):
     (mistake,) = explain(read([word]).overrides, None, "train", False)
     assert hint in mistake

@@ -67,7 +67,7 @@ def test_a_wrong_value_of_a_former_key_is_refused_and_no_key_is_called_unknown()
     assert "evaluation.watch" not in str(refused.value)
 
 
-def test_former_keys_in_an_experiment_of_the_users_own(own, capsys):
+def test_former_keys_work_in_a_user_experiment(own, capsys):
     body = "# @package _global_\ndefaults: [{override /method: herbs}]\nmethod: {selection: image_class}\n"
     folder = own("experiment/mine", body + "evaluation: {watch: test}\n")
     config = compose_config(["experiment=mine"], folder)
@@ -78,7 +78,7 @@ def test_former_keys_in_an_experiment_of_the_users_own(own, capsys):
     assert all(line.startswith("note: in 'experiment/mine': ") for line in message)
 
 
-def test_former_keys_in_a_method_and_an_evaluation_of_the_users_own(own):
+def test_former_keys_work_in_a_user_method_and_evaluation(own):
     own("method/mine", "defaults: [herbs]\nname: mine\nselection: random\n")
     own("method/whole", "_target_: ltr.methods.herbs.HERBS\nname: whole\nselection: random\n")
     folder = own("evaluation/mine", "defaults: [default]\nwatch: test\n_allowed_: {watch: [test]}\n")
@@ -107,7 +107,7 @@ def test_a_sweep_over_a_former_key_runs_each_value(ltr_train):
     assert "evaluation.watch=tets" in ltr_train("-m", "debug=fast", "stages=plan", "evaluation.watch=null,tets").err
 
 
-def test_former_names_of_functions_are_those_of_today():
+def test_former_function_names_refer_to_todays_functions():
     from ltr import cli
     from ltr.configuration import check
 

@@ -26,12 +26,12 @@ def test_the_slurm_launcher_needs_slurm(tmp_path, monkeypatch, names, words):
     assert check_launcher(LOCAL) == check_launcher(None) == check_launcher("none") == []
 
 
-def test_with_slurms_commands_it_is_fine(tmp_path, monkeypatch):
+def test_with_slurm_on_the_path_the_launcher_is_accepted(tmp_path, monkeypatch):
     with_commands(tmp_path, monkeypatch, "srun", "sbatch")
     assert check_launcher(SLURM) == []
 
 
-def test_the_queues_own_refusal_is_passed_on():
+def test_a_refusal_by_slurm_is_passed_on():
     submitit = pytest.importorskip("submitit")
     message = refused_by_queue(submitit.core.utils.FailedJobError("\nsbatch: error: invalid partition\nmore"))
     assert message is not None

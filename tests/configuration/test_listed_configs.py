@@ -33,7 +33,7 @@ def evaluation(overrides, folder):
     return load_config(overrides, folder)["evaluation"]
 
 
-def test_names_of_shipped_configs_stay_names(own_configs):
+def test_names_of_shipped_configs_are_unchanged(own_configs):
     assert evaluation(["evaluation.scorers=[energy,pytorch_ood.KNN]"], own_configs)["scorers"] == [
         "energy",
         "pytorch_ood.KNN",
@@ -41,23 +41,23 @@ def test_names_of_shipped_configs_stay_names(own_configs):
     assert evaluation([], own_configs)["scorers"] == ["msp", "max_logit"]
 
 
-def test_a_users_own_config_stands_in_the_list_with_its_name(own_configs):
+def test_a_user_config_is_listed_under_its_name(own_configs):
     chosen = evaluation(["evaluation.scorers=[msp,gap]", "evaluation.extra_protocols=[depth]"], own_configs)
     assert chosen["scorers"] == ["msp", {"name": "gap", "_target_": "mine.Scorer", "factor": 2}]
     assert chosen["extra_protocols"] == [{"name": "depth", "_target_": "mine.Protocol"}]
 
 
-def test_a_method_may_name_a_scorer_of_the_same_folder(own_configs):
+def test_a_user_method_may_name_a_scorer_of_the_same_folder(own_configs):
     assert evaluation(["method=scored"], own_configs)["scorers"][0]["_target_"] == "mine.Scorer"
 
 
-def test_a_run_that_is_evaluated_again_finds_them_too(own_configs):
+def test_user_scorers_are_found_when_a_run_is_evaluated_again(own_configs):
     config = load_config([])
     again = with_overrides(config, ["evaluation.scorers=[gap]"], config_dir=own_configs)
     assert again["evaluation"]["scorers"] == [{"name": "gap", "_target_": "mine.Scorer", "factor": 2}]
 
 
-def test_a_config_of_a_shipped_ones_name_replaces_it(tmp_path):
+def test_a_user_config_replaces_the_shipped_one_of_its_name(tmp_path):
     (tmp_path / "scorer").mkdir()
     (tmp_path / "scorer" / "msp.yaml").write_text(OWN)
     read = reader("scorer", str(tmp_path))
@@ -68,7 +68,7 @@ def test_a_config_of_a_shipped_ones_name_replaces_it(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["- a\n", "{", "7"])
-def test_a_file_that_is_no_config_is_named(tmp_path, text):
+def test_a_file_that_is_not_a_config_is_named(tmp_path, text):
     (tmp_path / "scorer").mkdir()
     (tmp_path / "scorer" / "gap.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"gap\.yaml"):
@@ -102,7 +102,7 @@ def test_other_entries_are_refused(value, reason):
     assert re.search(reason, problem(value, "configs of scorer") or "")
 
 
-def test_null_passes_where_the_rule_says_so():
+def test_null_passes_if_the_rule_allows_it():
     assert problem(None, "configs of protocol or null") is None
 
 
@@ -113,6 +113,6 @@ def test_every_shipped_config_is_listed_and_has_a_target(group):
         assert read_config(f"{group}/{name}")["_target_"].startswith("ltr.evaluation.")
 
 
-def test_an_unknown_name_is_refused_with_all_that_there_are():
+def test_an_unknown_name_is_refused_with_the_list_of_names():
     with pytest.raises(ConfigError, match=r"no protocol 'closd_set'. Did you mean 'closed_set'. There are: .*_target_"):
         config_of("protocol", "closd_set")

@@ -115,7 +115,7 @@ def test_a_choice_may_be_nested_in_a_nested_choice():
     assert plan.stages["teacher"].settings.optimizer["lr"] == 0.02
 
 
-def test_null_takes_a_choice_back():
+def test_null_resets_a_nested_choice():
     assert compose_config(["method=crt", "method.representation=null"]) == compose_config(["method=crt"])
     chosen = ["experiment=cifar100_rkd"]
     assert compose_config(chosen).method.teacher.backbone.depth == 56
@@ -138,7 +138,7 @@ def test_null_takes_a_choice_back():
         ("hydra.launcher=joblob", "there is no hydra/launcher 'joblob'"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_chosen_is_refused_by_name(override, reason):
+def test_unknown_nested_choices_are_refused_by_name(override, reason):
     with pytest.raises(ConfigError) as refused:
         compose_config(["method=crt", "method.classifier.optimizer.momentum=0.5", override, "seed=1"])
     lines = str(refused.value).splitlines()[1:]
@@ -203,7 +203,7 @@ def test_an_experiment_chooses_as_the_command_line_does(own_configs):
     )
 
 
-def test_a_method_of_your_own_chooses_in_its_body(own_configs):
+def test_a_user_method_chooses_nested_configs_in_its_body(own_configs):
     folder = own_configs(
         method__mine="defaults:\n  - crt\n  - _self_\nname: mine\nclassifier:\n  loss: class_balanced\n"
     )
@@ -225,14 +225,14 @@ def test_a_method_of_your_own_chooses_in_its_body(own_configs):
         ("trainer: gpu", "trainer=gpu: keys are needed here"),
     ],
 )
-def test_a_file_that_holds_a_value_for_a_config_is_refused(own_configs, ltr_train, body, reason):
+def test_a_file_with_a_value_where_a_config_belongs_is_refused(own_configs, ltr_train, body, reason):
     folder = own_configs(experiment__mine=EXPERIMENT.partition("method:\n")[0] + body + "\n")
     done = ltr_train(f"--config-dir={folder}", "experiment=mine", "stages=plan")
     assert done.code == 2
     assert reason in done.err
 
 
-def test_a_method_may_have_values_that_are_called_like_a_group(own_configs):
+def test_a_method_may_have_values_named_like_a_group(own_configs):
     folder = own_configs(method__mine="_target_: mine.Method\nname: mine\nloss: ldam\noptimizer: fast\n")
     assert compose_config(["method=mine", "method.loss=mse"], folder).method.loss == "mse"
     assert compose_config(["method=mine"], folder).method.loss == "ldam"
@@ -255,7 +255,7 @@ def loader_for(*overrides: str) -> tuple[NestedLoader, list[str]]:
     [(), ("method=crt", "method.classifier.optimizer=adamw"), ("evaluation.scorers=[msp,energy]",)],
     ids=["defaults", "nested choice", "list"],
 )
-def test_the_configuration_of_the_mode_is_the_one_composed_for_the_run(overrides, monkeypatch):
+def test_the_configuration_composed_for_the_checks_is_reused_for_the_run(overrides, monkeypatch):
     loader, to_run = loader_for(*overrides)
     anew = loader_for(*overrides)[0]
     anew.load_configuration("train", ["seed=7"], RunMode.RUN)  # another request forgets the first configuration
@@ -265,7 +265,7 @@ def test_the_configuration_of_the_mode_is_the_one_composed_for_the_run(overrides
     assert OmegaConf.to_container(taken, resolve=False) == OmegaConf.to_container(expected, resolve=False)
 
 
-def test_the_configuration_of_the_mode_is_taken_once():
+def test_the_checked_configuration_is_used_once():
     loader, to_run = loader_for()
     first, second = (loader.load_configuration("train", to_run, RunMode.RUN) for _ in range(2))
     assert first is not second

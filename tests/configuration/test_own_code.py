@@ -36,21 +36,21 @@ def identity(name="made_up"):
 
 
 @pytest.mark.parametrize("file", ["made_up/losses.py", "made_up/deep/heads.py", "made_up_helper.py", "made_up/new.py"])
-def test_an_edit_anywhere_in_the_package_or_in_what_it_imports_is_another_identity(code, file):
+def test_an_edit_in_the_package_or_its_imports_changes_the_identity(code, file):
     before = identity()
     (code / file).write_text("y = 2\n")
     assert identity() != before
 
 
 @pytest.mark.parametrize("file", ["made_up_alone.py", "made_up/.hidden/x.py", "made_up/__pycache__/x.py"])
-def test_what_it_does_not_use_changes_nothing(code, file):
+def test_unused_files_do_not_change_the_identity(code, file):
     before = identity()
     (code / file).parent.mkdir(exist_ok=True)
     (code / file).write_text("y = 2\n")
     assert identity() == before
 
 
-def test_a_virtual_environment_inside_is_skipped(code):
+def test_a_virtual_environment_inside_the_package_is_skipped(code):
     before = identity()
     (code / "made_up/venv/lib").mkdir(parents=True)
     (code / "made_up/venv/pyvenv.cfg").write_text("")
@@ -66,7 +66,7 @@ def test_a_module_of_one_file_and_a_folder_without_init_have_an_identity(code):
     assert identity() != "unknown"
 
 
-def test_targets_at_any_depth_count_and_ours_do_not(code):
+def test_targets_at_any_depth_count_except_those_of_ltr(code):
     configs = {"method": {"extras": [{"_target_": "made_up.A"}]}, "loss": {"_target_": "ltr.losses.classification.X"}}
     assert list(own_code([configs, {"_target_": "torch.nn.Linear"}, {"_target_": "collections.Counter"}])) == [
         "made_up"
@@ -80,7 +80,7 @@ def test_an_installed_package_counts_by_its_version():
     assert identities(["PIL.Image.open", "sklearn.metrics.accuracy_score"]) == {"PIL": metadata.version("pillow")}
 
 
-def test_code_that_is_loaded_keeps_the_identity_that_it_was_loaded_with(code):
+def test_loaded_code_has_the_identity_of_the_time_of_loading(code):
     first = own_code({"_target_": "made_up_alone.x"})
     __import__("made_up_alone")
     (code / "made_up_alone.py").write_text("import sys\n")
@@ -89,7 +89,7 @@ def test_code_that_is_loaded_keeps_the_identity_that_it_was_loaded_with(code):
     assert own_code({"_target_": "made_up_alone.x"}) != first
 
 
-def test_code_without_a_file_is_unknown_and_a_file_that_is_no_python_counts_by_its_bytes(code):
+def test_code_without_a_file_is_unknown_and_unparsable_files_count_by_their_bytes(code):
     assert identities(["made_up_nowhere.x"]) == {"made_up_nowhere": "unknown"}
     (code / "made_up_alone.py").write_bytes(b"\xff\x00 not python")
     assert identity("made_up_alone") != "unknown"

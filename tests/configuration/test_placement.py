@@ -40,7 +40,7 @@ def test_every_key_of_a_shipped_config_is_read(group):
         assert unread_keys({key: value for key, value in config.items() if key != "hydra"}) == [], name
 
 
-def test_what_no_reference_reaches_is_unread_though_it_refers_to_itself(config):
+def test_a_node_that_only_refers_to_itself_is_unread(config):
     more = {
         "a": {"b": "${a.c}", "c": 1},
         "trainer": {**config["trainer"], "max_epochs": "${d.e}"},
@@ -53,14 +53,14 @@ def test_what_no_reference_reaches_is_unread_though_it_refers_to_itself(config):
     ]
 
 
-def test_a_reference_may_be_relative_nested_whole_or_of_hydra(config):
+def test_references_may_be_relative_nested_whole_or_of_hydra(config):
     trainer = {**config["trainer"], "max_epochs": "${..my.length}", "log_every": "${oc.select:my.${my.which},1}"}
     more = {"my": {"length": 3, "which": "x", "x": 4}, "loss": "${mine}", "mine": {"_target_": "a.b"}, "study": "s"}
     assert unread({**config, **more, "trainer": trainer}) == ["study=s"]
     assert unread({**config, **more, "trainer": trainer}, hydra={"sweeper": {"study_name": "${study}"}}) == []
 
 
-def test_a_config_that_nothing_reads_is_reported_as_it_was_typed_with_the_place_that_is_read():
+def test_an_unread_config_is_reported_as_typed_with_the_key_that_is_read():
     override = "+loss@b.c=ldam"
     _, mistakes = find_mistakes(compose_config([override]), [override])
     assert mistakes == [
@@ -75,7 +75,7 @@ def test_a_config_that_nothing_reads_is_reported_as_it_was_typed_with_the_place_
     ["+strategy@a.b=fsdp", "+a.b=1", "+dataset.foo.bar=1", "+loss@_global_=ldam", "+recipe@x.y=cub_pim", "++a={b: 1}",
      "+dataset@dataset.more=cifar10", "+_target_=os.system"],
 )  # fmt: skip
-def test_what_is_placed_where_nothing_reads_it_is_refused(override):
+def test_configs_at_unread_keys_are_refused(override):
     _, mistakes = find_mistakes(compose_config([override]), [override])
     assert mistakes
     assert mistakes[-1].startswith(override)
@@ -93,7 +93,7 @@ def test_what_is_placed_where_nothing_reads_it_is_refused(override):
         ["+dataset.split_file=x.npz"],
     ],
 )
-def test_what_is_placed_where_it_is_read_is_not(overrides):
+def test_configs_at_read_keys_are_accepted(overrides):
     assert find_mistakes(compose_config(overrides), overrides)[1] == []
 
 
@@ -104,7 +104,7 @@ def test_what_is_placed_where_it_is_read_is_not(overrides):
      "+method.extras=[{{{}: 1}}]", "optimizer.{}.lr=null,[0]", "+hydra.sweeper.params={{optimizer.{}.lr: x}}",
      "+loss@head.{}=ldam"],
 )  # fmt: skip
-def test_private_keys_are_not_for_the_command_line(key, written):
+def test_private_keys_are_refused_on_the_command_line(key, written):
     text = written.format(key)
     (sentence,) = forbidden([text]).values()
     assert sentence.startswith(f"{text}: '{key}'")
@@ -114,17 +114,17 @@ def test_private_keys_are_not_for_the_command_line(key, written):
 @pytest.mark.parametrize(
     "name", ["/etc/passwd", "../loss/ldam", "./ldam", "a/../b", "ldam.yaml", "a//b", "a\\b", "~/x/y"]
 )
-def test_a_path_is_not_the_name_of_a_config(name):
+def test_a_path_instead_of_a_config_name_is_refused(name):
     assert "is a path" in (wrong_config_name(name) or "")
 
 
 @pytest.mark.parametrize("name", ["ldam", "mine/ldam", "a.b", "ldam-2", "null"])
-def test_a_name_may_be_the_name_of_a_config(name):
+def test_config_names_are_accepted(name):
     assert wrong_config_name(name) is None
 
 
 @pytest.mark.parametrize("override", ["paths.outputs=/a/../b", "name=../x", "dataset.root=x.yaml", "seed=1"])
-def test_a_path_as_a_value_does_not_matter(override):
+def test_paths_as_values_are_accepted(override):
     assert forbidden([override]) == {}
 
 
@@ -140,12 +140,12 @@ def test_a_path_as_a_value_does_not_matter(override):
         ({"runtime": {"choices": {"loss": "../method/erm"}}}, "loss=../method/erm: the name of a config is needed"),
     ],
 )
-def test_nodes_of_hydra_that_it_could_not_use_are_refused(node, words):
+def test_invalid_hydra_nodes_are_refused(node, words):
     (line,) = check_hydra(node)
     assert words in line
 
 
-def test_a_user_s_own_config_has_its_own_rules_and_one_without_has_the_shipped_ones(tmp_path):
+def test_a_user_config_without_rules_has_those_of_the_shipped_one(tmp_path):
     config = tmp_path / "optimizer" / "sgd.yaml"
     config.parent.mkdir()
     content = "_target_: ltr.optim.optimizers.sgd\nlr: 0.1\nmomentum: 0.9\nweight_decay: 0\n"
@@ -168,18 +168,18 @@ def test_a_user_s_own_config_has_its_own_rules_and_one_without_has_the_shipped_o
         ("loss@method.classifier.loss=[ldam,focal_softmax]", "-m loss@method.classifier.loss=ldam,focal_softmax"),
     ],
 )
-def test_a_list_is_no_choice_where_one_config_is_read(override, advice):
+def test_a_list_where_one_config_is_read_is_refused(override, advice):
     (line,) = forbidden([override]).values()
     assert line.startswith(f"{override}: one config is needed here, not a list")
     assert advice in line
 
 
-def test_groups_that_only_set_values_take_several_configs_and_lists_stay_values():
+def test_groups_that_only_set_values_accept_several_configs():
     assert forbidden(["debug=[fast,profile]", "experiment=[a,b]", "evaluation.scorers=[msp,energy]"]) == {}
     assert not_one_config("debug", ["fast", "profile"]) is None
 
 
-def test_a_nested_choice_takes_one_config_in_a_file_of_the_users_too():
+def test_a_nested_choice_in_a_user_file_takes_one_config():
     with pytest.raises(ConfigError, match=r"one config is needed here, .* -m method.classifier.loss=ldam,f"):
         compose_config(["method=crt", "method.classifier.loss=[ldam,focal_softmax]"])
     chosen = {"loss@method.classifier.loss": ["ldam", "focal_softmax"]}
@@ -201,7 +201,7 @@ def test_a_nested_choice_takes_one_config_in_a_file_of_the_users_too():
         ),
     ],
 )
-def test_what_a_launcher_or_sweeper_does_not_take_is_named(node, words):
+def test_unknown_arguments_of_launchers_and_sweepers_are_named(node, words):
     (line,) = check_hydra(node)
     assert words in line
 

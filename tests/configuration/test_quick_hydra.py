@@ -52,7 +52,7 @@ CHOICES = [
 
 
 @pytest.mark.parametrize("overrides", CHOICES)
-def test_the_same_configuration_is_composed(overrides, monkeypatch):
+def test_the_fast_composition_equals_that_of_hydra(overrides, monkeypatch):
     quick, once_more = nodes_of(composed(*overrides)), nodes_of(composed(*overrides))
     quick_hydra.slow_down(monkeypatch)
     assert quick == once_more == nodes_of(composed(*overrides))
@@ -69,7 +69,7 @@ def test_the_same_configuration_is_composed(overrides, monkeypatch):
         ("seed=0,1",),
     ],
 )
-def test_mistakes_are_reported_as_released(overrides, monkeypatch):
+def test_mistakes_are_reported_as_by_hydra(overrides, monkeypatch):
     with pytest.raises((HydraException, ValueError)) as quick:
         composed(*overrides)
     quick_hydra.slow_down(monkeypatch)
@@ -78,13 +78,13 @@ def test_mistakes_are_reported_as_released(overrides, monkeypatch):
     assert (type(quick.value), str(quick.value)) == (type(released.value), str(released.value))
 
 
-def test_a_change_of_one_configuration_is_in_no_other():
+def test_changing_a_composed_configuration_does_not_affect_later_ones():
     changed = composed("method=crt")
     changed.method.classifier.epochs = 77
     assert composed("method=crt").method.classifier.epochs != 77
 
 
-def test_a_users_own_config_is_read_again_when_it_has_changed(tmp_path):
+def test_a_changed_user_config_is_read_again(tmp_path):
     config = tmp_path / "optimizer" / "mine.yaml"
     config.parent.mkdir()
     for rate in (0.3, 0.4):
@@ -93,7 +93,7 @@ def test_a_users_own_config_is_read_again_when_it_has_changed(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["a: 1e3\nb: 2020-01-01\nc: [1., .5, on, 0o7, 1_000]\nd: {e: ~, f: '1'}", "{}", ""])
-def test_values_are_parsed_as_released(text, monkeypatch):
+def test_values_are_parsed_as_by_hydra(text, monkeypatch):
     quick = OmegaConf.create(text)
     quick_hydra.slow_down(monkeypatch)
     assert OmegaConf.create(text) == quick

@@ -26,14 +26,14 @@ def value_of(argument: str) -> object:
     return OmegaConf.create({"key": override.value()}).key
 
 
-def test_every_text_comes_back_as_it_was():
+def test_quoted_text_is_parsed_back_unchanged():
     typed = "\n".join(f"printf '%s\\0' {as_typed('key', text)}" for text in TEXTS)
     shell = subprocess.run(["bash", "-c", typed], capture_output=True, check=True)
     arguments = shell.stdout.decode().split("\0")[:-1]
     assert [value_of(argument) for argument in arguments] == TEXTS
 
 
-def test_quoting_is_of_hydra_s_grammar():
+def test_quoting_follows_hydras_grammar():
     assert quoted("runs/lr=0.1/pics") == "'runs/lr=0.1/pics'"
     assert as_typed("dataset.root", "runs/lr=0.1/pics") == "\"dataset.root='runs/lr=0.1/pics'\""
 
@@ -48,7 +48,7 @@ def test_the_refusal_of_a_path_shows_how_it_is_typed(letter):
         assert mistakes[0].endswith(f"type {as_typed('dataset.root', path)}")
 
 
-def test_what_has_no_key_gets_no_advice_on_its_value():
+def test_an_override_without_a_key_gets_no_advice_on_quoting():
     assert "type" not in "".join(parse(["=3", "loss", "a b=[", "seed="])[1])
 
 

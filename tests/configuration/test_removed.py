@@ -35,7 +35,7 @@ def own(tmp_path):
     return write
 
 
-def test_a_removed_config_is_gone_and_its_successor_is_there():
+def test_a_removed_config_does_not_exist_and_its_successor_does():
     for group, names in REMOVED.items():
         for name, new in names.items():
             assert not (conf_directory() / group / f"{name}.yaml").exists()
@@ -43,14 +43,14 @@ def test_a_removed_config_is_gone_and_its_successor_is_there():
             assert (conf_directory() / successor_group / f"{successor}.yaml").is_file()
 
 
-def test_an_experiment_that_chooses_a_removed_data_set_is_reported_the_new_command(own):
+def test_an_experiment_with_a_removed_data_set_is_refused_with_the_new_command(own):
     folder = own("experiment/mine.yaml", "# @package _global_\ndefaults:\n  - override /dataset: inat_bg_1_3\n")
     with pytest.raises(ConfigError) as error:
         compose_config(["experiment=mine"], folder)
     assert "no dataset 'inat_bg_1_3' any more. Write dataset=inat_bg_1 dataset.trial=3 instead" in str(error.value)
 
 
-def test_a_data_set_that_takes_a_removed_recipe_by_its_name_is_reported_what_to_add(own):
+def test_a_user_data_set_named_like_a_removed_recipe_is_refused_with_the_line_to_add(own):
     folder = own("dataset/digits_lt.yaml", COPIED)
     with pytest.raises(ConfigError, match=r"'- override /recipe/shared@_global_\.recipe\.shared: digits'"):
         compose_config(["dataset=digits_lt"], folder)

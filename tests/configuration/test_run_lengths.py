@@ -34,7 +34,7 @@ def test_a_fraction_follows_shorter_runs_and_a_number_stays(written, epochs, res
     assert type(value) is type(resolved)
 
 
-def test_a_further_stage_has_its_epochs():
+def test_fractions_of_a_later_stage_refer_to_its_epochs():
     node = {"epochs": 10, "scheduler": {"warmup_epochs": "5/200"}}
     config = plain("5/200", 200, method={"classifier": node, "teacher": {**copy.deepcopy(node), "epochs": None}})
     resolve_run_lengths(config)
@@ -43,20 +43,20 @@ def test_a_further_stage_has_its_epochs():
 
 
 @pytest.mark.parametrize("written", ["5/0", "a/b", "1/2/3", "-5/200", "5/200 epochs"])
-def test_other_text_stays_for_the_check_of_values(written):
+def test_other_text_is_left_to_the_value_check(written):
     config = plain(written, 10)
     resolve_run_lengths(config)
     assert config["scheduler"]["warmup_epochs"] == written
 
 
 @pytest.mark.parametrize("epochs", ["many", None, 0, True])
-def test_without_a_length_of_the_run_the_published_epochs_stand(epochs):
+def test_without_a_run_length_the_published_epochs_are_used(epochs):
     config = plain("5/200", epochs)
     resolve_run_lengths(config)
     assert config["scheduler"]["warmup_epochs"] == 5
 
 
-def test_only_a_shortened_length_has_a_line():
+def test_only_shortened_lengths_are_reported():
     for epochs, lines in ((200, 0), (300, 0), (10, 1)):
         raw = plain("5/200", epochs)
         resolved = copy.deepcopy(raw)

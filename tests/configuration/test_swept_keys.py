@@ -65,7 +65,7 @@ def test_a_comparison_runs_each_method_with_the_values_that_it_knows(ltr_train):
     assert done.err.count("is left out") == 1
 
 
-def test_only_the_mistake_is_named_beside_such_a_key(ltr_train):
+def test_a_key_of_one_job_is_not_reported_along_with_a_real_mistake(ltr_train):
     done = ltr_train("-m", "method=erm,crt", "method.classifier.epochs=1", "loss.bet=3")
     assert done.code == 2
     assert "loss.bet=3: there is no key" in done.err

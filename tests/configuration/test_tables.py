@@ -32,7 +32,7 @@ def own_configs(tmp_path):
     return write
 
 
-def test_cifar_lt_is_both_data_sets():
+def test_the_table_cifar_lt_has_the_rows_of_both_cifars():
     configs = {
         table: {row.config for row in chosen_rows([table])} for table in ("cifar_lt", "cifar10_lt", "cifar100_lt")
     }
@@ -44,12 +44,12 @@ def test_cifar_lt_is_both_data_sets():
     assert {"erm", "crt", "lws", "tau_norm", "ncm", "posthoc_la", "ldam_drw"} <= methods[0]
 
 
-def test_a_pattern_over_tables_and_single_configs_are_taken():
+def test_patterns_over_tables_and_single_configs_are_accepted():
     assert chosen_rows(["cifar1*_lt"]) == chosen_rows(["cifar10_lt", "cifar100_lt"])
     assert [row.config for row in chosen_rows(["cifar10_lt_erm"])] == ["cifar10_lt_erm"]
 
 
-def test_rows_come_in_the_order_of_their_published_accuracy_those_without_one_last():
+def test_rows_are_sorted_by_published_accuracy_with_unpublished_ones_last():
     numbers = [row.published for row in chosen_rows(["cifar10_lt"])]
     known = [number for number in numbers if number is not None]
     assert known == sorted(known)
@@ -66,7 +66,7 @@ def test_rows_are_narrowed_by_a_pattern_or_a_part_of_their_name(pattern, configs
     assert [row.config for row in narrowed([TableRow("x_a"), TableRow("x_b")], pattern)] == configs
 
 
-def test_a_configs_own_name_is_that_config_alone():
+def test_a_config_name_selects_that_config_only():
     rows = [TableRow("x"), TableRow("x_a")]
     assert narrowed(rows, "x") == rows[:1]
     assert narrowed(rows[1:], "x") == rows[1:]
@@ -77,7 +77,7 @@ def test_a_pattern_that_fits_nothing_is_refused():
         narrowed([TableRow("x_a")], "y")
 
 
-def test_own_configs_make_a_table_and_go_before_the_shipped_ones(own_configs):
+def test_user_configs_form_a_table_and_override_shipped_ones(own_configs):
     folder = own_configs(mine="_table_: [my_table]\n", cifar10_lt_erm="_table_: [my_table]\n")
     assert [row.config for row in chosen_rows(["my_table"], folder)] == ["cifar10_lt_erm", "mine"]
 
@@ -108,7 +108,7 @@ def test_a_published_number_may_be_of_another_metric_than_the_accuracy(own_confi
 LISTED = "row,table,metric,value,source,verified\n"
 
 
-def test_a_users_own_table_is_listed_as_the_shipped_ones_are(own_configs):
+def test_a_user_table_is_listed_like_the_shipped_ones(own_configs):
     folder = own_configs(mine="# Mine.\nname: mine\n", other="# Other.\nname: other\n")
     text = 'mine,t u,accuracy,70.36,"a paper, Table 2",read in the paper\nother,t,,,,\n'
     Path(folder, "published.csv").write_text(LISTED + text)

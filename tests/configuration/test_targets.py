@@ -18,7 +18,7 @@ def test_targets_outside_the_allow_list_are_refused_without_import(target):
 
 
 @pytest.mark.parametrize("alias", ["ltr.files.os.system", "ltr.configuration.targets.importlib.import_module"])
-def test_an_alias_inside_an_allowed_module_does_not_pass(alias):
+def test_an_alias_of_a_forbidden_object_in_an_allowed_module_is_refused(alias):
     with pytest.raises(ConfigError, match="not in an allowed package"):
         locate(alias)
 
@@ -37,7 +37,7 @@ def test_a_module_that_does_not_exist_is_named():
         locate("ltr.nowhere.Thing")
 
 
-def test_prefixes_can_be_added_for_your_own_code(monkeypatch):
+def test_prefixes_of_user_code_can_be_allowed(monkeypatch):
     monkeypatch.setenv("LTR_ALLOW", "collections, fractions")
     assert locate("collections.OrderedDict")
     assert not check_targets({"m": {"_target_": "fractions.Fraction"}})
@@ -59,7 +59,7 @@ def test_wrong_and_missing_arguments_are_all_named():
     assert any(m.startswith("b.root: missing") for m in mistakes)
 
 
-def test_a_value_is_named_by_the_key_that_it_was_given_by():
+def test_a_value_is_named_by_the_key_that_set_it():
     source = {"_target_": "ltr.data.sources.folder.image_folder", "name": "own", "root": "x", "matte": True, "exif": 3}
     mistakes = check_arguments({"dataset": {"matte": True, "source": source}})
     assert any(m.startswith("dataset.matte=true: ") and "dataset.source.matte" not in m for m in mistakes)
@@ -74,7 +74,7 @@ def test_a_value_is_named_by_the_key_that_it_was_given_by():
         ("import no_such_package.deep", "needs the package 'no_such_package', which is not installed"),
     ],
 )
-def test_what_an_import_of_your_own_code_lacks_is_reported_apart(monkeypatch, tmp_path, line, words):
+def test_a_failing_import_inside_user_code_is_reported_as_such(monkeypatch, tmp_path, line, words):
     name = f"lacks_{abs(hash(line))}"
     (tmp_path / f"{name}.py").write_text(f"{line}\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -25,7 +25,7 @@ from ltr.configuration.unknown_configs import nearest_configs, unknown_config
         ("method", "splitting", "method=background_splitting"),
     ],
 )
-def test_the_config_that_is_meant_comes_first(group, name, first):
+def test_the_intended_config_is_suggested_first(group, name, first):
     assert nearest_configs(group, name, config_names(group))[0] == first
 
 
@@ -35,11 +35,11 @@ def test_a_method_that_is_a_loss_and_an_experiment_names_both():
     assert any(choice.startswith("experiment=") and choice.endswith("ldam_drw") for choice in near)
 
 
-def test_the_suggestion_stands_before_the_list():
+def test_the_suggestion_precedes_the_list():
     message = unknown_config("method", "cRT", ["crt", "lws"])
     assert message == "there is no method 'cRT'. Did you mean 'crt'? There are: crt, lws"
 
 
 @pytest.mark.parametrize(("name", "written"), [(None, "null"), ("", ""), ("zzzz", "zzzz"), (3, "3")])
-def test_a_name_like_no_other_gets_the_list_alone(name, written):
+def test_a_name_unlike_any_config_gets_only_the_list(name, written):
     assert unknown_config("method", name, ["crt"]) == f"there is no method '{written}'; there are: crt"

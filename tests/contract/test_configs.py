@@ -163,7 +163,7 @@ def test_the_first_comment_of_a_config_is_one_sentence(config):
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_the_rules_of_a_config_name_its_own_keys(config):
+def test_the_rules_of_a_config_name_its_keys(config):
     content = yaml.safe_load((CONF / f"{config}.yaml").read_text()) or {}
     for path, node in mappings(content):
         for key in node.get("_allowed_") or {}:
@@ -175,7 +175,7 @@ def test_the_rules_of_a_config_name_its_own_keys(config):
 @pytest.mark.parametrize(
     "config", [p for p in NAMED_CONFIGS if p.split("/")[0] not in ("debug", "experiment", "sweep")]
 )
-def test_a_config_runs_two_steps(config, ltr_train, small_sources):
+def test_a_config_trains_for_two_steps(config, ltr_train, small_sources):
     more = SMALLER.get(config, [])
     if more is None:
         pytest.skip("cannot run here")

@@ -19,7 +19,7 @@ def source_of(*names: str) -> Source:
 
 
 @pytest.mark.parametrize("other", ["Cat", "cat ", " cat", "c\u200bat", "CAT\ufeff", "\uff43\uff41\uff54"])
-def test_names_that_look_the_same_are_shown_with_what_is_unseen(other):
+def test_names_that_look_alike_are_shown_with_their_invisible_characters(other):
     with pytest.warns(UserWarning, match="differ only in case, width, white space or invisible characters") as caught:
         warn_of_names(source_of("cat", other, "dog"))
     assert f"{'cat'!a} and {other!a}" in str(caught[0].message)
@@ -38,14 +38,14 @@ def test_names_of_missing_values_are_counted(name):
         warn_of_names(source_of("cat", name))
 
 
-def test_usual_names_pass():
+def test_usual_names_are_not_reported():
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         warn_of_names(source_of("cat", "cats", "cat 2", "none of the others", "1", "-1", "10", "1.5", "--1"))
     assert warned == []
 
 
-def test_one_class_alone_is_reported():
+def test_a_single_class_is_reported():
     config = {"split": {"_target_": "ltr.data.splitting.closed_set.natural"}}
     with pytest.warns(UserWarning, match=r"all 3 training images are of one class, 'cat'"):
         read_split(config, source_of("cat"))

@@ -96,7 +96,7 @@ def test_an_epoch_does_not_depend_on_the_epochs_before():
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"role": "generator"}])
-def test_seed_and_role_change_order_and_augmentation(change):
+def test_order_and_augmentation_depend_on_seed_and_role(change):
     one, other = iterate_batches(make(), 0), iterate_batches(make(**change), 0)
     assert not torch.equal(one[0].indices, other[0].indices)
     assert make()._augmentation_seed(0) != make(**change)._augmentation_seed(0)
@@ -126,7 +126,7 @@ def test_global_generators_have_no_effect_and_are_not_advanced():
         assert same(iterate_batches(make(), 0), first)
 
 
-def test_labels_are_the_splits_and_images_are_of_the_train_part():
+def test_training_images_and_labels_are_those_of_the_split():
     split = make_split()
     for batch in iterate_batches(make(), 0):
         assert np.array_equal(batch.labels.numpy(), split.label_map[LABELS[batch.indices.numpy()]])
@@ -164,7 +164,7 @@ def test_steps_per_epoch_is_the_number_of_batches():
 
 @pytest.mark.parametrize("world_size", [2, 3])
 @pytest.mark.parametrize("sampler", [Instance(), ClassBalanced()])
-def test_the_processes_batches_together_are_the_global_batch_to_the_bit(world_size, sampler):
+def test_the_batches_of_all_processes_form_the_global_batch_to_the_bit(world_size, sampler):
     alone = iterate_batches(make(sampler=sampler), 1)
     shared = [iterate_batches(as_rank(rank, world_size, sampler=sampler), 1) for rank in range(world_size)]
     assert {len(part) for part in shared} == {len(alone)}
@@ -296,7 +296,7 @@ def test_a_split_without_validation_trains_without(tmp_path):
 
 @pytest.mark.parametrize("by_hand", [False, True])
 @pytest.mark.filterwarnings("ignore")
-def test_a_training_that_was_stopped_in_mid_epoch_sees_the_remaining_batches(by_hand, tmp_path):
+def test_a_training_stopped_in_mid_epoch_resumes_with_the_remaining_batches(by_hand, tmp_path):
     whole = Recorder()
     trainer(tmp_path).fit(whole, datamodule=make())
     stopped = Recorder(stop_after=make().steps_per_epoch + 2)
@@ -312,14 +312,14 @@ def test_a_training_that_was_stopped_in_mid_epoch_sees_the_remaining_batches(by_
     assert torch.equal(resumed.weight, whole.weight)
 
 
-def test_limited_batches_begin_every_epoch_anew(tmp_path):
+def test_limited_batches_start_at_the_beginning_of_every_epoch(tmp_path):
     module = Recorder()
     trainer(tmp_path, limit_train_batches=2).fit(module, datamodule=make())
     expected = [batch for epoch in range(3) for batch in iterate_batches(make(), epoch)[:2]]
     assert same(list(module.seen.values()), expected)
 
 
-def test_the_device_is_the_trainers_once_there_is_one(tmp_path):
+def test_the_device_is_that_of_the_trainer_if_there_is_one(tmp_path):
     data = make(device="meta")
     assert data.device == torch.device("meta")
     trainer(tmp_path, limit_train_batches=1).fit(Recorder(), datamodule=data)
@@ -338,7 +338,7 @@ def file_source(tmp_path) -> Source:
     return make_source(ImageFiles.from_paths(tmp_path, [f"{number}.png" for number in range(N)]))
 
 
-def test_files_and_arrays_give_the_same_batches_where_the_crop_is_the_whole_image(file_source):
+def test_files_and_arrays_give_the_same_batches_if_the_crop_is_the_whole_image(file_source):
     config = {"_target_": "ltr.data.images.crop.FileCrop", "resize": SIZE}
     augment = Augmentation((3, SIZE, SIZE), pad=2, cutout=3, files=config)
     assert same(iterate_batches(make(source=file_source, augment=augment), 1), iterate_batches(make(), 1))
@@ -346,7 +346,7 @@ def test_files_and_arrays_give_the_same_batches_where_the_crop_is_the_whole_imag
     assert same(list(one), list(other))
 
 
-def test_files_have_no_pixels_to_share(file_source):
+def test_files_have_no_pixels_in_memory(file_source):
     assert make(source=file_source).images is None
 
 

@@ -40,7 +40,7 @@ def test_the_callers_labels_are_copied():
 
 
 @pytest.mark.parametrize("label", [-1, 3])
-def test_a_label_outside_its_range_is_refused_with_its_place(label):
+def test_a_label_outside_its_range_is_refused_with_its_index(label):
     with pytest.raises(DataError, match=rf"label {label} of image 2 is outside 0\.\.2"):
         make(labels=np.array([0, 1, label, 0, 1, 2]))
 
@@ -60,7 +60,7 @@ def test_a_label_outside_its_range_is_refused_with_its_place(label):
         {"parts": {"train": range(0, 6, 2), "test": range(6, 6)}},
     ],
 )
-def test_pieces_that_do_not_fit_are_refused(changes):
+def test_inconsistent_labels_classes_and_parts_are_refused(changes):
     with pytest.raises(DataError, match="tiny"):
         make(**changes)
 
@@ -85,7 +85,7 @@ def test_equal_sources_have_equal_fingerprints():
         {"images": np.arange(24, dtype=np.uint8).reshape(6, 4, 1, 1)},
     ],
 )
-def test_the_fingerprint_depends_on(changes):
+def test_the_fingerprint_depends_on_every_argument(changes):
     assert make(**changes).fingerprint != make().fingerprint
 
 
@@ -99,7 +99,7 @@ def test_a_source_survives_pickling():
 PATHS = ["a/1.jpg", "b/größe 2.jpg", "/elsewhere/3.jpg", "b/\udcff.jpg"]
 
 
-def test_image_files_give_their_paths_back():
+def test_image_files_return_their_paths():
     files = ImageFiles.from_paths("/data", PATHS)
     assert len(files) == 4
     assert [files.path(i) for i in range(4)] == [
@@ -121,12 +121,12 @@ def of_files(root="/data", paths=("a", "bc"), sizes=None):
     return Source("files", files, np.array([0, 1]), ("x", "y"), {"train": range(2)})
 
 
-def test_files_that_moved_keep_their_fingerprint():
+def test_moving_files_does_not_change_the_fingerprint():
     assert of_files("/data").fingerprint == of_files("/moved").fingerprint
 
 
 @pytest.mark.parametrize("changes", [{"paths": ("ab", "c")}, {"paths": ("bc", "a")}, {"sizes": [1, 2]}])
-def test_the_fingerprint_of_files_depends_on(changes):
+def test_the_fingerprint_of_files_depends_on_every_argument(changes):
     assert of_files(**changes).fingerprint != of_files().fingerprint
 
 

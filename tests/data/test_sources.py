@@ -128,7 +128,7 @@ def test_a_class_of_cifar100_in_two_superclasses_is_refused(small_cifar100, monk
 
 
 @pytest.mark.parametrize("file", ["data_batch_3", "test_batch", "batches.meta"])
-def test_a_half_downloaded_cifar_file_is_named(small_cifar10, file):
+def test_a_truncated_cifar_file_is_named(small_cifar10, file):
     root, *_ = small_cifar10
     path = root / "cifar-10-batches-py" / file
     path.write_bytes(path.read_bytes()[:100])
@@ -147,7 +147,7 @@ def test_a_missing_cifar_file_is_named(small_cifar10):
     ("source", "folder"),
     [(cifar10, "cifar-10-batches-py"), (cifar100, "cifar-100-python"), (mnist, "MNIST/raw")],
 )
-def test_a_missing_folder_says_what_where_and_how(tmp_path, source, folder):
+def test_a_missing_folder_is_refused_with_its_location_and_the_download_command(tmp_path, source, folder):
     with pytest.raises(DataError) as caught:
         source(root=str(tmp_path))
     message = str(caught.value)
@@ -192,7 +192,7 @@ def test_mnist_is_read_with_one_channel(small_mnist):
 
 
 @pytest.mark.parametrize("keep", [0, 3, 100])
-def test_a_half_downloaded_mnist_file_is_named(small_mnist, keep):
+def test_a_truncated_mnist_file_is_named(small_mnist, keep):
     root, *_ = small_mnist
     path = root / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:keep])

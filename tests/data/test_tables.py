@@ -31,25 +31,25 @@ def read(tmp_path, text, needed=("path", "label"), encoding="utf-8"):
         "path,\u200blabel\na b.jpg,cat\n",
     ],
 )
-def test_one_table_in_many_forms(tmp_path, text):
+def test_spellings_of_one_table_give_the_same_columns(tmp_path, text):
     assert read(tmp_path, text) == {"path": ["a b.jpg"], "label": ["cat"]}
 
 
-def test_cells_keep_their_white_space_where_the_head_has_none(tmp_path):
+def test_cells_keep_their_white_space_if_the_header_has_none(tmp_path):
     assert read(tmp_path, "path,label\n a.jpg,cat \n") == {"path": [" a.jpg"], "label": ["cat "]}
 
 
-def test_names_of_a_parquet_file_lose_their_white_space_too(tmp_path):
+def test_column_names_of_a_parquet_file_are_stripped(tmp_path):
     pq.write_table(pa.table({"path": ["a.jpg"], " label": [7], "split": ["train"]}), tmp_path / "t.parquet")
     columns = read_columns(tmp_path / "t.parquet", ("path", "label"), ("split",))
     assert columns.texts == {"path": ["a.jpg"], "label": ["7"], "split": ["train"]}
 
 
-def test_a_separator_inside_quotes_separates_nothing(tmp_path):
+def test_a_separator_inside_quotes_is_text(tmp_path):
     assert read(tmp_path, 'path;label\n"a;b.jpg";"x,y"\n') == {"path": ["a;b.jpg"], "label": ["x,y"]}
 
 
-def test_lines_are_counted_as_an_editor_does(tmp_path):
+def test_line_numbers_are_those_of_an_editor(tmp_path):
     (tmp_path / "t.csv").write_text('path,label\n\n"a\nb.jpg",x\nc.jpg,y\n')
     columns = read_columns(tmp_path / "t.csv", ("path", "label"))
     assert columns.where(1) == "line 5"
@@ -72,7 +72,7 @@ def test_other_encodings_are_named_or_lack_the_columns(tmp_path, encoding):
         (b'path,label\na.jpg,"x"y\n', "the row that begins in line 2 has quotes that do not match"),
     ],
 )
-def test_what_spreadsheets_leave_behind_is_explained(tmp_path, content, words):
+def test_tables_damaged_by_spreadsheets_are_explained(tmp_path, content, words):
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(DataError) as refused:
         read_columns(tmp_path / "t.csv", ("path", "label"))

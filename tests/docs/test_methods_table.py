@@ -29,7 +29,7 @@ def table() -> dict[str, list[str]]:
 
 @pytest.mark.long
 @pytest.mark.parametrize(("method", "cells"), table().items())
-def test_a_tick_runs_and_a_dash_is_refused(method, cells, ltr_train, tmp_path):
+def test_combinations_with_a_tick_run_and_those_with_a_dash_are_refused(method, cells, ltr_train, tmp_path):
     for cell, (protocol, overrides) in zip(cells, PROTOCOLS.items(), strict=True):
         done = ltr_train(f"method={method}", *overrides, *TINY, "trainer.precision=fp32", outputs=tmp_path / protocol)
         assert (done.code == 0) == (cell == "✓"), f"{protocol}: {done.err}"

@@ -29,25 +29,25 @@ def section_to_the_end(page: str, heading: str) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page):
+def test_links_have_a_target(page):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", without_fences(page)):
         if not target.startswith(("http:", "https:")):
             assert (PAGES[page].parent / target).exists(), target
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_files_that_are_named_exist(page):
+def test_files_named_in_the_docs_exist(page):
     for name in re.findall(r"`(conf/[\w/]+\.yaml|(?:scripts|tests|src/ltr)/[\w/]+\.py)", text(page)):
         assert (ROOT / name).is_file(), name
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_block_says_its_language(page):
+def test_code_blocks_name_their_language(page):
     for fence in fences(page):
         assert fence.language in ("bash", "python", "yaml", "csv", "text"), f"line {fence.line}"
 
 
-def test_the_index_leads_to_every_page():
+def test_the_index_links_every_page():
     index = text("docs/index.md")
     for page in [*PAGES, *(str(path.relative_to(ROOT)) for path in NOTEBOOKS)]:
         name = page.removeprefix("docs/")
@@ -66,7 +66,7 @@ def test_the_navigation_holds_every_page_once():
 
 
 @pytest.mark.parametrize("heading", re.findall(r"^### (.+)$", text("docs/troubleshooting.md"), re.MULTILINE))
-def test_a_message_of_the_troubleshooting_is_in_the_code(heading):
+def test_messages_quoted_in_the_troubleshooting_page_are_in_the_code(heading):
     assert any(heading in file.read_text(encoding="utf-8") for file in (ROOT / "src" / "ltr").rglob("*.py"))
 
 

@@ -20,12 +20,12 @@ from configuration_reference import COLLECTIONS, PAGE, page
 TEXT = PAGE.read_text(encoding="utf-8")
 
 
-def test_the_page_is_current():
+def test_the_configuration_reference_is_up_to_date():
     assert page() == TEXT, "run python scripts/configuration_reference.py"
 
 
 @pytest.mark.parametrize("group", groups())
-def test_every_config_and_key_is_in_the_page(group):
+def test_every_config_and_key_is_in_the_configuration_reference(group):
     section = TEXT.partition(f"\n## {group}\n")[2].partition("\n## ")[0]
     for name in config_names(group):
         assert f"| `{name}` | " in section
@@ -40,12 +40,12 @@ def test_every_key_has_a_meaning(group):
     assert [key.path for key in keys if not key.meaning] == []
 
 
-def test_the_page_of_the_commands_is_current():
+def test_the_command_reference_is_up_to_date():
     text = command_reference.PAGE.read_text(encoding="utf-8")
     assert command_reference.page() == text, "run python scripts/command_reference.py"
 
 
-def test_every_flag_is_in_the_page_of_the_commands():
+def test_every_flag_is_in_the_command_reference():
     assert set(command_reference.TRAIN_FLAGS) == {*SWITCHES, *WITH_VALUE}
     sections = dict(re.findall(r"^## (ltr-\S+)\n(.*?)(?=^## |\Z)", command_reference.page(), re.MULTILINE | re.DOTALL))
     assert set(sections) == set(typist.PROJECT["scripts"])

@@ -48,7 +48,7 @@ class Addresses(HTMLParser):
             self.links.append(named["href"])
 
 
-def test_every_page_is_there(site):
+def test_every_page_is_built(site):
     pages = [path for path in [*PAGES.values(), *NOTEBOOKS] if path.parent != ROOT]
     names = [str(path.relative_to(ROOT / "docs").with_suffix(".html")) for path in pages]
     assert [name for name in names if not (site / name).is_file()] == []
@@ -70,7 +70,7 @@ def test_the_search_index_is_a_script(site):
 
 
 @pytest.mark.skipif(browser.EXECUTABLE is None, reason="no Chromium is installed")
-def test_search_works_from_the_disk(site, tmp_path):
+def test_search_works_without_a_server(site, tmp_path):
     with browser.opened(site / "faq.html", tmp_path) as page:
         page.click("document.querySelector('.md-search__input')")
         page.type("reciprocal")
@@ -82,7 +82,7 @@ def test_search_works_from_the_disk(site, tmp_path):
         assert [address for address in page.requests if not address.startswith(("file:", "data:"))] == []
 
 
-def test_pages_and_styles_ask_for_nothing_outside(site):
+def test_pages_and_styles_load_nothing_from_other_hosts(site):
     for path in site.rglob("*.html"):
         outside = [a for a in Addresses(path.read_text(encoding="utf-8")).fetched if re.match(r"(https?:)?//", a)]
         assert outside == [], path.name

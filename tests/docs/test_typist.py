@@ -30,13 +30,13 @@ def no_stand_ins():
         pytest.param("pip install 'ltr[everything]'", id="an extra that there is none of"),
     ],
 )
-def test_a_line_that_is_wrong_is_an_error(line, own_desk):
+def test_invalid_lines_are_errors(line, own_desk):
     (command,) = commands(line)
     with pytest.raises((AssertionError, LtrError, pytest.fail.Exception)):
         typist.type_in(command, no_stand_ins)
 
 
-def test_needs_environment_and_joined_lines_are_read():
+def test_requirements_environment_variables_and_continued_lines_are_parsed():
     text = (
         "PYTHONPATH=. ltr-train a=1 \\\n  b=2    # needs CIFAR-10, 170 MB\n# a comment\nltr-train c='x # y'   # why\n"
     )

@@ -55,7 +55,7 @@ inputs = given(
 
 @settings(max_examples=50, deadline=None)
 @inputs
-def test_map_by_logit_is_that_of_scikit_learn(seed, images, foreground, levels):
+def test_map_by_logit_equals_scikit_learn(seed, images, foreground, levels):
     logits, labels = made_up(seed, images, foreground, levels=levels)
     result = evaluate(logits, labels, scorer="logit")
     present = [c for c in range(1, foreground + 1) if (labels == c).any()]
@@ -66,7 +66,7 @@ def test_map_by_logit_is_that_of_scikit_learn(seed, images, foreground, levels):
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), link=st.sampled_from(["softmax", "sigmoid"]))
-def test_map_by_probability_is_that_of_scikit_learn(seed, link):
+def test_map_by_probability_equals_scikit_learn(seed, link):
     logits, labels = made_up(seed, 200, 4)
     z = logits.double().numpy()
     probability = special.softmax(z, axis=1) if link == "softmax" else special.expit(z)
@@ -109,7 +109,7 @@ def test_precision_recall_and_f1_are_those_of_scikit_learn_over_the_foreground(s
     assert result["accuracy"] == pytest.approx(sk.accuracy_score(labels, logits.argmax(1)))
 
 
-def test_false_alarms_are_background_images_taken_for_foreground():
+def test_false_alarms_are_background_images_predicted_as_foreground():
     logits = torch.tensor([[0.0, 1.0], [0.0, -1.0], [0.0, -1.0], [0.0, 1.0]])
     result = evaluate(logits, torch.tensor([0, 0, 0, 1]))
     assert result.metrics["false_alarms_per_thousand"] == pytest.approx(1000 / 3)
@@ -125,7 +125,7 @@ def test_metrics_by_shot_group_are_means_over_its_classes():
         assert result.metrics[group] == result.metrics[f"macro_recall_{group}"]
 
 
-def test_the_background_is_in_no_table_and_no_group():
+def test_the_background_is_excluded_from_the_class_table_and_shot_groups():
     result = evaluate(*made_up(2, foreground=1))
     assert result.per_class["class_id"].tolist() == [1]
     assert result.per_class["group"].tolist() == ["many"]
@@ -150,7 +150,7 @@ def test_precision_at_more_images_than_there_are_is_nan():
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_only_background_or_none_of_it_leaves_nan(share):
+def test_metrics_without_background_or_foreground_are_nan(share):
     result = evaluate(*made_up(5, share=share)).metrics
     missing = ("map", "macro_f1", "precision_at_10") if share else ("false_alarms_per_thousand",)
     assert all(math.isnan(result[name]) for name in missing)
@@ -161,7 +161,7 @@ def test_no_images_at_all_are_nan():
     assert all(math.isnan(value) for value in Background(counts_for(3)).compute().metrics.values())
 
 
-def test_shares_that_are_merged_are_one_pass():
+def test_merged_shares_equal_a_single_pass():
     logits, labels = made_up(6, 90)
     whole = evaluate(logits, labels)
     merged = Background(counts_for(3))
@@ -197,7 +197,7 @@ def test_predictions_are_sorted_by_image():
     assert evaluate(logits, labels, keep_predictions=False).predictions == {}
 
 
-def test_an_image_takes_the_documented_bytes():
+def test_memory_per_image_equals_the_documented_bytes():
     assert Background(counts_for(100), keep_predictions=False).bytes_per_image == 4 * 100 + 8
     assert Background(counts_for(100)).bytes_per_image == 4 * 100 + 8 + 48
 
@@ -237,7 +237,7 @@ def test_a_split_without_foreground_is_refused():
         Background(np.array([100]))
 
 
-def test_what_is_fed_does_not_depend_on_a_trainers_inference_mode():
+def test_updates_in_inference_mode_give_the_same_metrics():
     logits, labels = made_up(9)
     protocol = Background(counts_for(3))
     with torch.inference_mode():

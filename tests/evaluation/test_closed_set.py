@@ -134,7 +134,7 @@ def test_an_impossible_label_gives_an_infinite_nll():
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), bins=st.sampled_from([1, 2, 10, 15]), link=st.sampled_from(["softmax", "sigmoid"]))
-def test_calibration_error_is_the_naive_one(seed, bins, link):
+def test_calibration_error_equals_a_naive_loop(seed, bins, link):
     logits, labels = made_up(seed, images=50, levels=8)
     result = evaluate(logits, labels, calibration_bins=bins, link=link)
     confidence = result.predictions["scores"][:, 0].astype(float)
@@ -145,14 +145,14 @@ def test_calibration_error_is_the_naive_one(seed, bins, link):
 
 
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])
-def test_kept_scores_are_the_probabilities_of_the_link(link):
+def test_recorded_scores_are_the_probabilities_of_the_link(link):
     logits, labels = made_up(4)
     expected = softmax(logits) if link == "softmax" else 1 / (1 + np.exp(-logits.astype(float)))
     kept = evaluate(logits, labels, link=link).predictions
     np.testing.assert_allclose(kept["scores"], -np.sort(-expected, axis=1)[:, :5], rtol=1e-5)
 
 
-def test_mean_confidence_of_a_class_is_over_its_own_images():
+def test_mean_confidence_of_a_class_is_over_its_images():
     logits, labels = made_up(5)
     expected = [softmax(logits).max(1)[labels == c].mean() for c in range(6)]
     np.testing.assert_allclose(evaluate(logits, labels).per_class["mean_confidence"], expected, rtol=1e-6)
@@ -216,14 +216,14 @@ def test_predictions_are_sorted_by_index():
     assert rows["label"].tolist() == rows["prediction"].tolist() == [2, 2, 1]
 
 
-def test_without_indices_images_are_numbered_as_they_come():
+def test_without_indices_images_are_numbered_in_order():
     protocol = ClosedSet(counts_for(3))
     for size in (2, 3):
         protocol.update(Scores(torch.randn(size, 3)), torch.zeros(size, dtype=torch.int64))
     assert protocol.compute().predictions["id"].tolist() == [0, 1, 2, 3, 4]
 
 
-def test_without_kept_predictions_the_metrics_are_the_same():
+def test_metrics_do_not_depend_on_recording_predictions():
     logits, labels = made_up(7)
     short = evaluate(logits, labels, keep_predictions=False)
     assert short.metrics == evaluate(logits, labels).metrics
@@ -259,7 +259,7 @@ def test_the_size_of_a_batch_changes_no_count():
         np.testing.assert_array_equal(*(evaluate(logits, labels, batch=size).per_class[column] for size in (1, 60)))
 
 
-def test_reset_forgets_everything():
+def test_reset_clears_all_counters():
     protocol = ClosedSet(counts_for(3))
     protocol.update(Scores(torch.eye(3)), torch.tensor([1, 1, 1]))
     protocol.reset()
@@ -273,7 +273,7 @@ def test_bfloat16_scores_are_read_as_float32():
     assert protocol.compute().metrics["accuracy"] == 1.0
 
 
-def test_counters_made_in_inference_mode_can_be_used_outside_of_it():
+def test_counters_created_in_inference_mode_can_be_updated_outside_of_it():
     with torch.inference_mode():
         protocol = ClosedSet(counts_for(3))
         protocol.update(Scores(torch.eye(3)), torch.arange(3))
@@ -309,7 +309,7 @@ def test_update_on_a_gpu_does_not_wait_and_counts_as_on_the_cpu(link):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])
-def test_scores_that_are_not_finite_stop_the_evaluation(bad, link):
+def test_non_finite_scores_stop_the_evaluation(bad, link):
     logits, labels = made_up(10)
     logits[3, 2] = bad
     with pytest.raises(TrainingError, match=r"not finite .* for 1 of 60 images"):

@@ -69,7 +69,7 @@ def test_recall_thresholds_are_the_highest_that_reach_the_level(seed, level):
         assert thresholds[label] == (max(accepted) if accepted else 0)
 
 
-def test_a_class_that_is_never_right_is_never_decided():
+def test_a_class_without_correct_predictions_is_never_decided():
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
     assert precision_thresholds(probabilities, np.array([1, 1, 1]), 0.9).tolist() == [NEVER, 0.7]
 
@@ -119,7 +119,7 @@ def test_a_class_with_too_few_images_has_no_conformal_threshold():
         conformal_thresholds(np.full((8, 1), 0.5), np.zeros(8, dtype=np.int64), 0.9)
 
 
-def test_metrics_of_decisions_agree_with_counting():
+def test_metrics_of_decisions_equal_counts():
     labels = np.array([0, 0, 0, 0, 1, 1, 2])
     decision = np.array([0, -1, 1, 0, 1, -1, 0])
     metrics = decision_metrics(decision, labels, 3, background=0)
@@ -131,7 +131,7 @@ def test_metrics_of_decisions_agree_with_counting():
     assert np.isnan(decision_metrics(decision, labels, 3, None)["false_alarms_per_thousand"])
 
 
-def test_thresholds_of_zero_decide_every_image_as_its_prediction():
+def test_with_thresholds_of_zero_every_decision_is_the_prediction():
     probabilities, labels = made_up()
     decision = decide(probabilities, np.zeros(5))
     assert (decision == probabilities.argmax(1)).all()

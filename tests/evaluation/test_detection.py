@@ -40,7 +40,7 @@ exact = {"rel": 1e-12, "abs": 1e-12}
 
 @settings(max_examples=80, deadline=None)
 @images
-def test_auroc_and_aupr_are_those_of_scikit_learn(seed, known, unknown, levels, dtype):
+def test_auroc_and_aupr_equal_scikit_learn(seed, known, unknown, levels, dtype):
     known, unknown, _ = made_up(seed, known, unknown, levels, dtype)
     points = detection.operating_points(known, unknown)
     is_known, scores = joined(known, unknown)
@@ -78,7 +78,7 @@ def test_oscr_is_the_share_of_pairs_with_half_credit_for_ties(seed, known, unkno
 
 @settings(max_examples=40, deadline=None)
 @images
-def test_areas_under_the_drawn_curves_are_the_metrics(seed, known, unknown, levels, dtype):
+def test_areas_under_the_plotted_curves_are_the_metrics(seed, known, unknown, levels, dtype):
     known, unknown, correct = made_up(seed, known, unknown, levels, dtype)
     points = detection.operating_points(known, unknown, correct)
     for curve, area in ((detection.roc_curve, detection.auroc), (detection.oscr_curve, detection.oscr)):
@@ -87,12 +87,12 @@ def test_areas_under_the_drawn_curves_are_the_metrics(seed, known, unknown, leve
         assert (x[0], y[0], x[-1]) == (0, 0, 1)
 
 
-def test_the_right_end_of_the_oscr_curve_is_the_closed_set_accuracy():
+def test_the_oscr_curve_ends_at_the_closed_set_accuracy():
     known, unknown, correct = made_up(3, 200, 100)
     assert detection.oscr_curve(detection.operating_points(known, unknown, correct))[1][-1] == correct.mean()
 
 
-def test_all_scores_equal_give_half_of_everything():
+def test_equal_scores_give_an_auroc_of_one_half():
     points = detection.operating_points(np.zeros(4), np.zeros(6), np.array([True, True, True, False]))
     assert detection.auroc(points) == 0.5
     assert detection.oscr(points) == 0.375
@@ -117,7 +117,7 @@ def circulating_oscr(known, unknown, correct):
 
 @settings(max_examples=60, deadline=None)
 @images
-def test_oscr_arpl_is_the_circulating_count(seed, known, unknown, levels, dtype):
+def test_oscr_arpl_equals_the_published_count(seed, known, unknown, levels, dtype):
     known, unknown, correct = made_up(seed, known, unknown, levels, dtype)
     expected = circulating_oscr(known, unknown, correct)
     assert detection.oscr_arpl(known, unknown, correct) == pytest.approx(expected, **exact)
@@ -131,7 +131,7 @@ def test_oscr_arpl_differs_little_without_ties_and_much_with_them():
 
 
 @pytest.mark.parametrize("shift", [0.0, 20.0, 1e4])
-def test_large_scores_do_not_become_equal(shift):
+def test_large_scores_keep_their_differences(shift):
     random = np.random.default_rng(0)
     known, unknown = random.normal(size=500) + 1, random.normal(size=500)
     plain = detection.auroc(detection.operating_points(known, unknown))
@@ -150,7 +150,7 @@ def test_fpr95_depends_on_what_is_positive_and_auroc_does_not():
 
 
 @pytest.mark.parametrize(("known", "unknown"), [(0, 5), (5, 0), (0, 0)])
-def test_nothing_to_compare_is_nan(known, unknown):
+def test_metrics_without_known_or_unknown_images_are_nan(known, unknown):
     scores = np.arange(known, dtype=float), np.arange(unknown, dtype=float)
     points = detection.operating_points(*scores, np.ones(known, dtype=bool))
     for metric in (
@@ -179,11 +179,11 @@ def test_scores_that_are_nan_are_refused():
         detection.operating_points(np.array([1.0, np.nan]), np.array([0.0]))
 
 
-def test_infinite_scores_have_a_rank():
+def test_infinite_scores_are_ranked():
     assert detection.auroc(detection.operating_points(np.array([np.inf, 0.0]), np.array([-np.inf, 0.0]))) == 0.875
 
 
-def test_oscr_asks_for_what_it_needs():
+def test_oscr_without_correctness_is_refused():
     with pytest.raises(ValueError, match="correct="):
         detection.oscr(detection.operating_points(np.ones(2), np.zeros(2)))
 

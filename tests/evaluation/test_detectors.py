@@ -83,7 +83,7 @@ def test_the_score_of_a_detector_is_negated(package):
     assert known_scores("pytorch_ood.Smallest", Scores(logits), "softmax").equal(-logits.double().amin(dim=1))
 
 
-def test_one_of_features_is_fitted_to_those_of_the_training_images(package):
+def test_a_detector_of_features_is_fitted_to_training_features(package):
     features, others = random(50, 3) + 2, random(8, 3, seed=1)
     with torch.inference_mode():  # as in an evaluation
         detector = Detector(name="pytorch_ood.Centre")
@@ -92,7 +92,7 @@ def test_one_of_features_is_fitted_to_those_of_the_training_images(package):
     torch.testing.assert_close(scores, -(others - features.mean(0)).norm(dim=1).double())
 
 
-def test_the_linear_classifier_is_found_from_logits_and_features(package):
+def test_the_linear_classifier_is_recovered_from_logits_and_features(package):
     features, weight, bias = random(50, 6), random(4, 6, seed=1), random(4, seed=2)
     detector = Detector(name="pytorch_ood.Linear")
     assert detector.needs_training
@@ -125,7 +125,7 @@ def test_a_detector_of_logits_is_refused_for_a_sigmoid(package):
         known_scores("pytorch_ood.Smallest", Scores(random(8, 4)), "sigmoid")
 
 
-def test_without_the_package_its_installation_is_named(monkeypatch):
+def test_without_the_package_the_error_names_its_installation(monkeypatch):
     # an imported submodule would be found without asking for its package
     for module in [name for name in sys.modules if name.startswith("pytorch_ood.")]:
         monkeypatch.delitem(sys.modules, module)
@@ -157,7 +157,7 @@ def test_runs_and_their_checkpoints_are_evaluated_by_fitted_detectors(package, l
     assert f"{100 * rows[2]['metrics']['auroc']:.1f}" in out
 
 
-def test_the_packages_own_detectors_rank_as_ours():
+def test_the_packages_detectors_rank_like_the_scorers():
     logits = random(40, 5)
     pairs = {"MaxSoftmax": "msp", "MaxLogit": "max_logit", "EnergyBased": "energy", "Entropy": "entropy"}
     for expected, actual in pairs.items():
@@ -169,7 +169,7 @@ FITTED = "GMM KLMatching KNN LTS Mahalanobis NCI NNGuide OpenMax PNML RMD SHE Te
 
 
 @pytest.mark.parametrize("name", FITTED.split())
-def test_each_of_the_packages_fitted_detectors_separates_near_from_far(name):
+def test_the_packages_fitted_detectors_separate_near_from_far(name):
     labels = torch.arange(600) % 6
     centres = 3 * random(6, 16)
     near, far = (centres[labels] + random(600, 16, seed=1)).relu(), (0.5 * random(100, 16, seed=2)).relu()

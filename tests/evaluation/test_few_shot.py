@@ -17,7 +17,7 @@ def separated(noise: float) -> np.ndarray:
     return np.eye(6)[LABELS] * 10 + np.random.default_rng(0).normal(size=(120, 6)) * noise
 
 
-def test_classes_far_apart_are_classified_without_error():
+def test_well_separated_classes_are_classified_without_error():
     assert episode_accuracies(separated(0.1), LABELS, 5, 1, 15, 20).tolist() == [1.0] * 20
 
 
@@ -40,7 +40,7 @@ def test_the_interval_is_that_of_the_mean_over_episodes():
     assert result.metrics["accuracy_ci95"] == pytest.approx(1.96 * accuracies.std(ddof=1) / np.sqrt(50))
 
 
-def test_every_network_gets_the_same_episodes():
+def test_episodes_do_not_depend_on_the_network():
     first, second = (episode_accuracies(separated(5.0), LABELS, 5, 1, 10, 30) for _ in range(2))
     np.random.seed(3)  # noqa: NPY002  the global generator has no part in it
     assert np.array_equal(first, second)
@@ -53,6 +53,6 @@ def test_classes_with_too_few_images_are_left_out_and_too_few_classes_are_an_err
 
 
 @pytest.mark.parametrize("wrong", [{"way": 1}, {"shot": 0}, {"queries": 0}, {"episodes": 0}])
-def test_an_episode_of_nothing_is_refused(wrong):
+def test_an_empty_episode_is_refused(wrong):
     with pytest.raises(ConfigError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
         FewShot(**wrong)

@@ -50,7 +50,7 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> list[tuple]:
     return [torch.load(folder / str(rank), weights_only=True) for rank in range(len(SHARES))]
 
 
-def test_every_process_holds_the_numbers_of_one_process(joined):
+def test_every_process_has_the_metrics_of_a_single_process(joined):
     protocol = ClosedSet(COUNTS)
     logits, labels = made_up()
     protocol.update(Scores(logits), labels)
@@ -60,11 +60,11 @@ def test_every_process_holds_the_numbers_of_one_process(joined):
         assert metrics == pytest.approx(alone.metrics, rel=1e-12, nan_ok=True)
 
 
-def test_every_process_holds_the_predictions_of_all(joined):
+def test_every_process_has_all_predictions(joined):
     assert all(ids == list(range(11)) for _, _, ids in joined)
 
 
-def test_reduce_without_distributed_processes_does_nothing():
+def test_reduce_is_a_no_op_with_one_process():
     protocol = ClosedSet(COUNTS)
     protocol.update(Scores(torch.eye(4)), torch.arange(4))
     protocol.reduce()

@@ -34,7 +34,7 @@ def test_each_composition_has_a_row():
 
 
 @pytest.mark.parametrize("prior", [COUNTS, np.ones(3)])
-def test_the_prior_that_the_scores_hold_leaves_predictions_as_they_are(prior):
+def test_the_prior_of_the_scores_does_not_change_predictions(prior):
     for metrics in results(prior, prior).values():
         assert metrics["accuracy"] == metrics["unadjusted_accuracy"]
 

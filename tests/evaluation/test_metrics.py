@@ -87,12 +87,12 @@ def test_what_varies_in_a_name_is_part_of_the_heading():
     assert METRICS.find("top5", "closed_set").heading == "top-5"
 
 
-def test_the_more_exact_declaration_holds():
+def test_the_most_specific_declaration_applies():
     assert METRICS.find("recall_at_precision_90").heading == "R@P90"
     assert METRICS.find("map_at_r", "retrieval").heading == "MAP@R"
 
 
-def test_columns_follow_the_declarations_and_not_the_rows():
+def test_columns_are_in_the_order_of_the_declarations():
     names = ["geometric_mean", "few", "nll", "accuracy"]
     assert [one.name for one in METRICS.columns("console", "closed_set", names)] == [
         "accuracy",
@@ -111,7 +111,7 @@ def test_a_metric_without_a_declaration_is_shown_under_its_name(name, better):
     assert METRICS.columns("report", "closed_set", [name, "accuracy"])[1].heading == metric.heading
 
 
-def test_a_name_of_another_protocol_is_no_pattern_of_ours():
+def test_metrics_of_user_protocols_do_not_match_patterns_of_ltr():
     assert METRICS.find("map_km2", "of_tomorrow").heading == "map km2"
     assert METRICS.find("topology", "").heading == "topology"
 
@@ -154,7 +154,7 @@ def test_no_other_module_writes_a_heading():
 
 
 @pytest.mark.parametrize("room", ["report", "apply"])
-def test_no_other_module_lists_metrics_or_says_something_of_each(room):
+def test_no_other_module_lists_metrics(room):
     names = {one.name for one in METRICS.metrics}
     groups = {"many", "medium", "few"}
     for path in (ROOT / room).rglob("*.py"):
@@ -176,5 +176,5 @@ def test_no_other_module_decides_by_a_name_whether_smaller_is_better():
         assert message <= actual | {"train_fraction", "test_fraction", "_train_fraction", "_test_fraction"}, path
 
 
-def test_an_empty_table_still_answers():
+def test_an_empty_table_has_default_headings():
     assert MetricTable([]).find("accuracy").heading == "accuracy"

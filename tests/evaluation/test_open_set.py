@@ -52,7 +52,7 @@ def evaluate(logits, labels, **options):
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 10_000), images=st.integers(8, 60), levels=st.sampled_from([None, 2, 4]), scorer=SCORER)
-def test_detection_is_that_of_scikit_learn(seed, images, levels, scorer):
+def test_detection_equals_scikit_learn(seed, images, levels, scorer):
     logits, labels = made_up(seed, images, levels=levels)
     known = (labels >= 0).numpy()
     if known.all() or not known.any():
@@ -67,7 +67,7 @@ def test_detection_is_that_of_scikit_learn(seed, images, levels, scorer):
     assert result["closed_set_accuracy"] == result["accuracy"] == pytest.approx(closed, abs=1e-12)
 
 
-def test_oscr_is_auroc_where_every_known_image_is_right():
+def test_oscr_equals_auroc_if_every_known_image_is_correct():
     logits, labels = made_up(1, 200)
     logits[labels >= 0, labels[labels >= 0]] = 9.0
     logits[labels < 0, 0] = 9.0
@@ -141,7 +141,7 @@ def test_the_fixed_threshold_is_a_probability():
     assert result["closed_set_accuracy"] == result["many"] == 1.0
 
 
-def test_a_probability_is_no_threshold_for_another_scorer():
+def test_a_probability_threshold_applies_to_msp_only():
     result = evaluate(*made_up(0), scorer="max_logit").metrics
     assert math.isnan(result["threshold_fixed"])
     assert math.isnan(result["open_macro_f1_fixed"])
@@ -163,7 +163,7 @@ def test_the_threshold_of_validation_images_accepts_95_percent_of_them():
 
 
 @pytest.mark.parametrize("source", ["oracle", "two words", ""])
-def test_a_threshold_has_a_source_that_can_be_named(source):
+def test_a_threshold_names_its_source(source):
     with pytest.raises(ValueError, match="source"):
         OpenSet(counts_for(3)).with_threshold(0.0, source)
 
@@ -177,7 +177,7 @@ def test_without_unknown_images_only_the_closed_set_is_evaluated():
     assert "roc_fpr" not in result.curves
 
 
-def test_without_known_images_nothing_is_made_up():
+def test_metrics_without_known_images_are_nan():
     result = evaluate(*made_up(0, unknown=1.0))
     for name in ("closed_set_accuracy", "balanced_accuracy", "many", "auroc", "oscr", "open_f_measure_fixed"):
         assert math.isnan(result.metrics[name]), name
@@ -189,7 +189,7 @@ def test_no_images_at_all_are_nan():
     assert all(math.isnan(v) for name, v in result.metrics.items() if name != "threshold_fixed")
 
 
-def test_groups_are_those_of_the_training_counts():
+def test_shot_groups_follow_the_training_counts():
     logits, labels = made_up(3, 300, classes=6)
     result = evaluate(logits, labels)
     accuracy = result.per_class["accuracy"]
@@ -200,7 +200,7 @@ def test_groups_are_those_of_the_training_counts():
 
 
 @pytest.mark.parametrize("scorer", ["msp", "distance"])
-def test_shares_that_are_merged_are_one_pass(scorer):
+def test_merged_shares_equal_a_single_pass(scorer):
     logits, labels = made_up(4, 90)
     whole = evaluate(logits, labels, scorer=scorer)
     merged = OpenSet(counts_for(4), scorer=scorer)
@@ -288,7 +288,7 @@ def test_wrong_options_are_refused(options, words):
         OpenSet(counts_for(3), **options)
 
 
-def test_what_is_fed_does_not_depend_on_a_trainers_inference_mode():
+def test_updates_in_inference_mode_give_the_same_metrics():
     logits, labels = made_up(8)
     protocol = OpenSet(counts_for(4))
     with torch.inference_mode():

@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_every_process_holds_the_numbers_and_predictions_of_one_process(folder, name):
+def test_every_process_has_the_metrics_and_predictions_of_a_single_process(folder, name):
     alone, (logits, labels) = PROTOCOLS[name](COUNTS), made_up(name)
     alone.update(Scores(logits), labels)
     expected = alone.compute().metrics
@@ -68,7 +68,7 @@ def test_every_process_holds_the_numbers_and_predictions_of_one_process(folder, 
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_reduce_without_distributed_processes_does_nothing(name):
+def test_reduce_is_a_no_op_with_one_process(name):
     protocol, (logits, labels) = PROTOCOLS[name](COUNTS), made_up(name)
     protocol.update(Scores(logits), labels)
     before = protocol.compute().metrics

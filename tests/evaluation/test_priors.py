@@ -29,7 +29,7 @@ def calibrated(test: np.ndarray, images: int, seed: int = 0) -> tuple[np.ndarray
     return -((x[:, None] - 2.0 * np.arange(3)) ** 2) / 2 + np.log(TRAIN), labels
 
 
-def test_the_ratio_turns_one_bayes_posterior_into_another():
+def test_the_ratio_converts_one_bayes_posterior_into_another():
     likelihood = np.array([0.2, 0.5, 0.7])
     target = np.array([0.1, 0.1, 0.8])
     of_train = likelihood * TRAIN / (likelihood * TRAIN).sum()
@@ -40,7 +40,7 @@ def test_the_ratio_turns_one_bayes_posterior_into_another():
 
 
 @pytest.mark.parametrize("prior", [TRAIN, np.full(3, 1 / 3)])
-def test_a_prior_that_the_scores_hold_changes_nothing(prior):
+def test_the_prior_of_the_scores_changes_no_score(prior):
     assert log_prior_ratio(prior, prior).tolist() == [0.0, 0.0, 0.0]
 
 
@@ -55,7 +55,7 @@ def test_a_class_without_training_images_has_no_ratio():
 
 
 @pytest.mark.parametrize("weights", [[1.0, -1.0], [0.0, 0.0], [1.0, math.nan], [1.0, math.inf]])
-def test_weights_that_are_no_prior_are_refused(weights):
+def test_weights_that_are_not_a_prior_are_refused(weights):
     with pytest.raises(ConfigError, match="a class prior"):
         normalised(np.array(weights))
 
@@ -68,7 +68,7 @@ def test_a_long_tail_follows_the_order_of_the_training_images():
     assert long_tail_prior(counts, 1) == pytest.approx([1 / 3] * 3)
 
 
-def test_a_subset_has_the_frequencies_of_the_prior_and_larger_ones_hold_it():
+def test_subsets_have_the_frequencies_of_the_prior_and_are_nested():
     labels = np.tile(np.arange(3), 100)
     counts = np.array([3, 2, 1])
     rows = subsampled(labels, long_tail_prior(counts, 100))
@@ -105,7 +105,7 @@ def test_the_exponents_of_the_training_prior_and_of_uniform_are_one_and_zero():
     assert tail_prior(TRAIN, -1.0) == pytest.approx(normalised(1 / TRAIN))
 
 
-def test_the_known_prior_gives_more_than_the_scores_as_they_are():
+def test_the_known_prior_improves_accuracy():
     test = np.array([0.05, 0.15, 0.8])
     logits, labels = calibrated(test, 5_000)
     adjusted = posteriors(logits, log_prior_ratio(TRAIN, test)).argmax(1)

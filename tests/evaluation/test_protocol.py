@@ -48,7 +48,7 @@ def test_metrics_are_of_all_images_in_their_order():
     assert np.array_equal(protocol.numbers["logits"], logits.numpy())
 
 
-def test_what_a_loader_changes_afterwards_is_kept_as_it_was():
+def test_recorded_arrays_are_copies():
     protocol, (logits, labels) = Hits(), made_up()
     changed = logits.clone()
     protocol.update(Scores(changed), labels)
@@ -63,7 +63,7 @@ def test_a_protocol_computes_its_metrics_without_images():
     assert np.isnan(protocol.compute().metrics["share"])
 
 
-def test_nothing_but_metrics_is_left_behind():
+def test_a_protocol_returns_metrics_only():
     result = fed([0, 1]).compute()
     assert (result.per_class, result.predictions, result.curves) == ({}, {}, {})
 
@@ -79,7 +79,7 @@ def evaluate_share(rank: int, folder: str, shares: list[list[int]]) -> None:
     distributed.destroy_process_group()
 
 
-def test_processes_with_unequal_shares_hold_the_metrics_of_one_process(tmp_path: Path):
+def test_processes_with_unequal_shares_have_the_metrics_of_one_process(tmp_path: Path):
     shares: list[list[int]] = [[*range(31, -1, -1)], []]  # one process without any image
     multiprocessing.start_processes(evaluate_share, (str(tmp_path), shares), nprocs=PROCESSES, start_method="fork")
     for rank in range(PROCESSES):
@@ -87,5 +87,5 @@ def test_processes_with_unequal_shares_hold_the_metrics_of_one_process(tmp_path:
 
 
 @pytest.mark.parametrize("method", ["update", "reduce", "compute"])
-def test_the_base_class_says_what_a_protocol_has(method):
+def test_the_base_class_declares_the_methods_of_a_protocol(method):
     assert getattr(PerImageProtocol, method).__doc__

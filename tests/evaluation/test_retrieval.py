@@ -48,7 +48,7 @@ def evaluated(features, labels, **options):
 
 @pytest.mark.parametrize("levels", [None, 1, 4])
 @pytest.mark.parametrize("seed", range(4))
-def test_it_is_the_naive_ranking(seed, levels):
+def test_metrics_equal_those_of_a_naive_ranking(seed, levels):
     features, labels = made_up(seed, levels=levels)
     neighbours = nearest_of_class(torch.as_tensor(features), torch.as_tensor(labels))
     for name, expected in naive(features, labels).items():
@@ -65,7 +65,7 @@ def test_ties_and_lone_classes_are_ranked_as_the_naive_ranking_does(rows):
         assert neighbours[name] == pytest.approx(expected, abs=1e-12), name
 
 
-def test_blocks_of_queries_give_what_one_block_gives(monkeypatch):
+def test_metrics_do_not_depend_on_the_block_size(monkeypatch):
     features, labels = map(torch.as_tensor, made_up(1))
     whole = nearest_of_class(features, labels)
     monkeypatch.setattr(retrieval, "_DISTANCES", 7 * len(labels))
@@ -84,26 +84,26 @@ def test_recall_counts_the_queries_that_have_another_of_their_class():
     assert metrics["recall_at_3"] == 4 / 4
 
 
-def test_an_embedding_that_collapses_finds_nothing():
+def test_a_collapsed_embedding_has_no_recall():
     metrics = evaluated(np.ones((20, 4), np.float32), np.arange(20) % 2).metrics
     assert metrics["recall_at_1"] == metrics["map_at_r"] == 0.0
 
 
-def test_classes_far_apart_are_all_found():
+def test_well_separated_classes_have_full_recall():
     labels = np.arange(40) % 4
     features = np.eye(4, dtype=np.float32)[labels] * 100 + np.random.default_rng(0).normal(size=(40, 4)) * 0.1
     metrics = evaluated(features.astype(np.float32), labels).metrics
     assert metrics["recall_at_1"] == metrics["map_at_r"] == metrics["r_precision"] == metrics["nmi"] == 1.0
 
 
-def test_distances_do_not_lose_their_digits_far_from_the_origin():
+def test_distances_are_accurate_far_from_the_origin():
     features, labels = made_up(3)
     near = nearest_of_class(torch.as_tensor(features), torch.as_tensor(labels))
     far = nearest_of_class(torch.as_tensor(features + 1024.0), torch.as_tensor(labels))
     assert (near["rank"] != far["rank"]).mean() < 0.05  # the shift itself rounds the features
 
 
-def test_shares_merged_are_one_pass():
+def test_merged_shares_equal_a_single_pass():
     features, labels = map(torch.as_tensor, made_up(5))
     ids = torch.arange(len(labels))
     parts = [Retrieval(), Retrieval()]
@@ -136,7 +136,7 @@ def test_a_k_below_one_is_refused():
         Retrieval(recall_at=(0, 1))
 
 
-def test_nothing_to_ask_is_nan():
+def test_recall_without_queries_is_nan():
     assert np.isnan(evaluated(np.zeros((1, 2), np.float32), np.array([3])).metrics["recall_at_1"])
 
 

@@ -43,7 +43,7 @@ def definition(scorer, logits, link):
     seed=st.integers(0, 1000),
     classes=st.integers(2, 8),
 )
-def test_images_are_ordered_as_by_the_definition(scorer, link, seed, classes):
+def test_scorers_order_images_by_their_definition(scorer, link, seed, classes):
     logits = logits_of(seed, classes=classes)
     scores = known_scores(scorer, Scores(logits), link)
     assert scores.dtype == torch.float64
@@ -62,7 +62,7 @@ def test_msp_is_the_log_odds_and_entropy_minus_the_logarithm(link):
 @pytest.mark.parametrize("scorer", ["msp", "entropy", "max_logit", "energy"])
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("margin", [20.0, 60.0, 900.0, 5e4])
-def test_confident_images_stay_apart(scorer, link, margin):
+def test_confident_images_have_distinct_scores(scorer, link, margin):
     logits = torch.zeros(50, 4)
     logits[:, 2] = margin + torch.linspace(0, 0.01 * margin, 50)
     if link == "sigmoid":
@@ -88,7 +88,7 @@ def test_a_class_that_is_ruled_out_has_no_odds():
     assert known_scores("entropy", Scores(ruled_out), "softmax").item() == pytest.approx(without.item(), rel=1e-12)
 
 
-def test_distance_is_the_methods_own_knownness():
+def test_distance_is_the_knownness_of_the_method():
     scores = Scores(logits_of(0, images=3), knownness=torch.tensor([3.0, -1.0, 2.0]))
     assert known_scores("distance", scores, "softmax").tolist() == [3.0, -1.0, 2.0]
 
@@ -149,7 +149,7 @@ def test_code_outside_the_allowed_packages_is_refused():
         ({"_target_": "Second", "name": "../x"}, "names files"),
     ],
 )
-def test_what_is_no_scorer_is_refused(own_code, config, reason):
+def test_objects_that_are_not_scorers_are_refused(own_code, config, reason):
     with pytest.raises(ConfigError, match=reason):
         build_scorer({**config, "_target_": f"{__name__}.{config['_target_']}"})
 
@@ -159,7 +159,7 @@ def test_a_scorer_that_gives_another_number_of_scores_is_refused(own_code):
         known_scores({"_target_": f"{__name__}.Whole"}, Scores(logits_of(0)), "softmax")
 
 
-def test_only_msp_knows_the_score_of_a_probability():
+def test_only_msp_converts_a_probability_into_a_score():
     assert build_scorer("msp").threshold_at_probability(0.5) == 0
     assert np.isnan(build_scorer("energy").threshold_at_probability(0.5))
 

@@ -33,7 +33,7 @@ def test_top_classes_are_those_of_a_stable_sort_even_with_ties(logits, data):
 
 @pytest.mark.parametrize("classes", [64, 128, 700, 704, 1000, 1343])
 @pytest.mark.parametrize("levels", [1, 3, 50, 100_000])
-def test_ranking_by_blocks_gives_the_order_of_a_stable_sort(classes, levels):
+def test_ranking_in_blocks_equals_a_stable_sort(classes, levels):
     draws = np.random.default_rng(classes + levels).integers(0, levels, size=(8, classes))
     logits = (draws / 7 - levels / 20).astype(np.float32)
     values, ids = top_classes(torch.from_numpy(logits), 5)
@@ -41,7 +41,7 @@ def test_ranking_by_blocks_gives_the_order_of_a_stable_sort(classes, levels):
     assert values.tolist() == np.take_along_axis(logits, ids.numpy(), 1).tolist()
 
 
-def test_all_scores_equal_gives_the_lowest_class_ids():
+def test_ties_are_resolved_towards_the_lowest_class():
     assert top_classes(torch.zeros(1, 5000), 5)[1].tolist() == [[0, 1, 2, 3, 4]]
 
 

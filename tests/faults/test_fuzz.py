@@ -33,7 +33,7 @@ NONSENSE = fuzz_cases.Case("ltr-train", ("sede=1",), is_nonsense=True)
         (CASE, None, "", "hangs"),
     ],
 )
-def test_what_counts_as_a_finding(case, code, output, finding):
+def test_unexplained_outcomes_count_as_findings(case, code, output, finding):
     assert fuzz_cases.problem(case, code, output) == finding
 
 
@@ -50,14 +50,14 @@ def test_a_worker_reports_a_signal_and_continues(tmp_path, monkeypatch):
     worker.close()
 
 
-def test_the_same_seed_draws_the_same_command_lines(tmp_path):
+def test_the_same_seed_gives_the_same_command_lines(tmp_path):
     drawn = [list(script.command_lines(random.Random(5), tmp_path, 20)) for _ in range(2)]
     assert drawn[0] == drawn[1]
     assert {case.is_nonsense for case in drawn[0]} == {True, False}
 
 
 @pytest.mark.slow
-def test_random_command_lines_are_carried_out_or_explained(tmp_path):
+def test_random_command_lines_are_executed_or_explained(tmp_path):
     findings = script.run_cases(script.command_lines(random.Random(0), tmp_path, 5), tmp_path, "command lines")
     assert findings.wrong == []
     assert findings.codes.total() == 5

@@ -70,7 +70,7 @@ def finished(outputs: Path) -> tuple[dict[str, torch.Tensor], list]:
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds children in /proc")
 @pytest.mark.parametrize("at", [(0, 0), (1, 2)], ids=["before anything was saved", "in the second epoch"])
-def test_a_killed_reader_ends_the_run_which_resumes_to_the_same_bits(tmp_path, command, whole, at):
+def test_a_run_with_a_killed_reader_resumes_to_the_same_bits(tmp_path, command, whole, at):
     killed = ltr_train_in(tmp_path, *command, **ALONE, hook=_KillsAReader(at))
     assert killed.codes == [1], killed.out
     assert "a process that reads images ended (DataLoader worker" in killed.err

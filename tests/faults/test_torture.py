@@ -41,7 +41,7 @@ def test_a_run_on_files_that_was_disturbed_ends_with_the_same_bits(torture, kind
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["stopped", "locked", "removed"])
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_run_that_was_stopped_held_a_lock_or_lost_its_outputs_ends_with_the_same_bits(torture, kind, processes):
+def test_a_run_after_stops_locks_or_lost_outputs_ends_with_the_same_bits(torture, kind, processes):
     ends_the_same(torture, kind, "erm", processes)
 
 
@@ -55,5 +55,5 @@ def test_a_run_of_any_method_that_was_killed_ends_with_the_same_bits(torture, ru
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["vanished", "changed"])
 @pytest.mark.parametrize("workers", [0, 4])
-def test_a_run_whose_image_files_change_ends_or_says_so(torture, kind, workers):
+def test_a_run_whose_image_files_change_finishes_or_reports_it(torture, kind, workers):
     ends_the_same(torture, kind, "files", 1, workers)

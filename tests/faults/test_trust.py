@@ -145,7 +145,7 @@ def test_the_record_of_a_stage_names_no_foreign_code(tmp_path, ltr_train, target
         {"verbose": ["ltr", 1]},
     ],
 )
-def test_hydra_builds_nothing_foreign_and_is_given_nothing_that_it_does_not_take(node):
+def test_hydra_nodes_cannot_name_foreign_targets_or_unknown_arguments(node):
     assert len(check_hydra(node)) == 1
 
 
@@ -163,7 +163,7 @@ def test_a_downloaded_config_cannot_make_hydra_call_code(tmp_path, ltr_train, mo
     assert not (tmp_path / "sprung").exists()
 
 
-def test_an_archive_that_leaves_its_folder_is_not_unpacked(tmp_path):
+def test_an_archive_with_paths_outside_its_folder_is_not_unpacked(tmp_path):
     from ltr.data.sources.archives import unpack
 
     inside = tmp_path / "evil.txt"

@@ -69,7 +69,7 @@ def losses(path: Path) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CURVES)
-def test_the_loss_curve_is_the_golden_one(name, ltr_train):
+def test_the_loss_curve_equals_the_stored_one(name, ltr_train):
     short = ["trainer.max_epochs=4", "trainer.precision=fp32", "trainer.accelerator=cpu", "optimizer.lr=0.02"]
     actual = losses(ltr_train(*short, *CURVES[name]).directory / "metrics.csv")
     golden = HERE / f"{name}.csv"

@@ -78,7 +78,7 @@ def identity(overrides: list[str], read: LastSource) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("group", ["train", *GROUPS, "dataset", pytest.param("experiment", marks=pytest.mark.long)])
-def test_keys_and_hashes_are_those_that_were_written_down(group, small_sources):
+def test_stage_keys_and_run_hashes_equal_the_stored_ones(group, small_sources):
     read = LastSource()
     chosen = {name: overrides for name, overrides in configs().items() if name.split("/")[0] == group}
     actual = json.loads(json.dumps({name: identity(overrides, read) for name, overrides in chosen.items()}))

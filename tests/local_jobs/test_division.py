@@ -28,7 +28,7 @@ def test_a_number_of_threads_limits_the_jobs_and_a_number_of_jobs_the_threads():
     assert divide(2, 8, threads=3, environment={"OMP_NUM_THREADS": "1"}).threads == 3
 
 
-def test_gpus_limit_the_jobs_and_are_dealt_out_evenly():
+def test_gpus_limit_the_jobs_and_are_shared_evenly():
     division = divide(16, 32, ("0", "1"), jobs_per_gpu=3, environment={})
     assert (division.at_a_time, division.threads) == (6, 5)
     used: list[str] = []

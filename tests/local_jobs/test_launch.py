@@ -45,14 +45,14 @@ def events(folder) -> list[str]:
     return (folder / "events").read_text().splitlines()
 
 
-def test_each_job_has_its_threads_and_its_own_session(jobs, tmp_path, monkeypatch):
+def test_each_job_has_its_threads_and_a_separate_session(jobs, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     results = jobs(local_tasks.threads, threads=3)
     assert [one.return_value for one in results] == [3.0, 3.0]
     assert sorted(events(tmp_path)) == ["0 3  True", "1 3  True"]
 
 
-def test_a_killed_job_hides_no_other_and_stands_among_the_failed(jobs, tmp_path, capfd):
+def test_a_killed_job_is_reported_as_failed_and_the_others_finish(jobs, tmp_path, capfd):
     results = jobs(local_tasks.killed_if_seed_is_zero, seeds=3)
     assert [one.return_value for one in results] == [None, 1.0, 1.0]
     record = json.loads((tmp_path / "jobs" / "00000.json").read_text())
@@ -64,7 +64,7 @@ def test_a_killed_job_hides_no_other_and_stands_among_the_failed(jobs, tmp_path,
     assert "job 2 (seed=2): finished" in out
 
 
-def test_a_job_that_waits_lends_its_core(jobs, tmp_path):
+def test_a_waiting_job_releases_its_core(jobs, tmp_path):
     results = jobs(local_tasks.lends, n_jobs=1)
     assert all(one.status is JobStatus.COMPLETED for one in results)
     assert events(tmp_path) == ["1 computes", "0 computes"]

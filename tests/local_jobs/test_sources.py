@@ -54,7 +54,7 @@ def test_one_job_reads_and_the_others_wait_for_its_pixels():
         of_parent.open()
 
 
-def test_where_the_reading_job_ends_the_next_one_reads():
+def test_if_the_reading_job_ends_another_one_reads():
     kept = KeptSources()
     assert [kept.wanted("cifar", job) for job in (0, 1, 2, 3)] == [READ, WAIT, WAIT, WAIT]
     assert kept.ended(1) == {}
@@ -62,14 +62,14 @@ def test_where_the_reading_job_ends_the_next_one_reads():
     assert kept.ended(2) == {3: READ}
 
 
-def test_what_cannot_be_shared_is_read_by_each_job():
+def test_sources_that_cannot_be_shared_are_read_by_each_job():
     kept = KeptSources()
     assert [kept.wanted("files", job) for job in (0, 1)] == [READ, WAIT]
     assert kept.read("files", None) == (None, {1: READ})
     assert kept.wanted("files", 2) == READ
 
 
-def test_a_job_whose_reading_fails_lets_the_others_read():
+def test_if_reading_fails_in_one_job_the_others_read():
     messages = []
 
     def ask(*message):

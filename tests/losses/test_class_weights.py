@@ -69,7 +69,7 @@ def test_class_balanced_weights_are_inverse_effective_numbers_that_sum_to_the_cl
     np.testing.assert_allclose(weights, np.array(expected) * 10 / sum(expected), rtol=1e-12)
 
 
-def test_an_empty_class_gets_weight_0_and_a_warning_and_the_others_still_sum_to_the_class_count():
+def test_an_empty_class_has_weight_0_with_a_warning_and_weights_sum_to_the_class_count():
     with pytest.warns(UserWarning, match=r"1 of 3 classes have no training images \(1\)"):
         weights = class_balanced_weights([10, 0, 4], 0.9)
     assert weights[1] == 0.0
@@ -100,7 +100,7 @@ def test_the_rarest_class_has_exactly_the_largest_margin():
     assert ldam_margins(COUNTS, 0.5)[-1] == 0.5
 
 
-def test_an_empty_class_gets_the_largest_margin_and_does_not_move_the_others():
+def test_an_empty_class_gets_the_largest_margin_and_does_not_change_other_margins():
     with pytest.warns(UserWarning, match="largest margin"):
         margins = ldam_margins([16, 0, 1], 0.4)
     np.testing.assert_allclose(margins, [0.2, 0.4, 0.4])
@@ -132,7 +132,7 @@ def test_repeated_counts_repeat_weights_and_margins(repeats):
 
 
 @pytest.mark.parametrize("given_as", [list, tuple, np.array, torch.tensor, lambda counts: np.array(counts, float)])
-def test_counts_are_taken_from_lists_arrays_and_tensors(given_as):
+def test_counts_may_be_lists_arrays_or_tensors(given_as):
     np.testing.assert_array_equal(as_counts(given_as(COUNTS)), np.array(COUNTS, np.int64))
 
 

@@ -109,7 +109,7 @@ def test_the_neutral_setting_is_cross_entropy_to_the_bit(name):
     assert torch.equal(NEUTRAL[name](logits, labels), CrossEntropy(COUNTS)(logits, labels))
 
 
-def test_cross_entropy_equals_that_of_torch():
+def test_cross_entropy_equals_torch():
     logits, labels = a_batch()
     torch.testing.assert_close(CrossEntropy(COUNTS)(logits, labels), torch.nn.functional.cross_entropy(logits, labels))
 
@@ -190,7 +190,7 @@ def test_bfloat16_logits_give_a_float32_loss(name):
 
 @pytest.mark.filterwarnings("ignore:1 of 4 classes")
 @EVERY_LOSS
-def test_a_class_without_training_images_keeps_loss_and_gradient_finite(build):
+def test_loss_and_gradient_are_finite_with_a_class_without_training_images(build):
     logits, labels = a_batch()  # the empty class is a label too, as it may be in validation
     loss = build([60, 17, 0, 1])(logits.requires_grad_(), labels)
     loss.backward()
@@ -214,7 +214,7 @@ def test_counts_weights_margins_and_priors_are_in_the_checkpoint(build):
     assert set(state) == {name for name, _ in build(COUNTS).named_buffers()}
 
 
-def test_a_checkpoint_brings_its_weights_along():
+def test_a_checkpoint_restores_its_class_weights():
     trained, fresh = LDAM(COUNTS, scale=1.0, beta=0.9), LDAM([1, 1, 1, 1], scale=1.0, beta=0.9)
     fresh.load_state_dict(trained.state_dict())
     assert torch.equal(fresh(*a_batch()), trained(*a_batch()))
@@ -302,7 +302,7 @@ def test_adjusts_prior_is_true_for_losses_that_correct_the_imbalance(loss, adjus
     assert loss.adjusts_prior is adjusts
 
 
-def test_ldam_leaves_the_background_s_logit_without_a_margin_and_out_of_the_scale_of_margins():
+def test_ldam_excludes_the_background_logit_from_margins_and_their_scale():
     loss = LDAM([100_000, 16, 1], 0, max_margin=0.4, scale=1.0)
     torch.testing.assert_close(loss.margins, torch.tensor([0.0, 0.2, 0.4]))
 
@@ -316,18 +316,18 @@ def test_ldam_leaves_the_background_s_logit_without_a_margin_and_out_of_the_scal
     ],
     ids=["focal_sigmoid", "sigmoid", "focal"],
 )
-def test_the_background_s_logit_is_outside_the_sigmoid_sum(loss):
+def test_the_background_logit_is_excluded_from_the_sigmoid_sum(loss):
     logits, labels = a_batch()
     moved = logits + torch.tensor([5.0, 0.0, 0.0, 0.0])
     assert torch.equal(loss(moved, labels), loss(logits, labels))
 
 
-def test_the_background_s_weight_follows_from_its_count():
+def test_the_background_weight_follows_from_its_count():
     assert torch.equal(ClassBalanced(COUNTS, 0, beta=0.9).weights, ClassBalanced(COUNTS, beta=0.9).weights)
 
 
 @pytest.mark.parametrize("kind", [BalancedSoftmax, LogitAdjusted, VS])
-def test_losses_that_move_every_logit_by_the_prior_refuse_a_background(kind):
+def test_losses_that_shift_every_logit_by_the_prior_refuse_a_background(kind):
     with pytest.raises(ConfigError, match=f"{kind.__name__}.*background"):
         kind(COUNTS, 0)
 
@@ -373,7 +373,7 @@ def test_ldam_on_scaled_cosines_is_the_published_loss_on_cosines():
     torch.testing.assert_close(loss(30.0 * cosines, labels), published)
 
 
-def test_every_module_is_covered_here():
+def test_every_loss_module_is_tested_in_this_file():
     def below(kind: type) -> set[type]:
         return {kind} | {descendant for child in kind.__subclasses__() for descendant in below(child)}
 

@@ -16,7 +16,7 @@ def test_the_first_epoch_is_the_fraction_of_the_stage(defer_from, epochs, first)
     assert first_epoch(defer_from, epochs) == first
 
 
-def test_it_is_off_before_the_first_epoch_and_on_from_it():
+def test_deferral_switches_on_at_its_first_epoch():
     deferral = Deferral(0.8)
     states = []
     for epoch in range(10):
@@ -32,11 +32,11 @@ def test_a_resumed_run_needs_only_its_epoch():
 
 
 @pytest.mark.parametrize(("defer_from", "active"), [(None, True), (0.0, True), (0.5, False), (1.0, False)])
-def test_without_deferral_it_is_on_before_any_epoch_is_announced(defer_from, active):
+def test_without_deferral_a_loss_is_on_before_the_first_epoch(defer_from, active):
     assert Deferral(defer_from).active is active
 
 
 @pytest.mark.parametrize("defer_from", [-0.1, 1.1, 160, float("nan")])
-def test_a_value_that_is_no_fraction_is_an_error(defer_from):
+def test_a_value_that_is_not_a_fraction_is_an_error(defer_from):
     with pytest.raises(ConfigError, match=r"loss.defer_from=.*allowed is \[0, 1\] or null"):
         Deferral(defer_from)

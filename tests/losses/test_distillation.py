@@ -22,11 +22,11 @@ def test_kl_to_teacher_equals_its_formula(temperature):
     assert kl_to_teacher(student, teacher, temperature).numpy() == pytest.approx(expected, abs=1e-12)
 
 
-def test_equal_probabilities_cost_nothing():
+def test_equal_probabilities_have_zero_loss():
     assert kl_to_teacher(logits(1), logits(1) + 3.0, 2.0).abs().max() < 1e-12
 
 
-def test_its_gradient_in_the_students_logits_is_t_times_the_difference_of_probabilities():
+def test_the_gradient_in_the_students_logits_is_t_times_the_difference_of_probabilities():
     student, teacher = logits(1).requires_grad_(), logits(2)
     kl_to_teacher(student, teacher, 3.0).sum().backward()
     expected = 3.0 * (softmax(student.detach().numpy() / 3, axis=1) - softmax(teacher.numpy() / 3, axis=1))
@@ -44,7 +44,7 @@ def maps(seed: int, channels: int = 3, side: int = 4, dtype: torch.dtype = torch
     return torch.randn(2, channels, side, side, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def test_a_hint_costs_the_mean_of_the_squared_differences():
+def test_a_hint_loss_is_the_mean_squared_difference():
     actual, expected = maps(1), maps(2)
     assert float(hint_loss(actual, expected)) == pytest.approx(float((actual - expected).square().mean()))
 
@@ -60,7 +60,7 @@ def test_attention_transfer_compares_normalised_mean_squares():
     assert float(attention_transfer(actual, teacher_maps)) == pytest.approx(expected)
 
 
-def test_attention_does_not_see_the_scale_of_an_images_map():
+def test_attention_is_invariant_to_the_scale_of_an_images_map():
     actual = maps(1)
     assert float(attention_transfer(actual, 7.0 * actual)) == pytest.approx(0, abs=1e-15)
 

@@ -20,7 +20,7 @@ def a_batch(images: int = 9, seed: int = 7) -> tuple[torch.Tensor, torch.Tensor]
     return torch.from_numpy(numbers), torch.arange(images) % len(COUNTS)
 
 
-def test_the_softmax_form_is_its_definition():
+def test_the_softmax_form_follows_its_definition():
     logits, labels = a_batch()
     ignored = torch.from_numpy(np.random.default_rng(1).random(logits.shape) < 0.5)
     losses = softmax_equalization(logits, labels, ignored)
@@ -64,7 +64,7 @@ def weights_by_definition(positive, negative, gamma, mu, alpha):
     return pairs
 
 
-def test_the_weights_of_v2_are_their_definition():
+def test_the_weights_of_v2_follow_their_definition():
     positive, negative = [0.0, 3.0, 0.4, 0.0], [0.0, 2.0, 0.9, 5.0]
     of_positives, of_negatives = gradient_weights(torch.tensor(positive), torch.tensor(negative), 12, 0.8, 4)
     expected = weights_by_definition(positive, negative, 12, 0.8, 4)
@@ -73,7 +73,7 @@ def test_the_weights_of_v2_are_their_definition():
     ]
 
 
-def test_v2_is_its_definition_over_three_batches():
+def test_v2_follows_its_definition_over_three_batches():
     loss = EqualizationV2(COUNTS).train()
     positive, negative = [0.0] * 4, [0.0] * 4
     for seed in range(3):

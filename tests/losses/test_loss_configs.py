@@ -67,18 +67,18 @@ def test_a_config_names_every_keyword_of_its_class(config):
 
 
 @CLASSIFICATION_CONFIGS
-def test_a_config_bounds_every_value_it_has(config):
+def test_a_config_has_a_rule_for_every_value(config):
     target = read_config(f"loss/{config.stem}")["_target_"]
     assert set(rules_of_target(target)) == set(load_config(config)[1])
 
 
-def test_class_balanced_takes_beta_from_the_data_set():
+def test_class_balanced_uses_the_beta_of_the_data_set():
     config = next(config for config in CONFIGS if config.stem == "class_balanced")
     assert load_config(config, dataset={"beta": 0.9999})[1]["beta"] == 0.9999
     assert load_config(config, dataset={})[1]["beta"] == 0.999
 
 
-def test_ldam_takes_its_scale_from_the_head():
+def test_ldam_uses_the_scale_of_the_head():
     config = next(config for config in CONFIGS if config.stem == "ldam")
     assert load_config(config, head={"scale": 30.0})[1]["scale"] == 30.0
     assert load_config(config, head={"bias": True})[1]["scale"] == 1.0

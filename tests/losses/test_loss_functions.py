@@ -137,7 +137,7 @@ def test_the_loss_equals_its_formula_image_by_image(name):
 
 
 @EVERY_LOSS
-def test_the_gradient_is_that_of_the_loss(name):
+def test_the_gradient_passes_gradcheck(name):
     logits, labels = a_batch(images=5)
     assert torch.autograd.gradcheck(lambda z: PAIRS[name][0](z, labels), logits.requires_grad_())
 
@@ -173,14 +173,14 @@ def test_autocast_does_not_lower_the_precision():
 @pytest.mark.parametrize("name", SOFTMAX_LOSSES)
 @given(shift=st.floats(-50, 50))
 @settings(max_examples=20, deadline=None)
-def test_softmax_losses_do_not_see_a_shift_of_all_logits(name, shift):
+def test_softmax_losses_are_invariant_to_a_shift_of_all_logits(name, shift):
     logits, labels = a_batch()
     loss = PAIRS[name][0]
     torch.testing.assert_close(loss(logits + shift, labels), loss(logits, labels), rtol=1e-9, atol=1e-11)
 
 
 @EVERY_LOSS
-def test_an_image_s_loss_does_not_depend_on_its_batch(name):
+def test_the_loss_of_an_image_does_not_depend_on_its_batch(name):
     logits, labels = a_batch()
     loss = PAIRS[name][0]
     alone = torch.cat([loss(logits[i : i + 1], labels[i : i + 1]) for i in range(len(labels))])
@@ -237,7 +237,7 @@ def test_the_focal_gradient_is_0_where_the_loss_is_exactly_0(gamma):
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "sigmoid_cross_entropy", "focal_sigmoid", "ldam"])
-def test_a_weight_of_0_takes_an_image_out(name):
+def test_a_weight_of_0_excludes_an_image(name):
     logits, _ = a_batch()
     labels, weight = torch.zeros(9, dtype=torch.int64), tensor([0.0, 1.0, 1.0, 1.0])
     losses = {

@@ -46,13 +46,13 @@ def test_the_first_images_of_each_class_are_its_support():
     torch.testing.assert_close(loss(points[order], labels[order]), loss(points, labels))
 
 
-def test_a_shift_makes_no_difference_even_in_float32():
+def test_the_loss_is_invariant_to_shifts_even_in_float32():
     points, labels = episode(4, 5)
     loss = Prototypical([1])
     torch.testing.assert_close(loss((points + 100).float(), labels), loss(points, labels).float(), rtol=1e-3, atol=1e-4)
 
 
-def test_a_batch_without_queries_costs_nothing():
+def test_a_batch_without_queries_has_zero_loss():
     points, labels = episode(4, 1)
     points.requires_grad_()
     cost = Prototypical([1])(points, labels)
@@ -71,13 +71,13 @@ def test_a_batch_without_queries_costs_nothing():
         (PerClass(images_per_class=6, batch_size=7), 7, r"batch_size=7.*Use batch_size=12 for 2"),
     ],
 )
-def test_batches_that_are_no_episodes_are_refused(sampler, batch_size, message):
+def test_batches_that_are_not_episodes_are_refused(sampler, batch_size, message):
     with pytest.raises(ConfigError, match=message):
         Prototypical([1], shot=5).check_batches(sampler, batch_size, classes=4)
 
 
 @pytest.mark.parametrize(("classes", "is_accepted"), [(4, True), (3, True), (2, False)])
-def test_an_episode_is_accepted_where_its_classes_exist(classes, is_accepted):
+def test_episodes_of_existing_classes_are_accepted(classes, is_accepted):
     refusal = contextlib.nullcontext() if is_accepted else pytest.raises(ConfigError, match="batch_size=18")
     with refusal as refused:
         Prototypical([1], shot=5).check_batches(PerClass(images_per_class=6, batch_size=18), 18, classes=classes)

@@ -61,25 +61,25 @@ def spread_out(seed: int, images: int = 6) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("reduction", "divisor"), [("all", 6**2), ("valid", 6 * 5)])
-def test_distances_are_those_of_a_loop_over_pairs(reduction, divisor):
+def test_distances_equal_a_loop_over_pairs(reduction, divisor):
     student, teacher = spread_out(1), embeddings(2)
     expected = sum(loop_over_pairs(student, teacher)) / divisor
     assert float(rkd_distance(student, teacher, reduction)) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(("reduction", "divisor"), [("all", 6**3), ("valid", 6 * 5 * 4)])
-def test_angles_are_those_of_a_loop_over_triples(reduction, divisor):
+def test_angles_equal_a_loop_over_triples(reduction, divisor):
     student, teacher = spread_out(1), embeddings(2)
     expected = sum(loop_over_triples(student, teacher)) / divisor
     assert float(rkd_angle(student, teacher, reduction)) == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_loops_meet_both_branches_of_hubers_loss():
+def test_the_reference_loops_reach_both_branches_of_the_huber_loss():
     for differences in (loop_over_pairs(spread_out(1), embeddings(2)), loop_over_triples(spread_out(1), embeddings(2))):
         assert min(differences) < 0.5 < max(differences)
 
 
-def test_angles_and_their_gradient_are_those_of_the_direct_form():
+def test_angles_and_their_gradient_equal_the_direct_form():
     student, teacher = embeddings(3, 20, 7).requires_grad_(), embeddings(4, 20, 9)
     actual, direct = rkd_angle(student, teacher), direct_angle(student, teacher)
     assert actual.item() == pytest.approx(direct.item(), rel=1e-13)
@@ -87,13 +87,13 @@ def test_angles_and_their_gradient_are_those_of_the_direct_form():
 
 
 @LOSSES
-def test_the_gradient_is_that_of_small_differences(loss):
+def test_the_gradient_equals_finite_differences(loss):
     teacher = embeddings(6, 5)
     assert torch.autograd.gradcheck(lambda student: loss(student, teacher), embeddings(5, 5).requires_grad_())
 
 
 @LOSSES
-def test_chunks_make_no_difference(loss, monkeypatch):
+def test_the_loss_does_not_depend_on_the_chunk_size(loss, monkeypatch):
     student, teacher = embeddings(1, 11), embeddings(2, 11)
     whole = loss(student, teacher)
     monkeypatch.setattr(relational, "_CHUNK", 3 * 11**2)
@@ -101,7 +101,7 @@ def test_chunks_make_no_difference(loss, monkeypatch):
 
 
 @LOSSES
-def test_a_scaled_rotated_and_shifted_copy_of_the_teacher_costs_nothing(loss):
+def test_a_scaled_rotated_and_shifted_copy_of_the_teacher_has_zero_loss(loss):
     teacher = embeddings(7, 10)
     rotation = torch.linalg.qr(embeddings(8, 4))[0]
     assert float(loss(3.5 * teacher @ rotation + 2.0, teacher)) == pytest.approx(0, abs=1e-15)
@@ -125,7 +125,7 @@ def test_the_order_of_the_images_does_not_matter(loss):
 @LOSSES
 @pytest.mark.parametrize("images", [1, 2])
 @pytest.mark.parametrize("reduction", ["all", "valid"])
-def test_one_or_two_images_cost_nothing(loss, images, reduction):
+def test_one_or_two_images_have_zero_loss(loss, images, reduction):
     student = embeddings(1, images).requires_grad_()
     cost = loss(student, embeddings(2, images), reduction)
     cost.backward()
@@ -147,7 +147,7 @@ def test_the_gradient_is_finite_and_small_with_duplicate_embeddings(loss, dtype,
 
 
 @LOSSES
-def test_duplicates_cost_what_they_cost_in_the_direct_form(loss):
+def test_duplicates_have_the_loss_of_the_direct_form(loss):
     student, teacher = embeddings(1, 6), embeddings(2, 6)
     student[1] = student[0]
     if loss is rkd_angle:
@@ -158,7 +158,7 @@ def test_duplicates_cost_what_they_cost_in_the_direct_form(loss):
 
 
 @LOSSES
-def test_near_points_far_from_the_origin_keep_their_relations_in_float32(loss):
+def test_close_points_far_from_the_origin_are_accurate_in_float32(loss):
     student = embeddings(1, 16, 32)
     student[8:] = student[:8] + 1e-3 * embeddings(3, 8, 32)  # a Gram matrix in float32 has these distances 10 % wrong
     student = (student + 10.0).float()
@@ -168,7 +168,7 @@ def test_near_points_far_from_the_origin_keep_their_relations_in_float32(loss):
 
 
 @LOSSES
-def test_autocast_does_not_reach_inside(loss):
+def test_autocast_does_not_affect_the_loss(loss):
     student, teacher = embeddings(1, 9, dtype=torch.float32), embeddings(2, 9, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cost = loss(student, teacher)
@@ -190,7 +190,7 @@ def test_another_reduction_is_refused(loss):
         loss(embeddings(1), embeddings(2), "mean")
 
 
-def test_squared_distances_are_those_of_cdist():
+def test_squared_distances_equal_cdist():
     points = embeddings(1, 7)
     torch.testing.assert_close(squared_distances(points), torch.cdist(points, points).square(), atol=1e-12, rtol=1e-9)
 

@@ -34,7 +34,7 @@ def by_definition(z, y, counts, p, q):
 
 
 @pytest.mark.parametrize(("p", "q"), [(0.8, 2.0), (0.0, 2.0), (0.8, 0.0), (1.5, 0.5)])
-def test_each_loss_is_its_definition(p, q):
+def test_each_loss_follows_its_definition(p, q):
     logits, labels = a_batch()
     losses = seesaw(logits, labels, torch.tensor(COUNTS), p, q)
     expected = [by_definition(z, y, COUNTS, p, q) for z, y in zip(logits.tolist(), labels.tolist(), strict=True)]
@@ -52,7 +52,7 @@ def test_equal_counts_leave_only_the_compensation():
     torch.testing.assert_close(equal, seesaw(logits, labels, torch.tensor(COUNTS), 0.0, 2.0))
 
 
-def test_a_large_class_pushes_a_small_one_down_less():
+def test_a_frequent_class_suppresses_a_rare_one_less():
     logits = torch.zeros(1, 4, requires_grad=True)
     pushes = []
     for p in (0.0, 0.8):
@@ -79,7 +79,7 @@ def test_an_image_counts_for_both_labels_that_are_mixed_in_it():
     torch.testing.assert_close(loss.seen, torch.tensor([0.75, 0.5, 0.75, 0.0], dtype=torch.float64))
 
 
-def test_after_one_epoch_the_counts_seen_are_those_of_the_training_set():
+def test_after_one_epoch_the_accumulated_counts_are_those_of_the_training_set():
     labels = torch.tensor([label for label, count in enumerate(COUNTS) for _ in range(count)])
     logits = torch.zeros(len(labels), 4)
     loss = Seesaw(COUNTS)

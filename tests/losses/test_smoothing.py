@@ -62,7 +62,7 @@ def test_smoothing_rises_from_the_smallest_class_to_the_largest(shape):
     assert (np.diff(smoothing) < 0).all()
 
 
-def test_the_shapes_bend_to_their_sides_of_the_line():
+def test_concave_and_convex_schedules_lie_on_their_side_of_the_linear_one():
     concave, linear, convex = (label_smoothing(COUNTS, 0.4, 0.1, shape)[1] for shape in SHAPES[:3])
     assert convex < linear < concave
     t = (100 - 5) / (500 - 5)
@@ -71,7 +71,7 @@ def test_the_shapes_bend_to_their_sides_of_the_line():
     assert label_smoothing(COUNTS, 0.4, 0.1, "power", 2.0)[1] == pytest.approx(0.1 + 0.3 * t * t)
 
 
-def test_classes_of_equal_size_are_smoothed_alike():
+def test_classes_of_equal_size_have_equal_smoothing():
     assert label_smoothing([7, 7, 7], 0.4, 0.1).tolist() == [0.4] * 3
 
 

@@ -25,7 +25,7 @@ def seeded(loss: Triplet, points: torch.Tensor, labels: torch.Tensor = LABELS) -
     return loss(points, labels)
 
 
-def test_all_triplets_cost_what_a_loop_says():
+def test_all_triplets_equal_a_loop():
     points = embeddings()
     costs = [
         max(0.0, float((points[a] - points[p]).norm() - (points[a] - points[n]).norm()) + 0.2)
@@ -50,7 +50,7 @@ def test_the_weights_of_negatives_are_the_inverse_density_of_distances_on_a_sphe
         torch.testing.assert_close(weights[anchor], expected / expected.sum(), atol=1e-6, rtol=1e-6)
 
 
-def test_the_weights_are_those_of_the_package(monkeypatch):
+def test_the_weights_equal_those_of_the_package(monkeypatch):
     miners = pytest.importorskip("pytorch_metric_learning.miners")
     helpers = importlib.import_module("pytorch_metric_learning.utils.loss_and_miner_utils")
     caught = {}
@@ -65,7 +65,7 @@ def test_the_weights_are_those_of_the_package(monkeypatch):
     torch.testing.assert_close(caught["weights"], negative_weights(points, LABELS, 0.5, 1.4), atol=1e-9, rtol=1e-9)
 
 
-def test_an_anchor_with_far_negatives_only_takes_any_of_them():
+def test_an_anchor_with_distant_negatives_only_samples_them_uniformly():
     points = torch.eye(8, dtype=torch.float64)
     points[3:5] = -points[0]  # at distance 2 of the first
     points[5:] = -points[0]
@@ -80,7 +80,7 @@ def test_near_negatives_are_weighted_as_those_at_the_cutoff():
     torch.testing.assert_close(weights, torch.tensor([0, 1 / 3, 1 / 3, 1 / 3]))
 
 
-def test_negatives_are_drawn_by_their_weights():
+def test_negatives_are_sampled_by_their_weights():
     points, labels = embeddings(images=8), LABELS
     torch.manual_seed(0)
     draws = torch.stack([draw_negatives(points, labels, 0.5, 1.4) for _ in range(500)])  # [500, 8, 8]
@@ -91,7 +91,7 @@ def test_negatives_are_drawn_by_their_weights():
         assert share[weights[anchor] == 0].sum() == 0
 
 
-def test_a_drawn_triplet_costs_its_hinge_and_the_mean_is_over_pairs():
+def test_sampled_triplets_have_hinge_losses_averaged_over_pairs():
     points = embeddings().requires_grad_()
     cost = seeded(Triplet([1]), points)
     torch.manual_seed(3)
@@ -120,7 +120,7 @@ def test_every_mining_gives_a_loss_with_a_finite_gradient_also_for_duplicates(mi
 
 @pytest.mark.parametrize("mining", ["distance_weighted", "all"])
 @pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2], [0]])
-def test_a_batch_without_a_triplet_costs_nothing(mining, labels):
+def test_a_batch_without_a_triplet_has_zero_loss(mining, labels):
     points = embeddings(images=len(labels)).requires_grad_()
     cost = Triplet([1], mining=mining)(points, torch.tensor(labels))
     cost.backward()
@@ -128,19 +128,19 @@ def test_a_batch_without_a_triplet_costs_nothing(mining, labels):
     assert points.grad.abs().max() == 0
 
 
-def test_the_draw_follows_from_torchs_seed():
+def test_sampled_triplets_follow_the_seed_of_torch():
     points = embeddings()
     assert torch.equal(seeded(Triplet([1]), points), seeded(Triplet([1]), points))
 
 
-def test_autocast_does_not_reach_inside():
+def test_autocast_does_not_affect_the_loss():
     points = embeddings().float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cost = seeded(Triplet([1]), points)
     assert torch.equal(cost, seeded(Triplet([1]), points))
 
 
-def test_costs_above_the_margin_are_zero():
+def test_triplets_beyond_the_margin_have_zero_loss():
     distances = torch.tensor([[0.0, 0.1, 2.0], [0.1, 0.0, 2.0], [2.0, 2.0, 0.0]])
     assert all_triplets(distances, torch.tensor([0, 0, 1]), 0.2) == 0
 
@@ -162,7 +162,7 @@ def test_a_missing_package_is_named_with_what_to_do(monkeypatch):
         ({"nonzero_cutoff": 2.0}, "0 < cutoff < nonzero_cutoff"),
     ],
 )
-def test_values_without_a_meaning_are_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         Triplet([1], **options)
 

@@ -131,7 +131,7 @@ def test_a_damaged_description_is_reported_by_its_entry(checkpoint, tmp_path, wh
 
 
 @pytest.mark.parametrize("value", [DEEP, "", "[1]", "{", "null"])
-def test_a_description_that_is_none_is_reported(checkpoint, tmp_path, value):
+def test_a_description_that_is_not_a_mapping_is_reported(checkpoint, tmp_path, value):
     assert "description" in refusal({**read_checkpoint(checkpoint), "description": value}, tmp_path)
 
 
@@ -159,13 +159,13 @@ def test_a_damaged_tensor_is_reported_by_its_name(checkpoint, tmp_path, what):
 
 
 @pytest.mark.parametrize("name", [5, None, (1, 2), "", "backbone.\x1b[31mred"])
-def test_a_name_that_is_none_is_reported(checkpoint, tmp_path, name):
+def test_an_unknown_name_is_reported(checkpoint, tmp_path, name):
     content = read_checkpoint(checkpoint)
     weights = {**content["state_dict"], name: torch.zeros(1)}
     refusal({**content, "state_dict": weights}, tmp_path)
 
 
-def test_a_counter_may_be_missing_nothing_else(checkpoint, tmp_path):
+def test_only_a_batch_counter_may_be_missing(checkpoint, tmp_path):
     content = read_checkpoint(checkpoint)
     weights = dict(content["state_dict"])
     weights.pop("head.weight")
@@ -173,7 +173,7 @@ def test_a_counter_may_be_missing_nothing_else(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("content", [[], 5, "text", {}, {"state_dict": 1}], ids=str)
-def test_another_content_is_reported(tmp_path, content):
+def test_a_changed_content_is_reported(tmp_path, content):
     refusal(content, tmp_path)
 
 
@@ -225,7 +225,7 @@ def test_a_damaged_training_state_is_reported_and_set_aside(stopped):
     assert "set aside" in done.out
 
 
-def test_a_state_that_only_its_optimiser_cannot_take_ends_in_one_line(stopped):
+def test_a_state_that_its_optimiser_cannot_load_ends_in_one_line(stopped):
     path, goes_on = stopped
     state = read_checkpoint(path)
     state["optimizer_states"][0]["param_groups"] = []
@@ -237,7 +237,7 @@ def test_a_state_that_only_its_optimiser_cannot_take_ends_in_one_line(stopped):
     assert "Traceback" not in done.err
 
 
-def test_commands_name_the_entry(ltr_train, ltr_eval, tmp_path, capsys):
+def test_commands_name_the_damaged_entry(ltr_train, ltr_eval, tmp_path, capsys):
     from ltr.cli import run_guarded
     from ltr.commands.export import main as export
     from ltr.commands.mine import main as mine

@@ -108,7 +108,7 @@ def file(tmp_path_factory):
 
 
 @torch.no_grad()
-def test_a_file_in_the_published_layout_gives_the_logits_of_its_own_network(file, images, normalised):
+def test_a_file_in_the_published_layout_gives_the_logits_of_its_network(file, images, normalised):
     path, expected = file
     actual = read(path).predict(images)["default"].logits
     torch.testing.assert_close(actual, expected(normalised), rtol=1e-4, atol=1e-4)
@@ -157,7 +157,7 @@ def test_an_entry_of_several_state_dicts_is_read_as_one(tmp_path, file):
     assert torch.equal(network.head.weight, expected.linear.weight)
 
 
-def test_everything_that_does_not_fit_is_reported_at_once_with_what_to_map(tmp_path, file):
+def test_all_mismatches_are_reported_at_once_with_the_names_to_map(tmp_path, file):
     expected = file[1]
     state = {name.replace("linear", "last_classifier"): tensor for name, tensor in expected.state_dict().items()}
     state = {name: tensor for name, tensor in state.items() if not name.startswith("layer1")}
@@ -183,7 +183,7 @@ def test_another_number_of_classes_is_an_error(file):
         read(file[0], dataset_info=DatasetInfo((3, 32, 32), MEAN, STD, ("a", "b", "c"), (5, 5, 5)))
 
 
-def test_the_features_alone_need_no_classifier(tmp_path, file, images):
+def test_using_features_only_needs_no_classifier(tmp_path, file, images):
     state = {name: t for name, t in file[1].state_dict().items() if not name.startswith("linear")}
     torch.save(state, tmp_path / "backbone.pt")
     actual = read(tmp_path / "backbone.pt", FEATURES).predict(images)["default"]
@@ -198,6 +198,6 @@ def test_the_features_alone_need_no_classifier(tmp_path, file, images):
         ({"transposed": ["fc.weight"]}, "has no tensor 'fc.weight'"),
     ],
 )
-def test_rules_that_nothing_follows_are_refused(file, how, words):
+def test_rules_that_match_no_tensor_are_refused(file, how, words):
     with pytest.raises(ConfigError, match=words):
         read(file[0], **how)

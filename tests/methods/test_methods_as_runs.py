@@ -38,7 +38,7 @@ def store(tmp_path_factory):
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS.keys())
-def test_a_method_runs_and_its_final_checkpoint_is_evaluated_alike(ltr_train, ltr_eval, tmp_path, store, command):
+def test_a_final_checkpoint_is_evaluated_to_the_rows_of_its_run(ltr_train, ltr_eval, tmp_path, store, command):
     done = ltr_train(*SHORT, *command, f"paths.stages={store}")
     assert done.code == 0, done.err
     on_test = [row for row in done.result["rows"] if row["split"] == "test"]
@@ -66,7 +66,7 @@ def test_one_representation_serves_all_methods(ltr_train, tmp_path):
     assert len({metrics["nll"] for metrics in headline.values()}) == len(results)
 
 
-def test_tau_zero_after_the_fact_is_erm_to_the_bit(ltr_train, store, tmp_path):
+def test_posthoc_adjustment_with_tau_zero_is_erm_to_the_bit(ltr_train, store, tmp_path):
     erm = ltr_train(*SHORT, f"paths.stages={store}", outputs=tmp_path / "a")
     posthoc = ltr_train(*SHORT, "method=posthoc_la", "method.tau=0", f"paths.stages={store}", outputs=tmp_path / "b")
     assert posthoc.headline == erm.headline
@@ -107,9 +107,7 @@ def test_crt_and_lws_write_the_epochs_of_both_stages(ltr_train, store):
 
 
 @pytest.mark.parametrize("name", ["crt", "crt-cached", "lws"])
-def test_the_second_stage_hands_on_the_backbone_of_the_first_but_for_statistics_that_drift(
-    ltr_train, tmp_path, store, name
-):
+def test_the_second_stage_changes_only_the_running_statistics_of_the_backbone(ltr_train, tmp_path, store, name):
     erm = weights(ltr_train(*SHORT, f"paths.stages={store}", outputs=tmp_path / "erm").directory)
     done = weights(ltr_train(*SHORT, *COMMANDS[name], f"paths.stages={store}", outputs=tmp_path / "done").directory)
     changed = {key for key in erm if key.startswith("backbone.") and not torch.equal(erm[key], done[key])}
@@ -125,7 +123,7 @@ def test_the_best_epoch_of_the_second_stage_is_evaluated(ltr_train, store):
     assert (done.directory / "checkpoints" / "best.ckpt").is_file()
 
 
-def test_double_balancing_in_the_second_stage_is_warned_of(ltr_train, store):
+def test_double_balancing_in_the_second_stage_warns(ltr_train, store):
     twice = ["loss@method.classifier.loss=balanced_softmax", f"paths.stages={store}"]
     done = ltr_train(*SHORT, "method=lws", "method.classifier.epochs=1", *twice)
     assert "over-correct" in done.err
@@ -158,7 +156,7 @@ def test_a_finished_run_serves_as_the_representation(ltr_train, tmp_path, store,
     assert [row["stage"] for row in metric_rows(taken.directory) if row["stage"] == "representation"] == []
 
 
-def test_a_taken_representation_is_known_by_its_content(ltr_train, tmp_path, store):
+def test_a_reused_representation_is_identified_by_its_content(ltr_train, tmp_path, store):
     erm = ltr_train(*SHORT, f"paths.stages={store}", outputs=tmp_path / "erm")
     moved = tmp_path / "moved.ckpt"
     shutil.copy(erm.directory / "checkpoints/final.ckpt", moved)
@@ -211,7 +209,7 @@ def test_checkpoints_that_do_not_fit_are_refused_with_a_reason(ltr_train, tmp_pa
     assert "its head was replaced after training (by a head of kind 'means')" in refused(ncm)
 
 
-def test_a_class_balanced_checkpoint_is_warned_of(ltr_train, tmp_path, store):
+def test_a_class_balanced_checkpoint_warns(ltr_train, tmp_path, store):
     balanced = ltr_train(*SHORT, "sampler=class_balanced", f"paths.stages={store}", outputs=tmp_path / "balanced")
     assert "costs decoupled methods" not in balanced.err
     done = ltr_train(*SHORT, "method=ncm", f"method.start_from={balanced.directory}")

@@ -40,14 +40,14 @@ def test_the_representation_is_that_of_erm():
     assert plan.keys["representation"] == planned().keys["representation"]
 
 
-def test_the_fresh_network_is_no_twin_of_the_representation():
+def test_the_new_network_starts_from_other_weights_than_the_representation():
     plan = planned(*EASY)
     first, fresh = (plan.stages[name] for name in ("representation", "classifier"))
     one, other = (s.network(plan.dataset_info, 0) for s in (first, fresh))
     assert not torch.equal(one.backbone.stage1[0].weight, other.backbone.stage1[0].weight)
 
 
-def test_every_training_image_is_moved_within_the_budget_and_seen_as_its_target(network, perturbed):
+def test_every_training_image_is_perturbed_within_the_budget_to_be_predicted_as_its_target(network, perturbed):
     data = planned(*EASY).data
     train = data.split.train
     assert perturbed["images"].dtype == np.uint8
@@ -61,20 +61,20 @@ def test_every_training_image_is_moved_within_the_budget_and_seen_as_its_target(
     assert (seen == perturbed["targets"][train]).mean() > 0.8
 
 
-def test_images_that_are_not_trained_on_are_not_touched(perturbed):
+def test_only_training_images_are_perturbed(perturbed):
     test = planned(*EASY).data.split.test
     assert not perturbed["images"][test].any()
     assert not perturbed["length"][test].any()
 
 
-def test_the_network_is_not_changed_by_it(network):
+def test_perturbing_images_does_not_change_the_network(network):
     before = state(network)
     planned(*EASY, "method.steps=1").compute("perturbed", network)
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert all(p.grad is None or not p.grad.isnan().any() for p in network.parameters())
 
 
-def test_the_control_has_the_same_labels_and_is_as_long(network, perturbed):
+def test_the_control_has_the_same_labels_and_noise_of_the_same_norm(network, perturbed):
     control = planned(*EASY, "method.perturbation=noise").compute("perturbed", network)
     train = planned(*EASY).data.split.train
     assert np.array_equal(control["targets"], perturbed["targets"])
@@ -82,7 +82,7 @@ def test_the_control_has_the_same_labels_and_is_as_long(network, perturbed):
     assert not np.array_equal(control["images"], perturbed["images"])
 
 
-def test_random_targets_say_nothing_of_the_label_and_next_ones_are_the_next():
+def test_random_targets_are_independent_of_the_label_and_next_targets_follow_it():
     labels = np.repeat(np.arange(10), 5000)
     random = new_labels(labels, 10, "random", seed=0)
     table = np.zeros((10, 10))
@@ -94,13 +94,13 @@ def test_random_targets_say_nothing_of_the_label_and_next_ones_are_the_next():
 @pytest.mark.parametrize(
     ("more", "reason"), [("augment=cifar_mixup", "labels of neither"), ("augment=imagenet", "too large for that")]
 )
-def test_what_cannot_be_perturbed_is_refused(more, reason):
+def test_data_that_cannot_be_perturbed_are_refused(more, reason):
     with pytest.raises(ConfigError, match=reason):
         planned("method=non_robust_features", more)
 
 
 @pytest.mark.slow
-def test_untouched_images_are_classified_above_chance_though_every_label_was_random(ltr_train):
+def test_training_with_random_labels_classifies_clean_images_above_chance(ltr_train):
     # the finding of the paper, small: chance is 10 %
     long = ["trainer.max_epochs=8", "trainer.precision=fp32", "optimizer.lr=0.05", "scheduler=cosine"]
     done = ltr_train(*EASY, *long)

@@ -57,18 +57,18 @@ def test_cached_features_change_the_key():
     assert frozen.keys["classifier"] != cached.keys["classifier"]
 
 
-def test_the_grid_is_in_the_key_of_a_search_alone():
+def test_only_the_key_of_a_search_depends_on_the_grid():
     for tau, same in (("auto", False), ("0.5", True)):
         narrow, wide = (planned("method=tau_norm", VAL, f"method.tau={tau}", f"method.grid.stop={s}") for s in (1, 2))
         assert (narrow.keys["tau"] == wide.keys["tau"]) is same
 
 
-def test_the_distance_shares_the_means():
+def test_ncm_distances_share_the_stage_of_class_means():
     euclidean, cosine = (planned("method=ncm", f"method.distance={d}") for d in ("euclidean", "cosine"))
     assert euclidean.keys["means"] == cosine.keys["means"]
 
 
-def test_the_two_adjustments_do_not_share_a_search():
+def test_tau_norm_and_posthoc_la_have_separate_searches():
     first, second = (planned(f"method={m}", VAL, "method.tau=auto") for m in ("tau_norm", "posthoc_la"))
     assert first.keys["tau"] != second.keys["tau"]
 
@@ -139,14 +139,14 @@ def test_a_key_that_nothing_reads_is_refused_in_a_stages_config():
         ("crt", "class_balanced sampler.defer_from=0.8", False),
     ],
 )
-def test_a_class_balanced_representation_is_warned_of(method, sampler, warns):
+def test_a_class_balanced_representation_warns(method, sampler, warns):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         planned(f"method={method}", *f"sampler={sampler}".split(), "seed=9")
     assert any("costs decoupled methods" in str(one.message) for one in caught) is warns
 
 
-def test_adjusting_for_the_prior_twice_is_warned_of():
+def test_adjusting_for_the_prior_twice_warns():
     with pytest.warns(UserWarning, match="BalancedSoftmax corrects.*posthoc_la does it again"):
         planned("method=posthoc_la", "loss=balanced_softmax", "seed=8")
 
@@ -157,7 +157,7 @@ def test_the_second_stage_starts_from_the_learning_rate_and_decay_of_the_first()
     assert (optimizer["lr"], optimizer["weight_decay"], optimizer["momentum"]) == (0.3, 0.001, 0.9)
 
 
-def test_the_second_stage_has_its_own_sampler_and_length_and_the_rest_of_the_first():
+def test_the_second_stage_has_another_sampler_and_length_and_other_settings_of_the_first():
     plan = planned("method=crt", "trainer.max_epochs=7", "trainer.gradient_clip=1.0", "batch_size=50")
     first, second = plan.stages["representation"].settings, plan.stages["classifier"].settings
     assert (first.epochs, second.epochs) == (7, 10)
@@ -173,7 +173,7 @@ class FiveArguments(ImageClassifier):
         super().__init__(settings)
 
 
-def test_a_constructor_of_another_signature_is_refused_with_what_a_network_takes():
+def test_a_constructor_of_another_signature_is_refused_with_the_required_one():
     plan = planned()
     settings = plan.stages["representation"].settings
     stage = Stage("penalised", "representation", settings, module=FiveArguments, options={"weight": 1.0})

@@ -134,7 +134,7 @@ def m2m_checkpoint(path, normalised_classifier: bool = False) -> State:
 
 
 @pytest.mark.parametrize("layout", [None, "m2m"])
-def test_m2m(tmp_path, images, layout):
+def test_a_checkpoint_of_the_m2m_code_gives_its_logits(tmp_path, images, layout):
     state = m2m_checkpoint(tmp_path / "m2m.t7")
     x = resnet_features(state, M2M, normalised(images), AFTER)
     network = read(tmp_path / "m2m.t7", layout=layout)
@@ -142,7 +142,7 @@ def test_m2m(tmp_path, images, layout):
     assert network.settings.backbone["shortcut_padding"] == "after"
 
 
-def test_m2ms_normalised_classifier_is_a_cosine_head_and_no_linear_one(tmp_path, images):
+def test_the_normalised_classifier_of_the_m2m_code_is_a_cosine_head(tmp_path, images):
     state = m2m_checkpoint(tmp_path / "m2m.t7", normalised_classifier=True)
     x = resnet_features(state, M2M, normalised(images), AFTER)
     cosines = F.normalize(x, dim=1) @ F.normalize(state["linear.weight"], dim=0)
@@ -153,7 +153,7 @@ def test_m2ms_normalised_classifier_is_a_cosine_head_and_no_linear_one(tmp_path,
 
 @pytest.mark.parametrize("outputs", [(40,), (40, 10)])  # four rotations; with self-distillation a student
 @pytest.mark.parametrize("layout", [None, "sla"])
-def test_sla(tmp_path, images, outputs, layout):
+def test_a_checkpoint_of_the_sla_code_gives_its_logits(tmp_path, images, outputs, layout):
     shapes = resnet_shapes(SLA)
     for index, rows in enumerate(outputs):
         shapes |= {f"classifiers.{index}.weight": (rows, 64), f"classifiers.{index}.bias": (rows,)}
@@ -166,7 +166,7 @@ def test_sla(tmp_path, images, outputs, layout):
 
 
 @pytest.mark.parametrize("layout", [None, "akamaster", "ldam"])
-def test_akamaster_and_ldam(tmp_path, images, layout):
+def test_checkpoints_of_akamaster_and_the_ldam_code_give_their_logits(tmp_path, images, layout):
     state = drawn({**resnet_shapes(OTHERS), "linear.weight": (10, 64), "linear.bias": (10,)})
     torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, tmp_path / "resnet20.th")
     x = resnet_features(state, OTHERS, normalised(images), BOTH)
@@ -174,7 +174,7 @@ def test_akamaster_and_ldam(tmp_path, images, layout):
     close(logits_of(network, images), F.linear(x, state["linear.weight"], state["linear.bias"]))
 
 
-def test_ldams_normalised_classifier_needs_no_transposition_by_hand(tmp_path, images):
+def test_the_normalised_classifier_of_the_ldam_code_is_transposed(tmp_path, images):
     state = drawn({**resnet_shapes(OTHERS), "linear.weight": (64, 10)})
     torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, tmp_path / "ldam.pth.tar")
     x = resnet_features(state, OTHERS, normalised(images), BOTH)
@@ -183,7 +183,7 @@ def test_ldams_normalised_classifier_needs_no_transposition_by_hand(tmp_path, im
 
 
 @pytest.mark.parametrize("norms", ["bn{}", "bn{}.bns.0"])  # ARPL; ARPL+CS has a second one for generated images
-def test_arpl(tmp_path, images, norms):
+def test_a_checkpoint_of_the_arpl_code_gives_its_logits(tmp_path, images, norms):
     shapes, widths = {}, (3, 64, 64, 128, 128, 128, 128, 128, 128, 128)
     for layer in range(1, 10):
         shapes[f"conv{layer}.weight"] = (widths[layer], widths[layer - 1], 3, 3)
@@ -202,7 +202,7 @@ def test_arpl(tmp_path, images, norms):
     close(backbone(normalised(images)), x.mean((2, 3)))
 
 
-def test_a_backbone_starts_from_a_published_file_only_with_its_own_shortcuts(tmp_path, images):
+def test_a_backbone_starts_from_a_published_file_only_with_the_same_shortcuts(tmp_path, images):
     state = m2m_checkpoint(tmp_path / "m2m.t7")
     with pytest.raises(ConfigError, match=r"M2m's code.*Set backbone\.shortcut_padding=after"):
         CifarResNet(3, depth=20, weights=str(tmp_path / "m2m.t7"))
@@ -225,7 +225,7 @@ def test_shortcuts_that_differ_from_the_codes_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", ["sla", "arpl", "herbs", "pim", "ldam"])
-def test_a_code_that_a_file_is_not_from_is_refused(tmp_path, wrong):
+def test_a_file_of_another_code_is_refused(tmp_path, wrong):
     m2m_checkpoint(tmp_path / "net.pth")
     with pytest.raises(CheckpointError, match="those of M2m's code"):
         read(tmp_path / "net.pth", layout=wrong)
@@ -235,7 +235,7 @@ def test_a_code_that_a_file_is_not_from_is_refused(tmp_path, wrong):
             read(tmp_path / "other.pth", layout=wrong)
 
 
-def test_the_names_of_the_command_line_are_those_of_the_layouts():
+def test_the_choices_of_published_codes_are_the_known_layouts():
     assert set(PUBLISHED_CODES) == set(LAYOUTS)
 
 
@@ -382,7 +382,7 @@ def config(method: str, **changes: object) -> dict:
 
 @torch.no_grad()
 @pytest.mark.parametrize(("method", "both"), [("herbs_released", True), ("pim", False)])
-def test_herbs_and_pim_on_swin(tmp_path, monkeypatch, method, both):
+def test_swin_checkpoints_of_the_herbs_and_pim_codes_give_their_logits(tmp_path, monkeypatch, method, both):
     net = tiny_swin().eval()
     monkeypatch.setattr(timm_backbone, "_create", tiny_swin)
     channels = [16, 32, 64, 64]
@@ -403,7 +403,7 @@ def test_herbs_and_pim_on_swin(tmp_path, monkeypatch, method, both):
 
 
 @torch.no_grad()
-def test_pim_on_a_resnet(tmp_path):
+def test_a_resnet_checkpoint_of_the_pim_code_gives_its_logits(tmp_path):
     net = timm.create_model("test_resnet", num_classes=0).eval()
     maps = net.forward_intermediates(torch.zeros(1, 3, SIDE, SIDE), intermediates_only=True)
     chosen = [one.shape[1] for one in maps][-4:]

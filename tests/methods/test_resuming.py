@@ -111,7 +111,7 @@ METHODS |= {
 
 
 @pytest.mark.parametrize("case", METHODS.values(), ids=METHODS.keys())
-def test_a_method_that_was_stopped_ends_with_the_bits_of_one_that_was_not(ltr_train, tmp_path, monkeypatch, case):
+def test_resuming_an_interrupted_method_gives_the_same_weights(ltr_train, tmp_path, monkeypatch, case):
     whole = ltr_train(*case.overrides, outputs=tmp_path / "whole")
     assert whole.code == 0, whole.err
     with signal_at(monkeypatch, case.at, network=case.network):

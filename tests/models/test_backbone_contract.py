@@ -57,7 +57,7 @@ def test_bf16_channels_last_trains(config):
 
 
 @configs
-def test_only_the_last_block_trains_when_requested(config):
+def test_only_the_last_block_is_trained_if_requested(config):
     backbone, images = build(config, trainable="last_block")
     block = {id(p) for p in backbone.last_block().parameters()}
     trained = {id(p) for p in backbone.parameters() if p.requires_grad}
@@ -68,7 +68,7 @@ def test_only_the_last_block_trains_when_requested(config):
 
 
 @configs
-def test_nothing_trains_when_frozen(config):
+def test_no_parameter_of_a_frozen_backbone_is_trained(config):
     backbone, images = build(config, trainable="none")
     assert not any(p.requires_grad for p in backbone.parameters())
     assert not backbone(images).requires_grad

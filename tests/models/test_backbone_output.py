@@ -55,7 +55,7 @@ def test_a_map_with_channels_last_is_turned():
 
 
 @torch.no_grad()
-def test_tokens_come_with_or_without_those_before_the_patches(vit):
+def test_tokens_include_or_exclude_prefix_tokens(vit):
     tokens, all_tokens = TOKENS(vit, images()), ALL_TOKENS(vit, images())
     patches = (64 // 16) ** 2
     assert tokens.shape == (2, patches, vit.num_features)
@@ -72,13 +72,13 @@ def test_the_class_token_is_the_first_of_all_tokens(monkeypatch):
     assert torch.equal(ALL_TOKENS(vit, images(224))[:, 0], vit(images(224)))
 
 
-def test_positions_of_a_map_are_rows():
+def test_map_positions_become_rows():
     output = torch.arange(24).view(1, 2, 3, 4)
     assert torch.equal(local_features(output)[0, 5], output[0, :, 1, 1])
     assert torch.equal(local_features(local_features(output)), local_features(output))
 
 
-def test_the_wrong_kind_is_refused_with_the_right_one(vit):
+def test_an_unsupported_output_is_refused_with_the_supported_one(vit):
     with pytest.raises(ConfigError, match=r"features.output=map: the backbone 'test_vit' .*Use features.output=tokens"):
         MAP.shape(vit, IMAGE)
     for backbone in (
@@ -90,7 +90,7 @@ def test_the_wrong_kind_is_refused_with_the_right_one(vit):
             TOKENS.shape(backbone, IMAGE)
 
 
-def test_vectors_leave_identities_as_they_were():
+def test_vector_output_does_not_change_identities():
     assert BackboneOutput.of(None) == BackboneOutput.of({"views": 0}) == VECTOR
     assert VECTOR.spec() == {}
     assert MAP.spec() == {"output": "map"}

@@ -85,7 +85,7 @@ def test_names_of_weights_do_not_change():
     assert plain.state_dict().keys() == backbone.state_dict().keys()
 
 
-def test_in_eval_mode_and_without_gradients_nothing_is_computed_twice(monkeypatch):
+def test_nothing_is_recomputed_in_eval_mode_or_without_gradients(monkeypatch):
     backbone = CifarResNet(3, depth=8).eval()
     checkpoint_blocks(backbone)
     calls = []
@@ -103,7 +103,7 @@ def test_in_eval_mode_and_without_gradients_nothing_is_computed_twice(monkeypatc
     assert len(calls) == len(find_blocks(backbone))
 
 
-def test_a_deep_copy_uses_its_own_weights():
+def test_a_deep_copy_does_not_share_weights():
     backbone = CifarResNet(3, depth=8).eval()
     checkpoint_blocks(backbone)
     copied = copy.deepcopy(backbone)

@@ -51,7 +51,7 @@ def randomised(network: CifarResNet) -> CifarResNet:
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("padding", ["both", "after"])
-def test_resnet32_equals_the_plain_restatement_in_float64(padding, training):
+def test_resnet32_equals_a_reference_implementation_in_float64(padding, training):
     network = randomised(CifarResNet(3, depth=32, shortcut_padding=padding)).train(training)
     images = torch.randn(3, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = restated(dict(network.state_dict()), images, 5, padding, training)
@@ -60,7 +60,7 @@ def test_resnet32_equals_the_plain_restatement_in_float64(padding, training):
         torch.testing.assert_close(actual, expected_map, rtol=1e-10, atol=1e-10)
 
 
-def test_gradients_equal_those_of_the_restatement():
+def test_gradients_equal_those_of_the_reference_implementation():
     network = randomised(CifarResNet(3, depth=14))
     images = torch.randn(4, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     target = torch.randn(4, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(2))

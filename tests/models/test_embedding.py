@@ -25,7 +25,7 @@ def test_normalisation_is_done_in_float32_under_autocast():
     assert embeddings.norm(dim=1).tolist() == pytest.approx([1] * 4, abs=1e-6)
 
 
-def test_a_reset_draws_from_the_distribution_of_construction():
+def test_a_reset_samples_from_the_distribution_of_construction():
     with seeded_construction(1):
         head = EmbeddingHead(400, 3, width=500)
     before = head.projection.weight.detach().clone()

@@ -45,7 +45,7 @@ def test_cosine_rows_start_at_unit_length():
     torch.testing.assert_close(CosineHead(6, 4).weight.norm(dim=1), torch.ones(4))
 
 
-def test_a_fixed_scale_is_no_parameter_and_a_learned_one_is():
+def test_a_learned_scale_is_a_parameter_and_a_fixed_one_is_not():
     assert [name for name, _ in CosineHead(4, 2).named_parameters()] == ["weight"]
     learned = CosineHead(4, 2, scale=16.0, learn_scale=True)
     assert {name for name, _ in learned.named_parameters()} == {"weight", "scale"}
@@ -71,7 +71,7 @@ def test_the_linear_head_starts_kaiming_normal_with_a_uniform_bias():
 
 
 @heads
-def test_reset_is_a_function_of_its_generator_alone(head_type):
+def test_reset_depends_on_its_generator_only(head_type):
     head = head_type(6, 4)
     original = {name: tensor.clone() for name, tensor in head.state_dict().items()}
     head.reset(torch.Generator().manual_seed(7))
@@ -83,7 +83,7 @@ def test_reset_is_a_function_of_its_generator_alone(head_type):
 
 
 @heads
-def test_reset_leaves_the_global_generator_alone(head_type):
+def test_reset_does_not_advance_the_global_generator(head_type):
     head = head_type(6, 4)
     before = torch.get_rng_state()
     head.reset(torch.Generator().manual_seed(7))
@@ -91,7 +91,7 @@ def test_reset_leaves_the_global_generator_alone(head_type):
 
 
 @heads
-def test_reset_draws_what_construction_draws(head_type):
+def test_reset_gives_the_weights_of_construction(head_type):
     with seeded_construction(11):
         built = head_type(6, 4)
     head = head_type(6, 4)

@@ -54,14 +54,14 @@ def same_weights(backbone: TimmBackbone, folder: Path) -> bool:
 
 
 @pytest.mark.parametrize("kept", ["model.safetensors", "pytorch_model.bin"])
-def test_a_folder_is_a_start_with_either_file(folder, kept):
+def test_a_folder_with_either_weights_file_is_accepted(folder, kept):
     for name in ("model.safetensors", "pytorch_model.bin"):
         if name != kept:
             (folder / name).unlink()
     assert same_weights(TimmBackbone(3, name="test_resnet", weights=f"local-dir:{folder}"), folder)
 
 
-def test_a_folder_of_another_architecture_is_named_with_the_one_asked_for(folder):
+def test_a_folder_of_another_architecture_is_refused_with_both_names(folder):
     with pytest.raises(CheckpointError) as error:
         TimmBackbone(3, name="test_vit", weights=f"local-dir:{folder}")
     assert f"{folder / 'config.json'} names the architecture test_resnet, and backbone.name asks for test_vit" in str(
@@ -83,7 +83,7 @@ def test_a_model_of_the_hub_without_safetensors_has_its_older_file(hub, folder):
     assert weights_file("hf-hub:owner/name") == str(folder / "pytorch_model.bin")
 
 
-def test_without_a_network_the_message_says_what_to_do(hub):
+def test_without_a_network_connection_the_error_says_what_to_do(hub):
     with pytest.raises(CheckpointError, match=r"Cannot reach the hub\).*set backbone.weights=local-dir:FOLDER"):
         TimmBackbone(3, name="test_resnet", weights="hf-hub:owner/other")
     assert len(hub) == 1  # not asked again for the preprocessing
@@ -108,12 +108,12 @@ def test_the_folder_describes_its_preprocessing(folder, written):
 
 
 @pytest.mark.parametrize("content", ["[]", "{", json.dumps({"pretrained_cfg": 3}), json.dumps({"image_shape": [1]})])
-def test_other_files_of_that_name_describe_nothing(tmp_path, content):
+def test_unrelated_config_files_are_ignored(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     assert hub_config(str(tmp_path / "weights.pth")) is None
 
 
-def test_a_config_with_a_plain_path_stays_what_it_is(folder):
+def test_a_config_with_a_plain_path_is_unchanged(folder):
     for weights in (None, "weights.pth"):
         config = {"name": "test_resnet", "weights": weights}
         assert with_weights_file(config) is config

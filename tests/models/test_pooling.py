@@ -53,7 +53,7 @@ def formula(name, pool, x):
 
 
 @pytest.mark.parametrize("name", POOLS)
-def test_a_pool_is_its_formula(name):
+def test_a_pool_follows_its_formula(name):
     pool, x = built(name), local()
     if name == "attentive":
         with torch.no_grad():
@@ -70,7 +70,7 @@ def test_the_order_of_positions_does_not_matter(name):
 
 
 @pytest.mark.parametrize("name", ["average", "max", "attentive"])
-def test_one_position_is_itself_or_its_value(name):
+def test_pooling_one_position_returns_it_or_its_value(name):
     pool, x = built(name), local(shape=(2, 1, 8))
     expected = pool.value(x[:, 0]) if name == "attentive" else x[:, 0]
     assert torch.allclose(pool(x), expected, atol=1e-6)

@@ -25,7 +25,7 @@ def test_timm_describes_its_models():
     assert (described.size, described.resize, described.interpolation) == (260, 292, "bicubic")
 
 
-def test_without_weights_nothing_is_described():
+def test_without_weights_there_is_no_preprocessing():
     assert timm_preprocessing("tf_efficientnet_lite2", False, None) is None
     assert torchvision_preprocessing("resnet50", False, None) is None
     assert timm_preprocessing("no_such_model", True, None) is None
@@ -38,7 +38,7 @@ def test_a_file_is_described_by_the_weights_whose_file_has_its_name():
     assert (other.resize, other.resize_for(224), other.resize_for(112)) == (232, 232, 116)
 
 
-def test_a_checkpoint_of_this_project_brings_its_own_normalisation(tmp_path):
+def test_a_checkpoint_of_ltr_brings_its_normalisation(tmp_path):
     from ltr.methods.core.checkpoint import network_checkpoint, write_checkpoint
 
     network = ltr.build("erm", num_classes=2, backbone="resnet20", mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6])
@@ -47,19 +47,19 @@ def test_a_checkpoint_of_this_project_brings_its_own_normalisation(tmp_path):
     assert (of_weights["mean"], of_weights["std"]) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
 
 
-def test_weights_bring_their_preprocessing_into_the_config():
+def test_weights_set_the_preprocessing_of_the_config():
     dataset = ltr.config(["dataset=cub", "backbone=timm", "backbone.name=tf_efficientnet_lite2", FILE])["dataset"]
     assert (dataset["mean"], dataset["std"]) == ([0.5] * 3, [0.5] * 3)
     assert (dataset["image_size"], dataset["image_resize"], dataset["interpolation"]) == (260, 292, "bicubic")
 
 
-def test_random_weights_leave_the_data_sets_own():
+def test_random_weights_use_the_preprocessing_of_the_data_set():
     dataset = ltr.config(["dataset=cub", *LITE])["dataset"]
     assert dataset["mean"] == [0.485, 0.456, 0.406]
     assert (dataset["image_size"], dataset["image_resize"], dataset["interpolation"]) == (224, None, None)
 
 
-def test_what_the_config_says_wins():
+def test_preprocessing_given_in_the_config_takes_precedence():
     config = ltr.config(["dataset=cub", *LITE, FILE, "dataset.image_size=128", "dataset.mean=[0.1,0.2,0.3]"])
     assert (config["dataset"]["image_size"], config["dataset"]["mean"]) == (128, [0.1, 0.2, 0.3])
     assert config["dataset"]["std"] == [0.5] * 3
@@ -76,7 +76,7 @@ def test_grey_images_take_the_mean_over_the_colours():
     assert dataset["dataset"]["mean"] == pytest.approx([(0.485 + 0.456 + 0.406) / 3])
 
 
-def test_there_is_a_note_only_with_weights():
+def test_the_preprocessing_is_reported_only_with_weights():
     assert preprocessing_note(ltr.config(["dataset=cub", *LITE]), (3, 224, 224)) == ""
     undescribed = ltr.config(["dataset=cifar10_lt", "backbone.weights=other.pth"])
     assert "do not describe it" in preprocessing_note(undescribed, (3, 32, 32))
@@ -93,7 +93,7 @@ def test_files_are_resized_as_pillow_does_it(tmp_path):
         FileCrop(16, interpolation="nearest")
 
 
-def test_small_images_take_the_interpolation_of_the_weights_where_they_are_resized():
+def test_resized_small_images_use_the_interpolation_of_the_weights():
     own = ltr.config(["dataset=cifar10_lt", *LITE, FILE])["dataset"]
     assert (own["mean"], own["interpolation"]) == ([0.5] * 3, None)
     wide = ltr.config(["dataset=cifar10_lt", *LITE, FILE, "dataset.resize_to=96"])["dataset"]
@@ -110,7 +110,7 @@ def test_arrays_are_resized_as_pillow_does_it(interpolation):
         assert np.abs(resized - np.asarray(wide).clip(0, 255)).max() <= 0.501
 
 
-def test_the_usual_interpolation_spelled_out_is_the_same_run():
+def test_an_explicit_default_interpolation_is_the_same_run():
     usual = ltr.config(["dataset=cub"])
     assert run_hash(ltr.config(["dataset=cub", "dataset.interpolation=bilinear"])) == run_hash(usual)
     assert run_hash(ltr.config(["dataset=cub", "dataset.interpolation=bicubic"])) != run_hash(usual)

@@ -40,11 +40,11 @@ def test_classifier32_drops_channels_only_in_training():
 
 
 @pytest.mark.parametrize("size", [32, 64])
-def test_classifier32_takes_cifar_and_tiny_imagenet_sizes(size):
+def test_classifier32_accepts_cifar_and_tiny_imagenet_sizes(size):
     assert Classifier32(3, feature_dim=50)(torch.randn(2, 3, size, size)).shape == (2, 50)
 
 
-def test_digits_net_is_small():
+def test_digits_net_has_few_parameters():
     assert 20_000 < sum(p.numel() for p in DigitsNet(1).parameters()) < 60_000
 
 

@@ -9,7 +9,7 @@ from ltr.models.standardization import Standardization
 FEATURES = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 3.0, 0.1, 0.0]) + 7
 
 
-def test_features_have_zero_mean_and_unit_variance_however_they_come():
+def test_features_have_zero_mean_and_unit_variance_for_any_batching():
     whole, blocks = Standardization(4), Standardization(4)
     whole.fit([FEATURES])
     blocks.fit(FEATURES.split(9))
@@ -25,5 +25,5 @@ def test_features_that_do_not_vary_stay_zero():
     assert torch.equal(scaled(FEATURES + 5)[:, 3], torch.zeros(50))
 
 
-def test_before_it_is_fitted_it_changes_nothing():
+def test_unfitted_standardization_is_the_identity():
     assert torch.equal(Standardization(4)(FEATURES), FEATURES)

@@ -19,7 +19,7 @@ class Opens:
         return (print, ("this must not run",))
 
 
-def test_code_in_a_weights_file_is_refused_and_not_run(tmp_path, capsys):
+def test_pickled_code_in_a_weights_file_is_refused_and_not_executed(tmp_path, capsys):
     torch.save({"weight": torch.zeros(1), "trap": Opens()}, tmp_path / "file.pth")
     with pytest.raises(CheckpointError, match="refused"):
         read_state(tmp_path / "file.pth")

@@ -71,13 +71,13 @@ def test_a_teacher_is_not_trained_and_stays_in_eval_mode(files):
     assert not network.training
 
 
-def test_images_are_normalised_and_neither_turned_nor_mirrored(files):
+def test_images_are_normalised_without_augmentation(files):
     network, x = teacher(files), images()
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(network.preprocess(x), (x - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1))
 
 
-def test_images_are_brought_to_the_teachers_size_upright(files):
+def test_images_are_resized_to_the_teachers_size(files):
     x = torch.zeros(1, 3, 8, 8)
     x[:, :, 0] = 1.0  # the upper edge
     resized = teacher(files, image_size=32, mean=[0.0] * 3, std=[1.0] * 3).preprocess(x)
@@ -86,7 +86,7 @@ def test_images_are_brought_to_the_teachers_size_upright(files):
     assert (resized[0, 0, 8:] == 0).all()
 
 
-def test_a_grey_image_is_seen_in_all_channels(files):
+def test_a_grey_image_is_repeated_in_all_channels(files):
     network = teacher(files, mean=[0.0] * 3, std=[1.0] * 3)
     x = images(channels=1)
     assert torch.equal(network.preprocess(x), x.expand(-1, 3, -1, -1))
@@ -123,12 +123,12 @@ def test_an_unknown_name_is_refused_with_a_hint(files, library):
 
 
 @pytest.mark.parametrize("weights", [{}, {"pretrained": True, "weights": "file.pth"}])
-def test_just_one_kind_of_weights_is_needed(weights):
+def test_weights_are_given_in_exactly_one_way(weights):
     with pytest.raises(ConfigError, match="needs one of them"):
         Teacher(library="torchvision", name="resnet18", **weights)
 
 
-def test_building_a_teacher_leaves_the_global_generator_alone(files):
+def test_building_a_teacher_does_not_advance_the_global_generator(files):
     torch.manual_seed(3)
     before = torch.get_rng_state()
     teacher(files)

@@ -21,7 +21,7 @@ families = pytest.mark.parametrize("name", FAMILIES)
 
 
 @families
-def test_features_are_timms_own_and_maps_share_the_weights(name):
+def test_features_equal_those_of_timm_and_maps_share_the_weights(name):
     backbone = TimmBackbone(3, name=name).eval()
     reference = timm.create_model(name, num_classes=0).eval()
     reference.load_state_dict(backbone.net.state_dict())
@@ -35,7 +35,7 @@ def test_features_are_timms_own_and_maps_share_the_weights(name):
     assert tuple(160 // feature_map.shape[2] for feature_map in maps) == backbone.map_strides
 
 
-def test_a_vision_transformers_maps_come_from_four_depths():
+def test_a_vision_transformer_has_maps_of_four_depths():
     backbone = TimmBackbone(3, name="test_vit").eval()  # six blocks
     images = torch.randn(1, 3, 160, 160)
     with torch.no_grad():
@@ -57,7 +57,7 @@ def test_the_last_block_is_the_last_residual_block(name, path):
     assert backbone.last_block() is backbone.net.get_submodule(path)
 
 
-def test_other_than_three_channels_are_taken():
+def test_other_numbers_of_channels_are_accepted():
     assert TimmBackbone(1, name="test_resnet").eval()(torch.randn(2, 1, 32, 32)).shape[0] == 2
 
 
@@ -133,7 +133,7 @@ def test_pretrained_and_a_file_together_are_refused():
         TimmBackbone(3, name="test_resnet", pretrained=True, weights="some.pth")
 
 
-def test_a_model_without_maps_says_so_and_names_three_that_have_them(monkeypatch):
+def test_a_model_without_maps_is_refused_with_three_that_have_them(monkeypatch):
     monkeypatch.delattr(type(timm.create_model("test_resnet")), "forward_intermediates")
     backbone = TimmBackbone(3, name="test_resnet").eval()
     assert backbone.map_channels == ()
@@ -158,7 +158,7 @@ def test_features_of_a_transformer_are_the_class_token_or_pool_the_other_tokens(
             assert torch.allclose(backbone.features_and_maps(images)[0], expected, atol=1e-6)
 
 
-def test_the_pooling_of_the_weights_need_not_be_that_of_the_features(tmp_path):
+def test_weights_of_another_pooling_can_be_loaded(tmp_path):
     """SigLIP-like towers bring an attention pooling, which pooling by the mean leaves out."""
     name = "vit_base_patch16_siglip_224"
     small = {"depth": 1, "embed_dim": 24, "num_heads": 2}
@@ -191,12 +191,12 @@ def small_models(options: dict):
         ("test_vit", "middle", "pool=middle: allowed is one of: null, cls, mean, max"),
     ],
 )
-def test_a_pooling_that_a_model_has_not_is_refused(name, pool, message):
+def test_an_unsupported_pooling_is_refused(name, pool, message):
     with pytest.raises(ConfigError, match=message):
         TimmBackbone(3, name=name, pool=pool)
 
 
-def test_weights_of_another_model_of_the_family_name_it(tmp_path):
+def test_weights_of_another_model_of_the_family_are_refused_with_its_name(tmp_path):
     torch.save(timm.create_model("test_convnext2").state_dict(), tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=r"are those of test_convnext2: set backbone"):
         TimmBackbone(3, name="test_convnext", weights=str(tmp_path / "other.pth"))

@@ -21,7 +21,7 @@ STRIDES = {
 
 
 @pytest.mark.parametrize("name", STRIDES)
-def test_features_and_maps_of_a_family(name):
+def test_every_family_has_features_and_maps_of_the_declared_shapes(name):
     backbone = TorchvisionBackbone(3, name=name).eval()
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -33,7 +33,7 @@ def test_features_and_maps_of_a_family(name):
     assert [round(64 / feature_map.shape[2]) for feature_map in maps] == pytest.approx(list(STRIDES[name]), rel=0.35)
 
 
-def test_features_are_what_torchvisions_classifier_sees():
+def test_features_are_the_input_of_torchvisions_classifier():
     with seeded_construction(5):
         backbone = TorchvisionBackbone(3, name="resnet18").eval()
     with seeded_construction(5):
@@ -67,17 +67,17 @@ def test_drop_path_stays_on_when_modes_are_restored_without_train():
     ("name", "path"),
     [("resnet18", "layer4.1"), ("densenet121", "features.denseblock4"), ("squeezenet1_1", "features.12")],
 )
-def test_the_last_block(name, path):
+def test_last_block_is_the_last_residual_or_transformer_block(name, path):
     backbone = TorchvisionBackbone(3, name=name)
     assert backbone.last_block() is backbone.net.get_submodule(path)
 
 
-def test_other_than_three_channels_are_taken():
+def test_other_numbers_of_channels_are_accepted():
     backbone = TorchvisionBackbone(1, name="squeezenet1_1").eval()
     assert backbone(torch.randn(2, 1, 64, 64)).shape == (2, 512)
 
 
-def test_pretrained_first_layer_answers_grey_images_alike(monkeypatch):
+def test_the_pretrained_first_layer_gives_grey_images_the_features_of_colour_ones(monkeypatch):
     get_model = torchvision.models.get_model
     monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights: get_model(name, weights=None))
     with seeded_construction(1):
@@ -94,7 +94,7 @@ def test_pretrained_first_layer_answers_grey_images_alike(monkeypatch):
     torch.testing.assert_close(repeated[:, 3], colour.net.conv1.weight[:, 0] * 0.75)
 
 
-def test_a_transformer_without_maps_says_so_and_names_three_that_have_them(monkeypatch):
+def test_a_transformer_without_maps_is_refused_with_three_that_have_them(monkeypatch):
     small = torchvision.models.VisionTransformer(224, 32, 1, 1, 16, 16)
     monkeypatch.setattr(torchvision.models, "get_model", lambda *a, **k: small)
     backbone = TorchvisionBackbone(3, name="vit_b_32")

@@ -72,7 +72,7 @@ def count(backbone: nn.Module) -> int:
 
 
 @kinds
-def test_before_the_first_step_a_tuned_transformer_is_the_frozen_one(kind):
+def test_before_the_first_step_a_tuned_transformer_equals_the_frozen_one(kind):
     images = torch.randn(2, *VIT)
     with torch.no_grad():
         before, after = vit()(images), tuned(vit(), TUNINGS[kind])(images)
@@ -80,7 +80,7 @@ def test_before_the_first_step_a_tuned_transformer_is_the_frozen_one(kind):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in TUNINGS if kind not in ("adapter", "vpt")])
-def test_before_the_first_step_a_tuned_convolutional_network_is_the_frozen_one(kind):
+def test_before_the_first_step_a_tuned_convolutional_network_equals_the_frozen_one(kind):
     images = torch.randn(2, *CONV)
     with torch.no_grad():
         assert torch.equal(conv()(images), tuned(conv(), TUNINGS[kind], CONV)(images))
@@ -103,13 +103,13 @@ def test_numbers_of_trained_parameters_follow_their_formulas():
     assert count(tuned(vit(), TunePrompts(tokens=4))) == BLOCKS * 4 * WIDTH
 
 
-def test_of_a_convolution_the_update_has_a_kernel_and_a_pointwise_part():
+def test_the_update_of_a_convolution_has_a_spatial_and_a_pointwise_part():
     backbone = tuned(conv(), TuneLoRA(rank=2), CONV)
     convolutions = [m for m in conv().modules() if isinstance(m, nn.Conv2d)][1:]
     assert count(backbone) == sum(2 * 9 * layer.in_channels + 2 * layer.out_channels for layer in convolutions)
 
 
-def test_pointwise_convolutions_are_chosen_where_there_is_no_attention():
+def test_pointwise_convolutions_are_tuned_without_attention():
     backbone = tuned(TimmBackbone(3, name="test_efficientnet"), TuneLoRA(rank=2), CONV)
     layers = {name.split(".lora_")[0] for name in trained(backbone)}
     assert layers
@@ -203,7 +203,7 @@ def batch_of(images: torch.Tensor) -> Batch:
 
 
 @pytest.mark.parametrize(("tune", "moves"), [("none", False), ("bias", False), ("lora", False), ("norm", True)])
-def test_statistics_of_batch_normalisation_move_only_where_its_weight_is_trained(tune, moves):
+def test_batch_statistics_are_updated_only_where_the_norm_is_trained(tune, moves):
     network = classifier(tune).train()
     before = {name: buffer.clone() for name, buffer in network.backbone.named_buffers()}
     network.training_step(batch_of(torch.rand(6, *CONV)), 0)
@@ -212,7 +212,7 @@ def test_statistics_of_batch_normalisation_move_only_where_its_weight_is_trained
     assert moved == (statistics if moves else [])
 
 
-def test_of_the_last_block_alone_statistics_move():
+def test_only_the_last_block_updates_its_statistics():
     network = classifier("last_block").train()
     inside = set(network.backbone.last_block().modules())
     norms = [module for module in network.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -228,7 +228,7 @@ def test_a_frozen_backbone_stays_in_evaluation_mode():
     assert not network.backbone.training
 
 
-def test_the_head_begins_as_without_a_tuning():
+def test_the_initial_head_does_not_depend_on_tuning():
     assert torch.equal(classifier("lora").head.weight, classifier("all").head.weight)
     assert classifier("all").tuning is None
 
@@ -245,7 +245,7 @@ def test_the_head_begins_as_without_a_tuning():
         (TuneLoRA(targets=[]), vit, VIT, r"tune.targets=\[\]"),
     ],
 )
-def test_what_a_backbone_lacks_is_refused(tuning, make, shape, message):
+def test_tunings_that_a_backbone_does_not_support_are_refused(tuning, make, shape, message):
     with pytest.raises(ConfigError, match=message):
         tuning.prepare(make(), shape)
 
@@ -255,13 +255,13 @@ def test_a_network_without_normalisation_is_refused():
         TuneNorm().prepare(TorchvisionBackbone(3, name="squeezenet1_1"), CONV)
 
 
-def test_prompts_are_refused_by_attentions_with_positions_of_their_own():
+def test_prompts_are_refused_for_attention_with_relative_positions():
     for name in ("test_vit_relpos", "swin_tiny_patch4_window7_224"):
         with pytest.raises(ConfigError, match="takes no further tokens"):
             TunePrompts().prepare(TimmBackbone(3, name=name), VIT)
 
 
-def test_layers_whose_weights_are_read_and_not_called_have_no_update():
+def test_layers_that_are_not_called_as_modules_have_no_update():
     backbone = vit()
     attention = backbone.net.blocks[0].attn
     attention.forward = lambda x, *_, **__: nn.functional.linear(x, attention.qkv.weight[:WIDTH])
@@ -276,7 +276,7 @@ def test_without_peft_the_message_names_the_extra(monkeypatch):
         TuneLoRA().prepare(vit(), VIT)
 
 
-def test_two_answers_to_what_is_trained_are_refused():
+def test_contradictory_choices_of_trained_parameters_are_refused():
     with pytest.raises(ConfigError, match=r"tune and backbone.trainable=none both choose"):
         ltr.train(["debug=fast", "tune=norm", "backbone.trainable=none", "stages=plan"], quiet=True)
     with pytest.raises(ConfigError, match=r"tune=norm trains a part .* features=stored keeps the backbone fixed"):

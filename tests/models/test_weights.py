@@ -47,7 +47,7 @@ def test_a_training_checkpoint_is_unwrapped(network, tmp_path, key):
     assert same(DigitsNet(1, weights=str(tmp_path / "file.ckpt")), network)
 
 
-def test_classifier_entries_are_left_out_and_listed(network, tmp_path, caplog):
+def test_classifier_entries_are_skipped_and_listed(network, tmp_path, caplog):
     state = {**network.state_dict(), "linear.weight": torch.zeros(10, 64), "linear.bias": torch.zeros(10)}
     torch.save(state, tmp_path / "file.pth")
     with caplog.at_level(logging.INFO, "ltr.models.weights"):
@@ -55,7 +55,7 @@ def test_classifier_entries_are_left_out_and_listed(network, tmp_path, caplog):
     assert "linear.weight, linear.bias" in caplog.text
 
 
-def test_of_a_run_only_the_backbone_is_taken(network, tmp_path):
+def test_only_the_backbone_of_a_run_is_loaded(network, tmp_path):
     state = {f"backbone.{name}": value for name, value in network.state_dict().items()}
     torch.save(
         {"state_dict": {**state, "head.weight": torch.zeros(10, 64), "loss.prior": torch.zeros(3)}}, tmp_path / "a.pt"
@@ -103,7 +103,7 @@ def test_a_transposed_head_is_recognised():
         load_state(LinearHead(64, 10, bias=False), {"weight": torch.zeros(64, 10)}, source="an LDAM checkpoint")
 
 
-def test_not_strict_takes_what_fits_and_warns(network, tmp_path, caplog):
+def test_not_strict_loads_matching_tensors_and_warns(network, tmp_path, caplog):
     state = network.state_dict()
     state["stage3.0.weight"] = torch.zeros(1)
     torch.save(state, tmp_path / "file.pth")
@@ -113,7 +113,7 @@ def test_not_strict_takes_what_fits_and_warns(network, tmp_path, caplog):
     assert "stage3.0.weight" in caplog.text
 
 
-def test_not_strict_still_refuses_a_file_of_which_nothing_fits(tmp_path):
+def test_not_strict_refuses_a_file_without_matching_tensors(tmp_path):
     torch.save({"something.else": torch.zeros(3)}, tmp_path / "file.pth")
     with pytest.raises(CheckpointError, match="another architecture"):
         DigitsNet(1, weights=str(tmp_path / "file.pth"), strict_weights=False)

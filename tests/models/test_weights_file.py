@@ -71,7 +71,7 @@ READERS = {
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
 @pytest.mark.parametrize("what", FILES)
-def test_an_error_names_the_kind_of_the_file(tmp_path, what, reader):
+def test_an_error_names_the_format_of_the_file(tmp_path, what, reader):
     path = tmp_path / "weights.pth"
     FILES[what](path)
     with pytest.raises(CheckpointError) as refused:
@@ -84,7 +84,7 @@ def test_an_error_names_the_kind_of_the_file(tmp_path, what, reader):
     assert all(character.isprintable() for character in message)
 
 
-def test_a_torch_file_named_safetensors_is_called_so(tmp_path):
+def test_a_torch_file_named_safetensors_is_recognised(tmp_path):
     torch.save(TENSORS, tmp_path / "w.safetensors")
     with pytest.raises(CheckpointError, match="a torch file by its content"):
         read_state(tmp_path / "w.safetensors")

@@ -43,14 +43,14 @@ def test_tensors_of_other_names_are_mapped_by_order_and_it_is_reported(network, 
     assert "left out: _fc.weight, _fc.bias" in caplog.text
 
 
-def test_names_win_over_the_order(network, tmp_path, caplog):
+def test_names_take_precedence_over_the_order(network, tmp_path, caplog):
     shuffled = dict(reversed(network.state_dict().items()))
     torch.save(shuffled, tmp_path / "file.pth")
     assert same(DigitsNet(1, weights=str(tmp_path / "file.pth")), network)
     assert "order" not in caplog.text
 
 
-def test_a_file_that_ends_early_or_has_more_than_a_classifier_is_refused(network, tmp_path):
+def test_a_file_with_too_few_or_too_many_tensors_is_refused(network, tmp_path):
     state = renamed(network)
     for wrong in (dict(list(state.items())[:-2]), {**state, **{f"{i}.weight": torch.zeros(3, 3) for i in range(3)}}):
         torch.save(wrong, tmp_path / "file.pth")
@@ -66,7 +66,7 @@ def test_the_first_tensor_of_another_shape_is_named(network, tmp_path):
         DigitsNet(1, weights=str(tmp_path / "file.pth"), weights_map="order")
 
 
-def test_a_weight_is_never_taken_for_a_bias_of_the_same_shape(tmp_path):
+def test_a_weight_is_never_loaded_as_a_bias_of_the_same_shape(tmp_path):
     """Names in alphabetical order put a normalisation's bias before its weight."""
     network = DigitsNet(1)
     by_name = dict(sorted(renamed(network).items()))
@@ -87,13 +87,13 @@ def test_blocks_in_the_order_of_their_names_are_refused():
         map_by_order(by_name, network, "file.pth")
 
 
-def test_safetensors_keep_no_order(network, tmp_path):
+def test_safetensors_are_not_mapped_by_order(network, tmp_path):
     save_file(renamed(network), tmp_path / "file.safetensors")
     with pytest.raises(CheckpointError, match="does not keep the order"):
         DigitsNet(1, weights=str(tmp_path / "file.safetensors"), weights_map="order")
 
 
-def test_a_name_of_the_network_at_another_place_prevents_the_automatic_mapping(tmp_path):
+def test_a_matching_name_at_another_position_prevents_the_mapping_by_order(tmp_path):
     network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     from ltr.models.weights import load_backbone
 

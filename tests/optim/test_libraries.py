@@ -119,7 +119,7 @@ def test_timm_and_torch_agree_where_they_name_the_same_optimiser():
         (timm_optimizer, {"name": "lamb", "options": {"params": 1}}, r"options\.params: lamb has no such argument"),
     ],
 )
-def test_what_cannot_be_used_is_named_with_what_can(make, arguments, message):
+def test_unusable_optimisers_are_refused_with_the_usable_ones(make, arguments, message):
     with pytest.raises(ConfigError, match=message):
         make(*modules(), lr=0.1, **arguments)
 

@@ -41,7 +41,7 @@ def test_sgd_follows_its_update_rule(fused, nesterov):
         torch.testing.assert_close(after, weight)
 
 
-def test_adamw_decays_apart_from_the_gradient():
+def test_adamw_decouples_weight_decay_from_the_gradient():
     backbone, head = pair()
     optimizer = adamw(backbone, head, lr=0.01, weight_decay=0.1)
     before, after = steps(optimizer, backbone, head, count=1)

@@ -100,7 +100,7 @@ def test_an_unknown_name_gets_the_nearest_one():
         grouped(no_decay=["head.bais"])
 
 
-def test_nothing_to_train_is_refused():
+def test_a_network_without_trained_parameters_is_refused():
     head = LinearHead(64, 10).requires_grad_(False)
     with pytest.raises(ConfigError, match="frozen"):
         grouped(DigitsNet(1, trainable="none"), head)
@@ -111,7 +111,7 @@ def test_an_extra_module_may_not_take_a_name_in_use():
         grouped(extra={"head": LinearHead(64, 5)})
 
 
-def test_a_function_of_groups_takes_their_arguments_and_shares_those_of_both():
+def test_a_decorated_builder_has_the_arguments_of_both_functions():
     received = {}
 
     @over_parameter_groups

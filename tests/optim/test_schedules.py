@@ -42,7 +42,7 @@ def from_config(name: str, epochs: int = 200, steps: int = STEPS, **changes):
         (199, 1e-4),
     ],
 )
-def test_the_ldam_schedule_of_200_epochs(epoch, multiplier):
+def test_the_ldam_schedule_drops_at_epochs_160_and_180_of_200(epoch, multiplier):
     schedule = from_config("ldam")
     assert schedule(epoch * STEPS) == pytest.approx(multiplier)
     assert schedule(epoch * STEPS + STEPS - 1) == pytest.approx(multiplier)
@@ -83,7 +83,7 @@ def test_a_milestone_within_the_warm_up_counts_from_its_end(epochs, last):
 
 
 @pytest.mark.parametrize(("epoch", "multiplier"), [(0, 1.0), (2, 0.9045085), (5, 0.5), (9, 0.0244717), (10, 0.0)])
-def test_cosine_per_epoch(epoch, multiplier):
+def test_cosine_per_epoch_is_constant_within_an_epoch(epoch, multiplier):
     schedule = from_config("cosine", epochs=10)
     assert schedule(epoch * STEPS) == pytest.approx(multiplier, abs=1e-6)
     if epoch < 10:
@@ -91,12 +91,12 @@ def test_cosine_per_epoch(epoch, multiplier):
 
 
 @pytest.mark.parametrize(("step", "multiplier"), [(0, 1.0), (10, 0.9755283), (50, 0.5), (99, 0.0002467), (100, 0.0)])
-def test_cosine_per_step(step, multiplier):
+def test_cosine_per_step_changes_with_every_step(step, multiplier):
     assert Cosine(10, 10, per="step")(step) == pytest.approx(multiplier, abs=1e-6)
 
 
 @pytest.mark.parametrize(("step", "multiplier"), [(0, 0.0), (10, 0.5), (20, 1.0), (60, 0.55), (100, 0.1), (500, 0.1)])
-def test_cosine_with_warm_up_and_a_final_value(step, multiplier):
+def test_cosine_has_a_warm_up_and_a_final_value(step, multiplier):
     schedule = Cosine(10, 10, per="step", warmup_epochs=2, final=0.1)
     assert schedule(step) == pytest.approx(multiplier)
 
@@ -108,7 +108,7 @@ def released(total: int, warmup: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("warmup_epochs", [0, 1 / 749, 2, 80])
-def test_the_released_schedule_is_that_of_every_batch(warmup_epochs):
+def test_the_released_schedule_changes_with_every_batch(warmup_epochs):
     schedule = from_config("herbs", epochs=80, steps=749, warmup_epochs=warmup_epochs)
     expected = released(80 * 749, round(warmup_epochs * 749))
     rates = [schedule(batch) for batch in range(80 * 749)]
@@ -120,7 +120,7 @@ def test_the_released_schedule_is_that_of_every_batch(warmup_epochs):
     ("epochs", "batches", "warmup", "apart"),
     [(80, 749, 1500, 0.023), (50, 374, 800, 0.040)],  # HERBS and PIM on CUB
 )
-def test_the_released_schedule_never_reaches_zero_and_is_not_the_textbooks(epochs, batches, warmup, apart):
+def test_the_released_schedule_never_reaches_zero(epochs, batches, warmup, apart):
     lengths = {"epochs": epochs, "steps": batches, "warmup_epochs": warmup / batches}
     actual, textbook = from_config("herbs", **lengths), from_config("cosine_per_step", **lengths)
     steps = epochs * batches
@@ -140,7 +140,7 @@ def test_an_accumulated_step_has_the_released_rate_of_its_last_batch(batches, ac
     np.testing.assert_allclose([schedule(step) for step in range(6 * steps)], rates[:, last].ravel(), atol=1e-12)
 
 
-def test_a_resumed_run_has_the_released_rates_of_one_that_was_not_interrupted():
+def test_a_resumed_run_has_the_released_rates_of_an_uninterrupted_one():
     def run(steps: int, state: dict | None = None) -> tuple[list[float], dict]:
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
         schedule = from_config("herbs", epochs=4, steps=7, warmup_epochs=1)
@@ -188,7 +188,7 @@ def test_one_cycle_equals_torchs(epochs, steps):
 
 @pytest.mark.parametrize("epochs", [1, 2])
 @pytest.mark.parametrize("steps", [1, 2])
-def test_one_cycle_survives_the_shortest_runs(epochs, steps):
+def test_one_cycle_is_defined_for_the_shortest_runs(epochs, steps):
     schedule = OneCycle(epochs, steps)
     assert all(0 < schedule(step) <= 1 for step in range(epochs * steps + 1))
 

@@ -17,7 +17,7 @@ MORE = {"multistep": {"decay_milestones": [4, 8]}, "step": {"decay_epochs": 4.0}
 
 @pytest.mark.parametrize("per", ["epoch", "step"])
 @pytest.mark.parametrize("name", NAMES)
-def test_values_are_those_of_a_training_loop_of_timm(name, per):
+def test_multipliers_equal_those_of_a_training_loop_with_timm(name, per):
     more = MORE.get(name, {})
     schedule = TimmSchedule(EPOCHS, STEPS, name=name, per=per, warmup_epochs=2, warmup_lr=0.25, min_lr=0.125, **more)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
@@ -38,7 +38,7 @@ def test_values_are_those_of_a_training_loop_of_timm(name, per):
     assert schedule(EPOCHS * STEPS) == schedule(EPOCHS * STEPS - 1)
 
 
-def test_a_value_depends_on_the_step_alone():
+def test_a_value_depends_on_the_step_only():
     schedule = TimmSchedule(EPOCHS, STEPS, name="tanh", per="step")
     forwards = [schedule(step) for step in range(20)]
     assert [schedule(step) for step in reversed(range(20))] == forwards[::-1]
@@ -46,7 +46,7 @@ def test_a_value_depends_on_the_step_alone():
     assert [schedule(3), other(3), schedule(3)] == [forwards[3], other(3), forwards[3]]
 
 
-def test_its_state_is_plain_values_and_resumes():
+def test_the_state_has_plain_values_and_resumes():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, TimmSchedule(EPOCHS, STEPS, per="step"))
     for _ in range(7):
@@ -74,12 +74,12 @@ def test_its_state_is_plain_values_and_resumes():
         ({"warmup_epochs": 12, "warmup_prefix": True}, "timm cannot build it"),
     ],
 )
-def test_what_does_not_fit_is_named(arguments, message):
+def test_incompatible_options_are_named(arguments, message):
     with pytest.raises(ConfigError, match=message):
         TimmSchedule(EPOCHS, STEPS, **arguments)
 
 
-def test_the_config_gives_a_cosine():
+def test_the_config_builds_a_cosine_schedule():
     schedule = instantiate(read_config("scheduler/timm"), EPOCHS, STEPS)
     assert schedule(0) == 1.0
     assert schedule(EPOCHS * STEPS // 2) == pytest.approx(0.5)

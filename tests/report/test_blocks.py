@@ -44,7 +44,7 @@ def test_without_a_width_a_table_is_one_block():
     ]
 
 
-def test_what_does_not_fit_goes_into_a_further_block_with_the_labels():
+def test_columns_that_do_not_fit_are_moved_to_further_blocks_with_the_labels():
     assert table(35) == [
         [
             "   name              first  second",
@@ -55,14 +55,14 @@ def test_what_does_not_fit_goes_into_a_further_block_with_the_labels():
     ]
 
 
-def test_where_no_number_fits_beside_the_labels_each_row_is_a_block():
+def test_if_no_number_fits_next_to_the_labels_each_row_is_a_block():
     assert table(24) == [
         ["*, name erm", "  first   1.0", "  second  2.0", "  third   3.0"],
         ["name balanced_softmax", "  first   4.0", "  second  5.0", "  third   6.0"],
     ]
 
 
-def test_lines_know_their_row():
+def test_lines_have_the_index_of_their_row():
     (block,) = table_blocks([HEADINGS, *ROWS], [False, False, True, True, True], 2, None)
     assert [line.row for line in block] == [None, 0, 1]
     assert [
@@ -75,7 +75,7 @@ def test_lines_know_their_row():
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("protocol", METRICS)
-def test_a_result_keeps_every_number_at_every_width(protocol, width):
+def test_a_result_shows_every_number_at_every_width(protocol, width):
     rows = [
         row(METRICS[protocol], protocol=protocol, scorer=scorer, headline=scorer == "msp", selection="best_val")
         for scorer in ("msp", "pytorch_ood.EnergyBased")

@@ -62,7 +62,7 @@ def predict(folder, label, prediction, confidence=None):
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100, 8142])
-def test_every_number_of_classes_has_all_its_figures(tmp_path, classes):
+def test_all_figures_are_made_for_any_number_of_classes(tmp_path, classes):
     run_dir = run_of(tmp_path, classes, images=3 if classes > 100 else 30)
     paths = {path.stem: path for path in draw(run_dir, "all")}
     assert set(paths) >= set(CLASS_FIGURES) - {"background_classes"}
@@ -77,7 +77,7 @@ def test_two_figures_are_enough_by_default(tmp_path):
 
 
 @pytest.mark.parametrize("left_out", ["many", "medium", "few"])
-def test_a_group_without_classes_is_no_obstacle(tmp_path, left_out):
+def test_figures_are_made_with_an_empty_shot_group(tmp_path, left_out):
     table = per_class_table(40)
     other = "medium" if left_out != "medium" else "few"
     groups = np.where(table["group"] == left_out, other, table["group"]).astype(object)
@@ -87,7 +87,7 @@ def test_a_group_without_classes_is_no_obstacle(tmp_path, left_out):
     assert drawn == ["confusion", "predicted_prior", "weight_norms", "reliability", "draws"]
 
 
-def test_classes_without_test_images_are_no_obstacle(tmp_path):
+def test_figures_are_made_with_classes_without_test_images(tmp_path):
     run_dir = run_of(tmp_path, 10)
     label = np.repeat(np.arange(3), 10)
     predict(run_dir, label, np.roll(label, 1))
@@ -107,7 +107,7 @@ def test_damaged_arrays_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", ["retrieval", "few_shot"])
-def test_classes_that_were_not_trained_on_have_no_such_figures(tmp_path, protocol):
+def test_protocols_of_unseen_classes_have_no_class_figures(tmp_path, protocol):
     run_dir = write_run(tmp_path, per_class_table(10), [], protocol=protocol)
     assert classes_of(read_run(run_dir)) is None
 
@@ -120,7 +120,7 @@ FOUR = Classes(
 )
 
 
-def test_the_head_absorption_rate_is_the_share_of_a_groups_errors_that_goes_to_many():
+def test_the_head_absorption_rate_is_the_share_of_errors_predicted_as_many_shot_classes():
     # the few-shot class d: 4 right, 3 taken for a, 1 for b
     true, predicted = np.array([0, 3, 3, 3, 1]), np.array([0, 3, 0, 1, 0])
     counts = np.array([9, 4, 3, 1, 5])
@@ -129,7 +129,7 @@ def test_the_head_absorption_rate_is_the_share_of_a_groups_errors_that_goes_to_m
     assert np.isnan(confusion.absorption(FOUR, true, predicted, counts, "many"))
 
 
-def test_by_chance_errors_fall_on_all_other_classes():
+def test_the_head_absorption_by_chance_spreads_errors_over_all_other_classes():
     assert confusion.absorption_by_chance(FOUR, "few") == pytest.approx(1 / 3)
     assert confusion.absorption_by_chance(FOUR, "many") == 0
 
@@ -177,7 +177,7 @@ def test_classes_that_are_never_predicted_are_counted(tmp_path, figure_of):
     assert "predicted, mean (49 classes never)" in [text.get_text() for text in legend.get_texts()]
 
 
-def test_norms_are_over_their_mean_before_and_after(tmp_path, figure_of):
+def test_norms_are_relative_to_their_mean_before_and_after_the_second_stage(tmp_path, figure_of):
     run_dir = run_of(tmp_path, 4)
     np.savez(run_dir / "artifacts" / "class_weights.npz", before=[4.0, 3, 2, 1], after=[10.0, 10, 10, 10])
     axes = figure_of(weight_norms.weight_norms, run_dir).axes[0]
@@ -196,7 +196,7 @@ def test_sums_of_the_bins_are_those_of_the_calibration_error():
     assert (n.tolist(), right.tolist(), confidence.tolist()) == ([1, 2], [1, 1], [0.5, 1.51])
 
 
-def test_few_have_a_panel_of_their_own_where_they_are(tmp_path, figure_of):
+def test_few_shot_classes_have_a_reliability_panel_if_there_are_any(tmp_path, figure_of):
     run_dir = run_of(tmp_path / "few", 40)
     assert len(figure_of(reliability.reliability, run_dir).axes) == 4
     table = per_class_table(5, n_max=500, factor=2)
@@ -206,7 +206,7 @@ def test_few_have_a_panel_of_their_own_where_they_are(tmp_path, figure_of):
     assert [one.get_title(loc="left") for one in axes] == ["all: calibration error 35.0 %", ""]
 
 
-def test_draws_show_epochs_and_shares_of_the_groups(tmp_path, figure_of):
+def test_sampling_figures_show_epochs_and_shares_of_the_groups(tmp_path, figure_of):
     run_dir = run_of(
         tmp_path, 4, train_count=np.array([200, 200, 50, 5]), group=np.array(["many", "many", "medium", "few"], object)
     )
@@ -219,7 +219,7 @@ def test_draws_show_epochs_and_shares_of_the_groups(tmp_path, figure_of):
     assert lines["few (1 class)"] == pytest.approx([500 / 455, 15500 / 455])
 
 
-def test_epochs_that_drew_alike_are_one_line():
+def test_epochs_with_equal_sampling_are_one_line():
     counts = np.repeat([[5, 1], [3, 3]], [4, 2], axis=0)
     assert draws.shown_draws(np.array([1, 10, 20, 32, 33, 40]), counts) == {
         "drawn in epochs 1 to 32": 0,
@@ -227,12 +227,12 @@ def test_epochs_that_drew_alike_are_one_line():
     }
 
 
-def test_where_all_epochs_differ_the_first_the_middle_and_the_last_are_shown():
+def test_if_all_epochs_differ_the_first_middle_and_last_are_shown():
     counts = np.arange(14).reshape(7, 2)
     assert list(draws.shown_draws(np.arange(1, 8), counts).values()) == [0, 3, 6]
 
 
-def test_a_law_that_does_not_change_is_one_line(tmp_path, figure_of):
+def test_a_constant_sampling_distribution_is_one_line(tmp_path, figure_of):
     axes = figure_of(draws.draws, run_of(tmp_path, 10)).axes[0]
     assert [line.get_label() for line in axes.lines] == ["training images", "drawn in every epoch"]
 
@@ -256,18 +256,18 @@ def background_run(tmp_path):
     return run_dir
 
 
-def test_the_background_is_a_class_with_the_images_that_are_left(background_run):
+def test_the_background_is_a_class_with_the_remaining_images(background_run):
     classes = classes_of(read_run(background_run))
     assert classes.names.tolist() == [BACKGROUND, "class 0", "class 1"]
     assert classes.counts.tolist() == [960, 30, 10]
     assert classes.groups.tolist() == [BACKGROUND, "medium", "few"]
 
 
-def test_two_scorers_do_not_show_a_class_twice(background_run):
+def test_several_scorers_show_each_class_once(background_run):
     assert len(read_run(background_run).per_class["class_id"]) == 2
 
 
-def test_the_background_is_one_class_before_and_several_after(background_run, figure_of):
+def test_splitting_figures_show_the_background_before_and_after(background_run, figure_of):
     before, after = figure_of(background_classes.background_classes, background_run).axes
     assert [bar.get_height() for bar in before.patches] == [960, 30, 10]
     assert before.patches[0].get_facecolor() == to_rgba(PALE)
@@ -276,13 +276,13 @@ def test_the_background_is_one_class_before_and_several_after(background_run, fi
     assert after.get_title(loc="left").startswith("after: 2 pseudo-classes, as good as 1.75")
 
 
-def test_thousands_of_pseudo_classes_are_one_shape(background_run, figure_of):
+def test_thousands_of_pseudo_classes_are_one_filled_shape(background_run, figure_of):
     np.savez(background_run / "artifacts" / "partition.npz", background_counts=np.arange(5000))
     _, after = figure_of(background_classes.background_classes, background_run).axes
     assert len(after.patches) == 1
 
 
-def test_bins_are_means_of_neighbours_and_leave_blanks_out():
+def test_bins_are_means_of_neighbours_without_missing_values():
     centres, means = binned_means(np.array([1.0, 3.0, np.nan, 5.0] * 12))
     assert len(centres) == 12
     assert centres[0] == 1.5

@@ -58,7 +58,7 @@ def test_runs_are_grouped_by_everything_but_their_seed(tmp_path):
     assert sorted(len(line.runs) for line in table.lines) == [1, 2]
 
 
-def test_a_mean_over_seeds_of_which_one_has_nothing_to_average_is_none(tmp_path):
+def test_a_mean_over_seeds_with_a_missing_value_is_none(tmp_path):
     write(tmp_path, "erm", 0, metrics={"few": 0.2})
     write(tmp_path, "erm", 1, metrics={"few": None})
     (table,) = tables(tmp_path)
@@ -66,7 +66,7 @@ def test_a_mean_over_seeds_of_which_one_has_nothing_to_average_is_none(tmp_path)
     assert math.isnan(table.lines[0].deviation("few"))
 
 
-def test_the_same_run_in_two_places_counts_once(tmp_path):
+def test_the_same_run_in_two_folders_counts_once(tmp_path):
     write(tmp_path / "a")
     write(tmp_path / "b")
     collection = finished_runs([tmp_path / "a", tmp_path / "b"])
@@ -85,7 +85,7 @@ def test_seeds_that_chose_different_values_of_a_number_are_one_line(tmp_path):
 # -- what may be compared -----------------------------------------------------------------------------------------
 
 
-def test_other_test_images_are_another_table_and_are_warned_of(tmp_path):
+def test_other_test_images_form_another_table_with_a_warning(tmp_path):
     write(tmp_path, "erm", split="cifar10-exp100-cao")
     write(tmp_path, "crt", split="cifar10-exp100-cao-val_test_fraction0.1", config={"dataset.val": "test_fraction"})
     report = compose_report(finished_runs([tmp_path]), Options())
@@ -93,7 +93,7 @@ def test_other_test_images_are_another_table_and_are_warned_of(tmp_path):
     assert any("2 different splits" in line for line in report.warnings)
 
 
-def test_what_was_selected_on_test_stands_apart_and_is_never_the_best(tmp_path):
+def test_runs_selected_on_test_are_separate_and_never_the_best(tmp_path):
     write(tmp_path, "erm", metrics={"balanced_accuracy": 0.5})
     write(tmp_path, "crt", metrics={"balanced_accuracy": 0.6})
     write(tmp_path, "lws", metrics={"balanced_accuracy": 0.9}, selection="best_test")
@@ -107,7 +107,7 @@ def test_what_was_selected_on_test_stands_apart_and_is_never_the_best(tmp_path):
     assert any("selected on the test set" in line for line in report.warnings)
 
 
-def test_protocols_are_tables_of_their_own_and_scorers_lines(tmp_path):
+def test_protocols_have_separate_tables_and_scorers_separate_lines(tmp_path):
     rows = [row({"accuracy": 0.5, "balanced_accuracy": 0.5})]
     rows += [
         row({"auroc": value, "fpr95_id_pos": 1 - value}, protocol="open_set", scorer=scorer, headline=False)
@@ -119,7 +119,7 @@ def test_protocols_are_tables_of_their_own_and_scorers_lines(tmp_path):
     assert sorted(line.label for line in opened.lines) == ["erm max_logit", "erm msp"]
 
 
-def test_other_weights_and_variants_of_a_run_are_no_lines(tmp_path):
+def test_only_headline_weights_and_variants_have_lines(tmp_path):
     rows = [
         row({"accuracy": 0.5}, variant="one", checkpoint="best", selection="best_val"),
         row({"accuracy": 0.6}, variant="two", checkpoint="best", selection="best_val", headline=False),
@@ -130,7 +130,7 @@ def test_other_weights_and_variants_of_a_run_are_no_lines(tmp_path):
     assert [line.mean("accuracy") for line in table.lines] == [0.5]
 
 
-def test_rows_of_the_validation_split_are_no_results(tmp_path):
+def test_rows_of_the_validation_split_are_excluded(tmp_path):
     rows = [row({"accuracy": 0.9}, split="val", headline=False), row({"accuracy": 0.5})]
     write(tmp_path, rows=rows)
     (table,) = tables(tmp_path)
@@ -152,7 +152,7 @@ def test_ties_are_within_one_standard_deviation_of_the_best(tmp_path):
     assert {labels[index] for index in best_lines.ties} == {"near", "wide"}
 
 
-def test_where_smaller_is_better_the_smallest_is_the_best(tmp_path):
+def test_the_smallest_value_of_a_lower_is_better_metric_is_the_best(tmp_path):
     for method, value in (("a", 0.1), ("b", 0.2)):
         write(tmp_path, method, metrics={"ece": value})
     (table,) = tables(tmp_path, sort_by="ece")
@@ -174,7 +174,7 @@ def test_embeddings_are_compared_by_recall_and_counts_have_no_best(tmp_path):
     assert {cell.mark for cells in part.sheet.rows for cell in cells[2:4]} == {""}
 
 
-def test_equal_lines_are_all_the_best_and_one_alone_is_nothing(tmp_path):
+def test_equal_lines_are_all_the_best_and_a_single_one_is_unmarked(tmp_path):
     write(tmp_path, "a")
     (table,) = tables(tmp_path)
     assert not marks(table.lines, METRICS.find("accuracy")).best
@@ -212,7 +212,7 @@ def test_lines_are_named_after_any_setting(tmp_path):
     assert table.lines[0].label == "erm CrossEntropy 0.1"
 
 
-def test_lines_that_nothing_shown_tells_apart_have_part_of_their_hash(tmp_path):
+def test_lines_with_equal_labels_show_part_of_their_hash(tmp_path):
     write(tmp_path, "erm")
     write(tmp_path, "erm", config={"new.key": 1})
     (table,) = tables(tmp_path)
@@ -228,7 +228,7 @@ def test_lines_that_nothing_shown_tells_apart_have_part_of_their_hash(tmp_path):
         (Options(against="er"), "no line has this name"),
     ],
 )
-def test_names_that_are_not_there_are_refused_with_a_hint(tmp_path, options, hint):
+def test_unknown_names_are_refused_with_a_hint(tmp_path, options, hint):
     write(tmp_path)
     with pytest.raises(ConfigError, match=hint):
         compose_report(finished_runs([tmp_path]), options)
@@ -237,7 +237,7 @@ def test_names_that_are_not_there_are_refused_with_a_hint(tmp_path, options, hin
 # -- what is read -------------------------------------------------------------------------------------------------
 
 
-def test_unfinished_and_damaged_runs_are_counted_and_left_out(tmp_path):
+def test_unfinished_and_damaged_runs_are_counted_and_skipped(tmp_path):
     write(tmp_path, "erm")
     unfinished = tmp_path / "cifar10_lt" / "erm" / "erm-s9-0"
     unfinished.mkdir()
@@ -279,7 +279,7 @@ def test_cost_counts_every_stage_and_speed_the_first(tmp_path):
     assert table.lines[0].images_per_second == pytest.approx(12406 * 200 / 124.06)
 
 
-def test_speed_counts_only_the_steps_that_were_made(tmp_path):
+def test_speed_counts_only_the_executed_steps(tmp_path):
     write(tmp_path, config={"trainer.limit_train_batches": 2, "batch_size": 100})
     (table,) = tables(tmp_path)
     assert table.lines[0].images_per_second == pytest.approx(200 * 10 / 124.06)
@@ -288,7 +288,7 @@ def test_speed_counts_only_the_steps_that_were_made(tmp_path):
 # -- sweeps -------------------------------------------------------------------------------------------------------
 
 
-def test_lines_that_differ_in_beta_alone_are_a_curve(tmp_path):
+def test_lines_that_differ_only_in_beta_form_a_curve(tmp_path):
     for beta, few in ((0.9, 0.1), (0, 0.05), (0.99, 0.3)):
         for seed in (0, 1):
             config = {"loss.beta": beta, "dataset.beta": beta}
@@ -302,14 +302,14 @@ def test_lines_that_differ_in_beta_alone_are_a_curve(tmp_path):
     assert curve.points[0].deviations["few"] == pytest.approx(0.02 / math.sqrt(2))
 
 
-def test_two_values_are_no_curve(tmp_path):
+def test_two_values_do_not_form_a_curve(tmp_path):
     for tau in (0.5, 1.0):
         write(tmp_path, "tau_norm", config={"method.tau": tau})
     (table,) = tables(tmp_path)
     assert not curves(table)
 
 
-def test_a_learned_b0_stands_behind_the_numbers(tmp_path):
+def test_a_learned_b0_follows_the_numbers(tmp_path):
     for b0 in (None, 1.0, -1.0):
         write(tmp_path, "background_splitting", config={"method.b0": b0})
     (table,) = tables(tmp_path)
@@ -358,7 +358,7 @@ def test_any_setting_can_be_requested_as_a_curve(tmp_path):
         (["dataset=digits_lt"], None),
     ],
 )
-def test_a_published_number_stands_beside_the_runs_that_it_is_of(tmp_path, overrides, accuracy):
+def test_a_published_number_is_shown_with_the_matching_runs(tmp_path, overrides, accuracy):
     folder = write(tmp_path)
     result = json.loads((folder / "result.json").read_text())
     (folder / "result.json").write_text(json.dumps({**result, "config": composed_config(*overrides)}))
@@ -378,7 +378,7 @@ def test_a_published_number_stands_beside_the_runs_that_it_is_of(tmp_path, overr
         (["trainer.max_epochs=300"], ""),  # the label has the mark
     ],
 )
-def test_a_published_number_of_other_conditions_says_so(tmp_path, overrides, note):
+def test_a_published_number_of_other_conditions_is_annotated(tmp_path, overrides, note):
     folder = write(tmp_path)
     result = json.loads((folder / "result.json").read_text())
     config = composed_config("experiment=cifar100_lt_erm", *overrides)

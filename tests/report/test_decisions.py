@@ -82,7 +82,7 @@ def test_csv_has_the_means_over_seeds(tmp_path):
     assert row["sets_size"] == ""
 
 
-def test_csv_averages_no_decisions_of_different_levels(tmp_path):
+def test_csv_does_not_average_decisions_of_different_levels(tmp_path):
     write_decisions(write(tmp_path, seed=0))
     write_decisions(write(tmp_path, seed=1), rules={"precision": 0.8}, class_levels={})
     (row,) = csv.DictReader(as_text(report(tmp_path), "csv").splitlines())
@@ -114,7 +114,7 @@ def test_the_html_has_the_table_and_escapes_names(tmp_path):
     assert "<b>lynx" not in html
 
 
-def test_decisions_of_other_weights_are_left_out_and_named(tmp_path):
+def test_decisions_of_other_weights_are_skipped_and_named(tmp_path):
     run = write(tmp_path)
     weights = run / "checkpoints" / "final.ckpt"
     weights.parent.mkdir()

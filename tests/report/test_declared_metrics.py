@@ -45,7 +45,7 @@ def test_a_report_has_their_headings_units_and_directions(tmp_path):
     assert (cells["crt"][0].mark, cells["erm"][0].mark) == ("best", "")
 
 
-def test_the_same_heading_stands_in_every_table(tmp_path):
+def test_every_table_has_the_same_heading(tmp_path):
     run = written(tmp_path)
     report = as_text(compose_report(finished_runs([tmp_path]), Options()), "table")
     texts = [plain_table(run.result), report, sweep_table([Job(0, ("seed=0",), run.result)])]
@@ -83,7 +83,7 @@ def test_damaged_declarations_are_refused(tmp_path, declared, reason):
         read_run(path)
 
 
-def test_headings_hold_nothing_that_steers_a_terminal(tmp_path):
+def test_control_characters_of_headings_are_escaped(tmp_path):
     odd = [Metric("depth", "deep", "\x1b[31mred", unit="number", shown=("console", "report"))]
     run = written(tmp_path, declared=odd)
     assert "\x1b" not in plain_table(run.result)

@@ -42,13 +42,13 @@ def made(tmp_path, *, unknown: bool = True, radius: bool = True, classes: int = 
     [{}, {"unknown": False}, {"radius": False}, {"classes": 12}, {"epochs": (1,)}, {"epochs": (1, 4, 7, 10)}],
     ids=str,
 )
-def test_the_plane_is_drawn_with_what_there_is(tmp_path, options):
+def test_the_plane_is_plotted_with_the_available_arrays(tmp_path, options):
     path = tmp_path / "plane.png"
     assert feature_plane(read_run(made(tmp_path, **options)), path)
     assert path.read_bytes().startswith(SIGNATURE)
 
 
-def test_a_run_without_such_features_has_no_figure(tmp_path):
+def test_a_run_without_two_dimensional_features_has_no_figure(tmp_path):
     run = write_run(tmp_path / "run", per_class_table(4), [])
     assert not feature_plane(read_run(run), tmp_path / "plane.png")
     assert not (tmp_path / "plane.png").exists()

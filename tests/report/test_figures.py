@@ -63,7 +63,7 @@ def test_every_run_gets_two_whole_figures(tmp_path, classes):
         assert pixels.std() > 0.05  # not an empty config
 
 
-def test_nothing_is_left_beside_the_figures(tmp_path):
+def test_figures_leave_no_temporary_files(tmp_path):
     draw(write_run(tmp_path, per_class_table(10), curve_rows({"main": 2})))
     assert len(list((tmp_path / "figures").iterdir())) == 2
 
@@ -74,7 +74,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path):
     assert [path.read_bytes() for path in draw(run_dir, "all")][:2] == first
 
 
-def test_a_figure_that_fails_leaves_the_old_one_and_no_other_file(tmp_path):
+def test_a_failing_figure_leaves_the_old_file(tmp_path):
     path = tmp_path / "old.png"
     path.write_bytes(b"old")
     with pytest.raises(ZeroDivisionError), figure_file(path, 2, 2):
@@ -83,7 +83,7 @@ def test_a_figure_that_fails_leaves_the_old_one_and_no_other_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_run_that_trained_nothing_has_no_curves_to_draw(tmp_path):
+def test_a_run_without_training_has_no_curves(tmp_path):
     assert [path.stem for path in draw(write_run(tmp_path, per_class_table(10), []))] == ["accuracy_by_frequency"]
 
 
@@ -99,12 +99,12 @@ def test_an_unfinished_run_is_refused(tmp_path):
 
 @pytest.mark.parametrize("make", DEFAULT_FIGURES.values(), ids=DEFAULT_FIGURES)
 @pytest.mark.parametrize(("selection", "flagged"), [("last", False), ("best_test", True)])
-def test_a_run_selected_on_test_says_so_in_its_figures(tmp_path, figure_of, make, selection, flagged):
+def test_figures_of_a_run_selected_on_test_are_marked(tmp_path, figure_of, make, selection, flagged):
     run_dir = write_run(tmp_path, per_class_table(10), curve_rows({"main": 2}), selection=selection)
     assert ("selected on test" in figure_of(make, run_dir).get_suptitle()) is flagged
 
 
-def test_a_run_with_a_name_of_its_own_is_titled_by_it(tmp_path, figure_of):
+def test_a_named_run_has_its_name_as_title(tmp_path, figure_of):
     run_dir = write_run(tmp_path, per_class_table(10), [])
     path = run_dir / "result.json"
     result = json.loads(path.read_text())
@@ -124,7 +124,7 @@ def test_few_classes_are_bars_with_names_and_counts_from_frequent_to_rare(tmp_pa
     assert [bar.get_height() for bar in axes.patches] == (100 * table["accuracy"][np.argsort(shuffled)]).tolist()
 
 
-def test_groups_keep_their_colours_and_say_their_means(tmp_path, figure_of):
+def test_groups_have_fixed_colours_and_show_their_means(tmp_path, figure_of):
     run_dir = write_run(tmp_path, per_class_table(10, n_max=5000), [])
     figure = figure_of(frequency.accuracy_by_frequency, run_dir)
     metrics = read_run(run_dir).headline["metrics"]
@@ -158,7 +158,7 @@ def test_classes_without_evaluated_images_are_left_out(tmp_path, figure_of):
 
 
 @pytest.mark.parametrize("change", ["balanced", "unseen", "none evaluated"])
-def test_unusual_counts_can_be_drawn(tmp_path, change):
+def test_figures_are_made_for_unusual_counts(tmp_path, change):
     table = per_class_table(40)
     if change == "balanced":
         table["train_count"] = np.full(40, 500)
@@ -185,17 +185,17 @@ def test_an_empty_group_has_no_curve(tmp_path, figure_of):
     assert set(lines_of(figure_of(curves.training_curves, run_dir).axes[2])) == {"many", "medium", "test"}
 
 
-def test_a_watched_test_split_is_drawn_under_its_name(tmp_path, figure_of):
+def test_a_monitored_test_split_is_plotted_under_its_name(tmp_path, figure_of):
     run_dir = write_run(tmp_path, per_class_table(10), curve_rows({"main": 5}, watched="test"))
     assert set(lines_of(figure_of(curves.training_curves, run_dir).axes[1])) == {"train", "test"}
 
 
-def test_without_a_watched_split_there_are_two_panels(tmp_path, figure_of):
+def test_without_a_monitored_split_there_are_two_panels(tmp_path, figure_of):
     run_dir = write_run(tmp_path, per_class_table(10), curve_rows({"main": 5}, watched=None))
     assert len(figure_of(curves.training_curves, run_dir).axes) == 2
 
 
-def test_epochs_that_were_not_watched_are_bridged(tmp_path, figure_of):
+def test_curves_connect_the_monitored_epochs(tmp_path, figure_of):
     rows = curve_rows({"main": 6})
     for row in rows[::2]:
         row["val/accuracy"] = ""
@@ -203,7 +203,7 @@ def test_epochs_that_were_not_watched_are_bridged(tmp_path, figure_of):
     assert lines_of(axes)["val"].get_xdata().tolist() == [2, 4, 6]
 
 
-def test_the_result_on_test_stands_at_the_end_of_curves_of_validation(tmp_path, figure_of):
+def test_the_test_result_is_marked_at_the_end_of_validation_curves(tmp_path, figure_of):
     table = per_class_table(10)
     run_dir = write_run(tmp_path, table, curve_rows({"main": 5}))
     _, accuracy, groups = figure_of(curves.training_curves, run_dir).axes
@@ -217,7 +217,7 @@ def test_the_result_on_test_stands_at_the_end_of_curves_of_validation(tmp_path, 
 
 
 @pytest.mark.parametrize(("watched", "stars"), [(None, 1), ("test", 0)])
-def test_the_result_on_test_is_drawn_unless_its_curve_is(tmp_path, figure_of, watched, stars):
+def test_the_test_result_is_marked_unless_its_curve_is_plotted(tmp_path, figure_of, watched, stars):
     run_dir = write_run(tmp_path, per_class_table(10), curve_rows({"main": 5}, watched=watched))
     axes = figure_of(curves.training_curves, run_dir).axes[1]
     assert sum(line.get_marker() == "*" for line in axes.lines) == stars
@@ -246,7 +246,7 @@ LONG = "Thalasseus sandvicensis acuflavidus, first winter plumage"
 
 
 @pytest.mark.parametrize("name", ["accuracy_by_frequency", "training_curves", "confusion", "weight_norms"])
-def test_long_names_do_not_reach_over_the_edge(tmp_path, monkeypatch, name):
+def test_long_names_do_not_exceed_the_figure(tmp_path, monkeypatch, name):
     table = per_class_table(10)
     table["class_name"] = np.array([f"{LONG} {number}" for number in range(10)], dtype=object)
     stages = {"representation": 190, "classifier_retraining": 4, "scales": 1}
@@ -263,13 +263,13 @@ def test_long_names_do_not_reach_over_the_edge(tmp_path, monkeypatch, name):
     assert "seed 0" in drawn[0].get_suptitle()
 
 
-def test_the_test_of_overhanging_texts_sees_them(tmp_path):
+def test_overhanging_texts_are_detected(tmp_path):
     figure = Figure(figsize=(2, 1))
     figure.text(0.9, 0.5, "a text beyond the edge")
     assert overhanging_texts(figure) == ["a text beyond the edge"]
 
 
-def test_stages_without_room_for_their_names_are_listed_below(tmp_path, figure_of):
+def test_names_of_narrow_stages_are_listed_below(tmp_path, figure_of):
     run_dir = write_run(tmp_path, per_class_table(10), curve_rows({"representation": 40, "classifier": 3, "scales": 1}))
     figure = figure_of(curves.training_curves, run_dir)
     assert not figure.axes[0].texts
@@ -282,7 +282,7 @@ def test_classes_with_equal_beginnings_get_distinct_labels():
     assert shorten("short") == "short"
 
 
-def test_stages_follow_each_other_and_are_named(tmp_path, figure_of):
+def test_stages_are_plotted_in_order_with_their_names(tmp_path, figure_of):
     run_dir = write_run(tmp_path, per_class_table(10), curve_rows({"representation": 4, "classifier": 3}))
     axes = figure_of(curves.training_curves, run_dir).axes[0]
     assert [text.get_text() for text in axes.texts] == ["representation", "classifier"]

@@ -31,7 +31,7 @@ def test_text_is_aligned_and_marks_best_and_ties(report):
     assert all(line == line.rstrip() for line in lines)
 
 
-def test_markdown_has_the_best_bold_and_no_markup_of_names(report):
+def test_markdown_has_the_best_bold_and_escapes_names(report):
     text = as_text(report, "markdown")
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert rows[1].startswith("| --- | ---: |")
@@ -58,7 +58,7 @@ def test_csv_has_every_metric_as_fractions_and_blanks_where_there_is_nothing(rep
     assert float(erm["nll"]) == 1.5
 
 
-def test_metrics_that_are_no_fractions_are_not_shown_in_percent(tmp_path):
+def test_metrics_that_are_not_fractions_are_not_shown_in_percent(tmp_path):
     write(tmp_path)
     report = compose_report(finished_runs([tmp_path]), Options(metrics=("nll", "ece")))
     heads, line = as_text(report, "table").splitlines()[1:3]

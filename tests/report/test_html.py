@@ -80,7 +80,7 @@ def outputs(tmp_path) -> Path:
     return tmp_path
 
 
-def test_the_document_is_well_formed_and_asks_for_nothing_outside(outputs):
+def test_the_document_is_well_formed_and_loads_nothing_from_other_hosts(outputs):
     parsed = ParsedReport(html_report(report(outputs, against="best")))
     assert not parsed.open
     for _, attributes in parsed.tags:
@@ -93,7 +93,7 @@ def test_the_document_is_well_formed_and_asks_for_nothing_outside(outputs):
     assert policy.startswith("default-src 'none'")
 
 
-def test_names_are_text_whatever_they_hold(outputs):
+def test_names_are_escaped(outputs):
     parsed = ParsedReport(html_report(report(outputs)))
     assert any(HOSTILE in cell for cell in parsed.texts["td"])
     assert len(parsed.all("img")) == 4  # the pictures alone
@@ -109,12 +109,12 @@ def test_data_inside_a_script_cannot_end_it(value):
     assert json.loads(inside) == value
 
 
-def test_bytes_that_are_no_text_are_shown(tmp_path):
+def test_bytes_that_are_not_text_are_shown_escaped(tmp_path):
     assert text("caf\udce9") == "caf\\xe9"
     html_report(report(write(tmp_path, config={"name": "caf\udce9"}))).encode("utf-8")
 
 
-def test_cells_hold_what_they_are_sorted_by(outputs):
+def test_cells_have_their_sort_value(outputs):
     parsed = ParsedReport(html_report(report(outputs, metrics=("few",))))
     values = [float(cell["data-value"]) for cell in parsed.all("td") if "data-value" in cell]
     assert 0.3 in values
@@ -130,7 +130,7 @@ def test_every_line_with_its_classes_can_be_chosen(outputs):
     assert data["groups"] == ["many", "medium", "few"]
 
 
-def test_sweeps_are_drawn(outputs):
+def test_sweeps_have_a_figure(outputs):
     parsed = ParsedReport(html_report(report(outputs)))
     tips = [attributes["data-tip"] for attributes in parsed.all("circle")]
     assert "loss.beta = 0.99, few: 49.5, n = 1" in tips
@@ -149,7 +149,7 @@ def test_figures_are_made_for_a_screen(outputs):
         assert image.size == (1120, 560)
 
 
-def test_a_damaged_figure_is_named_and_left_out(outputs):
+def test_a_damaged_figure_is_named_and_skipped(outputs):
     (path,) = outputs.rglob("training_curves.png")
     whole = len(ParsedReport(html_report(report(outputs))).all("img"))
     path.write_bytes(b"half")
@@ -172,7 +172,7 @@ def test_a_figure_that_is_a_link_out_of_the_run_is_not_embedded(outputs, tmp_pat
     assert "link out of the run" in problems[0]
 
 
-def test_runs_without_tables_or_figures_make_a_document(tmp_path):
+def test_a_document_is_made_of_runs_without_tables_or_figures(tmp_path):
     write(tmp_path, metrics={"few": None})
     parsed = ParsedReport(html_report(report(tmp_path)))
     assert [table["class"] for table in parsed.all("table")] == ["summary", "sortable"]
@@ -203,7 +203,7 @@ def test_a_table_without_a_comparable_line_has_no_best(tmp_path):
     assert "No line to compare" in html
 
 
-def test_cost_against_accuracy_is_drawn_with_its_numbers(tmp_path):
+def test_cost_against_accuracy_has_a_figure_with_its_numbers(tmp_path):
     for method, seconds, few in (("erm", 100.0, 0.1), ("crt", 400.0, 0.3)):
         stages = [{"name": "main", "key": "k", "status": "trained", "seconds": seconds}]
         write(tmp_path, method, metrics={"few": few, "balanced_accuracy": few}, stages=stages)
@@ -214,7 +214,7 @@ def test_cost_against_accuracy_is_drawn_with_its_numbers(tmp_path):
     assert {"100 s", "400 s"} <= set(parsed.texts["td"])
 
 
-def test_large_tables_are_drawn_in_part(tmp_path, monkeypatch):
+def test_large_tables_are_shown_in_part(tmp_path, monkeypatch):
     monkeypatch.setattr(html_summary, "_DRAWN", 3)
     monkeypatch.setattr(html_plots, "_LABELLED", 2)
     for number in range(5):

@@ -60,7 +60,7 @@ def opened_report(window) -> browser.Page:
     return window
 
 
-def test_a_click_on_a_heading_sorts_and_another_one_turns_the_order_round(opened_report):
+def test_clicking_a_heading_sorts_and_clicking_again_reverses_the_order(opened_report):
     opened_report.click(f"{FEW}.querySelector('button')")
     assert opened_report.ask(f"{FEW}.getAttribute('aria-sort')") == "descending"
     assert opened_report.ask(SHOWN)[-2:] == ["crt", "erm"]
@@ -75,21 +75,21 @@ def test_the_filter_hides_the_other_lines(opened_report):
     assert opened_report.ask(SHOWN) == ["crt"]
 
 
-def test_a_class_that_is_pointed_at_says_its_numbers(opened_report):
+def test_hovering_over_a_class_shows_its_numbers(opened_report):
     opened_report.point("document.querySelector('.perclass circle')")
     assert opened_report.ask(TIP).split("\n") == [HOSTILE, "1000 training images, many", "lws: 90.0 %"]
     opened_report.point("document.querySelector('h1')")
     assert opened_report.ask(TIP) == ""
 
 
-def test_a_second_line_can_be_set_beside_the_first(opened_report):
+def test_a_second_line_can_be_compared_with_the_first(opened_report):
     before = opened_report.ask(POINTS)
     opened_report.ask(f"({CHOICE}.value = '1', {CHOICE}.dispatchEvent(new Event('change')))")
     assert opened_report.ask(POINTS) == 2 * before
     assert opened_report.ask("document.querySelector('.perclass .shown').textContent") == "filled: lws; outlined: crt"
 
 
-def test_a_point_of_a_sweep_says_its_value(opened_report):
+def test_hovering_over_a_point_of_a_sweep_shows_its_value(opened_report):
     opened_report.point("document.querySelector('.panels g:not(.line) > circle[data-tip]')")
     assert opened_report.ask(TIP).startswith("loss.beta = 0.5")
 
@@ -133,7 +133,7 @@ def test_the_theme_follows_the_system_until_a_button_chooses(opened_report):
     opened_report.ask("localStorage.clear()")
 
 
-def test_paper_is_white_and_has_no_controls(opened_report):
+def test_printing_uses_a_white_background_without_controls(opened_report):
     opened_report.ask("(document.documentElement.dataset.theme = 'dark')")
     opened_report.tell("Emulation.setEmulatedMedia", media="print")
     assert background(opened_report) == "rgb(255, 255, 255)"
@@ -141,7 +141,7 @@ def test_paper_is_white_and_has_no_controls(opened_report):
     assert opened_report.ask("document.querySelector('.pictures img').checkVisibility()")
 
 
-def test_the_first_key_reaches_a_link_past_the_controls(opened_report):
+def test_the_first_tab_reaches_a_link_that_skips_the_controls(opened_report):
     for kind in ("keyDown", "keyUp"):
         opened_report.tell("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
     assert opened_report.ask("document.activeElement.className") == "skip"
@@ -161,7 +161,7 @@ def test_numbers_of_classes_are_listed_with_their_difference(opened_report):
     assert rows[3] == ["three", "10", "few", "30.0 %", "10.0 %", "+20.0"]
 
 
-def test_the_report_requests_nothing_and_names_run_no_code(opened_report):
+def test_the_report_loads_nothing_and_names_execute_no_code(opened_report):
     assert [
         address for address in opened_report.requests if not address.startswith(("file:", "data:image/webp;", "about:"))
     ] == []

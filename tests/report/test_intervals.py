@@ -25,7 +25,7 @@ def test_mcnemar_is_the_exact_binomial_test(first, second):
     assert mcnemar(second, first) == mcnemar(first, second)
 
 
-def test_one_run_against_one_is_mcnemar():
+def test_two_single_runs_are_compared_by_mcnemar():
     difference = np.array([1, 1, 1, -1, 0, 0, 0, 1.0])
     assert paired_p_value(difference) == mcnemar(4, 1)
 
@@ -38,7 +38,7 @@ def test_means_over_seeds_are_tested_by_the_normal_form_of_sign_flips():
     assert paired_p_value(difference) == pytest.approx(simulated, abs=0.015)
 
 
-def test_no_difference_is_no_evidence():
+def test_equal_predictions_have_a_p_value_of_one():
     assert paired_p_value(np.zeros(10)) == 1.0
 
 
@@ -60,7 +60,7 @@ def test_the_interval_is_that_of_the_normal_distribution_for_many_images():
     assert interval.high - interval.low == pytest.approx(2 * width, rel=0.06)
 
 
-def test_balanced_intervals_draw_within_classes():
+def test_balanced_intervals_resample_within_classes():
     labels = np.repeat([0, 1], [1000, 10])
     difference = np.zeros(1010)
     difference[labels == 1] = [1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
@@ -70,7 +70,7 @@ def test_balanced_intervals_draw_within_classes():
     assert interval.high - interval.low == pytest.approx(2 * 1.96 * 0.5 * math.sqrt(0.025), rel=0.12)
 
 
-def test_a_class_that_is_all_the_same_adds_no_width():
+def test_a_constant_class_adds_no_width_to_the_interval():
     labels = np.repeat([0, 1], 50)
     interval = paired_bootstrap(np.repeat([1.0, 0.0], 50), labels, balanced=True, draws=100)
     assert [interval.estimate, interval.low, interval.high] == pytest.approx([0.5, 0.5, 0.5])
@@ -84,7 +84,7 @@ def test_the_same_seed_gives_the_same_interval_and_another_level_a_narrower_one(
     assert narrow.high - narrow.low < wide.high - wide.low
 
 
-def test_intervals_cover_the_truth_as_often_as_they_say():
+def test_intervals_have_their_nominal_coverage():
     random = np.random.default_rng(3)
     covered = 0
     for trial in range(200):
@@ -99,7 +99,7 @@ def test_no_images_are_refused():
         paired_bootstrap(np.zeros(0), np.zeros(0, np.int64))
 
 
-def test_sign_flips_over_seeds_by_hand():
+def test_sign_flips_over_seeds_equal_an_enumeration():
     assert sign_flip_p_value([1.0, 1.0, 1.0]) == 2 / 8
     assert sign_flip_p_value([1.0, -1.0]) == 1.0
     # of 5, 3, 3, 1 and their mirrors, all but the two of 1 are as extreme as 3
@@ -107,7 +107,7 @@ def test_sign_flips_over_seeds_by_hand():
     assert math.isnan(sign_flip_p_value([]))
 
 
-def test_holm_by_hand():
+def test_holm_correction_equals_a_hand_computed_example():
     # sorted 0.01, 0.02, 0.03, 0.5: times 4, 3, 2, 1, never falling
     assert holm([0.03, 0.01, math.nan, 0.5, 0.02])[:2] == pytest.approx([0.06, 0.04])
     adjusted = holm([0.03, 0.01, math.nan, 0.5, 0.02])
@@ -115,7 +115,7 @@ def test_holm_by_hand():
     assert adjusted[3:] == pytest.approx([0.5, 0.06])
 
 
-def test_hits_are_averaged_over_runs_and_images_without_a_label_left_out():
+def test_hits_are_averaged_over_runs_without_unlabelled_images():
     one = {"id": np.array([2, 0, 1]), "label": np.array([1, 0, -1]), "prediction": np.array([1, 0, 0])}
     two = {"id": np.array([0, 1, 2]), "label": np.array([0, -1, 1]), "prediction": np.array([5, 0, 1])}
     hits = hits_of([one, two], "x")
@@ -142,7 +142,7 @@ def make(tmp_path, images: int = 400):
     return labels
 
 
-def test_lines_are_set_against_the_best_or_a_named_one(tmp_path):
+def test_lines_are_compared_with_the_best_or_a_named_one(tmp_path):
     make(tmp_path)
     (table,) = sections(finished_runs([tmp_path]).runs)
     (pair,) = pairs(table, reference_of(table, "best"))
@@ -157,7 +157,7 @@ def test_lines_are_set_against_the_best_or_a_named_one(tmp_path):
     assert pair.p_seeds == pytest.approx(2 / 4)
 
 
-def test_a_line_without_predictions_says_so_and_the_others_are_compared(tmp_path):
+def test_a_line_without_predictions_is_reported_and_the_rest_are_compared(tmp_path):
     make(tmp_path)
     write(tmp_path, "lws", metrics={"balanced_accuracy": 0.4})
     (table,) = sections(finished_runs([tmp_path]).runs)
@@ -167,7 +167,7 @@ def test_a_line_without_predictions_says_so_and_the_others_are_compared(tmp_path
     assert differences["crt"].accuracy is not None
 
 
-def test_each_protocol_has_a_file_of_its_own(tmp_path):
+def test_each_protocol_has_a_separate_file(tmp_path):
     rows = [
         row({"auroc": 0.8}, protocol="open_set", scorer="msp"),
         row({"accuracy": 0.5, "balanced_accuracy": 0.5}, headline=False),

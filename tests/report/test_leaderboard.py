@@ -42,7 +42,7 @@ def results(tmp_path) -> Path:
     return tmp_path / "results"
 
 
-def test_a_row_is_the_mean_over_seeds_beside_the_published_number(results):
+def test_a_row_has_the_mean_over_seeds_and_the_published_number(results):
     crt, erm = board(results)
     assert (crt.label, erm.label) == ("crt", "erm")
     assert (erm.seeds, erm.value_text) == (2, "38.50 ± 0.71")
@@ -64,7 +64,7 @@ def test_another_backbone_has_no_deviation(tmp_path, config):
     assert row.difference != row.difference
 
 
-def test_a_backbone_says_its_name_and_whether_it_is_frozen():
+def test_a_backbone_is_shown_with_its_name_and_whether_it_is_frozen():
     assert backbone_text(RESNET) == "CifarResNet 32"
     assert backbone_text({**RESNET, "backbone.name": "lite0", "features.name": "stored"}) == "lite0, frozen"
 
@@ -123,14 +123,14 @@ def test_the_html_is_accessible(results):
     assert anchors == {item["id"] for item in html_file.all("li")}
 
 
-def test_the_html_asks_for_nothing_outside(results):
+def test_the_html_loads_nothing_from_other_hosts(results):
     html = leaderboard_html(board(results))
     assert "default-src 'none'" in html
     assert not re.findall(r"(?:src|href)=\"(?!#)", html)
     assert not re.findall(r"https?://|url\(|@import", html)
 
 
-def test_names_are_text(tmp_path):
+def test_names_are_escaped(tmp_path):
     add(tmp_path, "experiment=cifar100_lt_erm", name=HOSTILE, **{"backbone.name": HOSTILE, "dataset.name": HOSTILE})
     rows = board(tmp_path / "results")
     html_file = Html(leaderboard_html(rows))

@@ -39,7 +39,7 @@ def choose(window: browser.Page, name: str, value: str) -> None:
     window.ask(f"({field}.value = '{value}', {field}.dispatchEvent(new Event('input', {{bubbles: true}})), 1)")
 
 
-def test_a_click_on_a_heading_sorts_by_numbers_and_again_the_other_way(window):
+def test_clicking_a_heading_sorts_by_numbers_and_clicking_again_reverses_the_order(window):
     few = f"{HEADS}.find(head => head.textContent === 'few').querySelector('button')"
     window.click(few)
     assert window.ask(ROWS) == ["erm", "crt", "lws"]

@@ -51,7 +51,7 @@ BATCHES_SAID = "2 batches an epoch (trainer.limit_train_batches)"
         ({"dataset.name": "cub_retrieval", "method.name": "rkd", "trainer.max_epochs": "x"}, ""),
     ],
 )
-def test_what_limits_a_run(config, reason):
+def test_limits_name_the_options_that_shorten_a_run(config, reason):
     assert limits(config).startswith(reason)
     assert bool(limits(config)) == bool(reason)
 
@@ -70,7 +70,7 @@ def report(outputs):
     return compose_report(finished_runs([outputs]), Options(metrics=("few",)))
 
 
-def test_limited_runs_are_marked_stand_last_and_are_never_the_best(outputs):
+def test_limited_runs_are_marked_and_last_and_never_the_best(outputs):
     made = report(outputs)
     (part,) = made.parts
     assert [row[0].text for row in part.sheet.rows] == ["crt", "erm", "ncm †", "lws ‡"]
@@ -84,13 +84,13 @@ def test_limited_runs_are_marked_stand_last_and_are_never_the_best(outputs):
     ("form", "marked", "reason"),
     [("table", "ncm †", "† limited: 2"), ("markdown", "ncm †", "† limited: 2"), ("latex", r"ncm \textdagger{}", "†")],
 )  # fmt: skip
-def test_every_format_says_so(outputs, form, marked, reason):
+def test_every_text_format_marks_limited_runs(outputs, form, marked, reason):
     text = as_text(report(outputs), form)
     assert marked in text
     assert reason in text
 
 
-def test_html_and_csv_say_so(outputs):
+def test_html_and_csv_mark_limited_runs(outputs):
     config = html_report(report(outputs))
     assert "ncm †" in config
     assert "† limited: 2 batches an epoch" in config
@@ -98,7 +98,7 @@ def test_html_and_csv_say_so(outputs):
     assert lines == {"crt": "", "erm": "", "lws": EPOCHS_SAID, "ncm": BATCHES_SAID}
 
 
-def test_a_published_number_never_stands_beside_one_without_a_word(outputs):
+def test_a_published_number_next_to_a_limited_run_is_annotated(outputs):
     run = next(read_run(path.parent) for path in outputs.rglob("result.json") if "ncm" in str(path))
     (run.path / "provenance.json").write_text('{"code": {"commit": "1", "dirty": false}}')
     text = markdown([Entry("config", (run,), 70.0, "a paper")], "command")
@@ -107,7 +107,7 @@ def test_a_published_number_never_stands_beside_one_without_a_word(outputs):
     assert "† limited: 2 batches an epoch" in text
 
 
-def test_a_runs_own_table_says_so(outputs):
+def test_the_table_of_a_run_names_its_limits(outputs):
     for path in outputs.rglob("result.json"):
         limited = "limited: " in plain_table(read_run(path.parent).result)
         assert limited == ("ncm" in str(path) or "lws" in str(path))
@@ -117,7 +117,7 @@ LONGER = {"trainer.max_epochs": 300}
 LONGER_SAID = "longer schedule: 300 epochs, the recipe's are 200 (trainer.max_epochs)"
 
 
-def test_a_longer_schedule_is_marked_and_has_no_star_among_others(tmp_path):
+def test_a_longer_schedule_is_marked_and_is_not_the_best_among_shorter_ones(tmp_path):
     write(tmp_path, "erm", metrics={"few": 0.1})
     write(tmp_path, "crt", metrics={"few": 0.2})
     write(tmp_path, "lws", metrics={"few": 0.8}, config=LONGER)
@@ -129,14 +129,14 @@ def test_a_longer_schedule_is_marked_and_has_no_star_among_others(tmp_path):
     assert ">crt</td>" in html_report(report(tmp_path)).split('<table class="summary">')[1]
 
 
-def test_runs_of_one_longer_schedule_are_ranked_among_each_other(tmp_path):
+def test_runs_of_the_same_longer_schedule_are_ranked(tmp_path):
     write(tmp_path, "erm", metrics={"few": 0.1}, config=LONGER)
     write(tmp_path, "crt", metrics={"few": 0.2}, config=LONGER)
     (part,) = report(tmp_path).parts
     assert [row[2].mark for row in part.sheet.rows] == ["best", ""]
 
 
-def test_a_runs_own_table_names_a_longer_schedule(tmp_path):
+def test_the_table_of_a_run_names_a_longer_schedule(tmp_path):
     result = read_run(write(tmp_path, "erm", config=LONGER)).result
     assert " ".join(plain_table(result).split()).endswith(LONGER_SAID)
 

@@ -26,7 +26,7 @@ from ltr.report.naming import differences, shortened_paths
         (["CrossEntropy", "LDAM"], ["CrossEntropy", "LDAM"]),
     ],
 )
-def test_paths_are_shortened_to_what_tells_them_apart(values, shown):
+def test_paths_are_shortened_to_their_differing_parts(values, shown):
     assert shortened_paths(values) == shown
 
 
@@ -35,20 +35,20 @@ def test_lines_that_differ_by_a_file_are_named_by_its_name():
     assert differences(configs) == ["backbone.weights=resnet.pth", "backbone.weights=null"]
 
 
-def test_epochs_have_a_column_of_their_own():
+def test_epochs_have_a_separate_column():
     configs = [{"loss.beta": beta, "trainer.max_epochs": epochs} for beta, epochs in ((0.9, 100), (0.99, 200))]
     assert differences(configs) == ["loss.beta=0.9", "loss.beta=0.99"]
     only_epochs = [{"loss.beta": 0.9, "trainer.max_epochs": epochs} for epochs in (100, 200)]
     assert differences(only_epochs) == ["trainer.max_epochs=100", "trainer.max_epochs=200"]
 
 
-def test_what_a_library_builds_by_name_is_called_by_that_name():
+def test_models_of_a_library_are_labelled_by_their_name():
     optimizers = ({"optimizer._target_": "ltr.optim.libraries.timm_optimizer", "optimizer.name": "lamb"},
                   {"optimizer._target_": "ltr.optim.optimizers.sgd"})  # fmt: skip
     assert differences(optimizers) == ["optimizer=lamb", "optimizer=sgd"]
 
 
-def test_tunings_and_stored_features_are_called_as_they_are_typed():
+def test_tunings_and_stored_features_are_labelled_by_their_override():
     configs = [
         {"tune._target_": "ltr.models.tuning_lora.TuneLoRA", "tune.rank": 8, "features.name": "images"},
         {"tune._target_": "ltr.models.tuning.TuneAll", "features.name": "stored"},

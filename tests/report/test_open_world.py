@@ -109,7 +109,7 @@ def test_histograms_have_a_panel_for_each_scorer_and_lines_at_thresholds(tmp_pat
     assert "threshold: fixed" not in legend(panels[-1])  # a probability is no threshold of an energy
 
 
-def test_without_unknown_images_there_is_no_curve_but_a_histogram(tmp_path):
+def test_without_unknown_images_only_a_histogram_is_made(tmp_path):
     run = open_set_run(tmp_path, unknown=0.0)
     assert not open_world.known_and_unknown(run, tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
@@ -129,7 +129,7 @@ def test_few_classes_are_named_with_their_average_precision(tmp_path, drawn):
 
 
 @pytest.mark.parametrize(("rarest", "most"), [(5, 9), (50, 90), (200, 300), (5, 400)])
-def test_each_of_ten_classes_has_a_line_of_its_own(tmp_path, drawn, rarest, most):
+def test_each_of_ten_classes_has_a_separate_line(tmp_path, drawn, rarest, most):
     run = background_run(tmp_path, foreground=10, rarest=rarest, most=most)
     assert open_world.precision_recall(run, tmp_path / "a.png")
     looks = {(line.get_color(), line.get_linestyle()) for line in drawn[-1].axes[0].lines}
@@ -142,7 +142,7 @@ def test_many_classes_are_coloured_by_group(tmp_path, drawn):
     assert texts == ["mean,", "many", "medium", "few"]
 
 
-def test_the_background_is_drawn_beside_the_foreground(tmp_path, drawn):
+def test_the_background_is_plotted_with_the_foreground(tmp_path, drawn):
     run = background_run(tmp_path)
     assert open_world.background_histogram(run, tmp_path / "a.png")
     panels = drawn[-1].axes

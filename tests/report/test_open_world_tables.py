@@ -30,11 +30,11 @@ def test_open_set_runs_show_the_papers_columns_in_percent():
     assert "as they are" not in text[-1]
 
 
-def test_a_threshold_from_validation_has_its_column_where_there_is_one():
+def test_a_validation_threshold_has_a_column_if_there_is_one():
     assert "F1 val" in plain_table(result("open_set", OPEN | {"open_macro_f1_validation": 0.7}))
 
 
-def test_false_alarms_are_no_percentage():
+def test_false_alarms_are_not_a_percentage():
     text = plain_table(result("background", BACKGROUND)).splitlines()
     assert text[2].split()[-3:] == ["50.0", "25.0", "12.5"]
     assert "alarms ‰ as they are" in text[-1]
@@ -55,7 +55,7 @@ def test_trials_share_a_line_with_mean_and_standard_deviation():
     assert "mean ± s.d. over seeds and trials" in table
 
 
-def test_one_trial_is_averaged_over_seeds_alone():
+def test_one_trial_is_averaged_over_seeds_only():
     table = sweep_table([job(0, 3, 0.80), job(1, 3, 0.90, seed=1)])
     assert "85.0 ± 7.1" in table
     assert "trials" not in table

@@ -59,7 +59,7 @@ def table(*entries: Entry, **more) -> list[dict[str, str]]:
     return [dict(zip(rows[0], cells)) for cells in rows[1:]]
 
 
-def test_seeds_are_averaged_beside_the_published_number(made):
+def test_seeds_are_averaged_next_to_the_published_number(made):
     runs = (made(accuracy=0.71, seed=1), made(accuracy=0.69, seed=0))
     (line,) = table(Entry("config", runs, 70.36, "a paper"))
     assert line["method"] == "erm"
@@ -76,7 +76,7 @@ def test_one_seed_has_no_deviation_and_an_empty_group_is_a_dash(made):
     assert line["published"] == "–"
 
 
-def test_where_networks_look_has_columns_if_some_row_says(made):
+def test_selection_metrics_have_columns_if_some_row_has_them(made):
     looks = {"selected_in_box": 0.8, "all_in_box": 0.5, "dropped_in_box": 0.4, "dropped_tanh": -0.9876}
     looking, plain = table(Entry("a", (made(metrics=looks),)), Entry("b", (made("plain"),)))
     assert [looking[name] for name in ("selected in box", "all in box", "dropped in box ↓")] == ["80.0", "50.0", "40.0"]
@@ -85,7 +85,7 @@ def test_where_networks_look_has_columns_if_some_row_says(made):
     assert "all in box" not in markdown([Entry("b", (made("plain"),))], "command")
 
 
-def test_what_all_rows_share_is_reported_once_and_the_rest_has_a_column(made):
+def test_settings_shared_by_all_rows_are_stated_once_and_differing_ones_have_a_column(made):
     classifier = {"method.classifier.epochs": 10, "method.classifier.scheduler.warmup_epochs": 0}
     entries = [Entry("a", (made("erm"),)), Entry("b", (made("crt", config=classifier, device="A CPU"),))]
     lines = table(*entries)
@@ -102,7 +102,7 @@ def test_a_tau_that_was_searched_and_uncommitted_changes_show(made):
     assert "commit: abc with uncommitted changes" in text
 
 
-def test_stages_from_the_store_cost_nothing(made):
+def test_reused_stages_have_no_cost(made):
     stages = [
         {"name": "representation", "status": "reused", "seconds": 3600.0},
         {"name": "classifier", "status": "trained", "seconds": 12.0},
@@ -111,7 +111,7 @@ def test_stages_from_the_store_cost_nothing(made):
     assert line["cost"] == "12 s; 1 + 1"
 
 
-def test_another_split_stands_apart(made):
+def test_another_split_has_a_separate_table(made):
     entries = [Entry(name, (made(name, split=split),)) for name, split in (("a", "x"), ("b", "y"), ("c", "x"))]
     assert [line["method"] for line in table(*entries)] == ["a", "c"]
     apart = markdown(entries, "command").split("Not to be compared with the rows above:")[1]
@@ -120,7 +120,7 @@ def test_another_split_stands_apart(made):
 
 
 @pytest.mark.parametrize("others", [1, 0])
-def test_what_was_selected_on_test_stands_apart_and_says_so(made, others):
+def test_runs_selected_on_test_are_separate_and_marked(made, others):
     entries = [Entry("a", (made("a", selection="best_test"),)), *[Entry("b", (made("b"),))] * others]
     text = markdown(entries, "command")
     assert ("Not to be compared with the rows above:" in text) == bool(others)
@@ -133,7 +133,7 @@ def test_runs_that_differ_in_more_than_their_seed_are_not_averaged(made, differe
     assert len(lines_of([Entry("a", (made(), made(seed=1), made(seed=2, **difference)))])) == 2
 
 
-def test_each_data_set_has_a_table_of_its_own(made):
+def test_each_data_set_has_a_separate_table(made):
     text = markdown([Entry("a", (made(),)), Entry("b", (made(dataset="c100", split="other"),))], "command")
     assert text.index("**c10**") < text.index("**c100**")
     assert "Not to be compared" not in text
@@ -160,7 +160,7 @@ def open_set(made, auroc=(0.8, 0.9), **more):
     return read_run(run.path)
 
 
-def test_an_open_set_table_has_a_line_a_scorer_and_the_published_auroc_beside_the_first(made):
+def test_an_open_set_table_has_a_line_per_scorer_and_the_published_auroc_in_the_first(made):
     lines = table(
         Entry("config", (open_set(made, seed=0), open_set(made, (0.9, 0.9), seed=1)), 82.7, "a paper", "auroc")
     )
@@ -204,7 +204,7 @@ def test_sources_are_numbered_once(made):
     assert "[1] X.\n[2] Y." in markdown(entries, "command")
 
 
-def test_a_block_goes_between_its_markers_and_nothing_else_changes(tmp_path):
+def test_a_block_replaces_only_the_text_between_its_markers(tmp_path):
     config = tmp_path / "config.md"
     config.write_text("a\n<!-- t:begin -->\nold\n<!-- t:end -->\nb\n<!-- u:begin -->\nkept\n<!-- u:end -->\n")
     write_between_markers(config, "t", "new")

@@ -46,7 +46,7 @@ def test_per_class_columns_are_read_as_they_were_written(run_dir):
     assert table["class_name"].tolist() == written["class_name"].tolist()
 
 
-def test_of_several_variants_the_headline_is_read(run_dir):
+def test_the_headline_of_several_variants_is_read(run_dir):
     table = per_class_table(10)
     parts = [
         pa.table(
@@ -85,7 +85,7 @@ def test_title_names_method_data_set_and_seed(run_dir):
     assert read_run(run_dir).title == "erm · cifar10_lt · seed 0"
 
 
-def test_without_a_marked_headline_the_first_row_is_it(run_dir):
+def test_without_a_marked_headline_the_first_row_is_used(run_dir):
     edit_result(run_dir, lambda result: result["rows"][0].update(headline=False))
     assert read_run(run_dir).headline["split"] == "test"
 
@@ -95,7 +95,7 @@ def test_a_missing_folder_is_named(tmp_path):
         read_run(tmp_path / "nowhere")
 
 
-def test_a_folder_that_is_no_run_is_reported_from_an_unfinished_run(tmp_path):
+def test_a_folder_without_a_run_is_distinguished_from_an_unfinished_run(tmp_path):
     with pytest.raises(DataError, match="not a run directory"):
         read_run(tmp_path)
     (tmp_path / "config.yaml").touch()
@@ -120,7 +120,7 @@ def test_a_result_file_that_is_not_whole_is_refused(run_dir, content, message):
         read_run(run_dir)
 
 
-def test_half_a_parquet_file_is_refused(run_dir):
+def test_a_truncated_parquet_file_is_refused(run_dir):
     path = run_dir / "per_class.parquet"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(DataError, match="half-written"):
@@ -139,14 +139,14 @@ def test_a_missing_parquet_file_and_a_missing_column_are_named(run_dir):
     ("line", "message"),
     [("main,4,388", r"line 5: 3 cells"), ("main,4,x" + ",0" * 8, "column step: .*'x'"), ("\xff", "line 5")],
 )
-def test_a_torn_line_of_the_curves_is_refused(run_dir, line, message):
+def test_a_truncated_line_of_the_curves_is_refused(run_dir, line, message):
     with open(run_dir / "metrics.csv", "a") as file:
         file.write(line)
     with pytest.raises(DataError, match=message):
         read_run(run_dir).curves  # noqa: B018
 
 
-def test_reports_need_neither_torch_nor_lightning_and_draw_lazily():
+def test_reports_import_neither_torch_nor_lightning_and_matplotlib_only_for_figures():
     check = "import sys, ltr.report.figures, ltr.report.table; print([m for m in HEAVY if m in sys.modules])"
     heavy = ["torch", "pytorch_lightning", "matplotlib", "pyarrow", "hydra"]
     done = subprocess.run(

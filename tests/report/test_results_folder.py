@@ -48,7 +48,7 @@ def test_a_row_needs_one_file(folder):
     assert {path.name for path in folder.rglob("*.json")} == {"result.json"}
 
 
-def test_adding_again_changes_nothing(folder, tmp_path):
+def test_adding_a_run_twice_changes_nothing(folder, tmp_path):
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     add_run(folder, next((tmp_path / "outputs").glob("cifar10_lt/crt/*")))
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
@@ -149,7 +149,7 @@ def test_a_new_split_gets_its_line_and_a_known_one_is_compared(folder, tmp_path)
     assert not list(folder.glob("*/ncm"))
 
 
-def test_adding_keeps_the_names_of_files_only(folder, tmp_path):
+def test_added_results_contain_file_names_without_folders(folder, tmp_path):
     run = write(tmp_path / "outputs", "lws", config={"backbone.weights": "/home/me/w.pth"})
     (run / "provenance.json").write_text('{"device": "a CPU", "packages": {"x": "/opt/x"}}')
     target = add_run(folder, run)
@@ -163,7 +163,7 @@ def test_a_limited_run_is_not_added(folder, tmp_path):
         add_run(folder, run)
 
 
-def test_a_place_never_leaves_the_folder(tmp_path):
+def test_a_result_path_stays_inside_the_folder(tmp_path):
     folder = write(tmp_path, "erm")
     names = {"name": "../../x", "dataset.name": "..", "method.name": "/etc"}
     change(folder / "result.json", **{f"config__{key}": value for key, value in names.items()})
@@ -181,7 +181,7 @@ def test_a_folder_of_runs_is_refused_in_one_message(tmp_path):
         read_results_folder(tmp_path)
 
 
-def test_a_file_is_no_folder_to_add_to(folder, tmp_path):
+def test_adding_to_a_file_is_refused(folder, tmp_path):
     (tmp_path / "afile").write_text("")
     with pytest.raises(ConfigError, match="a folder of results is needed"):
         add_run(tmp_path / "afile", a_result(folder).parent)

@@ -30,7 +30,7 @@ def examples(channels=3, images=3, **masks):
     }
 
 
-def test_dropped_locations_are_dark_and_selected_ones_as_they_were():
+def test_dropped_locations_are_darkened_and_selected_ones_unchanged():
     image = np.full((4, 6, 3), 200, dtype=np.uint8)
     shown = overlay(image, np.array([[True, False, False], [False, False, True]]))
     assert (shown[:2, :2] == 200).all()
@@ -47,7 +47,7 @@ def test_the_figure_has_a_column_for_each_level_that_selects(run, tmp_path, chan
     assert height > width  # three rows of three
 
 
-def test_without_a_selection_nothing_is_drawn(run, tmp_path):
+def test_without_a_selection_there_is_no_figure(run, tmp_path):
     assert not selected_locations(run, tmp_path / "selections.png")
     put(run, **examples())
     assert not selected_locations(run, tmp_path / "selections.png")

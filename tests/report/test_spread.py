@@ -52,7 +52,7 @@ def test_runs_of_all_subsets_and_seeds_form_one_line(outputs):
     assert spread.lines[1].components == variance_components(values_of("erm"))
 
 
-def test_a_difference_is_taken_run_by_run(outputs):
+def test_differences_are_computed_run_by_run(outputs):
     (spread,) = spreads(finished_runs([outputs]).runs)
     (pair,) = spread.pairs
     assert (pair.first, pair.second) == ("crt", "erm")
@@ -61,7 +61,7 @@ def test_a_difference_is_taken_run_by_run(outputs):
     assert pair.components.subset.estimate < spread.lines[0].components.subset.estimate  # shared by both methods
 
 
-def test_a_missing_run_costs_its_subset_or_its_seed(tmp_path):
+def test_a_missing_run_excludes_its_subset_or_seed(tmp_path):
     write_grid(tmp_path, "erm", leave_out=[(3, 2)])
     (spread,) = spreads(finished_runs([tmp_path]).runs)
     components = spread.lines[0].components
@@ -128,7 +128,7 @@ def test_every_format_holds_lines_and_differences(outputs, form):
     assert "4 x 3" in text or "crt,erm,4,3" in text
 
 
-def test_tables_say_mean_deviations_and_share(outputs):
+def test_tables_show_mean_deviations_and_share(outputs):
     (spread,) = spreads(finished_runs([outputs]).runs)
     lines, pairs, gaps = spread_sheets(spread, "name", 0.95)
     components = spread.lines[0].components

@@ -82,13 +82,13 @@ def test_jobs_that_are_one_run_count_once():
     assert table[-1] == "4 jobs, 1 run: jobs that are one and the same run count once"
 
 
-def test_a_run_that_is_there_twice_does_not_change_the_deviation_of_two_seeds():
+def test_a_repeated_run_does_not_change_the_deviation_of_two_seeds():
     seeds = [same_run(0, "h", ["seed=0"], 0.5), same_run(1, "i", ["seed=1"], 0.6)]
     again = [same_run(2, "h", ["seed=0"], 0.5, reused=True), same_run(3, "i", ["seed=1"], 0.6, reused=True)]
     assert lines(seeds)[1] == lines([*seeds, *again])[1]
 
 
-def test_the_job_that_made_a_run_is_counted_for_its_stages_wherever_it_stands():
+def test_the_job_that_trained_a_run_is_credited_with_its_stages():
     jobs = [same_run(0, "h", ["figures=none"], reused=True), same_run(1, "h", ["figures=all"])]
     assert "stages: 1 made, 0 reused" in "\n".join(lines(jobs))
 
@@ -100,7 +100,7 @@ def test_runs_on_different_data_are_not_averaged():
     assert lines(older)[1].split()[1] == "2"
 
 
-def test_what_is_no_identity_of_a_run_does_not_stand_in_a_label():
+def test_labels_contain_only_settings_that_identify_a_run():
     keys_left_out = [f"{key}." for key in keys._NOT_IDENTITY] + [
         f"trainer.{key}=" for key in keys._NOT_IDENTITY_TRAINER
     ]

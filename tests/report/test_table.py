@@ -93,7 +93,7 @@ def test_the_terminal_table_cuts_no_cell(width):
         assert word in text
 
 
-def test_names_with_brackets_are_text_and_not_markup():
+def test_names_with_brackets_are_escaped():
     table = result(row(METRICS, split="[red]x"), **{"dataset.name": "[bold]y"})
     console = Console(width=120)
     with console.capture() as capture:

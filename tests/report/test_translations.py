@@ -51,7 +51,7 @@ def test_few_images_make_a_narrow_figure(run, tmp_path):
     assert widths[0] < 0.7 * widths[1]
 
 
-def test_a_run_without_such_images_has_no_such_figure(run, tmp_path):
+def test_a_run_without_generated_images_has_no_figure(run, tmp_path):
     assert sheet_of(run.path) is None
     (run.path / "artifacts").mkdir()
     np.savez(run.path / "artifacts" / "classifier.npz", other=np.zeros(3))
@@ -60,9 +60,9 @@ def test_a_run_without_such_images_has_no_such_figure(run, tmp_path):
 
 
 @pytest.mark.parametrize(("size", "gain"), [(0.5, 1), (0.2, 2), (0.11, 2), (0.04, 10), (0.0, 500)])
-def test_changes_are_amplified_as_far_as_they_stay_in_range(size, gain):
+def test_changes_are_amplified_within_the_pixel_range(size, gain):
     assert amplification(np.full((2, 3), size)) == gain
 
 
-def test_changes_that_are_large_are_not_amplified():
+def test_large_changes_are_not_amplified():
     assert amplification(np.array([1.0, -1.0])) == 1

@@ -22,7 +22,7 @@ def residual_sum(values: np.ndarray, *factors: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("shape", [(10, 3), (2, 2), (4, 7)])
-def test_sums_of_squares_are_those_of_least_squares_and_add_up(shape):
+def test_sums_of_squares_equal_those_of_least_squares_and_add_up(shape):
     values = table(0.01, 0.02, 0.005, shape)
     rows, columns = (axis.ravel() for axis in np.indices(shape))
     sums = variance_components(values).sums_of_squares
@@ -35,7 +35,7 @@ def test_sums_of_squares_are_those_of_least_squares_and_add_up(shape):
     assert sum(sums) == pytest.approx(((values - values.mean()) ** 2).sum(), rel=1e-12)
 
 
-def test_an_additive_table_has_no_rest_and_the_variances_of_its_effects():
+def test_an_additive_table_has_no_residual_and_the_variances_of_its_effects():
     rows, columns = np.array([1.0, 2.0, 6.0]), np.array([0.5, -0.5])
     components = variance_components(rows[:, None] + columns[None, :])
     assert components.rest.estimate == pytest.approx(0, abs=1e-15)
@@ -56,7 +56,7 @@ def test_transposing_exchanges_the_factors():
     assert (one.subset, one.seed, one.rest) == (two.seed, two.subset, two.rest)
 
 
-def test_a_shift_changes_the_mean_alone_and_a_scale_squares():
+def test_a_shift_changes_only_the_mean_and_a_scale_multiplies_variances_by_its_square():
     values = table(0.01, 0.02, 0.005)
     one, two = variance_components(values), variance_components(10 * values + 3)
     assert two.mean.estimate == pytest.approx(10 * one.mean.estimate + 3)
@@ -67,7 +67,7 @@ def test_a_shift_changes_the_mean_alone_and_a_scale_squares():
         )
 
 
-def test_equal_values_vary_by_nothing():
+def test_equal_values_have_zero_variance():
     components = variance_components(np.full((3, 2), 0.5))
     assert components.deviation == 0
     assert components.subset_share != components.subset_share
@@ -108,7 +108,7 @@ def test_a_table_with_one_row_or_column_is_refused(shape):
         variance_components(np.zeros(shape))
 
 
-def test_the_total_is_the_sum_of_its_parts_as_they_are_shown():
+def test_the_displayed_total_is_the_sum_of_the_displayed_parts():
     components = variance_components(np.array([[1.0, 3.0], [3.0, 1.5]]))
     assert components.subset.estimate < 0
     assert components.seed.estimate < 0

@@ -40,7 +40,7 @@ def run_of(tmp_path):
     return make
 
 
-def test_values_come_in_order_with_their_metrics():
+def test_values_are_sorted_with_their_metrics():
     name, curves = curves_of({"rows": rows([1, 0, 0.5])})
     assert name == "tau"
     assert list(curves) == ["val", "test"]
@@ -50,7 +50,7 @@ def test_values_come_in_order_with_their_metrics():
 
 
 @pytest.mark.parametrize("variant", ["default", "aggregated", "tau=high"])
-def test_other_variants_are_no_curve(variant):
+def test_variants_without_a_number_are_not_a_curve(variant):
     assert curves_of({"rows": [row(METRICS, variant=variant)]}) == ("", {})
     assert math.isnan(number_of(variant))
 
@@ -64,7 +64,7 @@ def test_the_figure_has_a_panel_for_each_split(run_of, tmp_path):
 
 
 @pytest.mark.parametrize("result_rows", [rows([0.5]), [row(METRICS)]])
-def test_without_several_values_nothing_is_drawn(run_of, tmp_path, result_rows):
+def test_without_several_values_there_is_no_figure(run_of, tmp_path, result_rows):
     path = tmp_path / "curve.png"
     assert not variant_curve(run_of(result_rows), path)
     assert not path.exists()
@@ -75,7 +75,7 @@ def test_an_ordinary_run_gets_no_such_figure(tmp_path):
     assert [path.stem for path in draw(run_dir)] == ["accuracy_by_frequency"]
 
 
-def test_a_table_of_many_variants_shows_the_headlines_alone():
+def test_a_table_of_many_variants_shows_only_the_headlines():
     result_rows = rows([i / 20 for i in range(21)])
     text = plain_table({"config": {}, "rows": result_rows}).splitlines()
     assert len(text) == 5  # title, headings, val, test, caption

@@ -42,7 +42,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("options", METHODS.values(), ids=METHODS.keys())
-def test_a_method_is_trained_on_stored_features_and_its_checkpoint_takes_images(ltr_train, ltr_eval, options):
+def test_a_checkpoint_trained_on_stored_features_predicts_images(ltr_train, ltr_eval, options):
     run = ltr_train(*DIGITS, *options)
     assert run.code == 0, run.err
     assert "images to compute" in run.out
@@ -58,7 +58,7 @@ def test_a_method_is_trained_on_stored_features_and_its_checkpoint_takes_images(
     assert torch.allclose(of_images.logits, of_features.logits)
 
 
-def test_methods_seeds_and_losses_share_one_extraction(ltr_train, tmp_path):
+def test_methods_seeds_and_losses_share_one_feature_extraction(ltr_train, tmp_path):
     weights_file = tmp_path / "backbone.ckpt"
     first = ltr_train("trainer.max_epochs=1", "trainer.precision=fp32", outputs=tmp_path / "first")
     shutil.copy(first.directory / "checkpoints" / "final.ckpt", weights_file)
@@ -72,7 +72,7 @@ def test_methods_seeds_and_losses_share_one_extraction(ltr_train, tmp_path):
     assert "cached stage" in runs[1].out
 
 
-def test_another_split_of_the_source_computes_what_is_missing(ltr_train, tmp_path):
+def test_another_split_of_the_source_computes_only_missing_features(ltr_train, tmp_path):
     command = [*DIGITS, "seed=3"]
     assert "900 images to compute" in ltr_train(*command).out
     out = ltr_train(*command, "dataset.imbalance_factor=10").out
@@ -86,7 +86,7 @@ def test_features_of_other_weights_or_pixels_are_not_used(ltr_train):
         assert "900 images to compute (" in run.out, change
 
 
-def test_a_head_on_stored_features_is_the_head_on_images_with_a_frozen_backbone(ltr_train, plain, tmp_path):
+def test_a_head_on_stored_features_equals_a_head_on_images_with_a_frozen_backbone(ltr_train, plain, tmp_path):
     (tmp_path / "configs" / "backbone" / "frozen.yaml").write_text("_target_: plain_network.FrozenNet\n")
     command = [plain[0], "backbone=frozen", "augment=none", "trainer.precision=fp32", "trainer.max_epochs=3"]
     frozen = ltr_train(*command, outputs=tmp_path / "images")
@@ -152,7 +152,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED.keys())
-def test_what_needs_images_is_refused_with_what_to_use(ltr_train, case):
+def test_options_that_need_images_are_refused_with_alternatives(ltr_train, case):
     options, advice = case
     run = ltr_train(*DIGITS, *options)
     assert run.code not in (0, None)

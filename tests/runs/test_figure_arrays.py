@@ -30,7 +30,7 @@ def linear(rows: int = 3) -> LinearHead:
     return head
 
 
-def test_a_linear_heads_norms_are_those_of_its_rows():
+def test_norms_of_a_linear_head_are_those_of_its_rows():
     assert ImageClassifier.weight_norms(Network(linear())).tolist() == [5, 1, 2]
 
 
@@ -41,7 +41,7 @@ def test_a_constant_background_has_no_norm():
 
 
 @pytest.mark.parametrize("head", [CosineHead(2, 3), BackgroundHead(CosineHead(2, 2), 0.1), linear(2), None])
-def test_other_classifiers_have_none(head):
+def test_classifiers_without_rows_have_no_norms(head):
     assert ImageClassifier.weight_norms(Network(head)) is None
 
 
@@ -50,7 +50,7 @@ def arrays(path):
         return dict(file)
 
 
-def test_a_decoupled_run_keeps_draws_of_both_stages_and_norms_before_and_after(ltr_train):
+def test_a_decoupled_run_stores_sampled_classes_of_both_stages_and_norms_before_and_after(ltr_train):
     done = ltr_train("method=lws", "trainer.max_epochs=2", "method.classifier.epochs=2")
     assert done.code == 0, done.err
     draws = arrays(done.directory / "artifacts" / "draws.npz")
@@ -84,7 +84,7 @@ class Data:
         return self.sampler.epoch(index, seed=0, epoch=epoch, epochs=self.epochs)
 
 
-def test_a_deferred_law_is_kept_on_both_sides_of_its_start():
+def test_a_deferred_sampling_distribution_is_stored_before_and_after_its_start():
     draws = draws_of(Data())
     assert draws["epochs"].tolist()[0] == 1
     assert draws["epochs"].tolist()[-1] == 40
@@ -95,7 +95,7 @@ def test_a_deferred_law_is_kept_on_both_sides_of_its_start():
     assert (draws["counts"][after] == 20).all()
 
 
-def test_normalised_weights_are_as_long_as_tau_leaves_them(ltr_train):
+def test_weights_normalised_with_tau_one_have_unit_norms(ltr_train):
     done = ltr_train("method=tau_norm", "method.tau=1", "trainer.max_epochs=1")
     norms = arrays(done.directory / "artifacts" / "class_weights.npz")
     assert norms["after"] == pytest.approx(np.ones(10))

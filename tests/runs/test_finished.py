@@ -51,7 +51,7 @@ def relabel(table, line, label):
     table.write_text("\n".join(lines) + "\n")
 
 
-def test_all_figures_of_a_finished_run_are_drawn_from_its_files(train):
+def test_figures_of_a_finished_run_are_made_from_its_files(train):
     first = train("figures=none")
     again = train("figures=all")
     figures = first.directory / "figures"
@@ -68,7 +68,7 @@ def test_all_figures_of_a_finished_run_are_drawn_from_its_files(train):
     assert [path.name for path in before if after[path] != before[path]] == ["confusion.png"]
 
 
-def test_labels_that_were_corrected_are_a_run_of_their_own_and_the_old_result_stays(train, table, tmp_path):
+def test_corrected_labels_start_another_run_and_the_old_result_stays(train, table, tmp_path):
     first = train()
     assert first.code == 0, first.err
     kept = first.directory
@@ -105,7 +105,7 @@ def test_a_table_that_cannot_be_read_is_an_error_and_the_result_stays(train, tab
     assert done.directory == kept
 
 
-def test_runs_of_older_versions_are_compared_by_their_stages_or_taken_with_a_note(train, table, tmp_path):
+def test_runs_of_older_versions_are_compared_by_their_stages_or_reused_with_a_note(train, table, tmp_path):
     kept = train().directory
     result = json.loads((kept / "result.json").read_text())
     assert fingerprint_of(result, tmp_path) == result["data"].pop("fingerprint")
@@ -119,7 +119,7 @@ def test_runs_of_older_versions_are_compared_by_their_stages_or_taken_with_a_not
     assert "finished before" in done.out
 
 
-def test_a_sweep_and_the_python_face_notice_changed_data_too(train, table, tmp_path):
+def test_sweeps_and_the_python_interface_detect_changed_data(train, table, tmp_path):
     import ltr
 
     assert train().code == 0
@@ -154,7 +154,7 @@ def own_loss(tmp_path, monkeypatch):
     sys.modules.pop("made_up_loss", None)
 
 
-def test_an_edit_of_your_own_code_is_another_run_and_another_stage(ltr_train, own_loss):
+def test_an_edit_of_user_code_changes_run_and_stage(ltr_train, own_loss):
     overrides, edit = own_loss
     first = ltr_train(*overrides)
     assert first.code == 0, first.err

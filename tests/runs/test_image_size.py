@@ -49,18 +49,18 @@ def test_a_size_that_does_not_fit_is_refused_with_sizes_that_do(backbone, side, 
         (config("torchvision", name="resnet18"), 33),
     ],
 )
-def test_a_size_that_fits_is_let_through_without_drawing_a_number(backbone, side):
+def test_an_accepted_size_advances_no_random_generator(backbone, side):
     state = torch.get_rng_state()
     check_backbone(backbone, (3, side, side), ARRAYS)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_arrays_have_no_size_to_set():
+def test_the_size_of_arrays_cannot_be_set():
     with pytest.raises(ConfigError, match=r"Use another backbone; this one takes 21|22|24 pixels"):
         check_backbone(config("torchvision", name="squeezenet1_0"), (1, 8, 8), ARRAYS)
 
 
-def test_a_model_for_one_size_is_reported_of_another_where_it_needs_that():
+def test_a_model_is_built_for_the_image_size_if_it_needs_one():
     vit = config("timm", name="vit_tiny_patch16_224")
     assert config_for_image_size(vit, (3, 64, 64))["img_size"] == 64
     assert config_for_image_size(vit, (3, 32, 64))["img_size"] == (32, 64)
@@ -83,14 +83,14 @@ class Patches(nn.Module):
         return self.norm(self.patches(images).mean((2, 3), keepdim=True)).flatten(1)
 
 
-def test_the_share_that_is_never_checked_is_measured():
+def test_the_share_of_ignored_pixels_is_measured():
     network = Patches()
     assert ignored_share(network, (1, 10, 8)) == pytest.approx(0.2)
     assert ignored_share(network, (1, 8, 8)) == 0.0
     assert network.training
 
 
-def test_a_probe_names_norms_and_leaves_modes_and_buffers_as_they_are():
+def test_a_probe_does_not_change_modes_and_buffers():
     network = Patches()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     seen = probe(network, network, (1, 10, 8))
@@ -104,7 +104,7 @@ def test_a_probe_names_norms_and_leaves_modes_and_buffers_as_they_are():
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
-def test_the_command_refuses_it_and_writes_nothing(ltr_train):
+def test_an_unsupported_image_size_is_refused_and_writes_nothing(ltr_train):
     done = ltr_train("backbone=timm", "backbone.name=test_vit")
     assert done.code == 2
     assert "8" in done.err
@@ -112,7 +112,7 @@ def test_the_command_refuses_it_and_writes_nothing(ltr_train):
     assert not list(done.outputs.rglob("*.ckpt"))
 
 
-def test_a_teacher_that_cannot_take_them_is_refused_before_the_first_stage(ltr_train):
+def test_a_teacher_that_does_not_support_the_image_size_is_refused_before_the_first_stage(ltr_train):
     teacher = "{_target_: ltr.models.torchvision_backbone.TorchvisionBackbone, name: squeezenet1_0}"
     done = ltr_train("method=rkd_classification", f"+method.teacher.backbone={teacher}", "trainer.max_epochs=1")
     assert done.code == 2

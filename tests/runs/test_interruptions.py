@@ -34,7 +34,7 @@ def test_the_state_is_saved_by_the_clock_within_an_epoch_and_resumes_from_there(
     assert whole.result["rows"] == resumed.result["rows"]
 
 
-def test_the_queue_gets_the_job_back(ltr_train, tmp_path, monkeypatch):
+def test_the_job_is_requeued(ltr_train, tmp_path, monkeypatch):
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "scontrol").write_text(f'#!/bin/sh\necho "$@" > {tmp_path / "asked"}\n')
@@ -49,7 +49,7 @@ def test_the_queue_gets_the_job_back(ltr_train, tmp_path, monkeypatch):
     monkeypatch.undo()
 
 
-def test_a_closed_connection_keeps_the_state_as_sigterm_does(ltr_train, monkeypatch):
+def test_sighup_saves_the_state_like_sigterm(ltr_train, monkeypatch):
     with signal_at(monkeypatch, (0, 2), signal.SIGHUP):
         done = ltr_train(*SHORT)
     assert done.code == 128 + signal.SIGHUP
@@ -77,7 +77,7 @@ def sometimes_nan(monkeypatch):
     return install
 
 
-def test_a_step_that_is_not_finite_is_left_out_and_reported(ltr_train, sometimes_nan):
+def test_a_non_finite_step_is_skipped_and_reported(ltr_train, sometimes_nan):
     sometimes_nan(2, 5)
     done = ltr_train(*SHORT, "trainer.on_nonfinite=skip", "trainer.ema_decay=0.9")
     assert done.code == 0, done.err
@@ -87,14 +87,14 @@ def test_a_step_that_is_not_finite_is_left_out_and_reported(ltr_train, sometimes
     )
 
 
-def test_too_many_steps_that_are_not_finite_are_an_error(ltr_train, sometimes_nan):
+def test_too_many_non_finite_steps_are_an_error(ltr_train, sometimes_nan):
     sometimes_nan(2, 3, 4)
     done = ltr_train(*SHORT, "trainer.on_nonfinite=skip", "trainer.max_nonfinite=2")
     assert done.code == 1
     assert "trainer.max_nonfinite=2 allows no more" in done.err
 
 
-def test_a_loss_that_is_not_finite_leaves_the_last_good_state_alone(ltr_train, sometimes_nan, monkeypatch):
+def test_a_non_finite_loss_does_not_overwrite_the_last_good_state(ltr_train, sometimes_nan, monkeypatch):
     sometimes_nan(12)
     assert ltr_train(*SHORT, "checkpoint.min_seconds=0").code == 1
     monkeypatch.undo()

@@ -96,7 +96,7 @@ def test_everything_else_that_determines_a_stage_changes_the_key(changes):
 @pytest.mark.parametrize(
     "changes", [{"test": np.arange(5, 6)}, {"val": np.arange(4, 5)}, {"name": "renamed"}, {"unknown": np.arange(5, 6)}]
 )
-def test_images_that_do_not_take_part_in_training_do_not(changes):
+def test_images_outside_the_training_set_do_not_change_the_key(changes):
     assert key(one_split=split(**changes)) == key()
 
 
@@ -109,7 +109,7 @@ def test_the_order_of_keys_does_not_matter():
     assert digest({"a": 1, "b": [1.5, None]}) == digest({"b": [1.5, None], "a": 1})
 
 
-def test_allowed_rules_on_a_config_do_not_matter():
+def test_rules_of_a_config_do_not_change_the_key():
     config = {**SETTINGS.loss, "_allowed_": {"beta": "[0, 1)"}}
     assert key(SETTINGS.replaced(loss=config)) == key()
 
@@ -158,14 +158,14 @@ CONFIG = {
         (("evaluation", "batch_size"), 10),
     ],
 )
-def test_where_things_lie_and_how_they_are_shown_is_no_part_of_a_runs_identity(path, value):
+def test_paths_and_display_options_do_not_change_the_run_hash(path, value):
     assert run_hash(changed(path, value)) == run_hash(CONFIG)
 
 
 @pytest.mark.parametrize(
     ("path", "value"), [(("seed",), 1), (("trainer", "max_epochs"), 4), (("dataset", "name"), "e")]
 )
-def test_what_changes_the_result_is(path, value):
+def test_options_that_change_the_result_change_the_run_hash(path, value):
     assert run_hash(changed(path, value)) != run_hash(CONFIG)
 
 
@@ -183,7 +183,7 @@ def changed(path, value):
     return config
 
 
-def test_a_rate_that_came_later_counts_only_where_it_is_set():
+def test_a_learning_rate_option_added_later_is_in_the_key_only_if_set():
     old = {**CONFIG, "optimizer": {"lr": 0.1}, "method": {"classifier": {"optimizer": {"lr": 0.1}}}}
     unset = {"optimizer": {"lr": 0.1, "extra_lr": None}}
     assert run_hash({**old, **unset, "method": {"classifier": unset}}) == run_hash(old)
@@ -192,7 +192,7 @@ def test_a_rate_that_came_later_counts_only_where_it_is_set():
     assert key(dataclasses.replace(SETTINGS, optimizer={"lr": 0.1, "extra_lr": 1e-6})) != key()
 
 
-def test_a_matte_and_a_white_level_count_only_where_they_are_set():
+def test_matte_and_white_level_are_in_the_key_only_if_set():
     config = {"name": "own", "source": {"_target_": "x"}}
     unset = {**config, "matte": None, "source": {"_target_": "x", "matte": None, "white_level": None}}
     assert run_hash({**CONFIG, "dataset": unset}) == run_hash({**CONFIG, "dataset": config})
@@ -207,7 +207,7 @@ def test_a_checkpoint_describes_the_matte_where_there_is_one():
     assert DatasetInfo.from_dict(json.loads(json.dumps(white.to_dict()))) == white
 
 
-def test_a_map_of_names_counts_only_where_it_is_set(tmp_path):
+def test_a_weights_map_is_in_the_key_only_if_set(tmp_path):
     (tmp_path / "a.pth").write_bytes(b"weights")
     config = {"depth": 32, "weights": str(tmp_path / "a.pth")}
     unset, named = {**config, "weights_map": None}, {**config, "weights_map": "m2m"}

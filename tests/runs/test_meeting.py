@@ -40,14 +40,14 @@ def all_met(come, ranks: tuple[int, ...] = (0, 1)) -> list:
 
 
 @pytest.mark.parametrize("ranks", [(0, 1), (1, 0), (2, 0, 1)])
-def test_processes_meet_in_whatever_order_they_come(come, ranks):
+def test_processes_join_in_any_order(come, ranks):
     first, *others = all_met(come, ranks)
     first.set("said", "by one")
     assert all(other.get("said") == b"by one" for other in others)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_was_started_again_waits_for_the_others_to_be(come, rank):
+def test_a_restarted_process_waits_for_the_others_to_restart(come, rank):
     (left, _) = all_met(come)
     left.set("said", "before")
     stores: list = []
@@ -58,7 +58,7 @@ def test_a_process_that_was_started_again_waits_for_the_others_to_be(come, rank)
     assert not stores[0].check(["said"])
 
 
-def test_one_that_does_not_come_is_an_error(come, monkeypatch):
+def test_a_missing_process_is_an_error(come, monkeypatch):
     monkeypatch.setattr(group, "MEETING", group.timedelta(seconds=0.2))
     with pytest.raises(group.ProcessLost, match="did not all start"):
         group._join_store(ProcessInfo(0, 2, 0, 2, "env://"))

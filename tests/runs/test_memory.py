@@ -46,7 +46,7 @@ def provenance(done) -> dict:
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_the_message_names_the_batch_size_and_what_to_lower(ltr_train, monkeypatch, error):
+def test_out_of_memory_in_training_names_the_batch_size_and_remedies(ltr_train, monkeypatch, error):
     with room_for(monkeypatch, 32, error=error):
         done = ltr_train(*SHORT)
     assert done.code == 1
@@ -57,7 +57,7 @@ def test_the_message_names_the_batch_size_and_what_to_lower(ltr_train, monkeypat
 
 
 @pytest.mark.parametrize("more", [(), ("dataset.val=train_fraction",), ("method=ncm",)])
-def test_memory_that_runs_out_in_evaluation_is_a_matter_of_the_evaluation(ltr_train, monkeypatch, more):
+def test_out_of_memory_in_evaluation_names_the_evaluation_batch_size(ltr_train, monkeypatch, more):
     with room_for(monkeypatch, 32, evaluation=True):
         done = ltr_train(*SHORT, "trainer.max_epochs=1", "evaluation.batch_size=100", *more)
     assert done.code == 1
@@ -77,11 +77,11 @@ def test_memory_that_runs_out_in_evaluation_is_a_matter_of_the_evaluation(ltr_tr
         (OSError(28, "No space left on device"), False),
     ],
 )
-def test_what_counts_as_out_of_memory(error, expected):
+def test_out_of_memory_errors_are_recognised(error, expected):
     assert is_out_of_memory(error) is expected
 
 
-def test_a_batch_in_parts_is_the_batch():
+def test_micro_batches_cover_the_batch():
     labels = torch.arange(7)
     batch = Batch(torch.rand(7, 3, 2, 2), labels, labels + 10, Mix(labels.flip(0), torch.rand(7)))
     parts = list(micro_batches_of(batch, 3))
@@ -93,7 +93,7 @@ def test_a_batch_in_parts_is_the_batch():
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_parts_of_a_batch_train_as_the_batch_does(ltr_train, tmp_path, monkeypatch, plain, error):
+def test_micro_batches_train_like_the_whole_batch(ltr_train, tmp_path, monkeypatch, plain, error):
     command = (*plain, *SHORT, AUTO, "augment=cifar_mixup", "trainer.ema_decay=0.9", "trainer.gradient_clip=0.5")
     whole = ltr_train(*command, outputs=tmp_path / "whole")
     assert whole.code == 0, whole.err
@@ -117,14 +117,14 @@ def test_parts_of_a_batch_train_as_the_batch_does(ltr_train, tmp_path, monkeypat
         assert json.loads((directory / "provenance.json").read_text())["micro_batch"] == {"representation": 15}
 
 
-def test_a_network_that_always_had_room_has_the_bits_of_one_that_did_not_ask(ltr_train, tmp_path, plain):
+def test_automatic_micro_batches_without_memory_errors_do_not_change_the_weights(ltr_train, tmp_path, plain):
     asked = ltr_train(*plain, *SHORT, AUTO, outputs=tmp_path / "asked")
     did_not = ltr_train(*plain, *SHORT, outputs=tmp_path / "did not")
     assert same_bits(weights(asked.directory), weights(did_not.directory))
     assert asked.result["stages"][0]["key"] != did_not.result["stages"][0]["key"]
 
 
-def test_the_size_of_parts_outlives_an_interruption(ltr_train, tmp_path, monkeypatch, plain):
+def test_the_size_of_micro_batches_is_restored_after_an_interruption(ltr_train, tmp_path, monkeypatch, plain):
     command = (*plain, *SHORT, AUTO, "backbone.dropout=0.3")
     with room_for(monkeypatch, 30, from_step=5):
         whole = ltr_train(*command, outputs=tmp_path / "whole")
@@ -160,7 +160,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("more", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_would_not_give_the_same_gradients_is_refused_by_name(ltr_train, more, message):
+def test_options_that_would_change_the_gradients_are_refused_by_name(ltr_train, more, message):
     done = ltr_train(*SHORT, AUTO, *more)
     assert done.code == 2
     assert "trainer.auto_accumulate=true: " in done.err
@@ -168,7 +168,7 @@ def test_what_would_not_give_the_same_gradients_is_refused_by_name(ltr_train, mo
     assert not done.outputs.exists() or not any(done.outputs.rglob("metrics.csv"))
 
 
-def test_frozen_batch_normalisation_is_no_hindrance(ltr_train, tmp_path, monkeypatch):
+def test_frozen_batch_normalisation_is_accepted(ltr_train, tmp_path, monkeypatch):
     first = ltr_train(*SHORT, outputs=tmp_path / "erm")
     command = (*SHORT, AUTO, "method=crt", "method.classifier.epochs=1", f"method.start_from={first.directory}")
     drifting = ltr_train(*command)

@@ -105,7 +105,7 @@ def rows(run: Path) -> list[dict]:
     return json.loads((run / "result.json").read_text())["rows"]
 
 
-def test_the_same_command_takes_the_finished_run(ltr_train, older):
+def test_the_same_command_reuses_the_finished_run(ltr_train, older):
     before = (older / "result.json").read_bytes()
     done = ltr_train(*CRT)
     assert done.code == 0, done.err
@@ -116,7 +116,7 @@ def test_the_same_command_takes_the_finished_run(ltr_train, older):
     assert (older / "result.json").read_bytes() == before
 
 
-def test_its_stages_are_taken_by_the_same_run_and_by_other_methods(ltr_train, older, tmp_path):
+def test_stages_of_an_older_run_are_reused_by_it_and_by_other_methods(ltr_train, older, tmp_path):
     stored = rows(older)
     shutil.rmtree(older)
     done = ltr_train(*CRT)
@@ -131,7 +131,7 @@ def test_its_stages_are_taken_by_the_same_run_and_by_other_methods(ltr_train, ol
     assert ltr_train(*CRT, f"method.start_from={older}", "name=from_checkpoint").code == 0
 
 
-def test_a_new_seed_joins_the_older_one_in_a_report(ltr_train, older, capsys):
+def test_a_report_averages_an_older_seed_with_a_new_one(ltr_train, older, capsys):
     from ltr.commands.report import main
 
     done = ltr_train(*CRT, "seed=1")
@@ -145,7 +145,7 @@ def test_a_new_seed_joins_the_older_one_in_a_report(ltr_train, older, capsys):
     assert " 2 " in line
 
 
-def test_it_is_evaluated_to_its_own_numbers(older, ltr_eval, tmp_path):
+def test_an_older_run_is_evaluated_to_its_recorded_metrics(older, ltr_eval, tmp_path):
     code, out, err = ltr_eval(older)
     assert code == 0, err
     assert "other" not in out
@@ -157,7 +157,7 @@ def test_it_is_evaluated_to_its_own_numbers(older, ltr_eval, tmp_path):
         assert metrics[tuple(row[name] for name in key)] == pytest.approx(row["metrics"], nan_ok=True)
 
 
-def test_it_predicts_and_its_stages_are_listed(older, tmp_path, capsys):
+def test_an_older_run_predicts_and_its_stages_are_listed(older, tmp_path, capsys):
     from ltr.commands import predict as predict_command
     from ltr.commands import stages as stages_command
 

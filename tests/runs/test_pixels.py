@@ -69,7 +69,7 @@ def _other_data(folder: Path, rank: int) -> None:
 
 
 @pytest.mark.parametrize("what", [_same_and_shared, _without, _other_data])
-def test_in_two_processes(tmp_path, what):
+def test_pixels_are_read_once_and_shared_by_two_processes(tmp_path, what):
     context = multiprocessing.get_context("fork")
     running = [context.Process(target=what, args=(tmp_path, rank)) for rank in range(2)]
     for process in running:
@@ -82,6 +82,6 @@ def test_in_two_processes(tmp_path, what):
     assert [process.exitcode for process in running] == [0, 0]
 
 
-def test_one_process_keeps_its_source():
+def test_one_process_uses_its_source_unchanged():
     original = source()
     assert pixels.share_pixels(original, print) is original

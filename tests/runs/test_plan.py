@@ -50,7 +50,7 @@ def test_a_prior_adjusting_loss_on_a_balancing_sampler_warns(loss, sampler):
         ({"_": "Power", "q": 1.0}, {"_": "BalancedSoftmax"}),
     ],
 )
-def test_one_of_both_does_not(sampler, loss):
+def test_a_prior_adjusting_loss_or_a_balancing_sampler_alone_does_not_warn(sampler, loss):
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         warn_of_double_balancing(settings(sampler, loss), DATASET_INFO)
@@ -67,7 +67,7 @@ def test_a_run_too_short_for_its_warm_up_is_reported(epochs, short):
     assert ["fall after epoch 4 of 5" in str(warning.message) for warning in caught] == [True] * short
 
 
-def test_a_parent_that_does_not_stand_before_its_child_is_refused():
+def test_a_parent_stage_after_its_child_is_refused():
     one = settings({"_": "Instance"}, {"_": "CrossEntropy"})
     child = Stage("classifier", "classifier", one, ImageClassifier, parents=("representation",))
     parent = Stage("representation", "representation", one, ImageClassifier)
@@ -86,7 +86,7 @@ def test_normalisation_that_does_not_fit_the_images_is_refused(mean, std, messag
         describe_dataset({"dataset": {"mean": mean, "std": std}}, SOURCE, SPLIT)
 
 
-def test_facts_survive_a_checkpoint():
+def test_dataset_info_is_restored_from_a_dictionary():
     assert DatasetInfo.from_dict(DATASET_INFO.to_dict()) == DATASET_INFO
 
 

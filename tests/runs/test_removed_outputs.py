@@ -38,7 +38,7 @@ def removes(monkeypatch, tmp_path):
     return install
 
 
-def test_outputs_that_are_removed_while_a_stage_trains_are_written_whole(ltr_train, removes):
+def test_outputs_removed_during_a_stage_are_written_again_completely(ltr_train, removes):
     removes(EpochLog, "on_train_epoch_end", "*")
     done = ltr_train("debug=fast")
     assert done.code == 0, done.err
@@ -48,7 +48,7 @@ def test_outputs_that_are_removed_while_a_stage_trains_are_written_whole(ltr_tra
 
 
 @pytest.mark.parametrize("patterns", [("*",), ("stages/*",), ("stages/*/*",)])
-def test_a_stage_that_is_removed_before_it_was_taken_from_is_an_error(ltr_train, removes, patterns):
+def test_a_stage_removed_before_its_use_is_an_error(ltr_train, removes, patterns):
     removes(runner._Run, "_evaluate", *patterns)
     done = ltr_train("debug=fast")
     assert done.code == 1
@@ -61,7 +61,7 @@ def test_a_stage_that_is_removed_before_it_was_taken_from_is_an_error(ltr_train,
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "predictions.parquet", f"checkpoints/{FINAL}"])
-def test_a_file_that_is_removed_at_the_very_end_is_named_and_the_run_has_no_result(ltr_train, removes, name):
+def test_a_file_removed_at_the_end_is_named_and_the_run_has_no_result(ltr_train, removes, name):
     removes(runner._Run, "_draw_figures", f"digits_lt/*/*/{name}")
     done = ltr_train("debug=fast")
     assert done.code == 1
@@ -69,7 +69,7 @@ def test_a_file_that_is_removed_at_the_very_end_is_named_and_the_run_has_no_resu
     assert done.directories == []
 
 
-def test_the_best_epochs_weights_that_are_removed_are_not_replaced_by_the_last_ones(ltr_train, removes):
+def test_removed_best_weights_are_not_replaced_by_the_last_ones(ltr_train, removes):
     removes(EpochLog, "on_train_epoch_end", "stages/*/state/best.ckpt")
     done = ltr_train("debug=fast", "dataset.val=train_fraction", "trainer.selection=best_val", "trainer.max_epochs=1")
     assert done.code == 1

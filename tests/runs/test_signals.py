@@ -42,7 +42,7 @@ except Interrupted as stopped:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_command_is_ended_with_its_cleaning_up(number, capsys):
+def test_a_signal_ends_a_command_after_its_cleanup(number, capsys):
     cleaned = []
 
     def command() -> int:
@@ -61,14 +61,14 @@ def test_a_command_is_ended_with_its_cleaning_up(number, capsys):
     assert signal.getsignal(number) is before
 
 
-def test_an_error_on_its_way_is_no_reason_to_go_on():
+def test_a_signal_ends_a_block_with_an_exception_that_except_clauses_do_not_catch():
     with stopped_by_signals(), pytest.raises(Stopped) as stopped:
         os.kill(os.getpid(), signal.SIGHUP)
     assert isinstance(stopped.value.__cause__, Interrupted)
     assert not isinstance(stopped.value, Exception)
 
 
-def test_a_hangup_asks_a_run_to_stop_at_its_next_step():
+def test_a_hangup_stops_a_run_at_its_next_step():
     with stop_request() as request:
         with request.while_polled():
             os.kill(os.getpid(), signal.SIGHUP)
@@ -77,7 +77,7 @@ def test_a_hangup_asks_a_run_to_stop_at_its_next_step():
     assert stopped.value.exit_code == 129
 
 
-def test_several_processes_are_reported_of_it(monkeypatch):
+def test_a_hangup_is_forwarded_to_all_processes(monkeypatch):
     signals = []
 
     class Process:
@@ -96,7 +96,7 @@ def test_several_processes_are_reported_of_it(monkeypatch):
     assert isinstance(launch._failure(129), Interrupted)
 
 
-def test_under_nohup_it_is_ignored():
+def test_a_hangup_under_nohup_is_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert signal.SIGHUP not in stop_signals({})
@@ -112,7 +112,7 @@ def test_under_nohup_it_is_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_closed_terminal_is_no_error():
+def test_writing_to_a_closed_terminal_is_not_an_error():
     done = subprocess.run([sys.executable, "-c", CLOSED], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "129"

@@ -49,7 +49,7 @@ def single(plain, tmp_path) -> tuple[str, ...]:
         (16, 16, True, [0, 16]),
     ],
 )
-def test_batches_of_an_epoch(images, size, joined, expected):
+def test_a_last_batch_of_one_image_can_be_joined_to_the_one_before(images, size, joined, expected):
     assert batch_bounds(images, size, joined).tolist() == expected
 
 
@@ -70,21 +70,21 @@ def test_a_single_image_joins_the_batch_before(ltr_train, single, tmp_path, argu
     assert steps(done.directory) == 1
 
 
-def test_it_stays_a_batch_where_the_network_can_learn_from_it(ltr_train):
+def test_a_single_image_is_a_batch_without_batch_statistics(ltr_train):
     done = ltr_train(*SHORT, "dataset=digits_lt", "batch_size=499")
     assert done.code == 0, done.err
     assert SAID not in done.out
     assert steps(done.directory) == 2
 
 
-def test_it_stays_a_batch_where_the_method_makes_several_rows_of_an_image(ltr_train, single):
+def test_a_single_image_is_a_batch_if_the_method_expands_it(ltr_train, single):
     done = ltr_train(*SHORT, *single, "batch_size=499", "method=sla")
     assert done.code == 0, done.err
     assert SAID not in done.out
     assert steps(done.directory) == 2
 
 
-def test_and_where_it_is_never_reached(ltr_train, single):
+def test_a_single_image_that_is_never_reached_is_not_joined(ltr_train, single):
     done = ltr_train(*SHORT, *single, "batch_size=499", "trainer.limit_train_batches=1")
     assert done.code == 0, done.err
     assert SAID not in done.out
@@ -98,7 +98,7 @@ def test_batches_of_one_image_are_refused_before_the_first_step(ltr_train, singl
 
 
 @pytest.mark.slow
-def test_processes_join_their_images_alike(tmp_path, single):
+def test_all_processes_join_their_last_images(tmp_path, single):
     both = ltr_train_in(tmp_path, *SHORT, *single, "batch_size=498")
     assert both.codes == [0, 0], both.err
     assert f"{SAID}" in both.out
@@ -106,7 +106,7 @@ def test_processes_join_their_images_alike(tmp_path, single):
     assert alone.codes == [2, 2], alone.err
 
 
-def test_methods_know_which_images_a_joined_step_has():
+def test_methods_get_the_positions_of_a_joined_step():
     from ltr.data.module import DataModule
     from ltr.data.sampling.samplers import Instance
     from ltr.data.source import Source

@@ -34,7 +34,7 @@ def keys(store):
     return sorted(stage["key"][0] for stage in store.finished())
 
 
-def test_the_list_has_a_line_a_stage_newest_first(store, capsys):
+def test_the_list_has_one_line_per_stage_newest_first(store, capsys):
     assert main(["--stages", str(store.root), "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line[0] for line in lines[1:]] == ["0", "1", "2"]
@@ -61,12 +61,12 @@ def test_the_list_shows_stages_that_were_not_trained(store, spec, shown, capsys)
     assert shown in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("a" * 12))
 
 
-def test_an_empty_store_says_so(tmp_path, capsys):
+def test_an_empty_store_is_reported(tmp_path, capsys):
     assert main(["--stages", str(tmp_path / "none"), "list"]) == 0
     assert "no finished stages" in capsys.readouterr().out
 
 
-def test_show_takes_the_beginning_of_a_key(store, capsys):
+def test_show_accepts_the_beginning_of_a_key(store, capsys):
     assert main(["--stages", str(store.root), "show", "1f"]) == 0
     assert "seed: 1" in capsys.readouterr().out
 
@@ -76,7 +76,7 @@ def test_show_refuses_a_key_that_is_not_one_stage(store):
         main(["--stages", str(store.root), "show", "9"])
 
 
-def test_an_empty_key_is_refused_as_every_empty_argument(store):
+def test_an_empty_key_is_refused(store):
     with pytest.raises(ConfigError, match="the argument '' after show is empty"):
         main(["--stages", str(store.root), "show", ""])
 
@@ -99,7 +99,7 @@ def test_prune_deletes_old_finished_stages_only(store, options, left, capsys):
     assert (store.root / "unfinished" / "state").is_dir()
 
 
-def test_a_stage_in_use_is_kept(store, capsys):
+def test_a_stage_in_use_is_not_pruned(store, capsys):
     key = next(stage["key"] for stage in store.finished() if stage["key"][0] == "2")
     with store.locked(key, "representation"):
         main(["--stages", str(store.root), "prune", "--older-than", "30d"])
@@ -138,7 +138,7 @@ def test_a_duration_that_cannot_be_read_is_refused(duration):
     ],
     ids=lambda change: ascii(change)[:30],
 )
-def test_a_damaged_record_is_named_and_the_others_shown(store, change, command, capsys):
+def test_a_damaged_record_is_named_and_other_stages_are_listed(store, change, command, capsys):
     key = "a" * 64
     store.folder(key).mkdir()
     store.finish(key, {"target": "ltr.methods.core.network.ImageClassifier", "seed": 0}, 1.0, {"name": "main"})

@@ -64,7 +64,7 @@ def _hold(root, seconds, ready):
         time.sleep(seconds)
 
 
-def test_a_second_run_waits_for_the_first_and_says_what_for(store, messages):
+def test_a_second_run_waits_for_the_first_with_a_message(store, messages):
     ready = multiprocessing.get_context("fork").Event()
     other = multiprocessing.get_context("fork").Process(target=_hold, args=(store.root, 0.5, ready))
     other.start()
@@ -119,7 +119,7 @@ def test_a_run_that_is_killed_while_it_writes_leaves_only_whole_stages(store, me
             assert float(weights[0]) == float(weights[-1]) == float(key)
 
 
-def test_a_read_only_store_is_an_error_for_people(tmp_path):
+def test_a_read_only_store_is_a_readable_error(tmp_path):
     (tmp_path / "stages").mkdir()
     (tmp_path / "stages").chmod(0o500)
     if os.access(tmp_path / "stages", os.W_OK):
@@ -128,7 +128,7 @@ def test_a_read_only_store_is_an_error_for_people(tmp_path):
         pass
 
 
-def test_a_store_that_cannot_be_written_is_an_error_for_people(tmp_path):
+def test_an_unwritable_store_is_a_readable_error(tmp_path):
     (tmp_path / "stages").write_text("a file, not a folder")
     with pytest.raises(LtrError, match=r"paths\.stages"), StageStore(tmp_path / "stages").locked(KEY, "x"):
         pass

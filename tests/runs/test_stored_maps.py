@@ -42,7 +42,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("options", RUNS.values(), ids=RUNS.keys())
-def test_a_head_on_maps_or_tokens_takes_images_afterwards(ltr_train, options):
+def test_a_head_trained_on_maps_or_tokens_predicts_images(ltr_train, options):
     run = ltr_train(*options)
     assert run.code == 0, run.err
     network = load_network(run.directory / "checkpoints" / "final.ckpt")
@@ -104,7 +104,7 @@ def test_evaluation_and_prediction_on_images_give_the_rows_of_stored_maps(ltr_tr
     assert np.allclose(predicted, stored.softmax(1).numpy(), atol=1e-5)
 
 
-def test_the_pool_is_trained_with_the_head_and_kept_by_a_second_stage(ltr_train, backbone_file, tmp_path):
+def test_the_pool_is_trained_with_the_head_and_frozen_in_a_second_stage(ltr_train, backbone_file, tmp_path):
     stages = f"paths.stages={tmp_path / 'stages'}"
     erm = ltr_train(*ATTENTIVE, backbone_file, stages, outputs=tmp_path / "erm")
     crt = ltr_train(*ATTENTIVE, backbone_file, stages, "method=crt", "method.classifier.epochs=1",
@@ -121,7 +121,7 @@ def test_the_pool_is_trained_with_the_head_and_kept_by_a_second_stage(ltr_train,
     assert not torch.equal(second["head.weight"], trained["head.weight"])
 
 
-def test_pools_heads_and_seeds_share_the_maps_and_vectors_have_their_own_table(ltr_train, backbone_file):
+def test_pools_heads_and_seeds_share_the_maps_and_vectors_have_another_table(ltr_train, backbone_file):
     runs = [
         ltr_train(*options, backbone_file)
         for options in (ATTENTIVE, [*MAPS, "features.pool=gem"], [*ATTENTIVE, "seed=1"], DIGITS)
@@ -131,7 +131,7 @@ def test_pools_heads_and_seeds_share_the_maps_and_vectors_have_their_own_table(l
     assert len(runs[-1].directories) == 4
 
 
-def test_the_bytes_are_stated_and_a_disk_without_room_is_refused_before_the_extraction(ltr_train, monkeypatch):
+def test_the_size_is_reported_and_a_full_disk_is_refused_before_the_extraction(ltr_train, monkeypatch):
     run = ltr_train(*ATTENTIVE)
     assert "900 images to compute" in run.out
     assert "0.92 MB" in run.out  # 900 maps of 64 x 2 x 2 numbers
@@ -186,7 +186,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_does_not_fit_is_refused_with_what_to_use_before_the_extraction(ltr_train, case):
+def test_incompatible_options_are_refused_with_alternatives_before_the_extraction(ltr_train, case):
     options, message = REFUSED[case]
     refused = ltr_train(*options)
     assert refused.code == 2, refused.out

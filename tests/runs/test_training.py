@@ -15,7 +15,7 @@ SHORT = ["trainer.max_epochs=3", "trainer.precision=fp32", "figures=none"]
 pytestmark = pytest.mark.slow
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(ltr_train, tmp_path):
+def test_weights_depend_on_the_seed_only(ltr_train, tmp_path):
     once = ltr_train(*SHORT, outputs=tmp_path / "a")
     again = ltr_train(*SHORT, outputs=tmp_path / "b")
     other = ltr_train(*SHORT, "seed=1", outputs=tmp_path / "c")
@@ -48,7 +48,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 @pytest.mark.parametrize("at", [(1, 2), (0, 0), (1, 7)], ids=["mid-epoch", "first batch", "last batch of an epoch"])
-def test_an_interrupted_run_ends_with_the_bits_of_one_that_was_not(
+def test_resuming_an_interrupted_run_gives_the_same_weights(
     ltr_train, tmp_path, monkeypatch, small_sources, options, at
 ):
     command = [*SHORT, *options]
@@ -69,7 +69,7 @@ def test_an_interrupted_run_ends_with_the_bits_of_one_that_was_not(
     assert metric_rows(whole.directory) == metric_rows(resumed.directory)
 
 
-def test_ctrl_c_has_its_own_exit_code(ltr_train, monkeypatch):
+def test_ctrl_c_exits_with_130(ltr_train, monkeypatch):
     with signal_at(monkeypatch, (0, 1), signal.SIGINT):
         stopped = ltr_train(*SHORT)
     assert stopped.code == 130
@@ -77,7 +77,7 @@ def test_ctrl_c_has_its_own_exit_code(ltr_train, monkeypatch):
     assert stopped.directories == []
 
 
-def test_a_torn_checkpoint_is_set_aside_and_the_one_before_is_used(ltr_train, tmp_path, monkeypatch):
+def test_a_truncated_state_is_set_aside_for_the_one_before(ltr_train, tmp_path, monkeypatch):
     whole = ltr_train(*SHORT, outputs=tmp_path / "whole")
     with signal_at(monkeypatch, (2, 1)):
         ltr_train(*SHORT, "checkpoint.min_seconds=0", outputs=tmp_path / "torn")
@@ -89,7 +89,7 @@ def test_a_torn_checkpoint_is_set_aside_and_the_one_before_is_used(ltr_train, tm
     assert same_bits(weights(whole.directory), weights(resumed.directory))
 
 
-def test_resume_must_continues_and_resume_never_starts_anew(ltr_train, monkeypatch):
+def test_resume_must_continues_and_resume_never_starts_again(ltr_train, monkeypatch):
     with signal_at(monkeypatch, (1, 1)):
         assert ltr_train(*SHORT).code == 143
     assert "continuing in epoch 2" in ltr_train(*SHORT, "resume=must", "stages=auto").out
@@ -99,7 +99,7 @@ def test_resume_must_continues_and_resume_never_starts_anew(ltr_train, monkeypat
     assert "finished before" not in anew.out
 
 
-def test_a_finished_stage_is_taken_by_another_run_that_needs_it(ltr_train):
+def test_a_finished_stage_is_reused_by_another_run(ltr_train):
     first = ltr_train(*SHORT)
     second = ltr_train(*SHORT, "evaluation.many_above=50")
     assert second.code == 0
@@ -108,7 +108,7 @@ def test_a_finished_stage_is_taken_by_another_run_that_needs_it(ltr_train):
     assert first.code == 0
 
 
-def test_the_plan_trains_nothing_and_says_what_would_be(ltr_train):
+def test_stages_plan_lists_the_stages_without_training(ltr_train):
     planned = ltr_train(*SHORT, "stages=plan")
     assert planned.code == 0
     assert "to train" in planned.out
@@ -117,7 +117,7 @@ def test_the_plan_trains_nothing_and_says_what_would_be(ltr_train):
     assert "stored" in ltr_train(*SHORT, "stages=plan").out
 
 
-def test_best_val_keeps_both_checkpoints_and_evaluates_the_best_one(ltr_train):
+def test_best_val_stores_both_checkpoints_and_evaluates_the_best_one(ltr_train):
     done = ltr_train(*SHORT, "dataset.val=train_fraction", "trainer.selection=best_val", "optimizer.lr=0.3")
     by_checkpoint = {row["checkpoint"]: row for row in done.result["rows"] if row["split"] == "test"}
     assert by_checkpoint["best"]["headline"]
@@ -143,7 +143,7 @@ def test_monitoring_the_test_split_selects_nothing(ltr_train, tmp_path):
     assert float(metric_rows(watched.directory)[-1]["test/accuracy"]) == watched.headline["accuracy"]
 
 
-def test_averaged_weights_are_handed_on(ltr_train, tmp_path):
+def test_averaged_weights_are_passed_to_the_next_stage(ltr_train, tmp_path):
     plain = ltr_train(*SHORT, outputs=tmp_path / "a")
     averaged = ltr_train(*SHORT, "trainer.ema_decay=0.99", outputs=tmp_path / "b")
     assert averaged.code == 0, averaged.err
@@ -160,7 +160,7 @@ def test_accumulated_batches_give_the_loss_per_image(ltr_train, tmp_path):
     assert actual == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(ltr_train):
+def test_a_non_finite_loss_stops_the_run_and_is_located(ltr_train):
     stopped = ltr_train(*SHORT, "optimizer.lr=1e18", "optimizer.weight_decay=0")
     assert stopped.code == 1
     for part in ("not finite", "epoch 1", "source indices", "learning rate", "gradient norm"):
@@ -170,7 +170,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(ltr_train):
     assert not list(stopped.outputs.glob("stages/*/stage.json"))
 
 
-def test_a_full_disk_stops_the_run_and_leaves_no_half_file(ltr_train, monkeypatch):
+def test_a_full_disk_stops_the_run_without_partial_files(ltr_train, monkeypatch):
     import errno
 
     real = torch.save
@@ -223,7 +223,7 @@ def test_the_run_directory_is_complete_and_a_pruned_store_breaks_nothing(ltr_tra
     assert ltr_eval(done.directory)[0] == 0
 
 
-def test_the_time_of_an_interrupted_run_counts_what_was_done_before(ltr_train, tmp_path, monkeypatch):
+def test_the_time_of_an_interrupted_run_includes_earlier_training(ltr_train, tmp_path, monkeypatch):
     with signal_at(monkeypatch, (1, 4)):
         stopped = ltr_train(*SHORT)
     state = torch.load(next(stopped.outputs.glob("stages/*/state/last.ckpt")), weights_only=True)

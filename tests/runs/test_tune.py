@@ -48,12 +48,12 @@ def digits():
     return source().images[:4]
 
 
-def test_frozen_random_weights_are_warned_of(tmp_path, capsys):
+def test_frozen_random_weights_warn(tmp_path, capsys):
     ltr.train([*SHORT, "tune=norm", "stages=plan", f"paths.outputs={tmp_path}"], quiet=True)
     assert "tune trains a part of the backbone, and there are no weights" in capsys.readouterr().err
 
 
-def test_a_later_stage_keeps_the_tuned_structure(tmp_path):
+def test_a_later_stage_has_the_tuned_structure(tmp_path):
     run = outcome(tmp_path, "method=crt", "tune=lora", "tune.rank=2")
     network = load_network(run.directory / "checkpoints" / "final.ckpt")
     assert any(".lora_" in name for name in network.state_dict())
@@ -67,7 +67,7 @@ def base(tmp_path):
 
 
 @pytest.mark.parametrize("tune", ["none", "norm", "lora"])
-def test_a_checkpoint_holds_what_was_tuned_and_names_the_rest_by_its_digest(tmp_path, tune, base, digits):
+def test_a_checkpoint_holds_the_tuned_parameters_and_the_digest_of_the_base(tmp_path, tune, base, digits):
     run = outcome(tmp_path, f"tune={tune}", f"backbone.weights={base}")
     path = run.directory / "checkpoints" / "final.ckpt"
     stored, network = read_checkpoint(path), load_network(path)
@@ -151,7 +151,7 @@ def test_a_run_starts_from_the_merged_backbone_of_lora(tmp_path, base, digits, w
     assert torch.allclose(backbone(unit), tuned.backbone(unit), atol=1e-5)
 
 
-def test_of_a_damaged_update_the_file_is_named(tmp_path, base):
+def test_the_file_of_a_damaged_update_is_named(tmp_path, base):
     path = outcome(tmp_path, "tune=lora", "checkpoint.tuned=whole").directory / "checkpoints" / "final.ckpt"
     content = read_checkpoint(path)
     up = next(name for name in content["state_dict"] if ".lora_B." in name)

@@ -131,7 +131,7 @@ def undisturbed(agents) -> Agents:
     return run
 
 
-def test_two_agents_end_as_one_process(undisturbed, ltr_train, ltr_eval, monkeypatch, tmp_path):
+def test_two_nodes_give_the_weights_of_one_process(undisturbed, ltr_train, ltr_eval, monkeypatch, tmp_path):
     assert "2 processes" in undisturbed.message
     monkeypatch.setenv("LTR_ALLOW", "plain_network")
     alone = ltr_train(f"--config-dir={undisturbed.configs}", *RUN, "strategy=single")
@@ -147,7 +147,7 @@ def test_two_agents_end_as_one_process(undisturbed, ltr_train, ltr_eval, monkeyp
         assert value == (pytest.approx(evaluated[name], rel=1e-6) if name in ("nll", "ece") else evaluated[name]), name
 
 
-def test_a_worker_that_dies_is_started_again_and_the_run_ends_with_the_same_bits(agents, undisturbed):
+def test_a_run_whose_worker_dies_is_restarted_and_gives_the_same_weights(agents, undisturbed):
     run = agents("worker")
     run.start()
     other = run.start()
@@ -158,7 +158,7 @@ def test_a_worker_that_dies_is_started_again_and_the_run_ends_with_the_same_bits
     _ends_as(run, undisturbed)
 
 
-def test_an_agent_that_dies_and_is_started_again_joins_the_run_which_ends_with_the_same_bits(agents, undisturbed):
+def test_a_run_with_a_restarted_agent_gives_the_same_weights(agents, undisturbed):
     run = agents("agent")
     run.start()
     run.wait_for(lambda: _listens(run.port))  # or the other one might become the place where they meet

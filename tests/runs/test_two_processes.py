@@ -41,13 +41,13 @@ def two(tmp_path_factory) -> Path:
     return folder / "outputs"
 
 
-def test_the_first_process_alone_prints_and_writes(two):
+def test_only_the_first_process_prints_and_writes(two):
     assert (two.parent / "1.out").read_text() == (two.parent / "1.err").read_text() == ""
     assert "2 processes" in (two.parent / "0.out").read_text()
     assert json.loads((directory_of(two) / "provenance.json").read_text())["processes"] == 2
 
 
-def test_every_image_is_evaluated_once_whatever_the_number_of_processes(two, ltr_eval, tmp_path):
+def test_every_image_is_evaluated_once_with_any_number_of_processes(two, ltr_eval, tmp_path):
     assert ltr_eval(directory_of(two), "--json", tmp_path / "alone.json")[0] == 0
     alone = json.loads((tmp_path / "alone.json").read_text())["rows"][0]["metrics"]
     together = next(row for row in result_of(two)["rows"] if row["headline"])["metrics"]
@@ -60,13 +60,13 @@ def test_every_image_is_evaluated_once_whatever_the_number_of_processes(two, ltr
         assert sorted(predictions["id"].to_pylist()) == split["test"].tolist()
 
 
-def test_the_monitored_metric_of_the_best_epoch_is_what_its_weights_are_evaluated_by(two):
+def test_the_monitored_metric_of_the_best_epoch_equals_its_evaluation(two):
     watched = max(float(row["val/balanced_accuracy"]) for row in metric_rows(directory_of(two)))
     evaluated = [row for row in result_of(two)["rows"] if row["split"] == "val" and row["checkpoint"] == "best"]
     assert evaluated[0]["metrics"]["balanced_accuracy"] == pytest.approx(watched, abs=1e-12)
 
 
-def test_a_network_without_batch_statistics_ends_as_with_one_process(tmp_path, plain, ltr_train):
+def test_a_network_without_batch_statistics_has_the_weights_of_one_process(tmp_path, plain, ltr_train):
     command = [*SHORT, *plain, "loss=ldam", "sampler=class_balanced", "trainer.ema_decay=0.9"]
     several = ltr_train_in(tmp_path / "two", *command)
     assert several.codes == [0, 0], several.err
@@ -85,7 +85,7 @@ def test_a_network_without_batch_statistics_ends_as_with_one_process(tmp_path, p
         assert float(actual["train/accuracy"]) == pytest.approx(float(expected["train/accuracy"]), abs=0.005)
 
 
-def test_stages_of_other_numbers_of_processes_are_other_stages(two, tmp_path, ltr_train):
+def test_the_number_of_processes_changes_the_key_of_a_stage(two, tmp_path, ltr_train):
     alone = ltr_train(*SHORT, "stages=plan", "dataset.val=train_fraction", "trainer.selection=best_val")
     assert result_of(two)["stages"][0]["key"][:40] not in alone.out
     planned = ltr_train(
@@ -116,7 +116,7 @@ def test_stored_features_are_extracted_once_and_train_the_head_of_one_process(tm
             torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-6)
 
 
-def test_a_computed_stage_is_computed_once_and_known_to_all(tmp_path):
+def test_a_computed_stage_is_computed_once_and_shared_by_all_processes(tmp_path):
     done = ltr_train_in(tmp_path, *SHORT, "method=ncm")
     assert done.codes == [0, 0], done.err
     assert [stage["status"] for stage in result_of(tmp_path / "outputs")["stages"]] == ["trained", "trained"]
@@ -137,7 +137,7 @@ class _SignalIn:
 
 
 @pytest.mark.parametrize("at", [(0, 3), (0, 9)], ids=["mid-epoch", "last batch of an epoch"])
-def test_a_signal_to_one_process_stops_all_and_the_run_resumes_to_the_same_bits(tmp_path, at):
+def test_a_signal_to_one_process_stops_all_and_resuming_gives_the_same_weights(tmp_path, at):
     whole = ltr_train_in(tmp_path / "whole", *SHORT)
     stopped = ltr_train_in(tmp_path / "stopped", *SHORT, hook=_SignalIn(1, at, signal.SIGTERM))
     assert stopped.codes == [143, 143], stopped.err
@@ -152,13 +152,13 @@ def test_a_signal_to_one_process_stops_all_and_the_run_resumes_to_the_same_bits(
     )
 
 
-def test_a_process_that_dies_leaves_none_waiting(tmp_path):
+def test_no_process_waits_for_one_that_died(tmp_path):
     done = ltr_train_in(tmp_path, *SHORT, hook=_SignalIn(1, (0, 3), signal.SIGKILL), timeout=30)
     assert done.codes == [120, -9]
     assert "another process of this run has ended" in done.err
 
 
-def test_a_loss_that_is_not_finite_in_one_process_ends_all(tmp_path):
+def test_a_non_finite_loss_in_one_process_ends_all(tmp_path):
     done = ltr_train_in(tmp_path, *SHORT, "optimizer.lr=1e18", "optimizer.weight_decay=0", timeout=30)
     assert done.codes == [1, 1]
     assert "not finite" in done.err
@@ -175,7 +175,7 @@ def command(tmp_path, monkeypatch):
     return run
 
 
-def test_the_command_starts_its_processes_and_tells_their_end(command, tmp_path):
+def test_the_command_starts_its_processes_and_reports_their_end(command, tmp_path):
     done = command("trainer.devices=2", "trainer.max_epochs=1")
     assert done.codes == [0], done.err
     assert done.out.count("erm · digits_lt") == 1
@@ -203,7 +203,7 @@ def test_torchrun_starts_the_same_run(command, tmp_path):
         (["strategy=ddp", "trainer.devices=2", "strategy.sync_batchnorm=true", "trainer.accelerator=cpu"], "GPUs only"),
     ],
 )
-def test_numbers_of_processes_that_cannot_be_are_refused(ltr_train, overrides, message):
+def test_impossible_numbers_of_processes_are_refused(ltr_train, overrides, message):
     refused = ltr_train(*overrides)
     assert refused.code == 2
     assert message in refused.err

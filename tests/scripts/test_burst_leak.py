@@ -17,7 +17,7 @@ def script():
     return module
 
 
-def test_frames_of_a_burst_differ_a_little_and_follow_from_the_seed(script):
+def test_frames_of_a_burst_differ_slightly_and_depend_on_the_seed(script):
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     made = script.frames(image, 4, 7)
     assert len({frame.tobytes() for frame in made}) == 4

@@ -12,7 +12,7 @@ def encode(texts: list[str]) -> torch.Tensor:
     return torch.stack([torch.tensor([len(text), text.count("a"), 1.0]) for text in texts])
 
 
-def test_a_vector_is_the_mean_of_the_templates_with_the_projection_folded_in():
+def test_a_vector_is_the_mean_over_templates_with_the_projection_applied():
     projection = torch.randn(3, 5)
     vectors = class_embeddings.class_vectors(["great_auk"], encode, projection, ["a {}.", "the {}"])
     texts = encode(["a great auk.", "the great auk"]).double()

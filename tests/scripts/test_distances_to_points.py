@@ -15,13 +15,13 @@ def lying(features, distances, labels):
     return script.Lying(np.array(features, dtype=float), distances, distances.max(1), np.array(labels))
 
 
-def test_means_are_of_the_own_class_the_other_known_ones_and_the_unknown():
+def test_distances_are_averaged_over_the_true_class_other_known_classes_and_unknown_images():
     known = lying(np.zeros((3, 2)), [[1, 10], [3, 20], [5, 40]], [0, 0, 1])
     unknown = lying(np.zeros((2, 2)), [[7, 6], [9, 8]], [-1, -1])
     assert script.by_class(known, unknown).tolist() == [[2.0, 5.0, 8.0], [40.0, 15.0, 7.0]]
 
 
-def test_every_class_has_the_same_say_in_where_the_middle_is():
+def test_the_centre_weights_every_class_equally():
     # class means (0, 0) and (6, 0), of three images and one: the middle is (3, 0)
     known = lying([[0, 0], [0, 0], [0, 0], [6, 0]], np.zeros((4, 2)), [0, 0, 0, 1])
     unknown = lying([[3, 4]], np.zeros((1, 2)), [-1])

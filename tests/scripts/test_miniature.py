@@ -12,7 +12,7 @@ from ltr.data.splitting.published import background_list
 
 
 @pytest.mark.filterwarnings("ignore:.*not the whole published")
-def test_the_published_background_split_is_made_of_the_miniature(tmp_path, monkeypatch):
+def test_the_published_background_split_can_be_built_from_the_miniature(tmp_path, monkeypatch):
     content = miniature.synthetic_image(7, np.random.default_rng(0))
     monkeypatch.setattr(miniature, "synthetic_image", lambda *arguments: content)  # five thousand of them take seconds
     assert miniature.draw(tmp_path, 2, 1) == {"train": 5189, "val": 350}

@@ -46,14 +46,14 @@ def failed_and_lines(tasks, at_once=2):
     return run_tasks(tasks, at_once, os.environ, lines.append), lines
 
 
-def test_tasks_that_need_the_same_stage_do_not_overlap_and_others_go_first(noted):
+def test_tasks_that_need_the_same_stage_do_not_overlap_and_independent_ones_run_first(noted):
     failed, lines = failed_and_lines([noted("a", "shared"), noted("b", "shared"), noted("c")])
     assert failed == {}
     assert [line.split()[1] for line in lines if line.startswith("started")] == ["a", "c", "b"]
     assert noted.times("a")[1] <= noted.times("b")[0]
 
 
-def test_no_more_tasks_run_at_once_than_are_wanted(noted):
+def test_at_most_the_requested_number_of_tasks_run_at_once(noted):
     failed_and_lines([noted("a"), noted("b")], at_once=1)
     assert noted.times("a")[1] <= noted.times("b")[0]
 

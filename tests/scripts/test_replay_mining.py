@@ -30,7 +30,7 @@ def data(script):
     return script.Data(features, labels, features[::2], labels[::2])
 
 
-def test_strategies_begin_with_the_same_labels_and_probability_finds_more_than_random(script, data):
+def test_strategies_start_with_the_same_labels_and_probability_finds_more_than_random(script, data):
     def rounds(strategy):
         return list(script.replay(data, strategy, rounds=2, batch=10, seed=0, distance=0.0))
 
@@ -41,7 +41,7 @@ def test_strategies_begin_with_the_same_labels_and_probability_finds_more_than_r
     assert 0 < mined[-1].mean_average_precision <= 1
 
 
-def test_the_summary_counts_what_was_mined_and_not_what_was_given(script):
+def test_the_summary_counts_mined_images_without_the_initial_ones(script):
     rows = [
         script.Round("margin", seed, number, 10 + 10 * number, 2 + 3 * number, 1 + number, 0.5)
         for seed in (0, 1)

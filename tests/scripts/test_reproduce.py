@@ -115,7 +115,7 @@ def test_neither_tables_nor_published_numbers_reach_what_a_run_writes(finished):
         assert "_published_" not in path.read_text()
 
 
-def test_finished_runs_are_taken_and_nothing_is_measured(reproduce, finished, monkeypatch):
+def test_finished_runs_are_reused_without_measuring(reproduce, finished, monkeypatch):
     def unread():
         raise AssertionError("data whose content is fixed are not read again")
 
@@ -128,7 +128,7 @@ def test_finished_runs_are_taken_and_nothing_is_measured(reproduce, finished, mo
     assert "| erm †" in done.out
 
 
-def test_a_run_without_its_result_is_made_again_from_stored_stages(reproduce, finished):
+def test_a_run_without_its_result_is_rebuilt_from_cached_stages(reproduce, finished):
     (result,) = finished.glob("*/crt/*/result.json")
     before = json.loads(result.read_text())
     result.unlink()
@@ -152,7 +152,7 @@ def test_a_data_set_is_read_once_for_all_rows(reproduce, tmp_path, monkeypatch):
     assert len(calls) == 1
 
 
-def test_rows_that_need_validation_images_are_left_out_where_there_are_none(reproduce, tmp_path):
+def test_rows_that_need_validation_images_are_skipped_without_them(reproduce, tmp_path):
     done = reproduce("small", "--plan", "--val", "none", "--outputs", tmp_path)
     assert done.code == 0, done.err
     assert "left out: small_tau" in done.out
@@ -174,7 +174,7 @@ def test_a_block_is_written_between_markers_and_again_without_a_change(reproduce
     assert "[1] a paper." in first
 
 
-def test_a_row_that_fails_is_named_and_the_others_are_carried_out(reproduce, tmp_path):
+def test_a_failing_row_is_named_and_the_remaining_rows_run(reproduce, tmp_path):
     config = tmp_path / "results.md"
     done = reproduce("bad", "small_erm", "--outputs", tmp_path / "outputs", "--write", config)
     assert done.code == 1
@@ -186,7 +186,7 @@ def test_a_row_that_fails_is_named_and_the_others_are_carried_out(reproduce, tmp
     assert "No result yet: bad_key, bad_mean, bad_step." in config.read_text()
 
 
-def test_a_command_that_was_stopped_resumes_with_what_is_left(reproduce, tmp_path, monkeypatch):
+def test_an_interrupted_command_resumes_with_the_remaining_rows(reproduce, tmp_path, monkeypatch):
     real = script.run
 
     def stopped_at_the_second(config, *more):
@@ -227,7 +227,7 @@ def test_runs_in_processes_give_the_same_results_and_share_stages(reproduce, fin
         (["small", "trainer.max_epoch=3"], "there is no key 'trainer.max_epoch'"),
     ],
 )
-def test_a_mistake_is_explained_before_anything_is_done(reproduce, tmp_path, arguments, words):
+def test_a_mistake_is_explained_before_anything_runs(reproduce, tmp_path, arguments, words):
     done = reproduce(*arguments, "--outputs", tmp_path)
     assert done.code == 2
     assert words in done.err

@@ -10,7 +10,7 @@ def test_the_summary_is_up_to_date():
     assert script.is_up_to_date(ROOT / "docs" / "results.md", script.summary(ROOT / "results"))
 
 
-def test_a_summary_is_written_checked_and_found_out_of_date(tmp_path, capsys):
+def test_an_outdated_summary_is_detected(tmp_path, capsys):
     path = tmp_path / "results.md"
     path.write_text("# Results\n\n<!-- results:begin -->\n<!-- results:end -->\n\nmore\n")
     assert script.main(["--file", str(path), "--check"]) == 1

@@ -21,7 +21,7 @@ def test_shares_are_of_each_image():
     }
 
 
-def test_places_are_counted_relative_to_the_box():
+def test_locations_are_counted_relative_to_the_box():
     boxes = np.array([[0.25, 0.25, 0.75, 0.75], [0.0, 0.0, 0.5, 1.0]])
     selected = np.zeros((2, 4, 4), dtype=bool)
     selected[0, 1, 2] = True  # centre (0.625, 0.375): three quarters across the first box, a quarter down
@@ -37,7 +37,7 @@ def test_places_are_counted_relative_to_the_box():
 
 
 @pytest.mark.filterwarnings("ignore:cub. this is not the whole")
-def test_the_command_prints_a_line_for_each_level_as_the_runs_own_row_has_it(ltr_train, tmp_path, capsys):
+def test_the_command_prints_each_level_as_in_the_row_of_the_run(ltr_train, tmp_path, capsys):
     trees.cub(tmp_path)
     small = ["backbone=timm", "backbone.name=test_resnet", "dataset.image_size=64", "dataset.image_resize=64"]
     fast = ["trainer.max_epochs=1", "scheduler.warmup_epochs=0", "trainer.precision=fp32", "trainer.num_workers=0"]

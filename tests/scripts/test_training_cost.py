@@ -29,7 +29,7 @@ def planned(tmp_path):
     return make
 
 
-def test_a_plan_uses_the_source_it_is_given(planned):
+def test_a_plan_uses_the_source_that_is_passed_in(planned):
     assert planned().plan.source is SOURCE
 
 
@@ -39,13 +39,13 @@ def test_a_plan_has_the_same_keys_when_it_reads_the_source_itself(planned):
 
 
 @pytest.mark.parametrize("overrides", [["method=tau_norm", "method.tau=auto"], ["trainer.selection=best_val"]])
-def test_what_is_chosen_on_validation_images_needs_some(planned, overrides):
+def test_choices_on_validation_images_need_a_validation_split(planned, overrides):
     with pytest.raises(NeedsValidation, match=r"dataset\.val=train_fraction"):
         planned(*overrides)
     planned(*overrides, "dataset.val=test_fraction")
 
 
-def test_other_mistakes_of_a_plan_are_not_about_validation(planned):
+def test_other_mistakes_of_a_plan_are_reported_unchanged(planned):
     with pytest.raises(ConfigError) as refused:
         planned("dataset.mean=[0.5,0.5]")
     assert not isinstance(refused.value, NeedsValidation)
@@ -62,14 +62,14 @@ def test_open_stages_are_trained_or_computed(planned):
     assert stages["tau"].is_computed
 
 
-def test_the_whole_training_set_is_drawn_without_a_limit(planned):
+def test_without_a_limit_the_whole_training_set_is_counted(planned):
     (stage,) = planned("trainer.limit_train_batches=null").open
     assert stage.images == len(planned().plan.split.train)
     (stage,) = planned("trainer.limit_train_batches=null", "sampler.num_samples=50").open
     assert stage.images == 50
 
 
-def test_a_stored_stage_is_not_open(planned):
+def test_a_cached_stage_has_no_cost(planned):
     run = planned("method=crt")
     key, spec = run.plan.keys["representation"]
     store = StageStore(_stages(run))
@@ -78,7 +78,7 @@ def test_a_stored_stage_is_not_open(planned):
     assert [stage.name for stage in planned("method=crt").open] == ["classifier"]
 
 
-def test_the_epochs_of_an_interrupted_stage_are_counted_off(planned):
+def test_finished_epochs_of_an_interrupted_stage_are_subtracted(planned):
     run = planned()
     folder = StageStore(_stages(run)).folder(run.open[0].key)
     (folder / "state").mkdir(parents=True)
@@ -86,7 +86,7 @@ def test_the_epochs_of_an_interrupted_stage_are_counted_off(planned):
     assert planned().open[0].epochs == 5
 
 
-def test_a_rate_is_measured_and_leaves_nothing_behind(planned, tmp_path):
+def test_measuring_a_rate_leaves_no_files(planned, tmp_path):
     run = planned("trainer.precision=fp32", "scheduler.warmup_epochs=5")
     assert measured_rate(run.config, run.plan, StopRequest()) > 0
     assert not list(tmp_path.iterdir())

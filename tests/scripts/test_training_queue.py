@@ -57,7 +57,7 @@ def test_a_mirror_follows_changes_and_removals(tmp_path):
     assert files(copy) == {"state/last.ckpt": "two"}
 
 
-def test_a_lost_working_folder_comes_back(tmp_path):
+def test_a_lost_working_folder_is_restored(tmp_path):
     stages, outputs, state = tmp_path / "stages", tmp_path / "runs", tmp_path / "copy"
     write(stages / "aa" / "state" / "last.ckpt", "epoch 7")
     write(stages / "other" / "weights.ckpt", "not of this queue")
@@ -92,7 +92,7 @@ def test_copies_are_made_when_they_are_due(tmp_path):
     assert copied.read_text() == "1, 2"
 
 
-def test_results_are_kept_without_paths(tmp_path):
+def test_results_are_copied_without_paths(tmp_path):
     run = tmp_path / "runs" / "digits" / "erm" / "erm-s0"
     write(run / "provenance.json", '{"device": "a CPU"}')
     config = {"backbone.weights": "/home/someone/w.pth", "seed": 0}

@@ -45,7 +45,7 @@ def test_boxes_are_fractions_of_the_image(tmp_path):
     assert records.sizes is None
 
 
-def test_unclassified_observations_are_no_labels_and_reported(tmp_path):
+def test_unclassified_observations_give_no_label_and_are_reported(tmp_path):
     made.camtrap_dp(tmp_path, SHOTS)
     file = tmp_path / "observations.csv"
     file.write_text(file.read_text().replace("media,animal,deer", "media,unclassified,", 1))
@@ -119,13 +119,13 @@ def changed(folder, table, *replacements, **options):
     return read_camtrap_dp("traps", folder, str(folder))
 
 
-def test_a_blank_scientific_name_is_none(tmp_path):
+def test_a_blank_scientific_name_counts_as_missing(tmp_path):
     records = changed(tmp_path, "observations", ("media,animal,deer", "media,animal, "))
     assert labels(records) == expected() | {SHOTS[0].path: "animal"}
 
 
 @pytest.mark.parametrize("kind", ["unknown", "unclassified"])
-def test_media_with_an_observation_of_their_own_have_no_label_of_an_event(tmp_path, kind):
+def test_media_with_an_observation_ignore_the_label_of_their_event(tmp_path, kind):
     own = f"own,L0-1,{SHOTS[0].key},,,,media,{kind},,,,,\n"
     records = changed(tmp_path, "observations", ("bboxHeight\n", f"bboxHeight\n{own}"), events=True)
     assert labels(records) == {path: label for path, label in expected().items() if path != SHOTS[0].path}

@@ -18,7 +18,7 @@ def read(tmp_path, content, **options):
     return read_coco("traps", file, str(tmp_path), **options)
 
 
-def test_every_image_has_its_label_place_sequence_and_day(tmp_path):
+def test_every_image_has_its_label_location_sequence_and_day(tmp_path):
     records = read(tmp_path, made.coco(SHOTS))
     assert records.format == "coco_camera_traps"
     assert records.class_names == ("empty", "deer", "fox")

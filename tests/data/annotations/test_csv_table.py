@@ -38,7 +38,7 @@ def test_names_that_look_like_formulas_survive_a_round_trip(tmp_path):
     assert records.groupings["location"].values == ("@home",)
 
 
-def test_a_label_that_is_no_utf_8_names_its_line(tmp_path):
+def test_a_label_that_is_not_utf_8_names_its_line(tmp_path):
     file = tmp_path / "t.csv"
     file.write_bytes(b"path,label\na.jpg,deer\nb.jpg,h\xe9ron\n")
     with pytest.raises(DataError, match=r"t.csv, line 3: the label is not UTF-8"):
@@ -81,14 +81,14 @@ def test_a_message_names_file_and_line(tmp_path, text, words):
     ],
 )
 @pytest.mark.parametrize("label", ["deer", ""])
-def test_a_box_that_is_none_names_its_line(tmp_path, cells, words, label):
+def test_an_invalid_box_names_its_line(tmp_path, cells, words, label):
     file = tmp_path / "t.csv"
     file.write_text(f"path,label,x,y,width,height\na.jpg,{label},{cells}\n")
     with pytest.raises(DataError, match=words):
         read_csv("traps", file, str(tmp_path))
 
 
-def test_sizes_of_images_are_no_boxes(tmp_path):
+def test_image_sizes_are_not_read_as_boxes(tmp_path):
     file = tmp_path / "t.csv"
     file.write_text("path,label,width,height\na.jpg,deer,640,480\n")
     assert np.isnan(read_csv("traps", file, str(tmp_path)).boxes).all()

@@ -40,7 +40,7 @@ def test_detections_are_chosen_by_category_and_confidence(tmp_path):
         detections.chosen(["animals"], 0.2)
 
 
-def test_detections_of_an_unlisted_category_are_refused_and_not_dropped(tmp_path):
+def test_detections_of_an_unlisted_category_are_refused(tmp_path):
     content = made.megadetector(SHOTS[:1])
     content["images"][0]["detections"][0]["category"] = "9"
     with pytest.raises(DataError, match=r"does not list: '9', the first in images\[0\]\. List them"):

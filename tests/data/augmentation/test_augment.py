@@ -70,7 +70,7 @@ def test_crop_mirror_and_cutout_equal_a_loop_over_the_images(pad, cutout, flip, 
     assert np.array_equal(augmented_images.permute(0, 2, 3, 1).numpy(), expected)
 
 
-def test_all_crops_and_both_mirrors_come_up_equally_often():
+def test_all_crops_and_mirrorings_are_equally_frequent():
     u = uniforms(0, np.arange(50_000), 3)
     corners = np.bincount((u[:, 0] * 9).astype(int) * 9 + (u[:, 1] * 9).astype(int), minlength=81)
     assert corners / 50_000 == pytest.approx(1 / 81, rel=0.2)
@@ -92,7 +92,7 @@ def test_all_crops_and_both_mirrors_come_up_equally_often():
         EVERYTHING,
     ],
 )
-def test_the_images_given_are_not_changed(options):
+def test_augmentation_does_not_modify_its_input(options):
     images, _ = batch()
     before = images.clone()
     augmented_images = augmented(images, **options)
@@ -113,7 +113,7 @@ def test_images_in_nchw_memory_give_the_same_pixels():
     assert torch.equal(augmented(images.contiguous(), **EVERYTHING), augmented(images, **EVERYTHING))
 
 
-def test_an_image_gets_the_same_numbers_in_any_batch():
+def test_the_augmentation_of_an_image_does_not_depend_on_its_batch():
     images, _ = batch()
     whole = augmented(images, **EVERYTHING)
     order = np.random.default_rng(0).permutation(40)
@@ -122,7 +122,7 @@ def test_an_image_gets_the_same_numbers_in_any_batch():
     assert torch.equal(augmented(images[7:9], positions=POSITIONS[7:9], **EVERYTHING), whole[7:9])
 
 
-def test_the_same_image_drawn_twice_looks_different():
+def test_repeated_samples_of_an_image_are_augmented_differently():
     image = batch()[0][:1].expand(40, -1, -1, -1)
     augmented_images = augmented(image)
     assert len({row.numpy().tobytes() for row in augmented_images}) > 30
@@ -144,7 +144,7 @@ def test_no_global_generator_is_read_or_advanced():
     assert torch.equal(augmented(images, mix="mixup", **EVERYTHING), first)
 
 
-def test_adding_cutout_does_not_move_the_crops():
+def test_cutout_does_not_change_the_crops():
     images, _ = batch()
     plain, covered = augmented(images), augmented(images, cutout=4)
     share_kept = (plain == covered).float().mean()
@@ -180,14 +180,14 @@ def test_images_are_blurred_and_sharpened_as_torchvision_does_it():
     assert (10 <= blurred <= 22, 6 <= sharpened <= 18) == (True, True)
 
 
-def test_blur_does_not_move_the_crops():
+def test_blur_does_not_change_the_crops():
     images, _ = batch()
     plain, both = augmented(images), augmented(images, blur=0.3)
     kept = [torch.equal(one, other) for one, other in zip(plain, both)]
     assert 20 <= sum(kept) < 40
 
 
-def test_no_augmentation_hands_the_same_tensor_on():
+def test_no_augmentation_returns_the_same_tensor():
     images, labels = batch()
     augment = Augmentation((3, SIZE, SIZE), pad=0, flip=False)
     augmented_images, mix = augment(images, labels, seed=0, positions=POSITIONS)
@@ -196,7 +196,7 @@ def test_no_augmentation_hands_the_same_tensor_on():
     assert mix is None
 
 
-def test_mixing_reports_the_other_labels():
+def test_mixing_returns_the_labels_of_the_partners():
     images, labels = batch()
     augment = Augmentation((3, SIZE, SIZE), mix="mixup")
     augmented_images, mix = augment(images, labels + 1000, seed=5, positions=POSITIONS)

@@ -53,7 +53,7 @@ def test_row_i_times_m_plus_j_is_image_i_under_transformation_j(name, floating):
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_one_transformation_alone_is_its_rows_of_all(name):
+def test_a_single_transformation_equals_its_rows_of_all(name):
     transforms, originals = joint_transforms(name), images()
     rows = transforms(originals)
     for number in range(len(transforms)):
@@ -71,7 +71,7 @@ def test_the_transformations_differ_and_the_first_leaves_images_as_they_are(name
 
 @settings(max_examples=25, deadline=None)
 @given(name=st.sampled_from([n for n in SIZES if n != "none"]), seed=st.integers(0, 2**31), numbers=st.data())
-def test_two_transformations_in_turn_are_a_third_one(name, seed, numbers):
+def test_transformations_are_closed_under_composition(name, seed, numbers):
     transforms = joint_transforms(name)
     first, second = (numbers.draw(st.integers(0, len(transforms) - 1)) for _ in range(2))
     image = torch.randint(0, 256, (1, 3, 4, 4), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
@@ -84,7 +84,7 @@ def test_no_transformation_gives_the_images_themselves():
     assert joint_transforms("none")(originals) is originals
 
 
-def test_oblong_images_turn_by_180_degrees():
+def test_oblong_images_can_be_rotated_by_180_degrees():
     originals = torch.arange(2 * 3 * 4 * 6, dtype=torch.uint8).view(2, 3, 4, 6)
     joint_transforms("rotation2").check((3, 4, 6))
     assert torch.equal(joint_transforms("rotation2")(originals)[1::2], originals.flip((2, 3)))

@@ -45,7 +45,7 @@ def test_mixed_images_are_float32_in_the_unit_interval_and_channels_last(kind):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_cutmix_weight_is_the_share_of_own_pixels(seed):
+def test_cutmix_weight_is_the_share_of_pixels_of_the_first_image(seed):
     images, _ = batch()
     mixed_images, mix = mixed("cutmix", seed=seed)
     unit = images.float().mul_(1 / 255)
@@ -89,7 +89,7 @@ def test_share_of_mixed_batches_is_the_probability():
 
 
 @pytest.mark.parametrize(("change", "same"), [({}, True), ({"seed": 2}, False), ({"first": 16}, False)])
-def test_a_mix_depends_on_seed_and_first_position_only(change, same):
+def test_mixing_depends_on_seed_and_first_position_only(change, same):
     torch.manual_seed(len(change))  # the global generator has no say
     one, other = mixed("mixup"), mixed("mixup", **change)
     assert torch.equal(one[0], other[0]) == same

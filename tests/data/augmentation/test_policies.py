@@ -116,7 +116,7 @@ def test_pixels_that_a_rotation_leaves_empty_take_the_fill_colour(photos):
     assert corner.tolist() == [[128, 64, 255]] * 24
 
 
-def test_a_step_changes_only_the_images_that_drew_an_operation(photos):
+def test_a_step_changes_only_the_images_with_a_sampled_operation(photos):
     operations = np.full(24, OPERATIONS.index("identity"))
     operations[5] = OPERATIONS.index("invert")
     result = apply_steps(torch.from_numpy(photos.copy()), [Step(operations, np.zeros(24))], BLACK).numpy()
@@ -132,7 +132,7 @@ def test_steps_run_in_order(photos):
     assert np.array_equal(result.numpy(), 255 - (photos & 0xF0))
 
 
-def test_operations_leave_their_input_alone(photos):
+def test_operations_do_not_modify_their_input(photos):
     images = torch.from_numpy(photos)
     before = images.clone()
     factors = torch.full((24,), 1.5)
@@ -171,7 +171,7 @@ def test_the_cifar_policy_is_that_of_torchvision():
 
 @pytest.mark.parametrize("name", [name for name in VALUES if name not in ("autocontrast", "equalize", "invert")])
 @pytest.mark.parametrize("bins", [10, 31])
-def test_levels_mean_what_they_mean_in_torchvision(name, bins):
+def test_levels_have_the_magnitudes_of_torchvision(name, bins):
     space = TorchvisionRandAugment()._augmentation_space(bins, (SIZE, SIZE))
     magnitudes, signed = space[TORCHVISION_NAMES[name]]
     for sign in (-1, 1) if signed else (1,):
@@ -191,7 +191,7 @@ def test_autoaugment_applies_each_operation_as_often_as_its_probability():
     assert strengths.tolist() == [0.7, 1.3]
 
 
-def test_autoaugment_draws_all_sub_policies_equally_often():
+def test_autoaugment_samples_all_sub_policies_equally_often():
     uniform = np.zeros((25, 5))
     uniform[:, 0] = (np.arange(25) + 0.5) / 25
     first, second = AutoAugment().steps(uniform, SIZE)
@@ -201,7 +201,7 @@ def test_autoaugment_draws_all_sub_policies_equally_often():
     assert [OPERATIONS[number] for number in second.operations] == never
 
 
-def test_randaugment_draws_its_fourteen_operations_equally_often_at_its_magnitude():
+def test_randaugment_samples_its_fourteen_operations_equally_often_at_its_magnitude():
     policy = RandAugment(num_ops=3, magnitude=15)
     steps = policy.steps(np.random.default_rng(1).random((70_000, policy.draws)), SIZE)
     assert len(steps) == 3

@@ -51,7 +51,7 @@ def test_identical_images_are_found_in_every_kind_of_source(tmp_path, kind):
     assert sum(seen) == len(source)
 
 
-def test_the_message_names_their_position(tmp_path):
+def test_the_message_names_the_positions_of_duplicates(tmp_path):
     source = files_source(tmp_path)
     lines = list(identical_images(source).lines(source))
     assert lines[0].startswith("3 images are byte for byte the same in different parts")
@@ -69,21 +69,21 @@ def test_duplicates_within_a_class_are_reported_separately(tmp_path):
     ]
 
 
-def test_images_in_memory_are_called_by_their_place(tmp_path):
+def test_images_in_memory_are_named_by_their_index(tmp_path):
     source = array_source()
     assert "  image 1 of train (a) = image 0 of test (a) = image 1 of test (b)" in identical_images(source).lines(
         source
     )
 
 
-def test_a_file_of_the_same_size_is_not_the_same(tmp_path):
+def test_files_of_the_same_size_are_compared_by_content(tmp_path):
     for path, content in zip(PATHS, b"abcdef"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(bytes([content]) * 100)
     assert identical_images(image_folder(name="own", root=str(tmp_path))).groups == ()
 
 
-def test_files_that_are_gone_are_the_same_as_no_other(tmp_path):
+def test_missing_files_have_no_duplicates(tmp_path):
     source = files_source(tmp_path)
     for path in PATHS:
         (tmp_path / path).unlink()

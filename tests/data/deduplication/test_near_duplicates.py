@@ -59,7 +59,7 @@ def test_arrays_are_compared_too(source):
 
 
 @pytest.mark.parametrize("distance", [0, 3, MAX_DISTANCE])
-def test_all_close_pairs_are_found_once(distance):
+def test_every_close_pair_is_reported_once(distance):
     random = np.random.default_rng(distance)
     train = random.integers(0, 2**16, (40, 8)).astype(np.uint16)
     test = train[random.integers(0, 40, 60)].copy()
@@ -106,7 +106,7 @@ def test_pairs_by_features_are_those_of_the_cosines(distance, monkeypatch):
     assert {pair[:2] for pair in in_blocks} == expected
 
 
-def test_features_of_zeros_equal_nothing_and_too_many_pairs_are_refused(monkeypatch):
+def test_zero_features_have_no_duplicates_and_too_many_pairs_are_refused(monkeypatch):
     rows, zeros = np.arange(3), np.zeros((3, 2))
     assert near_duplicates_by_features(rows, zeros, rows, zeros, distance=1.0) == []
     monkeypatch.setattr(module, "MAX_PAIRS", 8)

@@ -24,12 +24,12 @@ def arrays(name: str, first: int, number: int = 6, side: int = 4) -> Source:
     return Source(name, images, np.zeros(number, np.int64), ("a",), {"train": range(number)})
 
 
-def test_images_of_one_source_are_their_indices():
+def test_images_of_one_source_are_compared_by_index():
     source = arrays("toy", 0)
     assert trained_on(source, np.array([1, 3]), source, np.array([3, 4, 1])).tolist() == [True, False, True]
 
 
-def test_images_of_two_arrays_are_their_pixels():
+def test_images_of_two_arrays_are_compared_by_pixels():
     mask = trained_on(arrays("one", 0), np.array([2, 4]), arrays("other", 2), np.arange(6))
     assert mask.tolist() == [True, False, True, False, False, False]
     assert not trained_on(arrays("one", 0), np.arange(6), arrays("other", 0, side=2), np.arange(6)).any()
@@ -42,7 +42,7 @@ def distinct(root: Path) -> Path:
     return root
 
 
-def test_image_files_are_their_real_paths(tmp_path):
+def test_image_files_are_compared_by_their_real_paths(tmp_path):
     root = distinct(trees.folder(tmp_path, each=4))
     folder = image_folder(name="one", root=str(root))
     (tmp_path / "link").symlink_to(root)
@@ -72,7 +72,7 @@ def test_copies_of_image_files_are_found_by_their_bytes(tmp_path):
     assert 0 < mask.sum() < len(copies)
 
 
-def test_files_that_differ_in_their_middle_alone_are_no_copies(tmp_path):
+def test_files_that_differ_only_in_the_middle_are_not_copies(tmp_path):
     for name, middle in (("one", b"a"), ("other", b"b")):
         folder = tmp_path / name / "cat"
         folder.mkdir(parents=True)
@@ -82,7 +82,7 @@ def test_files_that_differ_in_their_middle_alone_are_no_copies(tmp_path):
     assert not trained_on(sources[0], np.arange(2), sources[1], np.arange(2)).any()
 
 
-def test_a_packed_file_is_what_it_was_made_from(tmp_path):
+def test_a_packed_file_is_compared_as_the_files_that_it_was_made_from(tmp_path):
     source = image_folder(name="one", root=str(trees.folder(tmp_path, each=4)))
     pack(source, {}, tmp_path / "packed", size=16)
     packed = open_packed(tmp_path / "packed")

@@ -12,7 +12,7 @@ from ltr.data.images.crop import FileCrop
 from ltr.data.sources.birds import cub
 
 
-def test_a_location_is_inside_where_its_centre_is():
+def test_a_location_is_inside_a_box_if_its_centre_is():
     inside = locations_in_boxes(np.array([[0.2, 0.0, 0.7, 0.5], [-1, -1, 2, 2]]), 2, 4).reshape(2, 2, 4)
     assert inside[0].tolist() == [[False, True, True, False], [False] * 4]
     assert inside[1].all()
@@ -33,7 +33,7 @@ def test_boxes_are_measured_in_evaluations_crop(tmp_path):
     assert top == pytest.approx((y - (height - side) / 2) / side)
 
 
-def test_an_image_that_is_kept_decoded_has_its_own_size():
+def test_a_decoded_image_reports_its_size():
     class Decoded:
         def open(self, index):
             return Image.new("RGB", (7, 5))

@@ -139,7 +139,7 @@ def test_decoding_at_reduced_size_gives_nearly_the_same_crops(photograph, tmp_pa
 
 @pytest.mark.parametrize("size", [(400, 304), (401, 300)])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_turned_photographs_are_cut_at_the_same_place_at_reduced_size(photograph, tmp_path, size, orientation):
+def test_rotated_photographs_are_cropped_at_the_same_position_at_reduced_size(photograph, tmp_path, size, orientation):
     exif = photograph.getexif()
     exif[0x0112] = orientation
     photograph.resize(size).save(tmp_path / "turned.jpg", quality=95, exif=exif)

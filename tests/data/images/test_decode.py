@@ -53,7 +53,7 @@ def test_postscript_under_another_name_starts_no_program(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("format", ["ICNS", "PCX", "TGA", "ICO", "PDF", "EPS", "SGI", "DDS"])
-def test_other_formats_are_not_opened_whatever_a_file_is_called(tmp_path, format):
+def test_other_formats_are_refused_whatever_their_suffix(tmp_path, format):
     image = Image.new("RGB", (32, 32), (9, 9, 9))
     image.save(tmp_path / "x", format)
     (tmp_path / "x").rename(tmp_path / "x.png")
@@ -102,7 +102,7 @@ def test_the_matte_lies_under_transparent_pixels(tmp_path, mode):
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif"])
-def test_a_transparent_colour_of_a_palette_takes_the_matte(tmp_path, suffix):
+def test_a_transparent_colour_of_a_palette_becomes_the_matte(tmp_path, suffix):
     image = Image.new("P", (4, 4), 0)
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putpixel((1, 1), 1)
@@ -112,7 +112,7 @@ def test_a_transparent_colour_of_a_palette_takes_the_matte(tmp_path, suffix):
     assert pixels[1, 1].tolist() == [200, 100, 50]
 
 
-def test_a_transparent_colour_of_an_rgb_png_takes_the_matte(tmp_path):
+def test_a_transparent_colour_of_an_rgb_png_becomes_the_matte(tmp_path):
     image = Image.new("RGB", (4, 4), (1, 2, 3))
     image.putpixel((1, 1), (200, 100, 50))
     image.save(tmp_path / "x.png", transparency=(1, 2, 3))
@@ -138,12 +138,12 @@ def test_an_opaque_alpha_channel_changes_nothing_and_is_not_reported(tmp_path):
     (255, [0, 1, 128, 255], [0, 1, 128, 255]),
     (1000, [0, 500, 1000, 1000], [0, 127, 255, 255]),
 ])  # fmt: skip
-def test_the_white_level_says_which_value_is_white(tmp_path, white, levels, expected):
+def test_the_white_level_is_the_value_of_white(tmp_path, white, levels, expected):
     path = deep(tmp_path / "x.png", [levels])
     assert np.asarray(decode_image(path, Decoding(white_level=white)))[0, :, 0].tolist() == expected
 
 
-def test_big_endian_tiffs_follow_it_too(tmp_path):
+def test_big_endian_tiffs_follow_the_white_level(tmp_path):
     values = np.array([[0, 16, 4095]], dtype=">u2")
     Image.frombytes("I;16B", (3, 1), values.tobytes()).save(tmp_path / "x.tif")
     assert np.asarray(decode_image(tmp_path / "x.tif", Decoding(white_level=4095)))[0, :, 0].tolist() == [0, 1, 255]
@@ -155,7 +155,7 @@ def test_a_value_above_the_white_level_is_an_error(tmp_path):
         decode_image(path, Decoding(white_level=4095))
 
 
-def test_colours_of_16_bits_are_noted_and_have_no_white_level(tmp_path):
+def test_colour_images_of_16_bits_are_noted_and_ignore_the_white_level(tmp_path):
     path = png(tmp_path / "x.png", 2, np.full((4, 4, 3), 300))
     notes = Notes()
     assert (np.asarray(decode_image(path, notes=notes)) == 1).all()
@@ -179,7 +179,7 @@ def test_several_frames_are_noted_and_the_first_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "CMYK", "RGB"])
-def test_notes_change_no_pixel(tmp_path, mode):
+def test_notes_do_not_change_pixels(tmp_path, mode):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).convert(mode).save(tmp_path / "x.tif" if mode != "LA" else tmp_path / "x.png")
     path = next(tmp_path.iterdir())
@@ -189,7 +189,7 @@ def test_notes_change_no_pixel(tmp_path, mode):
 # -- as configured ------------------------------------------------------------------------------------------------
 
 
-def test_colours_by_name_and_number():
+def test_mattes_are_given_by_colour_name_or_hexadecimal_number():
     assert build_decoding(exif=True, matte="black", white_level=None) == Decoding(True, (0, 0, 0), None)
     assert build_decoding(exif=False, matte="#ff8800", white_level=4095) == Decoding(False, (255, 136, 0), 4095)
     assert build_decoding(exif=False, matte=None, white_level=None) == PLAIN

@@ -83,7 +83,7 @@ def test_a_table_of_files_opens_regions():
     assert files.open(1).pixels(7, 5) == (0, 0, 7, 5)
 
 
-def test_what_changes_pixels_changes_the_identity():
+def test_options_that_change_pixels_change_the_identity():
     boxes = np.array([[0.1, 0.2, 0.3, 0.4]], dtype=np.float32)
     identities = {
         BoxCrops(*arguments).identity() for arguments in ((boxes,), (boxes + 0.1,), (boxes, 0.1), (boxes, 0.0, True))

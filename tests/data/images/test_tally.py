@@ -41,19 +41,19 @@ def test_images_of_few_levels_among_bright_ones_are_named():
     assert "0.png (15)" in line
 
 
-def test_alpha_channels_that_were_not_decoded_count_where_others_hide_something():
+def test_undecoded_alpha_channels_count_if_other_images_have_transparent_pixels():
     assert lines(PLAIN, {}, Notes(transparent=None), Notes()) == []
     (line,) = lines(PLAIN, {}, Notes(transparent=None), Notes(transparent=True))
     assert line.startswith("1 image has transparency (so may 1 others that were not decoded)")
 
 
-def test_a_key_that_is_not_there_is_not_advised():
+def test_a_key_that_the_data_set_lacks_is_not_advised():
     (line,) = lines(PLAIN, {}, Notes(highest=255))
     assert "dataset." not in line
     assert "Convert to 8 bits" in line
 
 
-def test_ten_of_many_are_named():
+def test_at_most_ten_images_are_named():
     (line,) = lines(PLAIN, {}, *[Notes(transparent=True)] * 12)
     assert line.startswith("12 images have transparency; the alpha channel is dropped")
     assert line.count(".png") == 10

@@ -48,7 +48,7 @@ def test_batches_follow_the_order_and_the_last_one_is_short():
     assert [len(batch.indices) for batch in batches] == [5, 5, 5, 5, 3]
 
 
-def test_length_is_the_number_of_batches_also_in_the_middle_of_an_epoch():
+def test_length_is_the_number_of_batches_in_mid_epoch_too():
     batches = loader()
     assert len(batches) == 5
     batches.start_at(0, 3)
@@ -74,7 +74,7 @@ def test_an_epoch_does_not_depend_on_the_epochs_before():
     assert not same(last, epoch_of(loader(), 1))
 
 
-def test_the_epoch_counts_that_is_set_before_the_first_batch():
+def test_the_epoch_set_before_the_first_batch_is_used():
     batches = loader()
     started = iter(batches)  # Lightning does so before it calls set_epoch
     batches.sampler.set_epoch(2)
@@ -88,7 +88,7 @@ def test_starting_in_mid_epoch_gives_the_remaining_batches():
     assert same(epoch_of(resumed, 1), whole[3:])
 
 
-def test_a_start_is_used_once():
+def test_a_start_in_mid_epoch_is_used_once():
     batches = loader()
     batches.start_at(1, 3)
     epoch_of(batches, 1)
@@ -118,14 +118,14 @@ def test_a_stored_state_resumes_with_the_next_batch():
     assert same(epoch_of(resumed, 4), rest)
 
 
-def test_start_at_wins_over_a_stored_state():
+def test_start_at_overrides_a_stored_state():
     batches = loader()
     batches.start_at(0, 4)
     batches.load_state_dict({"epoch": 0, "batch": 1})
     assert len(list(batches)) == 1
 
 
-def test_augmentation_is_keyed_by_the_positions_given():
+def test_augmentation_is_keyed_by_positions():
     plain = next(iter(loader()))
     moved = next(iter(loader(positions=lambda epoch: np.arange(23) + 1)))
     assert torch.equal(plain.indices, moved.indices)
@@ -144,7 +144,7 @@ def test_augmentation_takes_the_seed_of_the_epoch():
     [{"pad": 2}, {"pad": 0}, {"policy": "randaugment", "cutout": 3}, {"mix": "cutmix"}, {"blur": 0.5, "jitter": 0.2}],
 )
 @pytest.mark.parametrize("images_at_once", [1, 7, 1000])
-def test_numbers_drawn_for_many_batches_at_once_are_those_of_each_batch(monkeypatch, options, images_at_once):
+def test_random_numbers_computed_for_many_batches_equal_those_of_each_batch(monkeypatch, options, images_at_once):
     monkeypatch.setattr(BlockOfNumbers, "images", images_at_once)
     augment = Augmentation((3, 8, 8), **options)
     batches = loader(augment=augment)
@@ -160,7 +160,7 @@ def test_numbers_drawn_for_many_batches_at_once_are_those_of_each_batch(monkeypa
         assert mix is None or torch.equal(mix.weight, batch.mix.weight)
 
 
-def test_an_augmentation_of_your_own_gets_each_batch():
+def test_a_user_augmentation_gets_each_batch():
     class Doubled(Augmentation):
         def __call__(self, images, labels, *, seed, positions):
             return images // 2, None
@@ -188,7 +188,7 @@ def test_batches_are_copies_of_the_images():
     assert np.array_equal(resident.pixels.numpy(), PIXELS)
 
 
-def test_read_only_pixels_are_taken_without_a_warning(recwarn):
+def test_read_only_pixels_give_no_warning(recwarn):
     pixels = PIXELS.copy()
     pixels.flags.writeable = False
     ResidentImages(pixels)
@@ -200,7 +200,7 @@ def test_more_images_than_the_limit_are_refused_with_advice():
         ResidentImages(PIXELS, max_bytes=PIXELS.nbytes - 1)
 
 
-def test_images_are_resized_as_they_are_taken():
+def test_images_are_resized_when_they_are_loaded():
     resident = ResidentImages(PIXELS, side=12)
     taken = resident.take(torch.tensor([3, 1]))
     assert resident.image_shape == (PIXELS.shape[3], 12, 12)
@@ -211,13 +211,13 @@ def test_images_are_resized_as_they_are_taken():
     assert (taken.double() - expected).abs().max() <= 0.5 + 1e-4
 
 
-def test_images_of_their_own_size_are_not_touched():
+def test_images_of_the_requested_size_are_not_resized():
     side = PIXELS.shape[1]
     assert ResidentImages(PIXELS, side=side).side is None
 
 
 @pytest.mark.parametrize("augment", [Augmentation((3, 8, 8), pad=2), Augmentation((3, 8, 8), pad=0, flip=False), None])
-def test_images_that_a_step_takes_by_itself_are_those_of_the_batches(augment):
+def test_images_gathered_inside_a_step_equal_those_of_the_batches(augment):
     usual, pending = loader(augment=augment), loader(augment=augment)
     pending.leaves_images = True
     assert pending.can_leave_images
@@ -232,5 +232,5 @@ def test_images_that_a_step_takes_by_itself_are_those_of_the_batches(augment):
 
 
 @pytest.mark.parametrize("changes", [{"pad": 0}, {"cutout": 2}, {"policy": "autoaugment"}, {"mix": "mixup"}])
-def test_an_augmentation_with_choices_of_the_host_stays_outside_of_a_step(changes):
+def test_an_augmentation_with_host_side_choices_runs_outside_of_a_step(changes):
     assert not loader(augment=Augmentation((3, 8, 8), **({"pad": 2} | changes))).can_leave_images

@@ -45,7 +45,7 @@ def test_features_are_looked_up_by_source_index(tmp_path):
         assert np.array_equal(one.take(indices), FEATURES[indices])
 
 
-def test_a_table_grows_by_what_is_missing(tmp_path):
+def test_only_missing_rows_of_a_table_are_added(tmp_path):
     table = opened(tmp_path)
     fill(table, np.arange(0, 60, 2), batches, 4)
     assert table.missing(np.arange(10)).tolist() == [1, 3, 5, 7, 9]
@@ -89,7 +89,7 @@ def test_rows_without_a_record_are_written_again(tmp_path):
     assert content(whole) == content(stopped)
 
 
-def test_a_full_disk_costs_the_block_at_work_alone(tmp_path, monkeypatch):
+def test_a_full_disk_loses_only_the_current_block(tmp_path, monkeypatch):
     def full(file, data, offset):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -119,7 +119,7 @@ def test_a_damaged_block_is_computed_again(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [b"", b"no zip", None], ids=["empty", "text", "cut short"])
-def test_a_damaged_record_is_no_record(tmp_path, damage):
+def test_a_damaged_record_counts_as_missing(tmp_path, damage):
     fill(opened(tmp_path), np.arange(20), batches, 4)
     path = tmp_path / "block-000001.npz"
     path.write_bytes(path.read_bytes()[:100] if damage is None else damage)

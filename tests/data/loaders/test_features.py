@@ -39,7 +39,7 @@ def test_a_batch_holds_the_features_and_labels_of_its_images(tables):
         assert torch.equal(batch.labels, LABELS[batch.indices])
 
 
-def test_views_depend_on_epoch_and_position_alone(tables):
+def test_views_depend_on_epoch_and_position_only(tables):
     def views(epoch, batch_size):
         one = loader(tables, batch_size=batch_size, seed_of_epoch=lambda number: 100 + number)
         one.sampler.set_epoch(epoch)

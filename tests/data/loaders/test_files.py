@@ -77,11 +77,11 @@ def crops_of_one_image(files: ImageFiles, **changes) -> list[bytes]:
     return [image.numpy().tobytes() for image in pixels(loader(files, **options))]
 
 
-def test_every_place_in_the_draw_has_a_crop_of_its_own(files):
+def test_every_position_of_an_epoch_has_a_different_crop(files):
     assert len(set(crops_of_one_image(files))) == 12
 
 
-def test_a_crop_follows_from_the_position_given(files):
+def test_a_crop_depends_on_its_position(files):
     later = crops_of_one_image(files, positions=lambda epoch: np.arange(12) + 5)
     assert later[:7] == crops_of_one_image(files)[5:]
 
@@ -104,7 +104,7 @@ def test_images_are_uint8_in_channels_last_memory(files):
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_evaluation_takes_the_middle_and_repeats(files):
+def test_evaluation_uses_the_centre_crop_and_is_deterministic(files):
     batches = loader(files, train=False, augment=None)
     batches.sampler.set_epoch(0)
     first = pixels(batches)
@@ -156,7 +156,7 @@ def rgb(levels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_sixteen_bits_are_cut_to_the_upper_eight(suffix, tmp_path):
+def test_sixteen_bits_are_truncated_to_the_upper_eight(suffix, tmp_path):
     deep = GREY.astype(np.uint16) * 256 + 99
     Image.fromarray(deep).save(tmp_path / f"deep.{suffix}")
     with Image.open(tmp_path / f"deep.{suffix}") as image:
@@ -164,7 +164,7 @@ def test_sixteen_bits_are_cut_to_the_upper_eight(suffix, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "1"])
-def test_grey_and_alpha_come_out_as_rgb(mode, tmp_path):
+def test_grey_and_alpha_are_converted_to_rgb(mode, tmp_path):
     Image.fromarray(GREY).convert(mode).save(tmp_path / "image.png")
     expected = rgb(np.asarray(Image.fromarray(GREY).convert(mode).convert("L")))
     with Image.open(tmp_path / "image.png") as image:
@@ -172,7 +172,7 @@ def test_grey_and_alpha_come_out_as_rgb(mode, tmp_path):
 
 
 @pytest.mark.parametrize("transparent", [False, True])
-def test_a_palette_comes_out_as_its_colours(transparent, tmp_path, recwarn):
+def test_a_palette_is_converted_to_its_colours(transparent, tmp_path, recwarn):
     picture = Image.fromarray(np.array([[0, 1], [1, 0]], dtype=np.uint8))
     picture.putpalette([10, 20, 30, 200, 100, 50])
     picture.save(tmp_path / "image.png", **({"transparency": b"\x80\xff"} if transparent else {}))
@@ -182,7 +182,7 @@ def test_a_palette_comes_out_as_its_colours(transparent, tmp_path, recwarn):
     assert not [w for w in recwarn.list if "ransparency" in str(w.message)]
 
 
-def test_cmyk_comes_out_as_rgb(tmp_path):
+def test_cmyk_is_converted_to_rgb(tmp_path):
     Image.new("CMYK", (20, 20), (0, 255, 255, 0)).save(tmp_path / "image.jpg", quality=100)
     with Image.open(tmp_path / "image.jpg") as image:
         assert image.mode == "CMYK"
@@ -195,7 +195,7 @@ def test_floating_point_pixels_are_refused():
 
 
 @pytest.mark.parametrize("exif", [False, True])
-def test_exif_orientation_is_followed_if_the_source_says_so(exif, tmp_path):
+def test_exif_orientation_is_applied_if_the_source_requests_it(exif, tmp_path):
     picture = Image.new("RGB", (32, 32), "black")
     picture.paste("white", (0, 0, 32, 16))  # the upper half
     orientation = picture.getexif()

@@ -49,7 +49,7 @@ def cut(source, index, share=0.5):
 
 @pytest.mark.parametrize("share", [0, 0.3, 0.7, 0.9])
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_a_cut_file_of_any_format_is_found(tmp_path, suffix, share):
+def test_a_truncated_file_of_any_format_is_found(tmp_path, suffix, share):
     for name in ("whole", "cut"):
         picture().save(tmp_path / f"{name}.{suffix}")
     content = (tmp_path / f"cut.{suffix}").read_bytes()
@@ -65,14 +65,14 @@ def test_a_whole_jpeg_is_not_decoded(source, monkeypatch):
     assert not open_files(source.images, np.arange(8)).bad
 
 
-def test_padding_or_text_behind_the_end_is_no_damage(source):
+def test_padding_or_text_after_the_end_is_not_damage(source):
     for index, more in ((0, b"\0" * 40), (1, b"a trailer of some telephone" * 9)):
         with open(source.images.path(index), "ab") as file:
             file.write(more)
     assert not open_files(source.images, np.arange(8)).bad
 
 
-def test_workers_find_the_same(source, monkeypatch):
+def test_workers_find_the_same_broken_files(source, monkeypatch):
     cut(source, 5)
     monkeypatch.setattr(opening, "FEW", 4)
     monkeypatch.setattr(opening, "_AT_A_TIME", 2)
@@ -80,7 +80,7 @@ def test_workers_find_the_same(source, monkeypatch):
 
 
 @pytest.mark.parametrize("may_skip", [False, True])
-def test_a_broken_image_that_is_evaluated_is_an_error_and_skipping_is_no_advice(source, may_skip):
+def test_a_broken_evaluation_image_is_an_error_without_the_advice_to_skip(source, may_skip):
     cut(source, 4)
     with pytest.raises(DataError, match=r"1 image file cannot be read, evaluated \(1\):\n.*4\.jpg") as caught:
         check(source, may_skip=may_skip)
@@ -88,7 +88,7 @@ def test_a_broken_image_that_is_evaluated_is_an_error_and_skipping_is_no_advice(
     assert "dataset.exclude=FILE" in str(caught.value)
 
 
-def test_a_broken_training_image_is_an_error_unless_another_may_take_its_place(source):
+def test_a_broken_training_image_is_an_error_unless_it_may_be_replaced(source):
     cut(source, 1)
     with pytest.raises(DataError, match=r"trained on \(1\)(.|\n)*trainer\.on_error=skip takes"):
         check(source)
@@ -131,7 +131,7 @@ def grey(path, highest):
     Image.fromarray(np.full((8, 8), highest, dtype=np.uint16)).save(path, "PNG")
 
 
-def test_dark_images_of_16_bits_in_front_are_no_reason_to_warn(source):
+def test_dark_16_bit_images_at_the_beginning_give_no_warning(source):
     for index in range(8):
         grey(source.images.path(index), 60000 if index == 5 else 20000)
     assert open_files(source.images, np.arange(8)).tally.lines() == []
@@ -140,7 +140,7 @@ def test_dark_images_of_16_bits_in_front_are_no_reason_to_warn(source):
     assert line.startswith("8 images have 16 bits and a highest value of 20,000")
 
 
-def test_an_alpha_channel_without_a_transparent_pixel_is_no_reason_to_warn(source):
+def test_an_alpha_channel_without_transparent_pixels_gives_no_warning(source):
     for index in range(8):
         picture(index).convert("RGBA").save(source.images.path(index), "PNG")
     assert open_files(source.images, np.arange(8)).tally.lines() == []

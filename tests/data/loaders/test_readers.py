@@ -46,7 +46,7 @@ def test_an_error_of_a_data_set_is_raised(workers):
         list(iterate_batches(numbers(workers, order=[0, 1, -1, 2])))
 
 
-def test_torch_does_not_get_to_install_its_handler(monkeypatch):
+def test_the_signal_handler_of_torch_is_not_installed(monkeypatch):
     monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
     before = signal.getsignal(signal.SIGCHLD)
     batches = iterate_batches(numbers(2))
@@ -70,7 +70,7 @@ def test_a_truncated_batch_is_reported_as_a_dead_worker():
         list(batches)
 
 
-def test_an_end_of_file_of_a_data_set_stays_one():
+def test_an_end_of_file_error_of_a_data_set_is_raised_unchanged():
     with pytest.raises(EOFError, match="of the data set"):
         list(iterate_batches(DataLoader(Truncated(), batch_size=None, num_workers=2)))
 

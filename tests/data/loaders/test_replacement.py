@@ -62,7 +62,7 @@ def test_another_image_of_the_class_replaces_it(files, num_workers):
     assert [n for n, drawn in zip(read_images, np.tile(np.arange(7), 3)) if drawn not in BROKEN] == kept
 
 
-def test_the_batch_says_which_image_it_holds(files):
+def test_the_batch_has_the_index_of_the_replacement(files):
     with pytest.warns(UserWarning, match="replace them"):
         batches = list(loader(files))
     for batch in batches:
@@ -77,13 +77,13 @@ def test_replacements_do_not_depend_on_workers_or_the_start_of_the_epoch(files):
     assert images_read(resumed) == alone[8:]
 
 
-def test_a_class_of_other_training_images_is_not_looked_at(files):
+def test_replacements_come_from_the_training_images_of_the_class(files):
     read_images = images_read(loader(files, members=[0, 1, 2, 3, 4, 6]))  # 5 is no training image
     drawn = np.tile(np.arange(7), 3)
     assert {n for n, d in zip(read_images, drawn) if d == 4} == {3}
 
 
-def test_the_epoch_ends_with_their_number(files):
+def test_the_number_of_replacements_is_reported_after_the_epoch(files):
     with pytest.warns(UserWarning, match=r"6 of the epoch's 21 images cannot be read; others .*1\.png \(.*4\.png"):
         list(loader(files))
 

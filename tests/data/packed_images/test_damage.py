@@ -73,14 +73,14 @@ def test_offsets_that_lead_outside_are_refused(tmp_path):
         ("width", np.full(6, 10, "<i4").tobytes(), np.full(6, 11, "<i4").tobytes()),
     ],
 )
-def test_another_path_label_box_or_size_is_noticed(tmp_path, column, before, after):
+def test_a_changed_path_label_box_or_size_is_detected(tmp_path, column, before, after):
     path = packed(tmp_path)
     with_bytes(path, before, after)
     with pytest.raises(DataError, match=r"labels, paths or boxes of chunk 0 are not those that were written"):
         open_packed(path)
 
 
-def test_a_changed_description_is_noticed(tmp_path):
+def test_a_changed_description_is_detected(tmp_path):
     path = packed(tmp_path)
     about = contents(path)[0]
     with pytest.raises(DataError, match="description is not the one that was written"):
@@ -92,7 +92,7 @@ def test_a_changed_description_is_noticed(tmp_path):
         open_packed(rewritten(path, {**wrong, "about": about_digest(wrong)}))
 
 
-def test_kept_pixels_must_be_as_many_as_their_sides_say(tmp_path):
+def test_the_number_of_stored_pixels_must_match_the_size(tmp_path):
     path = packed(tmp_path, format="raw", boxes=False)
     about = contents(path)[0]
     old = {key: value for key, value in about.items() if key not in ("about", "tables")} | {"kind": FIRST_KIND}
@@ -149,7 +149,7 @@ print(json.dumps(counts))
 """
 
 
-def test_no_damage_ends_the_process_or_passes_with_another_table(tmp_path):
+def test_no_damage_crashes_the_process_or_is_read_as_another_table(tmp_path):
     paths = []
     for format in ("jpeg", "raw"):
         (tmp_path / format).mkdir()

@@ -53,7 +53,7 @@ def image(source: Source, index: int) -> Image.Image:
     return opened if isinstance(opened, Image.Image) else decode_image(opened)
 
 
-def test_everything_but_the_pixels_is_unchanged(birds, tmp_path):
+def test_packing_changes_only_the_pixels(birds, tmp_path):
     packed_source = packed(birds, tmp_path / "p")
     assert isinstance(packed_source.images, PackedImages)
     assert (packed_source.name, packed_source.class_names, dict(packed_source.parts)) == (
@@ -83,11 +83,11 @@ def test_small_images_keep_their_pixels(birds, tmp_path):
     assert np.array_equal(np.asarray(image(packed_source, 3)), np.asarray(image(birds, 3)))
 
 
-def test_boxes_are_in_pixels_of_what_is_kept(birds, tmp_path):
+def test_boxes_are_in_pixels_of_the_stored_images(birds, tmp_path):
     assert np.array_equal(packed(birds, tmp_path / "p").boxes, birds.boxes / 2)
 
 
-def test_turned_images_are_kept_upright(tmp_path):
+def test_rotated_images_are_stored_upright(tmp_path):
     orientation = Image.Exif()
     orientation[0x0112] = 6
     Image.new("RGB", (30, 20)).save(tmp_path / "0.jpg", exif=orientation)
@@ -98,7 +98,7 @@ def test_turned_images_are_kept_upright(tmp_path):
     assert not packed_source.images.decoding.exif
 
 
-def test_the_matte_is_laid_on_before_packing_and_remembered(tmp_path):
+def test_the_matte_is_applied_before_packing_and_recorded(tmp_path):
     Image.new("RGBA", (12, 12), (0, 0, 0, 0)).save(tmp_path / "0.png")
     files = ImageFiles.from_paths(tmp_path, ["0.png"], decoding=Decoding(matte=(255, 255, 255)))
     source = Source("one", files, np.zeros(1, dtype=np.int64), ("a",), {"train": range(1)})
@@ -114,7 +114,7 @@ def test_a_workers_copy_opens_the_file_itself(birds, tmp_path):
     assert np.array_equal(np.asarray(pickle.loads(content).open(9)), np.asarray(packed_source.open(9)))
 
 
-def test_the_fingerprint_says_source_size_format_quality_and_content(birds, tmp_path):
+def test_the_fingerprint_depends_on_source_size_format_quality_and_content(birds, tmp_path):
     ways = [{}, {"size": 9}, {"format": "jpeg"}, {"format": "jpeg", "quality": 50}]
     packed_source = [packed(birds, tmp_path / f"{n}", **way).fingerprint for n, way in enumerate(ways)]
     trees.put(tmp_path / "CUB_200_2011" / birds.images.relative(0), 5, (20, 16))
@@ -123,7 +123,7 @@ def test_the_fingerprint_says_source_size_format_quality_and_content(birds, tmp_
     assert packed(cub(root=str(tmp_path)), tmp_path / "again").fingerprint == packed_source[-1]
 
 
-def test_a_killed_run_resumes_with_the_chunks_that_it_had(birds, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_with_its_finished_chunks(birds, tmp_path, monkeypatch):
     whole = packed(birds, tmp_path / "whole").fingerprint
     looked_at: list[str] = []
     one = packing._resize_one
@@ -171,7 +171,7 @@ def test_packing_that_was_killed_ends_with_the_same_bytes(birds, tmp_path):
     assert not (tmp_path / "p.parts").exists()
 
 
-def test_chunks_that_were_made_in_another_way_are_not_mixed_in(birds, tmp_path, monkeypatch):
+def test_chunks_of_other_settings_are_not_reused(birds, tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "_join", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         packed(birds, tmp_path / "p")
@@ -179,7 +179,7 @@ def test_chunks_that_were_made_in_another_way_are_not_mixed_in(birds, tmp_path, 
         packed(birds, tmp_path / "p", size=9)
 
 
-def test_a_chunk_that_was_damaged_meanwhile_is_found(birds, tmp_path, monkeypatch):
+def test_a_damaged_chunk_is_found(birds, tmp_path, monkeypatch):
     join = packing._join
     monkeypatch.setattr(packing, "_join", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -230,7 +230,7 @@ def test_without_a_packed_file_the_source_of_the_config_is_read(birds):
     assert asked == [{"x": 1}, {"x": 1}]
 
 
-def test_paths_do_not_matter(birds, tmp_path):
+def test_the_source_does_not_depend_on_paths(birds, tmp_path):
     packed(birds, tmp_path / "p")
     config = {**CONFIG, "root": "/elsewhere", "folder": "/gone", "roots": ["/more"]}
     assert len(read_source({"source": config, "packed": str(tmp_path / "p")})) == 30
@@ -257,7 +257,7 @@ def test_more_pixels_than_are_held_are_refused(birds, tmp_path, size, resize, fi
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no arrow at all", "cut"])
-def test_a_file_that_is_no_packed_file_is_one_message(birds, tmp_path, content):
+def test_a_file_that_is_not_packed_is_refused_in_one_message(birds, tmp_path, content):
     path = tmp_path / "p"
     if content == "cut":
         packed(birds, path)

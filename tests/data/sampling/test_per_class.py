@@ -32,7 +32,7 @@ def test_a_batch_holds_m_images_of_each_of_its_classes_but_the_last(index, batch
         assert len(set(batch)) == batch_size
 
 
-def test_a_batch_of_more_places_than_classes_goes_round_again(index):
+def test_a_batch_larger_than_the_number_of_classes_visits_classes_again(index):
     for batch in batches(index, PerClass(images_per_class=3, batches=40, batch_size=27)):
         visited = LABELS[batch[::3]]
         assert len(set(visited[:6])) == 6
@@ -44,7 +44,7 @@ def test_a_visit_never_has_an_image_twice(index):
     assert all(len(set(visit)) == 5 for visit in drawn.reshape(-1, 5))
 
 
-def test_all_classes_and_all_images_of_a_class_come_about_equally_often(index):
+def test_classes_and_images_within_a_class_are_about_equally_frequent(index):
     drawn = batches(index, PerClass(images_per_class=5, batches=600, batch_size=20)).reshape(-1)
     of_classes = np.bincount(LABELS[drawn], minlength=7)[COUNTS > 0]
     assert of_classes.min() > 0.9 * of_classes.max()
@@ -53,19 +53,19 @@ def test_all_classes_and_all_images_of_a_class_come_about_equally_often(index):
         assert times.min() > 0.6 * times.max()
 
 
-def test_an_epoch_is_whole_batches_that_hold_the_training_images_once_or_as_many_as_asked(index):
+def test_an_epoch_has_as_many_images_as_the_training_set_or_as_requested_in_whole_batches(index):
     assert PerClass(batch_size=20).length(index) == 100  # of 92 images
     assert PerClass(batch_size=20, batches=7).length(index) == 140
 
 
-def test_a_draw_follows_from_seed_and_epoch(index):
+def test_an_epoch_depends_on_seed_and_epoch_number(index):
     sampler = PerClass(batch_size=20)
     assert np.array_equal(batches(index, sampler), batches(index, sampler))
     assert not np.array_equal(batches(index, sampler), batches(index, sampler, epoch=1))
     assert not np.array_equal(batches(index, sampler), batches(index, sampler, seed=1))
 
 
-def test_the_classes_that_are_drawn_are_equally_probable(index):
+def test_classes_are_sampled_with_equal_probability(index):
     expected = np.where(COUNTS > 0, 1 / 6, 0)
     assert PerClass(batch_size=20).class_probabilities(COUNTS, 0, 4) == pytest.approx(expected)
 

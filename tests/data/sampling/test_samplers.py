@@ -82,7 +82,7 @@ def test_num_samples_is_the_length_of_an_epoch(kind, num_samples):
 
 
 @every_sampler
-def test_an_epoch_depends_on_seed_and_epoch_alone(sampler):
+def test_an_epoch_depends_on_seed_and_epoch_number_only(sampler):
     first = draw(sampler, epoch=3, seed=1)
     draw(sampler, epoch=4, seed=1)  # what was drawn between does not matter
     assert draw(sampler, epoch=3, seed=1).tolist() == first.tolist()
@@ -127,11 +127,11 @@ def test_classes_are_mixed_over_the_epoch(sampler):
 # --- instance
 
 
-def test_instance_draws_each_image_once():
+def test_instance_sampling_visits_each_image_once():
     assert sorted(draw(Instance())) == list(range(N))
 
 
-def test_instance_repeats_whole_permutations():
+def test_longer_epochs_of_instance_sampling_repeat_whole_permutations():
     positions = draw(Instance(num_samples=2 * N + 10))
     assert sorted(positions[:N]) == sorted(positions[N : 2 * N]) == list(range(N))
     assert positions[:N].tolist() != positions[N : 2 * N].tolist()
@@ -147,7 +147,7 @@ def test_cyclic_class_counts_differ_by_one_at_most(num_samples):
     assert counts.max() - counts.min() <= 1
 
 
-def test_cyclic_classes_come_in_rounds_that_are_shuffled_anew():
+def test_cyclic_classes_are_reshuffled_in_each_round():
     rounds = LABELS[draw(ClassBalanced(num_samples=500))].reshape(100, 5)
     assert (np.sort(rounds, axis=1) == np.arange(5)).all()
     assert len({tuple(one) for one in rounds}) > 50
@@ -161,25 +161,25 @@ def in_rounds(positions, labels, label, count):
 
 @pytest.mark.parametrize("sampler", [ClassBalanced(), ClassBalanced(images_per_visit=4), Progressive()], ids=name)
 @pytest.mark.parametrize("label", range(5))
-def test_a_class_repeats_no_image_before_all_were_drawn(sampler, label):
+def test_a_class_repeats_no_image_before_all_were_sampled(sampler, label):
     for one in in_rounds(draw(sampler, epoch=9), LABELS, label, COUNTS[label]):
         assert len(set(one)) == len(one)
 
 
 @pytest.mark.parametrize("sampler", [ClassBalanced(), Progressive()], ids=name)
-def test_a_class_shuffles_each_of_its_rounds_anew(sampler):
+def test_a_class_is_reshuffled_in_each_round(sampler):
     rounds = in_rounds(draw(sampler, epoch=9), LABELS, 3, COUNTS[3])
     assert len({tuple(one) for one in rounds if len(one) == COUNTS[3]}) > 5
 
 
-def test_images_per_visit_come_one_after_the_other():
+def test_images_of_a_visit_are_adjacent():
     labels = LABELS[draw(ClassBalanced(images_per_visit=4, num_samples=400))].reshape(100, 4)
     assert (labels == labels[:, :1]).all()
     counts = np.bincount(labels[:, 0])
     assert counts.tolist() == [20] * 5
 
 
-def test_iid_is_power_zero():
+def test_iid_class_balanced_sampling_equals_power_zero():
     assert draw(ClassBalanced(draw="iid")).tolist() == draw(Power(q=0)).tolist()
 
 
@@ -199,11 +199,11 @@ def test_power_has_the_probabilities_of_its_formula(q, expected):
     np.testing.assert_allclose(Power(q=q).class_probabilities(COUNTS, 0, 1), expected, rtol=1e-12)
 
 
-def test_square_root_is_power_one_half():
+def test_square_root_equals_power_one_half():
     assert draw(SquareRoot()).tolist() == draw(Power(q=0.5)).tolist()
 
 
-def test_power_draws_every_image_of_a_class_alike():
+def test_power_samples_all_images_of_a_class_equally_often():
     positions = draw(Power(q=0.0, num_samples=50_000))
     times = np.bincount(positions, minlength=N)[LABELS == 2]
     assert (np.abs(times - 400) < 6 * 20).all()
@@ -216,7 +216,7 @@ def test_large_powers_of_large_counts_stay_finite():
     assert np.isfinite(sampler.class_probabilities(counts, 0, 1)).all()
 
 
-def test_a_class_index_drawn_from_a_table_has_the_exact_distribution():
+def test_classes_sampled_by_table_equal_those_of_plain_inversion():
     # inversion by plain search gives the same classes for the same uniform numbers
     probabilities = np.array([0.0, 1e-7, 0.3, 0.0, 0.2, 1e-9, 0.5 - 1e-7 - 1e-9, 0.0])
     rng = [np.random.Generator(np.random.Philox(key=1)) for _ in range(2)]
@@ -255,7 +255,7 @@ def test_the_periodic_schedules_are_three_periods_of_the_published_code(schedule
     np.testing.assert_allclose(probabilities, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_a_periodic_schedule_of_deferred_sampling_goes_through_its_periods_in_the_epochs_left():
+def test_a_deferred_periodic_schedule_completes_its_periods_in_the_remaining_epochs():
     sampler = Progressive(schedule="mirrored", defer_from=0.5)
     shares = [sampler.class_probabilities(COUNTS, epoch, 24)[-1] for epoch in range(24)]
     own = [Progressive(schedule="mirrored").class_probabilities(COUNTS, epoch, 12)[-1] for epoch in range(12)]
@@ -266,7 +266,7 @@ def test_progressive_over_one_epoch_is_instance_balanced():
     np.testing.assert_allclose(Progressive().class_probabilities(COUNTS, 0, 1), INSTANCE_SHARES)
 
 
-def test_deferred_progressive_goes_the_whole_way_in_the_epochs_left():
+def test_deferred_progressive_sampling_reaches_class_balance_in_the_remaining_epochs():
     sampler = Progressive(defer_from=0.5)
     np.testing.assert_allclose(sampler.class_probabilities(COUNTS, 5, 10), INSTANCE_SHARES)
     np.testing.assert_allclose(sampler.class_probabilities(COUNTS, 9, 10), BALANCED_SHARES)
@@ -276,14 +276,14 @@ def test_deferred_progressive_goes_the_whole_way_in_the_epochs_left():
 
 
 @pytest.mark.parametrize("make", [ClassBalanced, SquareRoot, Progressive], ids=lambda make: make.__name__)
-def test_before_its_start_a_deferred_sampler_draws_like_instance(make):
+def test_before_its_start_a_deferred_sampler_equals_instance(make):
     sampler = make(defer_from=0.8)
     assert draw(sampler, 7).tolist() == draw(Instance(), 7).tolist()
     np.testing.assert_allclose(sampler.class_probabilities(COUNTS, 7, 10), INSTANCE_SHARES)
 
 
 @pytest.mark.parametrize("make", [ClassBalanced, SquareRoot], ids=lambda make: make.__name__)
-def test_from_its_start_a_deferred_sampler_draws_like_itself(make):
+def test_from_its_start_a_deferred_sampler_equals_the_undeferred_one(make):
     assert draw(make(defer_from=0.8), 8).tolist() == draw(make(), 8).tolist()
 
 
@@ -323,7 +323,7 @@ def test_one_image_is_enough(sampler):
     assert draw(sampler, index=ClassIndex.from_labels(np.array([0]), 1)).tolist() == [0]
 
 
-def test_shuffled_ranges_fall_back_where_a_key_has_too_few_bits(monkeypatch):
+def test_shuffled_ranges_fall_back_if_a_key_has_too_few_bits(monkeypatch):
     monkeypatch.setattr(class_index, "RANDOM_BITS", 64)
     lengths = np.array([3, 1, 50, 2])
     numbers = class_index.shuffled_ranges(lengths, np.random.Generator(np.random.Philox(key=0)))
@@ -344,7 +344,7 @@ def test_every_order_of_a_shuffled_range_is_equally_likely():
 
 @given(length=st.integers(8, 200), world_size=st.integers(1, 8), per_process=st.integers(1, 9))
 @settings(max_examples=100, deadline=None)
-def test_processes_together_take_each_step_of_the_global_draw(length, world_size, per_process):
+def test_the_shares_of_all_processes_form_the_global_batches(length, world_size, per_process):
     batch_size = world_size * per_process
     parts = [shard(np.arange(length), rank, world_size, batch_size) for rank in range(world_size)]
     assert len({len(part) for part in parts}) == 1
@@ -393,12 +393,12 @@ def test_fewer_images_than_processes_are_refused():
         (lambda: Progressive(schedule="linear"), "official, paper"),
     ],
 )
-def test_a_wrong_option_says_what_is_allowed(make, message):
+def test_a_wrong_option_is_refused_with_the_allowed_values(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
 
 
-def test_without_reshuffling_every_epoch_has_the_first_ones_order():
+def test_without_reshuffling_every_epoch_has_the_same_order():
     index = ClassIndex.from_labels(np.arange(30) % 3, 3)
     kept, usual = Instance(reshuffle=False), Instance()
     first = usual.epoch(index, seed=1, epoch=0, epochs=5)

@@ -43,7 +43,7 @@ MAKE = pytest.mark.parametrize(("make", "suffix"), [(tar_of, "tar.gz"), (zip_of,
 
 
 @MAKE
-def test_files_come_out_as_they_went_in(tmp_path, make, suffix):
+def test_extracted_files_equal_the_originals(tmp_path, make, suffix):
     members = [("set/a.txt", b"first"), ("set/deep/b.txt", b"second" * 100), ("c.txt", b"")]
     unpack(make(tmp_path / f"x.{suffix}", members), tmp_path / "out", **LIMITS)
     contents = {
@@ -100,7 +100,7 @@ def test_too_many_bytes_are_refused_despite_the_sizes_in_the_archive(tmp_path, m
 
 
 @MAKE
-def test_half_an_archive_is_damage(tmp_path, make, suffix):
+def test_a_truncated_archive_is_refused(tmp_path, make, suffix):
     archive = make(tmp_path / f"x.{suffix}", [("a", hashlib.sha512(b"1").digest() * 40)])
     archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
     with pytest.raises(DataError, match="damaged or only half downloaded"):
@@ -143,7 +143,7 @@ def test_without_a_known_checksum_nothing_is_downloaded(tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-def test_an_archive_that_is_refused_leaves_nothing_that_looks_unpacked(tmp_path, downloaded):
+def test_a_refused_archive_leaves_no_unpacked_folder(tmp_path, downloaded):
     with pytest.raises(DataError, match="leaves the folder"):
         fetch("tiny", downloaded([("set/a.txt", b"hello"), ("../evil", b"x")]), tmp_path / "data")
     assert not (tmp_path / "data" / "set").exists()

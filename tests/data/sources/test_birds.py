@@ -57,14 +57,14 @@ def test_nabirds_takes_its_hierarchy_as_taxonomy(tmp_path):
     assert nabirds(root=str(tmp_path)).taxonomy == {"level1": ("Owls", "Owls", "Ducks and Others")}
 
 
-def test_a_class_higher_up_in_the_hierarchy_stands_for_itself(tmp_path):
+def test_a_class_above_the_leaves_is_its_superclass(tmp_path):
     base = trees.nabirds(tmp_path, (817, 295))
     (base / "hierarchy.txt").write_text("1 0\n2 1\n817 2\n295 0\n")
     taxonomy = nabirds(root=str(tmp_path)).taxonomy
     assert taxonomy == {"level1": ("Made-up Bird 295", "Ducks and Others"), "level2": ("Made-up Bird 295", "Owls")}
 
 
-def test_a_hierarchy_that_goes_round_is_refused(tmp_path):
+def test_a_cyclic_hierarchy_is_refused(tmp_path):
     base = trees.nabirds(tmp_path, (817, 295))
     (base / "hierarchy.txt").write_text("817 1\n1 817\n")
     with pytest.raises(DataError, match="has a cycle"):
@@ -81,7 +81,7 @@ def test_a_missing_file_is_named(tmp_path, file):
 
 
 @pytest.mark.parametrize("file", ["image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt"])
-def test_a_file_that_is_cut_off_is_named_with_the_ids_it_lacks(tmp_path, file):
+def test_a_truncated_file_is_named_with_the_missing_ids(tmp_path, file):
     base = trees.cub(tmp_path)
     lines = (base / file).read_text().splitlines()
     trees.lines(base / file, lines[:-2])
@@ -140,12 +140,12 @@ def test_a_class_without_a_training_image_is_named(tmp_path):
         cub(root=str(tmp_path))
 
 
-def test_an_absolute_folder_is_taken_as_it_is(tmp_path):
+def test_an_absolute_folder_is_used_unchanged(tmp_path):
     base = trees.cub(tmp_path)
     assert len(cub(root="/nowhere", folder=str(base))) == 30
 
 
-def test_a_class_folder_that_links_elsewhere_needs_that_place_named(tmp_path):
+def test_a_class_folder_linked_outside_is_refused_unless_its_target_is_allowed(tmp_path):
     base = trees.cub(tmp_path / "data")
     moved = tmp_path / "disk2"
     (base / "images").rename(moved)

@@ -103,7 +103,7 @@ def test_an_empty_image_with_a_detection_is_a_crop_of_the_background(traps, tmp_
     assert split_of(source).class_names[0] == "background"
 
 
-def test_whole_images_stand_in_for_missing_boxes_if_requested(traps):
+def test_whole_images_replace_missing_boxes_if_requested(traps):
     source = read(traps, detections=str(traps / "md.json"), without_box="whole")
     assert len(source) == len(SHOTS)
     whole = np.isnan(source.images.crops.boxes[:, 0])
@@ -155,7 +155,7 @@ def test_an_image_of_several_labels_follows_the_rule(traps, tmp_path, options, l
     assert (SHOTS[0].path in source.left_out.get("several labels", ())) == (not labels)
 
 
-def test_plain_coco_is_cut_by_box_of_its_own_accord(traps, tmp_path):
+def test_coco_with_boxes_is_cropped_automatically(traps, tmp_path):
     def plain(content):
         content["images"] = [{key: image[key] for key in ("id", "file_name")} for image in content["images"]]
 
@@ -195,7 +195,7 @@ def test_a_listed_image_that_is_named_twice_is_refused(traps, tmp_path):
         read(traps, changed(traps, tmp_path, twice))
 
 
-def test_every_image_is_used_or_listed_and_the_warning_says_so(traps, tmp_path):
+def test_every_image_is_used_or_counted_in_the_warning(traps, tmp_path):
     def worse(content):
         content["images"][3]["corrupt"] = True
         del content["annotations"][5]
@@ -271,12 +271,12 @@ def test_a_table_of_the_source_is_read_as_the_same_images(traps, tmp_path):
     np.testing.assert_allclose(again.images.crops.boxes, source.images.crops.boxes, atol=1e-6)
 
 
-def test_a_missing_annotation_file_says_what_is_needed(tmp_path):
+def test_a_missing_annotation_file_is_refused_with_the_required_ones(tmp_path):
     with pytest.raises(DataError, match=r"there is no file .*a.json. dataset.annotations must name an annotation file"):
         read(tmp_path, "a.json")
 
 
-def test_a_megadetector_file_in_the_place_of_labels_is_explained(traps):
+def test_a_megadetector_file_instead_of_labels_is_explained(traps):
     with pytest.raises(DataError, match=r"images\[0\]: a record of MegaDetector, for dataset.detections=FILE"):
         read(traps, "md.json")
 
@@ -300,14 +300,14 @@ def test_a_written_table_of_crops_is_read_as_crops(traps, tmp_path):
     assert {part: len(of) for part, of in again.parts.items()} == {part: len(of) for part, of in source.parts.items()}
 
 
-def test_boxes_that_are_not_cut_are_remarked_on(traps):
+def test_boxes_that_are_not_cropped_are_reported(traps):
     remark = "boxes are in boxes.json, and images are whole; dataset.crop=box cuts them"
     assert remark in read(traps, "boxes.json").remarks
     assert remark not in read(traps, "boxes.json", crop="box").remarks
     assert remark not in read(traps, "boxes.json", crop="none").remarks
 
 
-def test_categories_of_one_name_are_one_class_and_are_remarked_on(traps, tmp_path):
+def test_categories_of_one_name_form_one_class_and_are_reported(traps, tmp_path):
     content = made.coco(SHOTS)
     fox = next(category["id"] for category in content["categories"] if category["name"] == "fox")
     content["categories"].append({"id": 90, "name": "fox"})
@@ -327,7 +327,7 @@ def test_images_without_a_readable_time_are_counted(traps, tmp_path):
     assert f"1 of {total} images have no time that can be read" in read(traps, tmp_path / "a.json").remarks
 
 
-def test_detections_that_are_not_there_or_too_uncertain_are_explained(traps, tmp_path):
+def test_missing_or_low_confidence_detections_are_explained(traps, tmp_path):
     with pytest.raises(DataError, match=r"there is no file .*none.json. dataset.detections must name"):
         read(traps, "annotations.json", detections=str(tmp_path / "none.json"))
     (tmp_path / "md.json").write_text(json.dumps(made.megadetector(SHOTS, confidence=0.1)))
@@ -336,7 +336,7 @@ def test_detections_that_are_not_there_or_too_uncertain_are_explained(traps, tmp
 
 
 @pytest.mark.parametrize("name", ["labels.xlsx", "labels.csv"])
-def test_a_workbook_in_the_place_of_a_table_is_explained(traps, tmp_path, name):
+def test_a_workbook_instead_of_a_table_is_explained(traps, tmp_path, name):
     (tmp_path / name).write_bytes(b"PK\x03\x04" + bytes(60))
     with pytest.raises(DataError, match="Save it as CSV in UTF-8"):
         read(traps, tmp_path / name)

@@ -55,19 +55,19 @@ def test_a_folder_is_listed_once_and_no_file_is_requested(tmp_path, monkeypatch)
     assert sorted(map(os.fsdecode, listed)) == [os.path.join(tmp_path, f"{n}/") for n in range(3)]
 
 
-def test_order_and_paths_stay(tmp_path):
+def test_order_and_paths_are_unchanged(tmp_path):
     paths = ["b/1.jpg", "a/2.jpg", "3.jpg", "b/größe 4.jpg"]
     checked = check(files_below(tmp_path, paths))
     assert [os.path.relpath(checked.path(n), tmp_path) for n in range(4)] == paths
     assert checked.sizes is None
 
 
-def test_sizes_are_taken_if_requested(tmp_path):
+def test_file_sizes_are_returned_if_requested(tmp_path):
     paths = ["b/1.jpg", "a/22.jpg", "333.jpg"]
     assert check(files_below(tmp_path, paths), sizes=True).sizes.tolist() == [7, 8, 7]
 
 
-def test_a_folder_where_a_file_should_be_is_missing(tmp_path):
+def test_a_folder_instead_of_a_file_counts_as_missing(tmp_path):
     (tmp_path / "a.jpg").mkdir()
     with pytest.raises(DataError, match="1 of 1 image files"):
         check(ImageFiles.from_paths(tmp_path, ["a.jpg"]))
@@ -117,14 +117,14 @@ def test_a_folder_in_roots_is_allowed(outside, way):
 
 
 @pytest.mark.parametrize("link", [False, True])
-def test_absolute_paths_and_links_inside_the_root_are_fine(tmp_path, link):
+def test_absolute_paths_and_links_inside_the_root_are_accepted(tmp_path, link):
     files_below(tmp_path, ["a/1.jpg"])
     (tmp_path / "b").symlink_to(tmp_path / "a")
     path = "b/1.jpg" if link else str(tmp_path / "a" / "1.jpg")
     assert len(check(ImageFiles.from_paths(tmp_path, [path]))) == 1
 
 
-def test_a_root_that_is_a_link_itself_is_fine(tmp_path):
+def test_a_root_that_is_a_link_is_accepted(tmp_path):
     files_below(tmp_path / "real", ["a/1.jpg"])
     (tmp_path / "root").symlink_to(tmp_path / "real")
     assert len(check(ImageFiles.from_paths(tmp_path / "root", ["a/1.jpg"]))) == 1
@@ -142,7 +142,7 @@ def test_a_zero_byte_in_a_path_is_refused(tmp_path):
         check(ImageFiles.from_paths(tmp_path, ["a\0b/1.jpg"]))
 
 
-def test_no_files_are_fine(tmp_path):
+def test_an_empty_list_of_files_is_accepted(tmp_path):
     assert len(check(ImageFiles.from_paths(tmp_path, []))) == 0
 
 
@@ -160,23 +160,23 @@ def test_a_short_line_is_named(tmp_path):
         read_table("tiny", tmp_path / "x.txt", ("id", "name"))
 
 
-def test_an_id_that_comes_twice_is_named(tmp_path):
+def test_a_repeated_id_is_named(tmp_path):
     (tmp_path / "x.txt").write_text("1 a\n2 b\n1 c\n")
     with pytest.raises(DataError, match=r"id of .*x\.txt appears twice: 1\."):
         read_mapping("tiny", tmp_path / "x.txt", ("id", "name"))
 
 
-def test_binary_where_text_should_be_is_reported(tmp_path):
+def test_binary_content_instead_of_text_is_reported(tmp_path):
     (tmp_path / "x.txt").write_bytes(b"\xff\xd8\xff\xe0")
     with pytest.raises(DataError, match="is not a text file"):
         read_table("tiny", tmp_path / "x.txt", ("id", "name"))
 
 
-def test_duplicates_are_shown_once_each():
+def test_each_duplicate_is_shown_once():
     with pytest.raises(DataError, match=r"appears twice: a, b\."):
         refuse_duplicates("tiny", "a path", ["a", "b", "a", "b", "a", "c"])
 
 
-def test_a_long_list_is_cut_at_ten():
+def test_a_long_list_is_truncated_after_ten():
     assert shown(range(10)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
     assert shown(np.arange(11).tolist()) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ... (11 in all)"

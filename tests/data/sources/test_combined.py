@@ -16,7 +16,7 @@ def small(name, classes=2, side=1, fill=0):
     return Source(name, images, labels, tuple("abc"[:classes]), parts)
 
 
-def test_the_first_comes_whole_and_the_second_with_its_test_part_behind_it():
+def test_the_first_data_set_is_followed_by_the_test_part_of_the_second():
     both = combine("both", small("one", fill=1), small("two", classes=3, fill=2))
     assert both.parts == {"train": range(4), "test": range(4, 6), "two_test": range(6, 9)}
     assert both.images[:, 0, 0, 0].tolist() == [1] * 6 + [2] * 3

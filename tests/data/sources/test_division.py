@@ -16,18 +16,18 @@ def divide(counts, fraction=0.2, seed=0, prefix=""):
 
 
 @pytest.mark.parametrize(("fraction", "expected"), [(0.2, [20, 2, 1]), (0.07, [7, 1, 1]), (0.99, [99, 9, 1])])
-def test_a_share_of_each_class_is_held_at_least_one_and_never_all(fraction, expected):
+def test_a_share_of_each_class_is_held_out_at_least_one_image_and_never_all(fraction, expected):
     is_test, labels, _ = divide([100, 10, 2], fraction)
     assert np.bincount(labels[is_test]).tolist() == expected
 
 
-def test_the_same_seed_gives_the_same_division_and_another_another():
+def test_the_division_depends_on_the_seed():
     first, again, other = divide([50, 50])[0], divide([50, 50])[0], divide([50, 50], seed=1)[0]
     assert (first == again).all()
     assert (first != other).any()
 
 
-def test_images_that_are_added_move_few_of_the_others():
+def test_added_images_change_the_part_of_few_existing_ones():
     before, _, paths = divide([100])
     after, _, more_paths = divide([110])
     held, later = ({p for p, t in zip(ps, test) if t} for ps, test in ((paths, before), (more_paths, after)))
@@ -53,6 +53,6 @@ def test_a_fraction_outside_its_range_is_refused(fraction):
         divide([4], fraction)
 
 
-def test_single_images_alone_cannot_be_divided():
+def test_classes_of_single_images_alone_cannot_be_divided():
     with pytest.raises(DataError, match="so none can be held out for testing: there are 3 images"):
         divide([1, 1, 1])

@@ -19,7 +19,7 @@ def paths_of(source, root, part):
     return [os.path.relpath(source.images.path(n), root) for n in source.parts[part]]
 
 
-def test_a_folder_per_class_is_divided_and_the_name_says_so(tmp_path):
+def test_a_folder_per_class_is_divided_and_named_accordingly(tmp_path):
     root = trees.folder(tmp_path, each=10)
     source = read(root, test_fraction=0.3, split_seed=4)
     assert source.name == "own-test0.3-seed4"
@@ -30,7 +30,7 @@ def test_a_folder_per_class_is_divided_and_the_name_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("parts", [("train", "test"), ("train", "val", "test")])
-def test_folders_of_parts_are_taken_as_they_are(tmp_path, parts):
+def test_folders_of_parts_are_used_unchanged(tmp_path, parts):
     root = trees.folder(tmp_path, parts)
     source = read(root)
     assert source.name == "own"
@@ -40,13 +40,13 @@ def test_folders_of_parts_are_taken_as_they_are(tmp_path, parts):
         assert paths_of(source, root, part) == expected
 
 
-def test_train_and_val_alone_make_val_the_test_set_and_the_name_says_so(tmp_path):
+def test_with_train_and_val_only_val_is_the_test_set_and_named_accordingly(tmp_path):
     source = read(trees.folder(tmp_path, ("train", "val")))
     assert list(source.parts) == ["train", "test"]
     assert source.name == "own-val_as_test"
 
 
-def test_train_alone_is_divided(tmp_path):
+def test_train_without_other_parts_is_divided(tmp_path):
     source = read(trees.folder(tmp_path, ("train",)))
     assert source.name == "own-test0.2-seed0"
 
@@ -78,14 +78,14 @@ def test_an_empty_class_is_named_with_what_counts_as_an_image(tmp_path):
         read(root)
 
 
-def test_a_class_whose_name_is_no_text_is_named(tmp_path):
+def test_a_class_whose_name_is_not_text_is_named(tmp_path):
     root = trees.folder(tmp_path)
     trees.put(root / os.fsdecode(b"f\xff") / "1.jpg", 0)
     with pytest.raises(DataError, match=r"not printable text .*udcff"):
         read(root)
 
 
-def test_an_image_whose_name_is_no_text_is_fine(tmp_path):
+def test_an_image_whose_name_is_not_text_is_accepted(tmp_path):
     root = trees.folder(tmp_path)
     trees.put(root / "cat" / os.fsdecode(b"f\xff.jpg"), 0)
     assert len(read(root)) == 13
@@ -117,13 +117,13 @@ def test_a_part_without_an_image_is_refused(tmp_path, part):
 
 
 @pytest.mark.parametrize("names", [("Train", "Test"), ("training", "validation", "testing"), ("TRAIN", "val")])
-def test_parts_under_another_name_are_no_classes(tmp_path, names):
+def test_parts_under_another_name_are_not_read_as_classes(tmp_path, names):
     root = trees.folder(tmp_path, names)
     with pytest.raises(DataError, match=r"must be called train, val, test|no folder train"):
         read(root)
 
 
-def test_a_class_may_be_called_like_a_part(tmp_path):
+def test_a_class_may_be_named_like_a_part(tmp_path):
     assert read(trees.folder(tmp_path, classes=("Train", "Testing", "car"))).num_classes == 3
 
 
@@ -137,7 +137,7 @@ def test_images_of_formats_that_are_not_read_are_counted(tmp_path):
         assert len(read(root)) == 12
 
 
-def test_a_folder_beside_train_is_named_with_what_was_meant(tmp_path):
+def test_an_unknown_folder_next_to_train_is_named_with_the_intended_one(tmp_path):
     root = trees.folder(tmp_path, ("train", "tests"))
     with pytest.raises(DataError, match=r"train and tests\. Did you mean 'test'\?"):
         read(root)
@@ -158,7 +158,7 @@ def test_a_root_that_is_missing_a_file_or_empty_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("what", ["class", "file"])
-def test_a_link_that_leads_outside_needs_that_place_named(tmp_path, what):
+def test_a_link_to_the_outside_is_refused_unless_its_target_is_allowed(tmp_path, what):
     root = trees.folder(tmp_path)
     trees.put(tmp_path / "elsewhere" / "1.jpg", 0)
     link, target = (root / "fox", "elsewhere") if what == "class" else (root / "cat" / "link.jpg", "elsewhere/1.jpg")
@@ -177,13 +177,13 @@ class _nothing:
         return False
 
 
-def test_a_link_in_a_circle_ends(tmp_path):
+def test_a_circular_link_does_not_hang(tmp_path):
     root = trees.folder(tmp_path)
     (root / "cat" / "again").symlink_to(root / "cat")
     assert len(read(root)) == 12
 
 
-def test_a_link_to_another_class_makes_its_images_come_twice(tmp_path):
+def test_a_link_to_another_class_reports_images_with_two_labels(tmp_path):
     root = trees.folder(tmp_path)
     (root / "fox").symlink_to(root / "cat")
     with pytest.raises(DataError, match=r"appears twice, and so do 3 others:\n  cat/0\.jpg and fox/0\.jpg"):
@@ -191,14 +191,14 @@ def test_a_link_to_another_class_makes_its_images_come_twice(tmp_path):
 
 
 @pytest.mark.parametrize("link", ["test/cat/link.jpg", "train/dog/link.jpg", "train/cat/link.jpg"])
-def test_a_link_to_a_training_image_is_that_image(tmp_path, link):
+def test_a_link_to_a_training_image_counts_as_that_image(tmp_path, link):
     root = trees.folder(tmp_path, ("train", "test"))
     (root / link).symlink_to(root / "train" / "cat" / "train0.jpg")
     with pytest.raises(DataError, match=rf"appears twice:\n.*({link}|train/cat/train0\.jpg) and "):
         read(root)
 
 
-def test_two_links_to_one_image_outside_come_twice(tmp_path):
+def test_two_links_to_one_outside_image_are_reported(tmp_path):
     root = trees.folder(tmp_path)
     trees.put(tmp_path / "store" / "1.jpg", 1)
     (root / "cat" / "a.jpg").symlink_to(tmp_path / "store" / "1.jpg")
@@ -208,7 +208,7 @@ def test_two_links_to_one_image_outside_come_twice(tmp_path):
         read(root, roots=[str(tmp_path / "store")])
 
 
-def test_a_link_in_the_place_of_the_image_is_fine(tmp_path):
+def test_a_link_instead_of_an_image_is_accepted(tmp_path):
     root = trees.folder(tmp_path)
     (root / "cat" / "0.jpg").rename(tmp_path / "moved.jpg")
     (root / "cat" / "0.jpg").symlink_to(tmp_path / "moved.jpg")
@@ -222,7 +222,7 @@ def test_hard_links_are_reported(tmp_path):
         read(root)
 
 
-def test_a_class_is_one_whatever_the_form_of_its_folders_names(tmp_path):
+def test_folder_names_in_different_unicode_forms_are_one_class(tmp_path):
     composed, decomposed = "gr\u00e9be", "gre\u0301be"
     root = trees.folder(tmp_path, ("train",), (composed, "owl"))
     trees.folder(tmp_path, ("test",), (decomposed, "owl"))
@@ -232,14 +232,14 @@ def test_a_class_is_one_whatever_the_form_of_its_folders_names(tmp_path):
     assert {part: len(indices) for part, indices in source.parts.items()} == {"train": 9, "test": 8}
 
 
-def test_images_are_turned_by_exif_by_default(tmp_path):
+def test_images_are_rotated_by_exif_by_default(tmp_path):
     root = trees.folder(tmp_path)
     assert read(root).images.decoding.exif
     assert not read(root, exif=False).images.decoding.exif
     assert read(root).fingerprint != read(root, exif=False).fingerprint
 
 
-def test_a_replaced_image_changes_the_fingerprint_if_sizes_count(tmp_path):
+def test_a_replaced_image_changes_the_fingerprint_if_sizes_are_included(tmp_path):
     root = trees.folder(tmp_path)
     with_sizes, without = read(root).fingerprint, read(root, file_sizes=False).fingerprint
     trees.put(root / "cat" / "0.jpg", 0, (40, 30))
@@ -247,7 +247,7 @@ def test_a_replaced_image_changes_the_fingerprint_if_sizes_count(tmp_path):
     assert read(root, file_sizes=False).fingerprint == without
 
 
-def test_moving_the_folder_changes_nothing(tmp_path):
+def test_moving_the_folder_does_not_change_the_fingerprint(tmp_path):
     root = trees.folder(tmp_path)
     before = read(root)
     moved = root.rename(tmp_path / "moved")
@@ -267,7 +267,7 @@ def test_loops_of_links_and_pipes_are_skipped_and_named(tmp_path):
     assert len(source) == 9
 
 
-def test_transparent_pixels_lie_on_white_unless_another_matte_is_named(tmp_path):
+def test_transparent_pixels_become_white_unless_another_matte_is_set(tmp_path):
     root = trees.folder(tmp_path)
     assert read(root).decoding.matte == (255, 255, 255)
     assert read(root, matte=None, exif=False).decoding == PLAIN

@@ -36,7 +36,7 @@ def test_every_version_is_read_from_its_official_files(tmp_path, version):
 
 
 @pytest.mark.parametrize("version", ["2017", "2021"])
-def test_labels_follow_the_image_id_and_not_the_place_in_the_file(tmp_path, version):
+def test_labels_are_matched_by_image_id_and_not_by_position(tmp_path, version):
     trees.inaturalist(tmp_path, version, IDS)
     source = read(tmp_path, version)
     for index, label in enumerate(source.labels):  # the miniature's folders are the category ids
@@ -55,7 +55,7 @@ def test_the_order_of_categories_in_the_file_does_not_matter(tmp_path):
     np.testing.assert_array_equal(read(tmp_path, "2017").labels, before)
 
 
-def test_the_annotations_of_2017_may_lie_where_their_archive_puts_them(tmp_path):
+def test_the_annotations_of_2017_are_found_in_the_folder_of_their_archive(tmp_path):
     base = trees.inaturalist(tmp_path, "2017", IDS)
     (base / "train_val2017").mkdir()
     for file in ("train2017.json", "val2017.json"):
@@ -88,7 +88,7 @@ def test_missing_files_are_named_with_their_archives(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.99])
-def test_json_cut_in_half_is_named(tmp_path, kept):
+def test_truncated_json_is_named(tmp_path, kept):
     base = trees.inaturalist(tmp_path, "2018", IDS)
     text = (base / "train2018.json").read_text()
     (base / "train2018.json").write_text(text[: int(kept * len(text))])
@@ -202,12 +202,12 @@ def test_missing_images_are_counted(tmp_path):
         read(tmp_path)
 
 
-def test_a_part_of_the_data_set_says_so(tmp_path):
+def test_an_incomplete_data_set_is_reported(tmp_path):
     trees.inaturalist(tmp_path, "2018", IDS)
     with pytest.warns(UserWarning, match=r"12 of 437,513 \(train\); 4 of 24,426 \(test\); 4 of 8,142 \(classes\)"):
         read(tmp_path)
 
 
-def test_the_annotations_of_2017_are_not_fetched_unchecked(tmp_path):
+def test_the_annotations_of_2017_are_not_downloaded_without_a_checksum(tmp_path):
     with pytest.raises(DataError, match=r"no checksum of .*train_val2017\.zip"):
         read(tmp_path, "2017", download=True)

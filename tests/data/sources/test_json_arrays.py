@@ -27,7 +27,7 @@ VALUES = st.recursive(
 
 @settings(max_examples=40, deadline=None)
 @given(rows=st.lists(VALUES, max_size=5), other=VALUES, chunk=st.integers(1, 40), indent=st.sampled_from([None, 0, 2]))
-def test_elements_equal_those_of_json_in_windows_of_any_size(rows, other, chunk, indent):
+def test_elements_equal_those_of_the_json_module_for_any_window_size(rows, other, chunk, indent):
     text = json.dumps({"before": other, "rows": rows, "after": other}, indent=indent)
     elements = []
     with pytest.MonkeyPatch.context() as patch:
@@ -42,7 +42,7 @@ def test_keys_that_no_caller_reads_are_skipped(tmp_path):
     assert read(file, "rows") == {"rows": [{"id": 2}]}
 
 
-def test_not_a_number_is_read(tmp_path):
+def test_nan_is_read(tmp_path):
     file = tmp_path / "x.json"
     file.write_text('{"rows": [{"latitude": NaN}]}')
     assert read(file, "rows")["rows"][0]["latitude"] != 0
@@ -52,7 +52,7 @@ WHOLE = json.dumps({"rows": [{"id": n, "name": "some text"} for n in range(50)],
 
 
 @pytest.mark.parametrize("kept", [0, 1, 9, 10, 50, 500, len(WHOLE) - 5, len(WHOLE) - 2, len(WHOLE) - 1])
-def test_json_that_is_cut_off_is_named_with_its_size(tmp_path, kept):
+def test_truncated_json_is_named_with_its_size(tmp_path, kept):
     file = tmp_path / "x.json"
     file.write_text(WHOLE[:kept])
     with pytest.raises(DataError, match=rf"x\.json \({kept:,} bytes\) is (cut off|damaged)"):
@@ -69,7 +69,7 @@ def test_json_that_is_damaged_is_named(tmp_path, text):
         read(file, "rows")
 
 
-def test_damage_in_a_large_file_does_not_make_it_read_everything(tmp_path, monkeypatch):
+def test_damage_is_reported_without_reading_the_rest_of_a_large_file(tmp_path, monkeypatch):
     monkeypatch.setattr(json_arrays, "CHUNK", 100)
     monkeypatch.setattr(json_arrays, "LONGEST", 1000)
     file = tmp_path / "x.json"

@@ -46,7 +46,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_later_label_replaces_an_earlier_one_and_the_image_keeps_its_part(folder):
+def test_a_later_label_replaces_an_earlier_one_without_changing_the_part(folder):
     trees.lines(folder / "new.csv", ["path,label", "./2.jpg,cat", "1.jpg,cat", "5.jpg,dog", "4.jpg,wolf"])
     with pytest.warns(UserWarning, match="own") as notices:
         source = read(folder, "old.csv", "new.csv")
@@ -66,7 +66,7 @@ def test_a_later_label_replaces_an_earlier_one_and_the_image_keeps_its_part(fold
     assert any("new.csv has no column split, so its 2 further images are for training" in text for text in texts)
 
 
-def test_the_last_of_three_tables_counts(folder):
+def test_the_last_of_three_tables_takes_precedence(folder):
     trees.lines(folder / "b.csv", ["path,label,split", "0.jpg,cat,test"])
     trees.lines(folder / "c.csv", ["path,label,split", "0.jpg,fox,train"])
     with pytest.warns(UserWarning, match="c.csv relabels 1 image"):
@@ -74,18 +74,18 @@ def test_the_last_of_three_tables_counts(folder):
     assert labels_of(source, folder)["0.jpg"] == ("fox", "train")
 
 
-def test_one_listed_table_is_the_table_alone(folder):
+def test_a_list_of_one_table_equals_the_table(folder):
     listed = read(folder, "old.csv")
     assert listed.fingerprint == image_table(name="own", file=str(folder / "old.csv")).fingerprint
 
 
-def test_a_table_that_adds_nothing_leaves_the_data_as_they_were(folder):
+def test_an_empty_further_table_does_not_change_the_data(folder):
     trees.lines(folder / "same.csv", ["path,label", "0.jpg,dog"])
     with pytest.warns(UserWarning, match="No label changes"):
         assert read(folder, "old.csv", "same.csv").fingerprint == read(folder, "old.csv").fingerprint
 
 
-def test_without_any_split_the_held_out_images_stay_where_they_were(tmp_path):
+def test_without_splits_the_held_out_images_stay_the_same(tmp_path):
     trees.table(tmp_path, each=10)
     alone = image_table(name="own", file=str(tmp_path / "images.csv"))
     trees.put(tmp_path / "pool" / "new.jpg", 3)
@@ -96,7 +96,7 @@ def test_without_any_split_the_held_out_images_stay_where_they_were(tmp_path):
     assert sum(after[path] != before[path] for path in before) <= 1  # a share of one class may grow by one image
 
 
-def test_relative_paths_start_from_the_folder_of_their_table(folder):
+def test_relative_paths_refer_to_the_folder_of_their_table(folder):
     trees.put(folder / "pool" / "0.jpg", 1)
     trees.lines(folder / "pool" / "labels.csv", ["path,label", "0.jpg,cat", "../1.jpg,dog"])
     with pytest.raises(
@@ -108,14 +108,14 @@ def test_relative_paths_start_from_the_folder_of_their_table(folder):
     assert labels_of(source, folder)["pool/0.jpg"] == ("cat", "train")
 
 
-def test_relative_paths_start_from_the_root_that_is_given(folder):
+def test_relative_paths_refer_to_the_root_if_it_is_set(folder):
     trees.lines(folder / "downloads" / "labels.csv", ["path,label", "0.jpg,cat"])
     with pytest.warns(UserWarning, match="1 label changes"):
         source = read(folder, "old.csv", "downloads/labels.csv", root=str(folder))
     assert labels_of(source, folder)["0.jpg"] == ("cat", "train")
 
 
-def test_the_apostrophe_before_would_be_formulas_is_removed(tmp_path):
+def test_the_apostrophe_that_protects_formulas_is_removed(tmp_path):
     for name in ("=1+1.jpg", "-x.jpg", "plain.jpg"):
         trees.put(tmp_path / name, 0)
     rows = [("=1+1.jpg", "@wolf"), ("-x.jpg", "'quoted"), ("plain.jpg", "-1")]
@@ -131,7 +131,7 @@ def test_the_apostrophe_before_would_be_formulas_is_removed(tmp_path):
     }
 
 
-def test_parquet_cells_keep_their_apostrophe(folder):
+def test_apostrophes_of_parquet_cells_are_unchanged(folder):
     columns = {"path": ["4.jpg", "5.jpg"], "label": ["'=a", "'=a"]}
     pyarrow.parquet.write_table(pyarrow.table(columns), folder / "new.parquet")
     with pytest.warns(UserWarning, match="no column split"):
@@ -175,7 +175,7 @@ def test_messages_name_the_folders_of_tables_of_the_same_name(folder):
 
 
 @pytest.mark.parametrize("labels", ["new.csv", [], [3], ["old.csv", "./old.csv"]])
-def test_a_list_that_is_none_or_repeats_itself_is_refused(folder, monkeypatch, labels):
+def test_an_empty_list_or_one_with_repetitions_is_refused(folder, monkeypatch, labels):
     monkeypatch.chdir(folder)
     with pytest.raises(ConfigError, match=r"dataset\.labels"):
         image_table(name="own", file="none.csv", labels=labels)

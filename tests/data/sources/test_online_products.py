@@ -35,14 +35,14 @@ def test_a_wrong_line_is_named(tmp_path, line, words):
         online_products(root=str(tmp_path))
 
 
-def test_a_list_of_a_head_alone_is_refused(tmp_path):
+def test_a_list_with_only_a_header_is_refused(tmp_path):
     base = trees.online_products(tmp_path)
     trees.lines(base / "Ebay_test.txt", ["image_id class_id super_class_id path"])
     with pytest.raises(DataError, match=r"Ebay_test\.txt lists no image"):
         online_products(root=str(tmp_path))
 
 
-def test_missing_files_say_how_to_get_them(tmp_path):
+def test_missing_files_are_refused_with_their_download(tmp_path):
     with pytest.raises(DataError, match=r"Ebay_train\.txt, Ebay_test\.txt.*\n.*Stanford_Online_Products\.zip"):
         online_products(root=str(tmp_path))
 

@@ -45,7 +45,7 @@ def read(root, **more):
         )
 
 
-def test_the_open_list_is_the_last_part_and_has_one_class_of_its_own(lists):
+def test_the_open_list_is_the_last_part_with_a_separate_class(lists):
     source = read(lists)
     assert source.parts == {"train": range(3), "val": range(3, 4), "test": range(4, 6), "open": range(6, 8)}
     assert source.labels.tolist() == [0, 0, 1, 0, 0, 1, 2, 2]
@@ -55,7 +55,7 @@ def test_the_open_list_is_the_last_part_and_has_one_class_of_its_own(lists):
     assert source.images.path(5) == str(lists / "images" / "v" / "1.jpg")
 
 
-def test_its_images_are_the_unknown_ones_of_the_open_set_split(lists):
+def test_images_of_the_open_list_are_the_unknown_ones_of_the_split(lists):
     source = read(lists)
     split = open_set(source, classes="all", unknown_part="open", val="official")
     assert split.unknown.tolist() == [6, 7]

@@ -92,7 +92,7 @@ def test_every_way_to_name_the_same_groups_gives_the_same_images(images):
     assert tested[0] == tested[1] == tested[2]
 
 
-def test_names_say_the_rule_and_the_description_the_achieved_counts(images):
+def test_names_state_the_rule_and_descriptions_the_achieved_counts(images):
     source = from_table(images, made_up(1), test_fraction=0.3)
     assert source.name == "own-place-test0.3-seed0"
     lines = list(describe_groups(source, natural(source, val="none", val_fraction=0.1, seed=0)))
@@ -103,7 +103,7 @@ def test_names_say_the_rule_and_the_description_the_achieved_counts(images):
     assert counts.strip() == f"ant: {wanted[0]}, {wanted[1]}"
 
 
-def test_given_parts_stay_and_divided_groups_are_named(images):
+def test_fixed_parts_are_unchanged_and_groups_in_two_parts_are_reported(images):
     root = images(f"{number}.jpg" for number in range(6))
     rows = ["a,x,train", "a,y,test", "b,x,train", "b,z,test", "a,x,train", "b,y,test"]
     lines = ["path,label,place,split", *(f"{number}.jpg,{row}" for number, row in enumerate(rows))]
@@ -146,7 +146,7 @@ def test_a_table_with_its_groups_is_written_and_read_again(images, tmp_path):
         ("path;label;place", "location", "there is no such column in .*images.csv"),
     ],
 )
-def test_a_column_that_is_not_there_is_refused(images, head, group, reason):
+def test_a_missing_column_is_refused(images, head, group, reason):
     root = images(["0.jpg", "1.jpg"])
     separator = ";" if ";" in head else ","
     rows = [head, *(separator.join((f"{number}.jpg", "a", str(number))) for number in range(2))]
@@ -200,7 +200,7 @@ def test_the_class_folder_of_named_parts_is_found(images):
     assert groups_of(source, source.parts["test"]) == {"y"}
 
 
-def test_without_a_group_nothing_changes(images):
+def test_without_group_options_the_division_is_unchanged(images):
     rows = made_up(2)
     root = images(f"all/{label}/{index}_{number}.jpg" for number, (label, index) in enumerate(rows))
     source = quiet(image_folder, root=str(root / "all"))

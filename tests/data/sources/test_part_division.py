@@ -43,7 +43,7 @@ def test_the_latest_images_are_for_testing(traps):
     assert abs(len(source.parts["test"]) / len(source) - 0.25) < 0.1
 
 
-def test_a_burst_over_the_cut_is_on_the_side_of_its_first_image(traps, tmp_path):
+def test_a_burst_across_the_cut_belongs_to_the_part_of_its_first_image(traps, tmp_path):
     content = made.coco(SHOTS)
     for image in content["images"]:
         image["datetime"] = image["datetime"][:14] + image["datetime"][17:19] + image["datetime"][16:]
@@ -91,7 +91,7 @@ def test_images_without_a_time_are_named(traps, tmp_path):
         read(traps, tmp_path / "a.json", division="time")
 
 
-def test_images_of_one_time_cannot_be_divided_by_it(traps, tmp_path):
+def test_images_with_equal_times_cannot_be_divided_by_time(traps, tmp_path):
     content = made.coco(SHOTS)
     for image in content["images"]:
         image["datetime"] = "2024-01-01 00:00:00"
@@ -155,7 +155,7 @@ def test_a_wrong_list_names_file_and_record(traps, tmp_path, name, text, words):
     assert name in str(refused.value)
 
 
-def test_an_unknown_group_names_what_there_is(traps):
+def test_an_unknown_group_is_refused_with_the_existing_ones(traps):
     with pytest.raises(ConfigError, match=r"allowed are location, seq_id, date, auto, none. Did you mean 'location'"):
         read(traps, group="locations")
 
@@ -196,7 +196,7 @@ def test_without_any_group_images_are_divided_one_by_one_with_a_warning(traps, t
     assert source.group is None
 
 
-def test_the_description_says_what_a_random_split_would_have_leaked(traps):
+def test_the_description_states_the_leak_of_a_random_split(traps):
     source = read(traps)
     lines = list(describe_groups(source, split_of(source)))
     location = next(line for line in lines if line.startswith("location"))
@@ -207,7 +207,7 @@ def test_the_description_says_what_a_random_split_would_have_leaked(traps):
     assert "  fox: 20, 4" in lines
 
 
-def test_a_random_split_leaks_what_the_description_says(traps):
+def test_a_random_split_has_the_leak_of_the_description(traps):
     source = read(traps, group="none")
     train, test = (np.arange(source.parts[part].start, source.parts[part].stop) for part in ("train", "test"))
     codes = source.groupings["seq_id"].codes
@@ -269,7 +269,7 @@ def test_spellings_of_one_path_are_one_group():
     assert file_groups(ImageFiles.from_paths("/data", ["A/0.jpg", "B/0.jpg"])) is None
 
 
-def test_auto_says_how_many_images_have_the_group_that_it_passes_over(traps, tmp_path):
+def test_auto_reports_how_many_images_have_the_group_that_it_skips(traps, tmp_path):
     content = made.coco(SHOTS)
     del content["images"][3]["location"]
     (tmp_path / "a.json").write_text(json.dumps(content))

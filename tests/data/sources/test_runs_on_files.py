@@ -66,7 +66,7 @@ def test_the_path_of_published_files_is_not_part_of_a_runs_identity(tmp_path):
     assert run_hash(here) == run_hash(composed("dataset=cub"))
 
 
-def test_a_replaced_image_trains_anew(ltr_train, tmp_path):
+def test_a_replaced_image_causes_a_new_training(ltr_train, tmp_path):
     root = trees.folder(tmp_path)
     command = ["dataset=folder", f"dataset.root={root}", "resume=never", *SMALL]
     before = ltr_train(*command).directory
@@ -90,7 +90,7 @@ def test_a_second_evaluation_gives_the_runs_numbers(ltr_train, ltr_eval, small_s
 
 
 @pytest.mark.parametrize("exif", [True, False])
-def test_custom_photographs_are_turned_upright_on_request(tmp_path, exif, ltr_train, monkeypatch):
+def test_custom_photographs_are_rotated_upright_on_request(tmp_path, exif, ltr_train, monkeypatch):
     from ltr.data.images.crop import FileCrop
 
     root = trees.folder(tmp_path)

@@ -51,13 +51,13 @@ def test_rows_are_read_by_part_in_their_order(tmp_path, name):
     assert source.labels.tolist() == [0, 1, 0, 1]
 
 
-def test_without_a_split_column_it_is_divided_and_the_name_says_so(tmp_path):
+def test_a_table_without_a_split_column_is_divided_and_named_accordingly(tmp_path):
     source = read(trees.table(tmp_path, each=10), test_fraction=0.1)
     assert {part: len(indices) for part, indices in source.parts.items()} == {"train": 27, "test": 3}
     assert source.name == "own-test0.1-seed0"
 
 
-def test_train_and_val_alone_make_val_the_test_set(tmp_path):
+def test_with_train_and_val_only_val_is_the_test_set(tmp_path):
     rows = [row for row in DIVIDED if row[-1] != "test"]
     source = read(write(tmp_path, rows))
     assert (source.name, list(source.parts)) == ("own-val_as_test", ["train", "test"])
@@ -71,7 +71,7 @@ def test_whole_numbers_are_sorted_as_numbers(tmp_path, name):
 
 
 @pytest.mark.filterwarnings("ignore:.*one image")
-def test_labels_of_a_csv_stay_the_texts_that_they_are(tmp_path):
+def test_labels_of_a_csv_stay_text(tmp_path):
     rows = [
         ("path", "label"),
         ("1.jpg", "007"),
@@ -83,7 +83,7 @@ def test_labels_of_a_csv_stay_the_texts_that_they_are(tmp_path):
     assert set(read(write(tmp_path, rows)).class_names) == {"007", "NA", "1e3", "true"}
 
 
-def test_quotes_a_byte_order_mark_and_more_columns_are_fine(tmp_path):
+def test_quotes_byte_order_marks_and_further_columns_are_accepted(tmp_path):
     trees.put(tmp_path / "a, b.jpg", 0)
     trees.put(tmp_path / "c.jpg", 0)
     text = '\ufeff"id","path","label"\r\n1,"a, b.jpg","x ""y"""\r\n2,c.jpg,"x ""y"""\r\n'
@@ -93,7 +93,7 @@ def test_quotes_a_byte_order_mark_and_more_columns_are_fine(tmp_path):
     assert len(source) == 2
 
 
-def test_paths_start_from_the_root_that_is_given(tmp_path):
+def test_paths_refer_to_the_root(tmp_path):
     file = write(tmp_path / "images", DIVIDED)
     moved = file.rename(tmp_path / "table.csv")
     assert len(read(moved, root=str(tmp_path / "images"))) == 4
@@ -150,7 +150,7 @@ def test_a_missing_table_is_named(tmp_path):
         read(tmp_path / "gone.csv")
 
 
-def test_half_a_parquet_file_is_damage(tmp_path):
+def test_a_truncated_parquet_file_is_refused(tmp_path):
     file = write(tmp_path, DIVIDED, "images.parquet")
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(DataError, match="cannot be read as a table"):
@@ -207,7 +207,7 @@ def test_another_spelling_of_a_file_is_the_same_file(tmp_path, number, suffix):
     assert f"{other} (" in str(refused.value)
 
 
-def test_the_same_file_with_two_labels_comes_twice_without_a_column_split(tmp_path):
+def test_a_file_with_two_labels_is_reported_without_a_split_column(tmp_path):
     trees.put(tmp_path / "1.jpg", 0)
     trees.put(tmp_path / "2.jpg", 0)
     trees.lines(tmp_path / "t.csv", ["path,label", "1.jpg,x", "2.jpg,y", "./1.jpg,y"])
@@ -233,7 +233,7 @@ def test_labels_are_compared_in_one_unicode_form(tmp_path):
     assert source.labels.tolist() == [0, 0, 0]
 
 
-def test_labels_that_are_no_text_are_named(tmp_path):
+def test_labels_that_are_not_text_are_named(tmp_path):
     trees.put(tmp_path / "1.jpg", 0)
     (tmp_path / "t.csv").write_bytes(b"path,label\n1.jpg,gr\xe9be\n")
     with pytest.raises(DataError, match=r"labels that cannot be read in line 2\. Save the table as UTF-8"):
@@ -242,7 +242,7 @@ def test_labels_that_are_no_text_are_named(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*one image")
 @pytest.mark.parametrize("label", ["--1", "9" * 5000, "-", "\u00b2"])
-def test_labels_that_only_resemble_whole_numbers_are_texts(tmp_path, label):
+def test_labels_that_only_resemble_whole_numbers_stay_text(tmp_path, label):
     source = read(write(tmp_path, [("path", "label"), ("1.jpg", 7), ("2.jpg", 7), ("3.jpg", label)]))
     assert set(source.class_names) == {"7", label}
 

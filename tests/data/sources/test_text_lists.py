@@ -42,11 +42,11 @@ def test_without_a_val_list_there_is_no_such_part(tree):
     assert list(read(tree, val=None).parts) == ["train", "test"]
 
 
-def test_classes_are_called_by_their_folders(tree):
+def test_classes_are_named_after_their_folders(tree):
     assert read(tree).class_names == ("n00000000", "n00000001", "n00000002", "n00000003")
 
 
-def test_classes_that_share_a_folder_are_called_by_number(tree):
+def test_classes_that_share_a_folder_are_numbered(tree):
     (tree / "imagenet" / "train" / "n00000001").rename(tree / "imagenet" / "moved")
     (tree / "imagenet" / "train" / "n00000001").mkdir()
     text = train_list(tree).read_text().replace("train/n00000001/", "train/n00000000/")
@@ -62,7 +62,7 @@ def test_labels_with_a_gap_are_refused(tree):
         read(tree)
 
 
-def test_one_absurd_label_is_counted_without_counting_to_it(tree):
+def test_a_huge_label_is_refused_without_allocating_memory_for_it(tree):
     train_list(tree).write_text("a.jpg 0\nb.jpg 999999999999\n")
     with pytest.raises(DataError, match=r"none of 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, \.\.\. \(999,999,999,998 in all\)"):
         read(tree)
@@ -122,7 +122,7 @@ def test_ten_missing_images_are_counted(tree):
         read(tree)
 
 
-def test_a_missing_list_says_where_lists_belong(tree):
+def test_a_missing_list_is_refused_with_its_location(tree):
     train_list(tree).unlink()
     with pytest.raises(DataError, match=r"lacks ImageNet_LT_train\.txt.*\n.*dataset\.lists"):
         read(tree)

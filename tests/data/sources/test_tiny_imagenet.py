@@ -13,7 +13,7 @@ from ltr.errors import DataError
 pytestmark = pytest.mark.filterwarnings("ignore:.*not the whole published")
 
 
-def test_labels_number_the_ids_as_image_folder_does(tmp_path):
+def test_labels_are_numbered_as_by_torchvisions_image_folder(tmp_path):
     from torchvision.datasets import ImageFolder
 
     base = trees.tiny_imagenet(tmp_path)
@@ -32,7 +32,7 @@ def test_validation_images_are_the_test_part_in_the_files_order(tmp_path):
     assert list(source.parts) == ["train", "test"]
 
 
-def test_a_class_is_called_by_its_first_word(tmp_path):
+def test_a_class_is_named_by_the_first_word_of_its_synset(tmp_path):
     trees.tiny_imagenet(tmp_path)
     assert tiny_imagenet(root=str(tmp_path)).class_names == ("word 0", "word 1", "word 2", "word 3")
 
@@ -45,21 +45,21 @@ def test_an_empty_class_is_named(tmp_path):
         tiny_imagenet(root=str(tmp_path))
 
 
-def test_an_id_of_the_annotations_that_is_no_class_is_named(tmp_path):
+def test_an_annotated_id_without_a_class_is_named(tmp_path):
     base = trees.tiny_imagenet(tmp_path)
     trees.lines(base / "val" / "val_annotations.txt", ["val_0.JPEG\tn99999999\t0\t0\t1\t1"])
     with pytest.raises(DataError, match=r"not in wnids\.txt: n99999999"):
         tiny_imagenet(root=str(tmp_path))
 
 
-def test_a_class_that_comes_twice_is_named(tmp_path):
+def test_a_repeated_class_is_named(tmp_path):
     base = trees.tiny_imagenet(tmp_path)
     trees.lines(base / "wnids.txt", ["n01000000", "n01000037", "n01000000"])
     with pytest.raises(DataError, match="appears twice: n01000000"):
         tiny_imagenet(root=str(tmp_path))
 
 
-def test_missing_files_say_what_where_and_how(tmp_path):
+def test_missing_files_are_named_with_their_location_and_download(tmp_path):
     with pytest.raises(DataError) as refused:
         tiny_imagenet(root=str(tmp_path))
     for words in ("wnids.txt", str(tmp_path / "tiny-imagenet-200"), "no such folder", "download=true"):

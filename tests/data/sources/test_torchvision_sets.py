@@ -29,7 +29,7 @@ def small_svhn(tmp_path, monkeypatch):
     return tmp_path, images
 
 
-def test_svhn_is_read_with_ten_as_zero(small_svhn):
+def test_label_ten_of_svhn_is_read_as_zero(small_svhn):
     root, images = small_svhn
     source = svhn(root=str(root))
     assert source.labels.tolist() == [1, 0, 3, 9, 0, 2]
@@ -38,14 +38,14 @@ def test_svhn_is_read_with_ten_as_zero(small_svhn):
     np.testing.assert_array_equal(source.images[4], images["test"][..., 0])
 
 
-def test_a_half_downloaded_svhn_file_is_named(small_svhn):
+def test_a_truncated_svhn_file_is_named(small_svhn):
     root, _ = small_svhn
     (root / "test_32x32.mat").write_bytes((root / "test_32x32.mat").read_bytes()[:100])
     with pytest.raises(DataError, match=r"test_32x32\.mat is damaged or only half downloaded \(100 bytes\)"):
         svhn(root=str(root))
 
 
-def test_a_missing_svhn_file_says_how_to_get_it(tmp_path):
+def test_a_missing_svhn_file_is_refused_with_its_download(tmp_path):
     with pytest.raises(DataError, match=r"train_32x32\.mat.*\n.*dataset\.download=true"):
         svhn(root=str(tmp_path))
 
@@ -68,7 +68,7 @@ def test_cars_are_those_of_torchvision(tmp_path):
         assert list(source.class_names) == expected.classes
 
 
-def test_cars_cannot_be_downloaded_and_say_so(tmp_path):
+def test_downloading_cars_is_refused_with_the_reason(tmp_path):
     with pytest.raises(DataError, match="the official address no longer exists"):
         cars(root=str(tmp_path))
 

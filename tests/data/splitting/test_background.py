@@ -65,7 +65,7 @@ def test_a_foreground_id_without_training_images_is_refused():
         background(toy_source(train=[3, 0, 3], test=[1, 1, 1]), foreground="ids", ids=[1])
 
 
-def test_uniform_draws_differ_by_seed():
+def test_uniform_samples_of_classes_differ_by_seed():
     source = balanced(60)
     draws = [foreground_classes(background(source, n_foreground=5, seed=seed)) for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
@@ -82,43 +82,43 @@ def test_the_classes_of_a_smaller_number_are_among_those_of_a_larger(foreground)
         larger = drawn
 
 
-def test_frequency_draws_evenly_from_groups_of_equal_size():
+def test_frequency_sampling_takes_equally_many_classes_of_each_group():
     source = toy_source(train=list(range(40, 0, -1)), test=[1] * 40)
     drawn = np.array(foreground_classes(background(source, foreground="frequency", n_foreground=8, strata=4)))
     assert np.bincount(drawn // 10).tolist() == [2, 2, 2, 2]
 
 
-def test_a_stratum_is_drawn_from_alone():
+def test_foreground_classes_may_come_from_one_stratum():
     source = toy_source(train=list(range(40, 0, -1)), test=[1] * 40)
     split = background(source, foreground="frequency", n_foreground=10, strata=4, stratum=3)
     assert foreground_classes(split) == list(range(30, 40))
 
 
 @pytest.mark.parametrize(("group", "classes"), [("many", [0, 1]), ("medium", [2, 3]), ("few", [4, 5])])
-def test_a_shot_group_is_drawn_from_alone(group, classes):
+def test_foreground_classes_may_come_from_one_shot_group(group, classes):
     source = toy_source(train=[101, 150, 100, 20, 19, 1], test=[1] * 6)
     assert foreground_classes(background(source, foreground="shot", shot_group=group, n_foreground=2)) == classes
 
 
-def test_classes_without_training_or_test_images_are_not_drawn():
+def test_classes_without_training_or_test_images_are_not_sampled():
     source = toy_source(train=[3, 0, 3, 3], test=[1, 1, 0, 1])
     assert foreground_classes(background(source, n_foreground=2)) == [0, 3]
 
 
-def test_the_cap_keeps_so_many_images_of_a_foreground_class_and_drops_the_others():
+def test_the_cap_limits_the_images_of_a_foreground_class():
     source = toy_source(train=[50, 3, 40], test=[2, 2, 2])
     split = background(source, foreground="ids", ids=[0, 1], max_per_class=5)
     assert split.class_counts.tolist() == [40, 5, 3]
     assert len(split.train) == 48
 
 
-def test_capped_images_depend_on_the_seed_alone():
+def test_capped_images_depend_on_the_seed_only():
     source = toy_source(train=[50, 40], test=[2, 2])
     kept = [background(source, foreground="ids", ids=[0], max_per_class=5, seed=seed).digest() for seed in (0, 0, 1)]
     assert kept[0] == kept[1] != kept[2]
 
 
-def test_validation_holds_out_background_and_foreground_alike():
+def test_validation_holds_out_the_same_share_of_background_and_foreground():
     source = balanced(10, train=20)
     split = background(source, n_foreground=2, val="train_fraction", val_fraction=0.25)
     assert np.bincount(split.labels(source)[split.val]).tolist() == [40, 5, 5]

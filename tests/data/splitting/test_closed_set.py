@@ -124,13 +124,13 @@ def test_the_default_digits_have_many_medium_and_few_classes():
 # --- sizes
 
 
-def test_n_max_is_the_largest_that_every_class_has_images_for():
+def test_by_default_n_max_is_the_size_of_the_smallest_class():
     # class 1 has 10 images and takes int(n_max / 2): 21 is the last n_max with int(n_max / 2) = 10
     source = make_source([40, 10], [1, 1])
     assert long_tail(source, imbalance_factor=2).class_counts.tolist() == [21, 10]
 
 
-def test_a_smaller_n_max_is_taken_and_shows_in_the_name():
+def test_a_smaller_n_max_is_used_and_part_of_the_name():
     split = long_tail(BALANCED, imbalance_factor=4, n_max=40)
     assert (split.class_counts[0], split.class_counts[-1], split.name) == (40, 10, "toy-exp4-cao-nmax40")
 
@@ -169,7 +169,7 @@ def test_train_fraction_takes_a_share_of_each_class_and_at_least_one():
 @pytest.mark.parametrize(
     ("fraction", "images", "held"), [(0.07, 100, 7), (0.1, 30, 3), (0.29, 100, 29), (0.9, 2, 1), (1 - 1e-12, 2, 1)]
 )
-def test_shares_are_rounded_down_but_not_by_floating_point(fraction, images, held):
+def test_shares_are_rounded_down_in_exact_arithmetic(fraction, images, held):
     split = natural(make_source([images] * 3), val="train_fraction", val_fraction=fraction)
     assert len(split.val) == 3 * held
 
@@ -190,7 +190,7 @@ def test_a_class_of_one_image_stays_in_training_and_is_named():
     assert np.bincount(source.labels[split.val], minlength=3).tolist() == [1, 1, 0]
 
 
-def test_a_class_of_one_image_changes_nothing_of_the_others():
+def test_a_class_of_one_image_does_not_affect_other_classes():
     with pytest.warns(UserWarning, match="one training image"):
         with_single = natural(make_source([20, 9, 1], shuffle=None), val="train_fraction")
     without_single = natural(make_source([20, 9], (4, 4), shuffle=None), val="train_fraction")
@@ -205,7 +205,7 @@ def test_a_class_of_one_test_image_stays_in_the_test_set():
     assert source.labels[split.val].tolist() == [0]
 
 
-def test_validation_of_single_images_alone_is_refused():
+def test_validation_is_refused_if_every_class_has_one_image():
     with pytest.raises(DataError, match=r"no class of toy has two training images.*Use dataset\.val=none"):
         natural(make_source([1, 1], [4, 4]), val="train_fraction")
 
@@ -220,14 +220,14 @@ def test_test_fraction_takes_the_first_of_each_test_class():
     assert split.name == "toy-natural-val_test_fraction0.1"
 
 
-def test_official_validation_is_the_sources_own_part():
+def test_official_validation_is_the_val_part_of_the_source():
     source = make_source([5, 3, 1], val=[2, 2, 2])
     split = natural(source, val="official")
     assert split.val.tolist() == list(source.parts["val"])
     assert split.val_rule == "official"
 
 
-def test_validation_images_of_a_source_are_not_used_unless_requested():
+def test_validation_images_of_a_source_are_unused_by_default():
     source = make_source([5, 3, 1], val=[2, 2, 2])
     assert len(natural(source).val) == 0
 
@@ -254,7 +254,7 @@ def test_validation_images_of_a_source_are_not_used_unless_requested():
         ({"val": "train_fraction", "val_fraction": 1.0}, r"allowed is \(0, 1\)"),
     ],
 )
-def test_a_wrong_option_says_what_is_allowed(changes, message):
+def test_a_wrong_option_is_refused_with_the_allowed_values(changes, message):
     with pytest.raises(ConfigError, match=message):
         long_tail(BALANCED, **{"imbalance_factor": 6, **changes})
 
@@ -267,7 +267,7 @@ def test_an_empty_class_cannot_be_in_a_tail():
 # --- files
 
 
-def test_a_saved_split_comes_back_the_same(tmp_path):
+def test_a_saved_split_is_loaded_unchanged(tmp_path):
     split = long_tail(BALANCED, imbalance_factor=6, val="train_fraction", subset="seeded", seed=3, num_classes=4)
     save_split(split, tmp_path / "split.npz")
     copy = from_file(BALANCED, file=str(tmp_path / "split.npz"))
@@ -277,7 +277,7 @@ def test_a_saved_split_comes_back_the_same(tmp_path):
     np.testing.assert_array_equal(copy.class_counts, split.class_counts)
 
 
-def test_saving_leaves_nothing_beside_the_file_and_the_same_bytes(tmp_path):
+def test_saving_twice_writes_the_same_bytes_and_no_other_file(tmp_path):
     save_split(natural(BALANCED), tmp_path / "a" / "split.npz")
     first = (tmp_path / "a" / "split.npz").read_bytes()
     save_split(natural(BALANCED), tmp_path / "a" / "split.npz")
@@ -301,7 +301,7 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert file.read_bytes() == before
 
 
-def test_a_reader_of_the_old_file_is_not_disturbed_by_a_save(tmp_path):
+def test_saving_does_not_disturb_a_reader_of_the_old_file(tmp_path):
     file = tmp_path / "split.npz"
     save_split(natural(BALANCED), file)
     before = file.read_bytes()

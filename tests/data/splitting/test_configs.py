@@ -30,7 +30,7 @@ def test_inat_bg_has_the_hundred_published_categories():
     assert foreground_ids(split_of("inat_bg", INAT17)) == background_list("inat17_100", 0)
 
 
-def test_inat_bg_draws_as_many_categories_as_requested():
+def test_inat_bg_samples_as_many_categories_as_requested():
     assert len(foreground_ids(split_of("inat_bg", INAT17, "foreground=uniform", "n_foreground=7"))) == 7
 
 
@@ -77,7 +77,7 @@ def test_retrieval_configs_train_on_the_first_half_of_the_classes(config, source
 
 
 @pytest.mark.parametrize(("config", "classes"), [("tiny_imagenet_retrieval", 200), ("cifar100_retrieval", 100)])
-def test_drawn_retrieval_configs_train_on_half_of_the_classes(config, classes):
+def test_random_retrieval_configs_train_on_half_of_the_classes(config, classes):
     split = split_of(config, balanced(classes))
     assert split.num_classes == classes // 2
     assert split.class_names != balanced(classes).class_names[: classes // 2]

@@ -28,7 +28,7 @@ def written(folder, *paths):
     return file
 
 
-def test_the_listed_images_are_in_no_part(tmp_path):
+def test_listed_images_are_excluded_from_every_part(tmp_path):
     source = file_source()
     split = exclude_images(natural(source), source, written(tmp_path, "a/1.jpg", "b/13.jpg"))
     assert split.train.tolist() == [0, 2, 3, 4, 5, 6, 7]
@@ -69,7 +69,7 @@ def test_images_in_memory_have_no_paths(tmp_path):
         exclude_images(natural(source), source, written(tmp_path))
 
 
-def test_a_list_that_is_not_there_is_an_error(tmp_path):
+def test_a_missing_list_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.txt cannot be read: it is not there"):
         exclude_images(natural(file_source()), file_source(), tmp_path / "nowhere.txt")
 

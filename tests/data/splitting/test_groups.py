@@ -29,7 +29,7 @@ def test_no_group_is_in_two_parts_and_every_class_stays_in_training(seed):
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_a_class_without_test_images_has_no_group_to_spare(seed):
+def test_a_class_lacks_test_images_only_if_none_of_its_groups_can_be_held_out(seed):
     labels, groups, names, classes = made_up(seed)
     held = hold_out_groups(labels, groups, names, classes, fraction=0.25, seed=seed)
     left = np.bincount(labels[~held], minlength=classes)
@@ -48,7 +48,7 @@ def test_many_small_groups_give_the_wanted_share_of_every_class():
     np.testing.assert_allclose(shares, 0.2, atol=0.01)
 
 
-def test_it_follows_from_seed_and_names_and_not_from_the_order_of_images():
+def test_the_division_depends_on_seed_and_group_names_only():
     labels, groups, names, classes = made_up(5)
     held = hold_out_groups(labels, groups, names, classes, fraction=0.3, seed=1)
     order = np.random.default_rng(0).permutation(len(labels))
@@ -58,7 +58,7 @@ def test_it_follows_from_seed_and_names_and_not_from_the_order_of_images():
     assert any((other != held).any() for other in others)
 
 
-def test_the_share_of_test_images_whose_group_is_in_training():
+def test_the_leak_is_the_share_of_test_images_whose_group_is_in_training():
     groups = np.array([0, 0, 1, 2, -1, -1])
     assert share_of_shared_groups(groups, np.array([0, 3, 4]), np.array([1, 2, 5])) == pytest.approx(1 / 3)
     assert np.isnan(share_of_shared_groups(groups, np.array([0]), np.array([], dtype=int)))

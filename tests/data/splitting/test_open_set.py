@@ -33,7 +33,7 @@ def test_published_trials_label_the_known_classes_in_the_order_of_their_list(nam
 
 @pytest.mark.parametrize("trial", range(5))
 @pytest.mark.parametrize(("name", "num_unknown"), [("cifar_plus_10", 10), ("cifar_plus_50", 50)])
-def test_cifar_plus_n_knows_classes_of_cifar10_and_meets_classes_of_cifar100(name, num_unknown, trial):
+def test_cifar_plus_n_has_known_classes_of_cifar10_and_unknown_ones_of_cifar100(name, num_unknown, trial):
     split = open_set(TWO_CIFARS, classes=name, trial=trial, unknown_part="cifar100_test")
     listed = open_set_list(name, trial)
     assert split.class_names == tuple(f"cifar10/{number}" for number in listed.known)
@@ -54,7 +54,7 @@ def test_plus_10_and_plus_50_train_on_the_same_images_under_the_same_labels():
 @pytest.mark.parametrize(
     ("name", "num_unknown"), [("cub_easy", 32), ("cub_medium", 34), ("cub_hard", 34), ("cub_hard_merged", 68)]
 )
-def test_cub_lists_give_100_known_classes_against_theirs_and_leave_the_others_out(name, num_unknown):
+def test_cub_lists_have_100_known_classes_and_their_unknown_ones_only(name, num_unknown):
     source = balanced(200)
     split = open_set(source, classes=name)
     assert split.num_classes == 100
@@ -63,7 +63,7 @@ def test_cub_lists_give_100_known_classes_against_theirs_and_leave_the_others_ou
     assert (split.label_map == -1).sum() == 100
 
 
-def test_easy_and_hard_unknowns_are_of_the_same_training():
+def test_easy_and_hard_unknowns_share_the_training_split():
     easy, hard = (open_set(balanced(200), classes=name) for name in ("cub_easy", "cub_hard_merged"))
     np.testing.assert_array_equal(easy.label_map, hard.label_map)
     np.testing.assert_array_equal(easy.train, hard.train)
@@ -80,21 +80,21 @@ def test_half_of_the_classes_are_known_unless_a_number_is_given():
     assert open_set(balanced(9)).num_classes == 5
 
 
-def test_so_many_unknown_classes_are_drawn_as_requested():
+def test_as_many_unknown_classes_are_sampled_as_requested():
     source = balanced(30)
     split = open_set(source, n_known=10, n_unknown=3)
     assert len(set(source.labels[split.unknown])) == 3
     assert "-open10+3-" in split.name
 
 
-def test_given_classes_keep_their_order():
+def test_listed_classes_keep_their_order():
     source = balanced(6)
     split = open_set(source, classes="ids", known=[4, 0], unknown=[2])
     assert split.label_map.tolist() == [1, -1, -1, -1, 0, -1]
     assert set(source.labels[split.unknown]) == {2}
 
 
-def test_all_trained_classes_are_known_where_the_source_has_a_part_of_unknown_images():
+def test_all_trained_classes_are_known_if_the_source_has_a_part_of_unknown_images():
     source = toy_source(train=[9, 5, 2, 0], val=[1, 1, 1, 0], test=[2, 2, 2, 0], open=[0, 0, 0, 7])
     split = open_set(source, classes="all", unknown_part="open", val="official")
     assert split.label_map.tolist() == [0, 1, 2, -1]

@@ -44,7 +44,7 @@ def test_open_set_lists_have_the_published_sizes_without_repetition(name):
         ("cifar_plus_50", 0, (4, 7, 9, 1)),
     ],
 )
-def test_known_classes_stand_in_the_published_order(name, trial, known):
+def test_known_classes_are_in_the_published_order(name, trial, known):
     assert open_set_list(name, trial).known == known
 
 
@@ -64,7 +64,7 @@ def test_trials_that_are_the_same_as_sets_are_the_known_ones(name, twins):
 
 
 @pytest.mark.parametrize(("name", "shared"), [("cifar_plus_10", 9), ("cifar_plus_50", 46)])
-def test_the_twin_trials_of_cifar_plus_n_share_most_unknown_classes(name, shared):
+def test_corresponding_trials_of_cifar_plus_10_and_50_share_most_unknown_classes(name, shared):
     second, third = (set(open_set_list(name, trial).unknown) for trial in (1, 2))
     assert len(second & third) == shared
 
@@ -81,7 +81,7 @@ def test_only_the_fifth_trial_of_cifar_plus_n_knows_the_four_vehicles():
     assert [set(open_set_list("cifar_plus_10", trial).known) == vehicles for trial in range(5)] == [False] * 4 + [True]
 
 
-def test_the_lists_of_cub_share_out_its_200_classes():
+def test_the_lists_of_cub_partition_its_200_classes():
     known = open_set_list("cub_easy", 0).known
     groups = [open_set_list(name, 0).unknown for name in ("cub_easy", "cub_medium", "cub_hard")]
     assert sorted([*known, *groups[0], *groups[1], *groups[2]]) == list(range(200))
@@ -122,6 +122,6 @@ def test_a_background_trial_that_was_not_published_is_refused(name, trial):
         background_list(name, trial)
 
 
-def test_a_list_that_was_handed_out_can_be_changed_without_harm():
+def test_changing_a_returned_list_does_not_change_later_ones():
     background_list("inat17_100", 0).clear()
     assert len(background_list("inat17_100", 0)) == 100

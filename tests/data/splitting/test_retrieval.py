@@ -25,13 +25,13 @@ def test_the_first_half_of_the_classes_trains_and_the_other_half_is_tested_on(nu
     assert set(source.labels[split.test]) == set(range(half, num_classes))
 
 
-def test_all_images_of_a_class_are_used_whatever_their_part():
+def test_all_images_of_a_class_are_used_regardless_of_their_part():
     split = retrieval(balanced(4, train=5, test=2))
     assert split.class_counts.tolist() == [7, 7]
     assert len(split.test) == 14
 
 
-def test_images_can_be_kept_to_their_own_part():
+def test_images_can_be_restricted_to_their_part():
     source = balanced(4, train=5, test=2)
     split = retrieval(source, images="own_part")
     assert split.class_counts.tolist() == [5, 5]
@@ -39,7 +39,7 @@ def test_images_can_be_kept_to_their_own_part():
     assert set(split.test) <= set(source.parts["test"])
 
 
-def test_parts_beside_train_val_and_test_are_unchanged():
+def test_parts_other_than_train_val_and_test_are_unchanged():
     source = toy_source(train=[3, 3], open=[2, 2], test=[1, 1])
     split = retrieval(source)
     assert not (set(split.train) | set(split.test)) & set(source.parts["open"])
@@ -72,7 +72,7 @@ def test_classes_can_be_those_of_the_parts():
     assert split.test.tolist() == list(source.parts["test"])
 
 
-def test_it_is_evaluated_by_retrieval():
+def test_a_retrieval_split_is_evaluated_by_retrieval():
     assert retrieval(balanced(4)).protocols == ("retrieval",)
 
 
@@ -100,7 +100,7 @@ def test_invalid_options_are_refused_with_a_reason(options, message):
         retrieval(balanced(4), **options)
 
 
-def test_a_retrieval_split_comes_back_from_its_file(tmp_path):
+def test_a_saved_retrieval_split_is_loaded_unchanged(tmp_path):
     source = balanced(6)
     split = retrieval(source, classes="seeded")
     save_split(split, tmp_path / "split.npz")

@@ -29,7 +29,7 @@ def statuses(directory) -> dict[str, str]:
     return {stage["name"]: stage["status"] for stage in stages}
 
 
-def test_a_run_reports_its_partition_and_is_evaluated_alike_from_its_checkpoint(ltr_train, ltr_eval, tmp_path, store):
+def test_a_run_reports_its_partition_and_its_checkpoint_gives_the_same_rows(ltr_train, ltr_eval, tmp_path, store):
     done = ltr_train(*SHORT, f"paths.stages={store}")
     assert done.code == 0, done.err
     assert "partition: the background falls into " in done.out
@@ -88,7 +88,7 @@ def test_a_teacher_from_a_file_gives_soft_labels(ltr_train, tmp_path, store):
     assert done.code == 0, done.err
 
 
-def test_with_deferred_losses_and_a_fraction_of_labels_a_run_comes_through(ltr_train, store):
+def test_a_run_with_a_deferred_loss_and_few_labels_succeeds(ltr_train, store):
     more = ["loss=ldam", "loss.beta=0.999", "loss.defer_from=0.5", "method.labelled_fraction=0.2"]
     done = ltr_train(*SHORT, *more, "method.background_weight=0.5", f"paths.stages={store}")
     assert done.code == 0, done.err

@@ -30,13 +30,13 @@ def test_the_first_logit_is_b0_and_the_others_are_the_rows(b0):
     assert torch.equal(actual(x)[:, 1:], actual.rows(x))
 
 
-def test_a_b0_of_zero_is_a_threshold_and_not_none():
+def test_a_b0_of_zero_is_a_threshold():
     logits = head(b0=0.0)(features())
     assert logits.shape == (7, 4)
     torch.testing.assert_close(logits.softmax(1)[:, 0], 1 / (1 + logits[:, 1:].exp().sum(1)))
 
 
-def test_probabilities_sum_to_one_and_are_the_papers():
+def test_probabilities_sum_to_one_and_equal_the_papers():
     logits = head(b0=0.7)(features())
     z = logits[:, 1:]
     expected = z.exp() / (math.exp(0.7) + z.exp().sum(1, keepdim=True))
@@ -52,7 +52,7 @@ def test_one_foreground_class_is_a_logistic_regression_with_offset_b0():
         torch.testing.assert_close(actual, expected)
 
 
-def test_the_background_has_no_row_that_could_die():
+def test_the_background_has_no_weights():
     actual = head(rows=3)
     assert sorted(name for name, _ in actual.named_parameters()) == ["rows.bias", "rows.weight"]
     assert actual.rows.weight.shape == (3, 5)
@@ -60,13 +60,13 @@ def test_the_background_has_no_row_that_could_die():
     assert (actual.rows.weight.grad.abs().sum(1) > 0).all()
 
 
-def test_a_background_image_pushes_every_row_down_towards_b0():
+def test_a_background_image_lowers_every_logit():
     logits = head(rows=2, b0=0.1)(features()).detach().requires_grad_()
     F.cross_entropy(logits, torch.zeros(7, dtype=torch.int64), reduction="sum").backward()
     torch.testing.assert_close(logits.grad[:, 1:], logits.detach().softmax(1)[:, 1:])
 
 
-def test_with_biased_rows_b0_is_a_shift_that_the_biases_undo():
+def test_with_biases_b0_is_equivalent_to_a_shift_of_them():
     thresholded, shifted, x = head(b0=0.9), head(b0=0.0), features()
     with torch.no_grad():
         shifted.rows.bias -= 0.9
@@ -78,13 +78,13 @@ def test_with_biased_rows_b0_is_a_shift_that_the_biases_undo():
     torch.testing.assert_close(thresholded.rows.bias.grad, shifted.rows.bias.grad)
 
 
-def test_without_biases_b0_is_no_shift_of_the_rows():
+def test_without_biases_b0_changes_the_probabilities():
     x = features()
     first, second = head(b0=0.9, bias=False)(x), head(b0=0.0, bias=False)(x)
     assert not torch.allclose(first.softmax(1), second.softmax(1), atol=1e-3)
 
 
-def test_b0_keeps_its_value_where_rows_are_computed_in_half_precision():
+def test_b0_keeps_its_value_under_half_precision():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = head(b0=0.1)(features())
     assert logits.dtype == torch.float32
@@ -100,24 +100,24 @@ def test_a_b0_that_is_not_finite_is_refused(b0):
 COUNTS = (900, 60, 40)
 
 
-def test_the_prior_gives_each_class_its_share_with_a_constant_b0():
+def test_prior_biases_give_each_class_its_frequency_with_a_constant_b0():
     actual = head(rows=2, b0=0.3)
     actual.init_bias(prior_bias(COUNTS, 0.3, "softmax"))
     probabilities = actual(torch.zeros(1, 5)).softmax(1)
     torch.testing.assert_close(probabilities, torch.tensor([[0.9, 0.06, 0.04]]))
 
 
-def test_the_prior_gives_each_class_its_share_with_a_learned_row():
+def test_prior_biases_give_each_class_its_frequency_with_a_learned_background_logit():
     torch.testing.assert_close(prior_bias(COUNTS, None, "softmax").softmax(0), torch.tensor([0.9, 0.06, 0.04]))
 
 
 @pytest.mark.parametrize("b0", [0.3, None])
-def test_the_prior_of_sigmoids_gives_each_class_its_share(b0):
+def test_prior_biases_of_sigmoids_give_each_class_its_frequency(b0):
     actual = prior_bias(COUNTS, b0, "sigmoid").sigmoid()
     torch.testing.assert_close(actual, torch.tensor([0.9, 0.06, 0.04])[0 if b0 is None else 1 :])
 
 
-def test_the_prior_of_a_class_without_images_is_finite():
+def test_the_prior_bias_of_a_class_without_images_is_finite():
     assert prior_bias((10, 0), 0.1, "softmax").isfinite().all()
 
 

@@ -45,7 +45,7 @@ def test_the_loss_is_the_main_term_plus_the_weighted_auxiliary_term(weight):
     torch.testing.assert_close(actual["logs"]["aux_loss"], aux)
 
 
-def test_all_images_have_the_auxiliary_loss_the_foreground_too():
+def test_the_auxiliary_loss_includes_the_foreground():
     plan = plan_of()
     network = network_of(plan)
     assert (network._labels[plan.data.split.train] >= 0).all()
@@ -63,7 +63,7 @@ def test_every_b0_is_the_background_logit_of_training_and_of_prediction(b0):
     torch.testing.assert_close(network.training_step(batch, 0)["loss"].detach(), expected)
 
 
-def test_a_b0_of_zero_is_not_an_ordinary_head():
+def test_a_b0_of_zero_differs_from_a_learned_background_logit():
     assert network_of(plan_of(NO_AUX, "method.b0=0.0")).head.weight.shape[0] == 2
     assert network_of(plan_of(NO_AUX, "method.b0=null")).head.weight.shape[0] == 3
 
@@ -95,7 +95,7 @@ def test_the_backbone_starts_as_erms_does():
     assert same_bits(state(network_of(plan_of()).backbone), state(plain.backbone))
 
 
-def test_no_parameter_is_the_backgrounds_and_decays_unseen():
+def test_no_parameter_belongs_to_a_constant_background():
     network = network_of(plan_of())
     optimizer, _ = network.optimisation(8)
     rows = [p for group in optimizer.param_groups for p in group["params"]]
@@ -140,7 +140,7 @@ def test_only_labelled_images_have_the_main_loss():
 
 
 @pytest.mark.parametrize("more", [[], ["loss=class_balanced", "loss.reduction=weight_sum"], ["loss=ldam"]])
-def test_the_label_of_an_unlabelled_image_is_not_looked_at(more):
+def test_the_label_of_an_unlabelled_image_is_not_read(more):
     plan = plan_of("method.labelled_fraction=0.3", *more)
     network, batch = network_of(plan).eval(), plan.batch()
     labels = torch.where(network._labelled[batch.indices], batch.labels, (batch.labels + 1) % 3)
@@ -158,7 +158,7 @@ def test_a_weighted_mean_is_over_the_labelled_images():
     torch.testing.assert_close(network.training_step(batch, 0)["loss"].detach(), expected)
 
 
-def test_a_batch_without_a_labelled_image_has_the_auxiliary_loss_alone():
+def test_a_batch_without_labelled_images_has_only_the_auxiliary_loss():
     plan = plan_of("method.labelled_fraction=0.3")
     network, batch = network_of(plan), plan.batch()
     rest = ~network._labelled[batch.indices]
@@ -181,7 +181,7 @@ def test_the_loss_counts_the_labelled_images_only():
 
 
 @pytest.mark.parametrize("loss", ["balanced_softmax", "logit_adjusted", "vs"])
-def test_a_loss_without_meaning_for_a_constant_logit_is_refused_by_name(loss):
+def test_losses_that_do_not_apply_to_a_constant_logit_are_refused_by_name(loss):
     name = {"balanced_softmax": "BalancedSoftmax", "logit_adjusted": "LogitAdjusted", "vs": "VS"}[loss]
     with pytest.raises(ConfigError, match=rf"{name} moves every logit.*cross_entropy.*method\.b0=null"):
         plan_of(f"loss={loss}")
@@ -201,7 +201,7 @@ LOSSES = [
 
 @pytest.mark.parametrize("loss", LOSSES, ids="-".join)
 @pytest.mark.parametrize("b0", ["0.1", "null"])
-def test_a_loss_of_the_library_trains_the_main_head(loss, b0):
+def test_losses_of_the_library_train_the_main_head(loss, b0):
     plan = plan_of(*loss, f"method.b0={b0}", "method.background_weight=0.5", "optimizer.lr=0.01")
     network, batch = network_of(plan), plan.batch()
     before = network.training_step(batch, 0)["loss"].item()
@@ -211,13 +211,13 @@ def test_a_loss_of_the_library_trains_the_main_head(loss, b0):
     assert after < before
 
 
-def test_b0_is_outside_ldams_margins():
+def test_b0_is_excluded_from_the_margins_of_ldam():
     network = network_of(plan_of("loss=ldam"))
     assert network.loss.margins[0] == 0
     assert network.loss.margins[1:].max() == pytest.approx(0.5)
 
 
-def test_b0_is_outside_the_sum_of_sigmoids():
+def test_b0_is_excluded_from_the_sum_of_sigmoids():
     plan, other = (plan_of("loss=focal_sigmoid", NO_AUX, f"method.b0={b0}") for b0 in (0.1, 5))
     batch = plan.batch()
     first, second = (network_of(one).eval().training_step(batch, 0)["loss"] for one in (plan, other))
@@ -237,7 +237,7 @@ def test_the_background_weight_is_the_class_weight_of_the_background_alone(b0):
     torch.testing.assert_close(weighted.training_step(batch, 0)["loss"].detach(), expected)
 
 
-def test_the_background_weight_replaces_that_of_the_loss_and_no_other():
+def test_the_background_weight_replaces_only_that_of_the_background():
     plain, fixed = (
         network_of(plan_of("loss=class_balanced", f"method.background_weight={w}")).loss.weights for w in ("null", 0.7)
     )
@@ -251,7 +251,7 @@ def test_a_background_weight_of_a_loss_without_class_weights_is_refused():
 
 
 @pytest.mark.parametrize("b0", ["0.1", "null"])
-def test_a_prior_bias_predicts_the_shares_of_the_classes_and_does_not_decay(b0):
+def test_a_prior_bias_predicts_the_class_frequencies_and_does_not_decay(b0):
     plan = plan_of("method.bias_init=prior", f"method.b0={b0}")
     network = network_of(plan)
     with torch.no_grad():
@@ -291,7 +291,7 @@ def pseudo_of(plan, width, groups=10, seed=0):
 
 
 @pytest.mark.parametrize("init", ["auto", "teacher"])
-def test_the_auxiliary_head_starts_as_a_copy_of_the_teachers_last_layer_where_that_fits(init):
+def test_the_auxiliary_head_starts_as_a_copy_of_the_teachers_last_layer_if_it_fits(init):
     plan = plan_of(f"method.aux.init={init}")
     pseudo = pseudo_of(plan, 64)
     network = network_of(plan, pseudo_labels=pseudo)
@@ -302,7 +302,7 @@ def test_the_auxiliary_head_starts_as_a_copy_of_the_teachers_last_layer_where_th
     assert np.array_equal(pseudo["weight"], kept)  # nothing is shared with the teacher
 
 
-def test_a_fresh_auxiliary_head_is_drawn_by_the_seed():
+def test_a_new_auxiliary_head_depends_on_the_seed():
     plan = plan_of("method.aux.init=fresh")
     first, again, other = (network_of(plan, seed, pseudo_labels=pseudo_of(plan, 64)) for seed in (0, 0, 1))
     assert torch.equal(first.aux_head.weight, again.aux_head.weight)
@@ -318,7 +318,7 @@ def test_a_teacher_of_another_width_is_ignored_or_refused_by_the_option():
         network_of(plan)
 
 
-def test_soft_labels_enter_with_their_shares():
+def test_soft_labels_are_weighted_by_their_probabilities():
     logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([[0, 3], [1, 2], [5, 4], [2, 0]])
     shares = torch.tensor([[0.7, 0.3]] * 4).half()
@@ -346,7 +346,7 @@ def test_soft_labels_train():
     torch.testing.assert_close(actual, 0.75 * first + 0.25 * second)
 
 
-def test_shuffled_pseudo_labels_are_those_of_other_images():
+def test_shuffled_pseudo_labels_train_with_permuted_targets():
     plan, shuffled = plan_of(), plan_of("method.aux.shuffled=true")
     parents = parents_of(shuffled)
     actual, own = network_of(shuffled)._labels, network_of(plan)._labels
@@ -354,7 +354,7 @@ def test_shuffled_pseudo_labels_are_those_of_other_images():
     assert not torch.equal(actual, own)
 
 
-def test_without_a_weight_there_is_no_auxiliary_head_and_nothing_to_compute():
+def test_without_an_auxiliary_weight_there_is_no_auxiliary_head():
     plan = plan_of(NO_AUX)
     assert list(plan.stages) == ["representation"]
     network = network_of(plan)
@@ -362,7 +362,7 @@ def test_without_a_weight_there_is_no_auxiliary_head_and_nothing_to_compute():
     assert network.training_step(plan.batch(), 0)["logs"] == {}
 
 
-def test_the_network_is_rebuilt_from_its_own_description():
+def test_the_network_is_rebuilt_from_its_checkpoint():
     plan = plan_of("method.background_weight=0.5", "method.bias_init=prior")
     network = network_of(plan)
     step(network, plan.batch())
@@ -384,7 +384,7 @@ def test_decoupled_methods_start_from_a_classifier_of_the_same_logits(override):
     assert type(network.as_classifier()) is ImageClassifier
 
 
-def test_the_partitions_numbers_are_an_artifact():
+def test_partition_statistics_are_written_as_an_artifact():
     actual = network_of(plan_of()).artifacts()
     assert actual["background_counts"].sum() == plan_of().dataset_info.class_counts[0]
     assert 0 < actual["background_largest_share"] < 1
@@ -392,7 +392,7 @@ def test_the_partitions_numbers_are_an_artifact():
     assert all(isinstance(array, (np.ndarray, np.generic)) for array in actual.values())
 
 
-def test_a_partition_that_does_not_split_is_warned_of_before_training():
+def test_a_partition_into_one_class_warns_before_training():
     plan = plan_of()
     hard = dict(parents_of(plan)["pseudo_labels"].arrays)
     hard["labels"] = np.where(hard["labels"] >= 0, 0, -1).astype(np.int32)
@@ -415,12 +415,12 @@ def test_a_partition_that_does_not_split_is_warned_of_before_training():
         (["method.aux.exclude_classes=[3]"], r"exclude_classes=\[3\] is of method\.aux\.partition=teacher"),
     ],
 )
-def test_what_contradicts_itself_is_refused(overrides, message):
+def test_contradictory_options_are_refused(overrides, message):
     with pytest.raises(ConfigError, match=message):
         plan_of(*overrides)
 
 
-def test_mixed_images_serve_thresholding_alone():
+def test_mixed_images_are_accepted_by_thresholding_only():
     plan = plan_of("+augment.mix=mixup", NO_AUX)
     network, batch = network_of(plan).eval(), plan.batch()
     mix = Mix(batch.labels.flip(0), torch.full((len(batch.labels),), 0.6))
@@ -443,6 +443,6 @@ def test_a_b0_that_is_not_finite_is_refused(b0):
         type(plan_of().method)(**{**options, "b0": b0})
 
 
-def test_it_is_a_classifier_as_others_are():
+def test_the_network_is_an_image_classifier():
     assert issubclass(plan_of().stages["representation"].target, ImageClassifier)
     assert plan_of().method.provides == ("logits", "features")

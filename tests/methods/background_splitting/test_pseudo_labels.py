@@ -73,7 +73,7 @@ def logits_of(plan, classes=5):
 # -- a teacher's ------------------------------------------------------------------------------------------------------
 
 
-def test_hard_labels_are_the_arg_max_and_stand_at_the_images_place_in_the_source(plan, monkeypatch):
+def test_hard_labels_are_the_arg_max_at_the_source_index_of_each_image(plan, monkeypatch):
     logits = logits_of(plan)
     Probe(monkeypatch, logits)
     actual = by_teacher(plan.computation("pseudo_labels", {}), exclude_classes=[], top_k=1)
@@ -83,7 +83,7 @@ def test_hard_labels_are_the_arg_max_and_stand_at_the_images_place_in_the_source
     assert actual["classes"].tolist() == [0, 1, 2, 3, 4]
 
 
-def test_a_teacher_sees_the_images_as_they_are_not_turned_and_not_augmented(plan, monkeypatch):
+def test_a_teacher_gets_images_without_augmentation(plan, monkeypatch):
     probe = Probe(monkeypatch, logits_of(plan))
     by_teacher(plan.computation("pseudo_labels", {}), exclude_classes=[], top_k=1)
     source = plan.data.source
@@ -93,7 +93,7 @@ def test_a_teacher_sees_the_images_as_they_are_not_turned_and_not_augmented(plan
     assert torch.equal(torch.cat(probe.images), pixels)
 
 
-def test_soft_labels_are_the_largest_outputs_with_shares_that_sum_to_one(plan, monkeypatch):
+def test_soft_labels_are_the_largest_outputs_renormalised(plan, monkeypatch):
     logits = logits_of(plan)
     Probe(monkeypatch, logits)
     actual = by_teacher(plan.computation("pseudo_labels", {}), exclude_classes=[], top_k=3)
@@ -103,7 +103,7 @@ def test_soft_labels_are_the_largest_outputs_with_shares_that_sum_to_one(plan, m
     np.testing.assert_allclose(actual["shares"][: len(ids)].astype(float).sum(1), 1, atol=2e-3)
 
 
-def test_excluded_outputs_are_no_pseudo_classes(plan, monkeypatch):
+def test_excluded_outputs_are_not_pseudo_classes(plan, monkeypatch):
     logits = logits_of(plan)
     logits[:, 1] += 100
     Probe(monkeypatch, logits)
@@ -117,25 +117,25 @@ def test_excluded_outputs_are_no_pseudo_classes(plan, monkeypatch):
     ("excluded", "message"),
     [([7], "7: the teacher has 5 outputs, 0 to 4"), ([0, 1, 2, 3], "leaves 1 of the teacher's 5 outputs")],
 )
-def test_exclusions_that_do_not_fit_the_teacher_are_refused(plan, monkeypatch, excluded, message):
+def test_invalid_exclusions_are_refused(plan, monkeypatch, excluded, message):
     Probe(monkeypatch, logits_of(plan))
     with pytest.raises(ConfigError, match=message):
         by_teacher(plan.computation("pseudo_labels", {}), exclude_classes=excluded, top_k=1)
 
 
-def test_the_foreground_is_left_out_of_an_imagenet_teacher_by_name():
+def test_foreground_classes_are_excluded_from_an_imagenet_teacher_by_name():
     assert output_indices(["tench", "Egyptian cat", "crane"]) == [0, 134, 285, 517]  # a bird and a machine: both
     with pytest.raises(ConfigError, match=r"ImageNet has no class 'goldfsh' .nor 1 more.*goldfish"):
         output_indices(["goldfsh", "digit 3"])
 
 
-def test_a_teacher_of_other_outputs_than_imagenets_knows_no_names(plan, monkeypatch):
+def test_exclusion_by_name_needs_imagenets_outputs(plan, monkeypatch):
     Probe(monkeypatch, logits_of(plan))
     with pytest.raises(ConfigError, match="the teacher has 5 outputs, and ImageNet's 1000"):
         by_teacher(plan.computation("pseudo_labels", {}), exclude_classes=[1], top_k=1, outputs=1000)
 
 
-def test_a_teacher_from_a_file_hands_on_its_last_layer_without_excluded_rows(weights):
+def test_a_teacher_from_a_file_provides_its_last_layer_without_excluded_rows(weights):
     plan = taught(weights, "method.aux.exclude_classes=[2]")
     arrays = parents_of(plan)["pseudo_labels"].arrays
     state = torch.load(weights, weights_only=True)
@@ -160,7 +160,7 @@ def test_a_network_of_this_project_serves_as_a_teacher():
 # -- k-means and names ------------------------------------------------------------------------------------------------
 
 
-def test_kmeans_finds_groups_that_lie_apart():
+def test_kmeans_recovers_separated_clusters():
     truth = np.arange(60) % 4
     random = np.random.default_rng(0)
     features = (10 * np.eye(4)[truth] + 0.1 * random.standard_normal((60, 4))).astype(np.float32)
@@ -170,7 +170,7 @@ def test_kmeans_finds_groups_that_lie_apart():
     assert len({group for _, group in pairs}) == 4
 
 
-def test_kmeans_of_pixels_is_the_same_every_time():
+def test_kmeans_of_pixels_is_deterministic():
     plan = plan_of()
     first, again = (
         by_kmeans(plan.computation("pseudo_labels", {}, seed=seed), features="pixels", groups=6) for seed in (0, 1)
@@ -195,7 +195,7 @@ def test_names_of_a_taxonomy_are_pseudo_labels():
     assert np.array_equal(actual["labels"][train.start : train.stop] == 1, np.isin(digits, (0, 6, 8, 9)))
 
 
-def test_a_rank_that_there_is_not_is_refused():
+def test_an_unknown_taxonomic_rank_is_refused():
     plan = plan_of()
     with pytest.raises(ConfigError, match="digits has no taxonomy"):
         by_taxonomy(plan.computation("pseudo_labels", {}), rank="family")
@@ -218,7 +218,7 @@ SAME = [
 
 
 @pytest.mark.parametrize("overrides", SAME, ids=lambda overrides: overrides[0])
-def test_pseudo_labels_are_one_stage_for_all_that_is_not_source_teacher_or_transform(weights, overrides):
+def test_other_options_do_not_change_the_stage_of_pseudo_labels(weights, overrides):
     assert taught(weights, *overrides).keys["pseudo_labels"] == taught(weights).keys["pseudo_labels"]
 
 
@@ -231,11 +231,11 @@ OTHER = [
 
 
 @pytest.mark.parametrize("override", OTHER)
-def test_another_teacher_or_transform_is_another_stage(weights, override):
+def test_teacher_and_transform_change_the_stage_of_pseudo_labels(weights, override):
     assert taught(weights, override).keys["pseudo_labels"] != taught(weights).keys["pseudo_labels"]
 
 
-def test_weights_count_by_their_content(weights, tmp_path):
+def test_weights_files_are_identified_by_content(weights, tmp_path):
     (tmp_path / "same.pth").write_bytes(weights.read_bytes())
     state = torch.load(weights, weights_only=True)
     torch.save({name: tensor + 1 for name, tensor in state.items()}, tmp_path / "other.pth")
@@ -244,17 +244,17 @@ def test_weights_count_by_their_content(weights, tmp_path):
     assert taught(tmp_path / "other.pth").keys["pseudo_labels"] != key
 
 
-def test_groups_of_erms_features_start_from_the_stage_that_erm_itself_trains():
+def test_clusters_of_erm_features_share_the_stage_of_erm():
     plan = plan_of("method.aux.features=representation")
     assert plan.keys["erm"] == planned("dataset=digits_bg", "method=erm").keys["representation"]
 
 
-def test_weights_that_are_not_there_are_refused_when_a_run_is_planned(tmp_path):
+def test_missing_weights_are_refused_at_planning(tmp_path):
     with pytest.raises(CheckpointError, match=r"method\.aux\.teacher\.weights=.*no such file"):
         taught(tmp_path / "none.pth")
 
 
-def test_a_teacher_without_weights_is_refused_with_all_ways_out():
+def test_a_teacher_without_weights_is_refused_with_the_alternatives():
     with pytest.raises(ConfigError, match=r"weights=FILE.*run=RUN.*pretrained=true.*partition=kmeans"):
         plan_of("method.aux.partition=teacher")
 
@@ -264,7 +264,7 @@ def test_a_teacher_without_weights_is_refused_with_all_ways_out():
 PSEUDO = {"labels": np.array([0, 0, 1, 2, 0, 1, -1], dtype=np.int32), "classes": np.arange(4, dtype=np.int32)}
 
 
-def test_the_numbers_of_a_partition_are_right():
+def test_partition_statistics_equal_counts():
     labels = np.array([0, 0, 0, 0, 1, 1])
     actual = statistics(PSEUDO, slice(None), np.arange(6), labels)
     assert actual["counts"].tolist() == [3, 2, 1, 0]
@@ -282,7 +282,7 @@ def test_a_training_image_without_a_pseudo_label_is_refused():
 
 
 @pytest.mark.parametrize(("share", "warned"), [(0.5, False), (0.51, True), (math.nan, False)])
-def test_one_pseudo_class_with_more_than_half_of_the_background_is_warned_of(share, warned):
+def test_a_pseudo_class_with_more_than_half_of_the_background_warns(share, warned):
     with warnings.catch_warnings(record=True) as actual:
         warnings.simplefilter("always")
         warn_of_one_class({"background_largest_share": np.float64(share)})
@@ -296,7 +296,7 @@ def partitioned(plan, seed=0, pseudo=None, **options):
     return partition(plan.computation("partition", parents, seed=seed), **all_options)
 
 
-def test_shuffled_pseudo_labels_change_places_among_the_training_images():
+def test_shuffled_pseudo_labels_are_permuted_among_the_training_images():
     plan = plan_of("dataset.val=train_fraction")
     pseudo = parents_of(plan)["pseudo_labels"].arrays
     plain, shuffled = (partitioned(plan, pseudo=pseudo, shuffled=choice) for choice in (False, True))
@@ -308,7 +308,7 @@ def test_shuffled_pseudo_labels_change_places_among_the_training_images():
     assert not np.array_equal(plain["background_counts"], shuffled["background_counts"])
 
 
-def test_shuffling_follows_the_seed():
+def test_shuffling_depends_on_the_seed():
     plan = plan_of()
     pseudo = parents_of(plan)["pseudo_labels"].arrays
     first, again, other = (
@@ -319,7 +319,7 @@ def test_shuffling_follows_the_seed():
 
 
 @pytest.mark.parametrize("fraction", [0.001, 0.25, 0.5])
-def test_a_labelled_fraction_is_a_share_of_every_class_and_at_least_one_image(fraction):
+def test_a_labelled_fraction_applies_to_every_class_with_at_least_one_image(fraction):
     plan = plan_of()
     actual = partitioned(plan, labelled_fraction=fraction)
     counts = np.asarray(plan.dataset_info.class_counts)
@@ -330,7 +330,7 @@ def test_a_labelled_fraction_is_a_share_of_every_class_and_at_least_one_image(fr
     assert not actual["labelled"][outside].any()
 
 
-def test_which_images_keep_their_labels_follows_the_seed():
+def test_the_labelled_images_depend_on_the_seed():
     plan = plan_of()
     first, again, other = (partitioned(plan, seed=seed, labelled_fraction=0.3)["labelled"] for seed in (0, 0, 1))
     assert np.array_equal(first, again)

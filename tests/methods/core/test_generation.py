@@ -36,7 +36,7 @@ def small_network() -> nn.Module:
     return network
 
 
-def test_under_a_linear_network_the_steps_go_straight_along_the_difference_of_the_weights():
+def test_steps_for_a_linear_network_follow_the_difference_of_its_weights():
     network, start = Linear(), grey()
     target = torch.tensor([0, 1, 1])
     moved = generation.translate(generation.towards(network, target), start, steps=5, step_size=0.1)
@@ -46,7 +46,7 @@ def test_under_a_linear_network_the_steps_go_straight_along_the_difference_of_th
     assert torch.allclose((moved - start).flatten(1), best, atol=1e-6)
 
 
-def test_the_second_term_leads_away_from_the_seeds_class():
+def test_the_second_term_moves_away_from_the_seeds_class():
     g, f, start = Linear(), Linear(), grey(1)
     with torch.no_grad():
         g.weight.zero_()  # g has no opinion: the second term is alone
@@ -66,7 +66,7 @@ def test_without_a_second_term_the_trained_network_is_not_called():
     assert moved.equal(generation.translate(generation.towards(g, target), start, steps=1, step_size=0.1))
 
 
-def test_pixels_stay_in_the_unit_interval():
+def test_pixels_are_clipped_to_the_unit_interval():
     start = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     moved = generation.translate(generation.towards(Linear(), torch.tensor([0, 1, 0, 1])), start, steps=5, step_size=2)
     assert moved.min() == 0
@@ -81,13 +81,13 @@ def test_the_distance_is_limited_for_each_image():
     assert generation.norms(moved - start).min() > 0.3
 
 
-def test_no_steps_and_no_gradient_move_nothing():
+def test_without_steps_or_gradient_the_images_are_unchanged():
     start = grey()
     assert torch.equal(generation.translate(lambda x: x.sum((1, 2, 3)), start, steps=0, step_size=0.1), start)
     assert torch.equal(generation.translate(lambda x: (x * 0).sum((1, 2, 3)), start, steps=3, step_size=0.1), start)
 
 
-def test_the_start_is_unchanged_and_the_memory_format_kept():
+def test_the_input_is_unchanged_and_the_memory_format_is_preserved():
     start = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(1)).to(memory_format=torch.channels_last)
     before = start.clone()
     moved = generation.translate(generation.towards(Linear(), torch.zeros(4).long()), start, steps=2, step_size=0.1)
@@ -97,7 +97,7 @@ def test_the_start_is_unchanged_and_the_memory_format_kept():
     assert moved.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_an_image_is_moved_as_if_it_were_alone():
+def test_the_perturbation_of_an_image_does_not_depend_on_its_batch():
     network = small_network()
     start = torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     target = torch.arange(5)
@@ -108,7 +108,7 @@ def test_an_image_is_moved_as_if_it_were_alone():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_a_network_is_as_before(training):
+def test_generation_restores_the_state_of_the_network(training):
     network = small_network().train(training)
     network[0].eval()  # modes may differ from part to part
     network[6].bias.requires_grad_(False)
@@ -123,7 +123,7 @@ def test_a_network_is_as_before(training):
     assert all(torch.equal(state[name], tensor) for name, tensor in network.state_dict().items())
 
 
-def test_a_network_is_as_before_after_an_error():
+def test_generation_restores_the_state_of_the_network_after_an_error():
     network = small_network()
     with pytest.raises(RuntimeError, match="broken"), generation.frozen(network):
         raise RuntimeError("broken")
@@ -131,7 +131,7 @@ def test_a_network_is_as_before_after_an_error():
     assert all(p.requires_grad for p in network.parameters())
 
 
-def test_gradients_that_are_waiting_are_not_added_to():
+def test_accumulated_gradients_are_unchanged():
     network = small_network()
     network(torch.rand(4, 3, 4, 4)).sum().backward()
     before = [p.grad.clone() for p in network.parameters()]
@@ -151,7 +151,7 @@ def test_gradients_are_of_single_precision_under_autocast():
     assert set(seen) == {torch.float32}
 
 
-def test_it_works_where_gradients_are_off():
+def test_generation_works_under_no_grad():
     with torch.no_grad():
         moved = generation.translate(generation.towards(Linear(), torch.tensor([0])), grey(1), steps=1, step_size=0.1)
     assert not torch.equal(moved, grey(1))
@@ -182,7 +182,7 @@ def test_a_random_direction_keeps_its_length_at_the_edge():
     assert moved.max() <= 1
 
 
-def test_black_and_white_pixels_are_moved_inwards_as_in_the_torch_of_the_paper():
+def test_black_and_white_pixels_move_inwards_as_in_the_papers_torch_version():
     start = torch.zeros(1, 3, 2, 2)
     start[..., 1] = 1.0
     # brighter where black and darker where white: a clamp in front, as of torch 2.15, would give no gradient at all

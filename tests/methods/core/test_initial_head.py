@@ -42,7 +42,7 @@ def started(built, data):
     return built
 
 
-def test_class_means_are_those_of_unit_features_and_a_class_without_images_keeps_its_vector():
+def test_initial_vectors_are_class_means_of_unit_features_except_for_empty_classes():
     data, built = Images(), network("class_means")
     before = built.head.weight.clone()
     started(built.train(), data)
@@ -56,7 +56,7 @@ def test_class_means_are_those_of_unit_features_and_a_class_without_images_keeps
     torch.testing.assert_close(built.head.weight[2], before[2])
 
 
-def test_without_a_choice_and_with_other_heads_nothing_changes():
+def test_without_initial_vectors_the_head_is_unchanged():
     for built in (network(None), network("class_means", head="linear")):
         before = built.head.weight.clone()
         assert torch.equal(started(built, Images()).head.weight, before)

@@ -11,7 +11,7 @@ from ltr.methods.core.step_data import seed_step
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**63 - 1])
-def test_a_step_on_a_cpu_draws_what_torch_draws_after_its_own_seeding(seed):
+def test_a_step_on_a_cpu_uses_the_numbers_of_torch_with_its_seed(seed):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         expected = torch.rand(5)

@@ -39,7 +39,7 @@ def predictions(plan, network, part="test"):
 
 
 @pytest.mark.parametrize("features_norm", ["none", "l2", "centred_l2"])
-def test_the_nearest_mean_is_scikit_learns_nearest_centroid(network, features_norm):
+def test_nearest_mean_equals_scikit_learns_nearest_centroid(network, features_norm):
     train, labels = features_and_labels(network, "train")
     test, _ = features_and_labels(network, "test")
     centre = train.mean(0)
@@ -75,13 +75,13 @@ def test_the_centre_is_the_mean_of_images_and_not_of_classes():
     assert actual["centre"].tolist() == [2.0, 1.0]
 
 
-def test_means_of_unit_features_are_not_brought_to_unit_length_again():
+def test_means_of_unit_features_are_not_normalised_again():
     features = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
     actual = means_of(features, torch.tensor([0, 0]), 1, "l2")
     assert actual["means"].tolist() == [[0.5, 0.5]]
 
 
-def test_a_label_that_is_rare_has_the_mean_of_its_own_images():
+def test_a_rare_class_has_the_mean_of_its_images():
     features = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0] * 48 + [1, 1])
     actual = means_of(features, labels, 2, "none")
@@ -89,7 +89,7 @@ def test_a_label_that_is_rare_has_the_mean_of_its_own_images():
     assert not actual["centre"].any()
 
 
-def test_logits_do_not_suffer_under_autocast():
+def test_logits_are_float32_under_autocast():
     head = MeansHead(16, 3, "l2", "euclidean")
     head.means.copy_(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)) * 0.01)
     features = torch.randn(8, 16, generator=torch.Generator().manual_seed(1))
@@ -98,7 +98,7 @@ def test_logits_do_not_suffer_under_autocast():
         assert torch.equal(head(features), plain)
 
 
-def test_probabilities_are_a_softmax_whatever_the_networks_loss():
+def test_probabilities_are_a_softmax_for_any_loss_of_the_network():
     plan = planned("method=ncm", "loss=focal_sigmoid")
     network = plan.representation()
     assert network.link == "sigmoid"

@@ -60,7 +60,7 @@ def test_posthoc_adjustment_with_tau_zero_is_the_network_itself(network, images)
 
 
 @pytest.mark.parametrize("tau", GRID)
-def test_posthoc_adjustment_takes_tau_times_the_log_prior_off(network, images, tau):
+def test_posthoc_adjustment_subtracts_tau_times_the_log_prior(network, images, tau):
     (scores,) = PriorAdjusted.from_network(network, [tau], 0).predict(images).values()
     counts = torch.tensor(network.dataset_info.class_counts, dtype=torch.float64)
     expected = network.predict(images)["default"].logits - tau * (counts / counts.sum()).log()
@@ -68,7 +68,7 @@ def test_posthoc_adjustment_takes_tau_times_the_log_prior_off(network, images, t
 
 
 @pytest.mark.parametrize("kind", [TauNormalised, PriorAdjusted])
-def test_each_tau_of_a_grid_is_a_variant_with_the_scores_it_has_alone(network, images, kind):
+def test_each_tau_of_a_grid_is_a_variant_with_the_scores_of_a_single_tau(network, images, kind):
     together = kind.from_network(network, GRID, 2)
     actual = together.predict(images)
     assert list(actual) == ["tau=0", "tau=0.35", "tau=1", "tau=1.7"]
@@ -87,7 +87,7 @@ def test_the_images_pass_the_backbone_once_for_all_taus(network, images, monkeyp
 
 
 @pytest.mark.parametrize("method", ["tau_norm", "posthoc_la"])
-def test_the_search_finds_what_evaluating_each_value_alone_finds(network, method):
+def test_the_search_equals_evaluating_each_value_separately(network, method):
     plan = planned(f"method={method}", VAL, "method.tau=auto", "method.grid.step=0.25")
     actual = plan.compute("tau", network)
     assert actual["taus"].tolist() == [0, 0.25, 0.5, 0.75, 1]
@@ -105,7 +105,7 @@ def test_the_search_finds_what_evaluating_each_value_alone_finds(network, method
     assert actual["n"].sum() == len(plan.data.split.val)
 
 
-def test_a_fixed_tau_looks_at_no_image(network):
+def test_a_fixed_tau_reads_no_image(network):
     actual = planned("method=tau_norm", "method.tau=0.7").compute("tau", network)
     assert actual["taus"].tolist() == [0.7]
     assert actual["chosen"] == 0
@@ -119,7 +119,7 @@ def test_the_first_of_equal_values_is_chosen():
     assert np.argmax(actual["balanced_accuracy"]) == 1
 
 
-def test_a_class_without_validation_images_is_left_out_of_the_curve():
+def test_classes_without_validation_images_are_excluded_from_the_curve():
     actual = posthoc.accuracy_curve(np.array([4, 0, 2]), np.array([[2, 0, 2]]), np.array([200, 50, 10]))
     assert actual["balanced_accuracy"].tolist() == [0.75]
     assert actual["many"].tolist() == [0.5]
@@ -127,7 +127,7 @@ def test_a_class_without_validation_images_is_left_out_of_the_curve():
 
 
 @pytest.mark.parametrize(("chosen", "warns"), [(0, True), (1, False), (3, True)])
-def test_a_choice_at_the_end_of_the_grid_is_warned_of(network, chosen, warns, recwarn):
+def test_a_choice_at_the_edge_of_the_grid_warns(network, chosen, warns, recwarn):
     plan = planned("method=tau_norm", VAL, "method.tau=auto")
     outputs = plan.outputs(network, tau={"taus": np.array(GRID), "chosen": np.int64(chosen)})
     predictor = plan.method.predictor(outputs)
@@ -136,7 +136,7 @@ def test_a_choice_at_the_end_of_the_grid_is_warned_of(network, chosen, warns, re
 
 
 @pytest.mark.parametrize("method", ["tau_norm", "posthoc_la"])
-def test_a_fixed_tau_is_not_warned_of(network, method, recwarn):
+def test_a_fixed_tau_does_not_warn(network, method, recwarn):
     plan = planned(f"method={method}")
     plan.method.predictor(plan.outputs(network, tau={"taus": np.array([1.0]), "chosen": np.int64(0)}))
     assert not [one for one in recwarn if "grid" in str(one.message)]

@@ -31,7 +31,7 @@ def logits(network, batch) -> torch.Tensor:
         return network.eval()(network.to_unit(batch.images))
 
 
-def test_crt_begins_as_a_random_head_on_the_features_of_the_representation(network):
+def test_crt_starts_with_a_random_head_on_the_features_of_the_representation(network):
     plan = planned("method=crt")
     batch, second = plan.batch("test"), plan.second(network)
     with seeded_construction(derive_seed(0, "classifier", "init")):
@@ -60,7 +60,7 @@ def test_the_heads_initial_weights_follow_from_the_seed(network):
     assert same_bits(state(first.backbone), state(other.backbone))
 
 
-def test_lws_begins_as_the_representation_itself(network):
+def test_lws_starts_with_the_logits_of_the_representation(network):
     plan = planned("method=lws")
     batch, second = plan.batch("test"), plan.second(network)
     assert torch.equal(logits(second, batch), logits(network, batch))
@@ -78,7 +78,7 @@ def test_lws_scales_the_whole_logit(network):
 
 @pytest.mark.parametrize("method", ["crt", "lws"])
 @pytest.mark.parametrize("frozen", [True, False])
-def test_the_frozen_backbone_keeps_its_weights_and_with_freeze_bn_stats_every_bit(network, method, frozen):
+def test_the_frozen_backbone_keeps_its_weights_and_its_statistics_with_freeze_bn_stats(network, method, frozen):
     plan = planned(f"method={method}", f"method.freeze_bn_stats={str(frozen).lower()}")
     second = plan.second(network)
     before = state(second.backbone)
@@ -89,7 +89,7 @@ def test_the_frozen_backbone_keeps_its_weights_and_with_freeze_bn_stats_every_bi
 
 
 @pytest.mark.parametrize(("method", "trained"), [("crt", ["weight", "bias"]), ("lws", ["scales"])])
-def test_the_head_alone_has_gradients_and_is_what_the_optimiser_gets(network, method, trained):
+def test_only_the_head_has_gradients_and_is_optimised(network, method, trained):
     plan = planned(f"method={method}")
     second = plan.second(network)
     before = state(second.head)
@@ -103,7 +103,7 @@ def test_the_head_alone_has_gradients_and_is_what_the_optimiser_gets(network, me
     assert changed == trained
 
 
-def test_no_graph_is_kept_of_a_frozen_backbone(network):
+def test_a_frozen_backbone_has_no_autograd_graph(network):
     second = planned("method=crt").second(network)
     features = second.features(second.to_unit(planned().batch().images))
     assert not features.requires_grad
@@ -113,7 +113,7 @@ def test_no_graph_is_kept_of_a_frozen_backbone(network):
     ("trainable", "moves"),
     [("classifier", []), ("last_block", ["stage3"]), ("all", ["stage1", "stage2", "stage3"])],
 )
-def test_trainable_says_which_part_of_the_backbone_moves(network, trainable, moves):
+def test_trainable_selects_the_part_of_the_backbone_that_is_trained(network, trainable, moves):
     plan = planned("method=crt", f"method.trainable={trainable}", FROZEN)
     second = plan.second(network)
     before = state(second.backbone)
@@ -132,7 +132,7 @@ def test_frozen_statistics_stay_frozen_after_an_evaluation(network):
 
 
 @pytest.mark.parametrize(("method", "name"), [("crt", "head"), ("lws", "head")])
-def test_weight_decay_is_on_what_is_trained(network, method, name):
+def test_weight_decay_applies_to_trained_parameters(network, method, name):
     second = planned(f"method={method}").second(network)
     optimizer, _ = second.optimisation(8)
     assert [(group["name"], group["weight_decay"]) for group in optimizer.param_groups] == [(name, 2e-4)]
@@ -172,7 +172,7 @@ def test_cached_features_are_those_of_the_un_augmented_images(network, method, m
     assert not any("cache" in name for name in second.state_dict())
 
 
-def test_training_on_cached_features_draws_no_augmentation():
+def test_training_on_cached_features_uses_no_augmentation():
     augmented = planned("method=crt", FROZEN).stages["classifier"].settings.augment
     cached = planned("method=crt", FROZEN, "method.features=cached").stages["classifier"].settings.augment
     assert not instantiate(augmented, (1, 8, 8)).identity

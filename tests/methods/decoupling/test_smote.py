@@ -16,7 +16,7 @@ from ltr.methods.decoupling.smote import PixelSmote, choose_partners, nearest_ne
 COUNTS = np.array([40, 4, 1])
 
 
-def test_the_nearest_others_are_those_of_a_search_over_all_pairs(monkeypatch):
+def test_nearest_neighbours_equal_a_search_over_all_pairs(monkeypatch):
     monkeypatch.setattr("ltr.methods.decoupling.smote._ROWS", 7)  # several blocks, the last one short
     points = torch.rand(20, 5, generator=torch.Generator().manual_seed(0))
     distance = torch.cdist(points, points) + torch.diag(torch.full((20,), torch.inf))
@@ -87,7 +87,7 @@ def test_features_start_from_the_plain_representation():
     ("more", "reason"),
     [(["augment=cifar_mixup"], "interpolated twice"), (["augment=imagenet"], r"method\.space=feature")],
 )
-def test_what_cannot_be_interpolated_is_refused(more, reason):
+def test_data_that_cannot_be_interpolated_are_refused(more, reason):
     with pytest.raises(ConfigError, match=reason):
         planned("method=smote", *more)
 

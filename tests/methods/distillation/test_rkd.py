@@ -70,12 +70,12 @@ def test_each_generation_learns_from_the_one_before_and_the_first_is_shared():
     assert len({stage.role for stage in plan.stages.values()}) == 4
 
 
-def test_without_generations_the_teacher_alone_is_evaluated():
+def test_without_generations_only_the_teacher_is_evaluated():
     plan = planned(*METRIC, "method.generations=0")
     assert plan.keys == {"teacher": planned(*METRIC).keys["teacher"]}
 
 
-def test_without_anything_to_learn_from_it_there_is_no_teacher():
+def test_without_distillation_terms_there_is_no_teacher():
     plan = planned(*METRIC, "method.distance_weight=0", "method.angle_weight=0", "method.task_weight=1")
     assert list(plan.stages) == ["student"]
     actual = network_of(plan, "student").training_step(plan.batch(), 0)
@@ -108,7 +108,7 @@ def test_an_option_of_the_teacher_changes_both_keys(option):
     assert not set(plain.keys.values()) & set(changed.keys.values())
 
 
-def test_the_teacher_may_have_a_backbone_of_its_own():
+def test_the_teacher_may_have_another_backbone():
     plan = planned(*CLASSES, "backbone@method.teacher.backbone=resnet44")
     assert plan.stages["teacher"].settings.backbone["depth"] == 44
     assert plan.stages["student"].settings.backbone["_target_"].endswith("DigitsNet")
@@ -119,7 +119,7 @@ def test_the_teacher_may_have_a_backbone_of_its_own():
 # --- what is learnt
 
 
-def test_a_student_that_is_a_scaled_copy_of_its_teacher_has_nothing_to_learn():
+def test_a_student_that_is_a_scaled_copy_of_its_teacher_has_zero_loss():
     plan = planned(*METRIC, *ALIKE)
     teacher = network_of(plan, "teacher").eval()
     student = student_of(plan, teacher).eval()
@@ -183,7 +183,7 @@ def test_a_hints_regressor_is_trained_and_rebuilt_without_the_teacher():
 
 
 @pytest.mark.parametrize("config", [METRIC, CLASSES])
-def test_steps_bring_the_student_nearer_to_its_teacher(config):
+def test_training_steps_reduce_the_distance_to_the_teacher(config):
     plan = planned(*config)
     student, batch = student_of(plan), plan.batch()
     first = student.training_step(batch, 0)["logs"]["distance"]
@@ -191,7 +191,7 @@ def test_steps_bring_the_student_nearer_to_its_teacher(config):
     assert student.training_step(batch, 0)["logs"]["distance"] < 0.8 * first
 
 
-def test_an_embedding_is_predicted_as_features_beside_no_logits():
+def test_an_embedding_network_predicts_features_and_no_logits():
     plan = planned(*METRIC)
     student = network_of(plan, "student").eval()
     actual = student.predict(plan.batch("test").images)["default"]
@@ -199,7 +199,7 @@ def test_an_embedding_is_predicted_as_features_beside_no_logits():
     assert actual.logits.shape == (128, 0)
 
 
-def test_a_triplet_network_brings_images_of_a_class_together():
+def test_a_triplet_network_clusters_images_of_a_class():
     plan = planned("method=triplet", "dataset=digits_retrieval")
     assert list(plan.stages) == ["embedding"]
     network, batch = network_of(plan, "embedding"), plan.batch()
@@ -264,7 +264,7 @@ def test_correct_counts_images_whose_nearest_neighbour_is_of_their_class():
         (("method=triplet", "dataset=digits_retrieval", "batch_size=2", "sampler=instance"), r"3 images at least"),
     ],
 )
-def test_what_cannot_be_learnt_is_refused_before_training(overrides, message):
+def test_invalid_distillations_are_refused_before_training(overrides, message):
     with pytest.raises(ConfigError, match=message):
         planned(*overrides)
 
@@ -301,7 +301,7 @@ def store(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_generations_share_what_came_before_and_a_run_is_evaluated_by_recall(ltr_train, ltr_eval, store, tmp_path):
+def test_generations_share_earlier_stages_and_a_run_is_evaluated_by_recall(ltr_train, ltr_eval, store, tmp_path):
     one = ltr_train(*SHORT, "method=rkd", f"paths.stages={store}", outputs=tmp_path / "one")
     assert one.code == 0, one.err
     assert 0 < one.headline["recall_at_1"] <= 1

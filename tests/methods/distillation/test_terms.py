@@ -61,7 +61,7 @@ def test_a_term_is_added_to_the_loss_and_logged(plan, taught, term):
     assert actual["loss"].item() == pytest.approx(float(plain["loss"].detach() + actual["logs"][term]), rel=1e-5)
 
 
-def test_the_terms_are_their_losses_of_features_logits_and_maps(plan, taught):
+def test_the_terms_equal_their_losses_of_features_logits_and_maps(plan, taught):
     network = student(plan, config("RKD"), config("HKD"), config("AttentionTransfer")).eval()
     batch = plan.batch()
     actual = network.training_step(batch, 0)["logs"]
@@ -83,14 +83,14 @@ def test_the_terms_are_their_losses_of_features_logits_and_maps(plan, taught):
 
 
 @pytest.mark.parametrize(("term", "zero"), [("RKD", 1e-6), ("HKD", 1e-6), ("AttentionTransfer", 1e-6)])
-def test_a_student_that_is_its_teacher_has_nothing_to_add(plan, taught, term, zero):
+def test_terms_are_zero_for_a_student_equal_to_its_teacher(plan, taught, term, zero):
     network = student(plan, config(term))
     network.backbone.load_state_dict(taught.backbone.state_dict())
     network.head.load_state_dict(taught.head.state_dict())
     assert network.eval().training_step(plan.batch(), 0)["logs"][term].abs() < zero
 
 
-def test_terms_of_one_teacher_share_its_network_and_its_pass(plan, taught):
+def test_terms_of_one_teacher_share_its_network_and_forward_pass(plan, taught):
     network = student(plan, *map(config, TERMS))
     passes = []
     taught.backbone.stage1.register_forward_hook(lambda *_: passes.append(1))
@@ -99,7 +99,7 @@ def test_terms_of_one_teacher_share_its_network_and_its_pass(plan, taught):
     assert len(passes) == 1
 
 
-def test_maps_come_from_the_students_own_pass(plan, taught):
+def test_feature_maps_come_from_the_students_forward_pass(plan, taught):
     network = student(plan, config("FitNet"), config("AttentionTransfer"))
     passes = []
     network.backbone.stage1.register_forward_hook(lambda *_: passes.append(1))
@@ -107,14 +107,14 @@ def test_maps_come_from_the_students_own_pass(plan, taught):
     assert len(passes) == 1
 
 
-def test_a_backbone_whose_maps_are_kept_gives_the_same_features(plan, taught):
+def test_recording_maps_does_not_change_features(plan, taught):
     plain, keeping = student(plan).eval(), student(plan, config("FitNet")).eval()
     unit = plain.to_unit(plan.batch().images)
     with torch.no_grad():
         assert torch.equal(plain.features(unit), keeping.features(unit))
 
 
-def test_a_copy_of_the_network_keeps_maps_of_its_own(plan, taught):
+def test_a_copied_network_records_its_maps_separately(plan, taught):
     network = student(plan, config("FitNet"))
     copied = copy.deepcopy(network)
     with torch.no_grad():
@@ -133,7 +133,7 @@ def test_the_hints_regressor_is_trained_and_the_teacher_is_not(plan, taught):
     assert not any("teacher" in name for name in network.state_dict())
 
 
-def test_every_term_moves_the_students_gradient(plan, taught):
+def test_every_term_changes_the_students_gradient(plan, taught):
     def gradient(*configs) -> torch.Tensor:
         network = student(plan, *configs)
         training_step(plan, network)["loss"].backward()
@@ -155,14 +155,14 @@ def test_every_term_moves_the_students_gradient(plan, taught):
         ("FitNet", {"level": 0}, "level=0"),
     ],
 )
-def test_values_without_a_meaning_are_refused(plan, taught, term, options, message):
+def test_invalid_options_are_refused(plan, taught, term, options, message):
     with pytest.raises(ConfigError, match=message):
         student(plan, config(term, **options))
 
 
 @pytest.mark.parametrize("term", TERMS)
 @pytest.mark.parametrize("which", ["backbone", "taught"])
-def test_a_network_without_maps_is_refused_where_maps_are_compared(plan, taught, term, which, monkeypatch):
+def test_terms_on_maps_refuse_a_network_without_maps(plan, taught, term, which, monkeypatch):
     if which == "taught":
         taught.backbone.map_channels = ()
     else:
@@ -187,13 +187,13 @@ def test_a_teacher_of_other_data_is_refused_unless_that_is_allowed(taught):
     student(other, config("RKD", same_split=False))
 
 
-def test_hkd_of_other_classes_is_refused_even_then(taught):
+def test_hkd_of_other_classes_is_refused_even_if_other_data_are_allowed(taught):
     fewer = planned("dataset=digits", "dataset.num_classes=6")
     with pytest.raises(ConfigError, match="scores of 6 classes"):
         student(fewer, config("HKD", same_split=False))
 
 
-def test_images_of_another_shape_are_refused_even_then(plan):
+def test_images_of_another_shape_are_refused_even_if_other_data_are_allowed(plan):
     network = plan.representation()
     dataset_info = copy.copy(plan.dataset_info)
     object.__setattr__(dataset_info, "image_shape", (3, 8, 8))
@@ -222,7 +222,7 @@ def test_a_run_with_all_terms_is_trained_evaluated_and_evaluated_again(ltr_train
 
 
 @pytest.mark.slow
-def test_a_teacher_that_is_not_there_is_refused(ltr_train):
+def test_a_missing_teacher_is_refused(ltr_train):
     refused = ltr_train(
         "+method.extras=[{_target_: ltr.methods.distillation.terms.HKD, teacher: nowhere}]", "trainer.max_epochs=1"
     )

@@ -27,7 +27,7 @@ def by_hand(combiner: GraphCombiner, locations: torch.Tensor) -> torch.Tensor:
     return torch.stack(actual)
 
 
-def test_it_is_its_formula():
+def test_the_combiner_follows_its_formula():
     torch.manual_seed(0)
     combiner = GraphCombiner(8, 10, joints=3).eval()
     with torch.no_grad():
@@ -42,13 +42,13 @@ def test_there_is_a_joint_for_64_locations_and_at_least_two(selected, joints):
     assert GraphCombiner(4, selected).to_joints.out_features == joints
 
 
-def test_the_adjacency_starts_near_nothing_and_looks_at_no_node():
+def test_the_initial_adjacency_is_a_small_constant_without_attention():
     combiner = GraphCombiner(4, 480)
     torch.testing.assert_close(combiner.adjacency.detach(), torch.eye(7) / 100 + 0.01)
     assert combiner.alpha.item() == 0
 
 
-def test_one_image_trains():
+def test_training_with_one_image_has_finite_gradients():
     combiner = GraphCombiner(4, 5)
     combiner(torch.randn(1, 5, 4)).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in combiner.parameters())

@@ -50,7 +50,7 @@ def test_the_dropped_term_is_the_squared_distance_of_tanh_from_minus_one():
     torch.testing.assert_close(dropped_tanh(levels, masks), (means[0] + means[1]) / 2)
 
 
-def test_the_mean_of_tanh_leaves_out_what_drops_nothing_and_is_that_of_the_images():
+def test_the_mean_of_tanh_is_over_images_and_skips_levels_without_dropped_locations():
     levels = [logits(0), logits(1, 3)]
     masks = [torch.tensor([[1, 1, 0, 0, 0, 1], [0, 0, 0, 1, 1, 1]]).bool(), torch.zeros(B, 3, dtype=torch.bool)]
     torch.testing.assert_close(dropped_tanh(levels, masks), levels[0][masks[0]].tanh().mean())
@@ -67,7 +67,7 @@ def test_selected_locations_get_no_gradient_of_the_dropped_term():
     assert (level.grad[mask] > 0).all()
 
 
-def test_a_level_that_drops_nothing_counts_nothing():
+def test_a_level_without_dropped_locations_has_zero_loss():
     level = logits(0).requires_grad_()
     loss = dropped_loss([level], [torch.zeros(B, N, dtype=torch.bool)])
     loss.backward()
@@ -76,7 +76,7 @@ def test_a_level_that_drops_nothing_counts_nothing():
 
 
 @pytest.mark.parametrize("temperature", [64.0, 1.0, 0.5])
-def test_refinement_is_the_hand_written_divergence_in_both_reductions(temperature):
+def test_refinement_equals_a_hand_written_divergence_in_both_reductions(temperature):
     students, teachers = [logits(0), logits(1, 3)], [logits(2), logits(3, 3)]
     by_hand = 0.0
     for student, teacher in zip(students, teachers):
@@ -118,7 +118,7 @@ def test_the_period_is_the_papers_formula(initial, period):
     assert actual[period] == initial / 2
 
 
-def test_the_released_code_halves_every_ten_epochs_whatever_the_start_is():
+def test_the_released_schedule_halves_every_ten_epochs_for_any_start():
     assert [temperature_at(epoch, 80, 128.0, 10) for epoch in (0, 9, 10, 79)] == [128, 128, 64, 1]
 
 

@@ -94,7 +94,7 @@ def test_four_levels_give_nine_outputs_and_every_term_a_finite_gradient(name):
 
 
 @pytest.mark.parametrize("size", [64, 96])
-def test_the_selected_of_all_levels_enter_the_combiner(size):
+def test_selected_locations_of_all_levels_enter_the_combiner(size):
     network, batch = on_timm("test_resnet", size)
     entered = []
     network.combiner.register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0].shape))
@@ -111,7 +111,7 @@ def test_a_network_of_interpolated_paths_evaluates_images_of_another_size():
     assert network.eval().predict(larger)["merged"].logits.shape == (2, 10)
 
 
-def test_selected_and_dropped_are_all_locations():
+def test_selected_and_dropped_locations_are_complementary():
     network, batch = digits()
     actual = network.forward_pass(network.to_unit(batch.images))
     for chosen, count, (height, width) in zip(actual.selections, network.counts, network.pyramid.sizes):
@@ -148,7 +148,7 @@ def test_the_loss_is_the_weighted_sum_of_the_terms_that_are_logged():
     assert all(value.ndim == 0 and not value.requires_grad for value in logs.values())
 
 
-def test_refinement_moves_the_top_down_side_alone():
+def test_refinement_trains_the_top_down_path_only():
     network, batch = digits()
     network.zero_grad()
     network._losses(actual := network.forward_pass(network.to_unit(batch.images)), network.outputs(actual), batch)[
@@ -160,7 +160,7 @@ def test_refinement_moves_the_top_down_side_alone():
     assert not any(name.startswith(("classifiers", "pyramid.bottom_up", "combiner", "head")) for name in touched)
 
 
-def test_the_temperature_follows_from_the_epoch_alone():
+def test_the_temperature_depends_on_the_epoch_only():
     network = of_plan(planned("method=herbs", "trainer.max_epochs=16"))
     for epoch, expected in ((0, 64.0), (15, 0.5), (2, 32.0)):
         network.start_epoch(epoch)
@@ -181,7 +181,7 @@ PLAIN = "method.paths=none"
         (("method.refinement=false",), ["merged", "level_1", "level_2", "level_3"], ["merged", "layer", "dropped"]),
     ],
 )
-def test_the_modules_work_alone_and_on_a_plain_backbone(overrides, outputs, found_terms):
+def test_modules_can_be_enabled_separately_and_on_a_plain_backbone(overrides, outputs, found_terms):
     network, batch = digits(*overrides)
     assert network.output_names == outputs
     actual = network.training_step(batch, 0)
@@ -190,7 +190,7 @@ def test_the_modules_work_alone_and_on_a_plain_backbone(overrides, outputs, foun
     assert network.headline in network.predict(batch.images)
 
 
-def test_on_a_plain_backbone_the_block_before_the_last_learns_from_the_last():
+def test_on_a_plain_backbone_refinement_trains_the_block_before_the_last():
     network, batch = digits(PLAIN, "method.suppression=false")
     actual = network.forward_pass(network.to_unit(batch.images))
     losses = network._losses(actual, network.outputs(actual), batch)
@@ -198,7 +198,7 @@ def test_on_a_plain_backbone_the_block_before_the_last_learns_from_the_last():
     torch.testing.assert_close(losses["refinement"], expected)
 
 
-def test_plain_is_erm_with_the_same_bits():
+def test_without_modules_herbs_is_erm_with_the_same_bits():
     plan = planned()
     erm = plan.stages["representation"]
     network, batch = digits(PLAIN, "method.suppression=false", "method.refinement=false")
@@ -206,7 +206,7 @@ def test_plain_is_erm_with_the_same_bits():
     torch.testing.assert_close(network.training_step(batch, 0)["loss"], reference.training_step(batch, 0)["loss"])
 
 
-def test_pim_has_the_top_down_path_alone():
+def test_pim_has_only_the_top_down_path():
     network = of_plan(planned("method=pim"))
     assert network.output_names == ["merged", "level_1", "level_2", "level_3"]
     assert network.pyramid.bottom_up is None
@@ -221,7 +221,7 @@ def test_the_configs_recipe_for_the_digits_stays_finite_and_learns(ltr_train):
     assert losses[-1] < losses[0] / 2
 
 
-def test_hes_first_weights_keep_the_size_of_features_and_pytorchs_shrink_them():
+def test_he_initialisation_preserves_the_feature_scale_and_pytorchs_default_shrinks_it():
     level = torch.randn(8, 4, 4, 64, generator=torch.Generator().manual_seed(0))
     sizes = {}
     for init in ("he", "pytorch"):
@@ -239,7 +239,7 @@ def test_the_released_config_has_the_codes_weights_and_reduction():
 
 
 @pytest.mark.parametrize("loss", ["ldam", "balanced_softmax", "class_balanced", "focal_sigmoid"])
-def test_the_librarys_losses_act_on_the_merged_output(loss):
+def test_losses_of_the_library_apply_to_the_merged_output(loss):
     network, batch = digits(f"loss={loss}")
     torch.manual_seed(0)
     actual = network.forward_pass(network.to_unit(batch.images))
@@ -262,7 +262,7 @@ def test_random_locations_follow_from_the_step_and_are_fixed_in_evaluation():
 
 
 @pytest.mark.parametrize("overrides", [(), ("method.location_rule=random",), ("method.suppression=false",)])
-def test_evaluation_takes_one_forward_pass_and_its_numbers_are_those_of_two(overrides, monkeypatch):
+def test_evaluation_with_one_forward_pass_equals_two_passes(overrides, monkeypatch):
     network, batch = digits(*overrides)
     network.eval()
     expected, locations = network.predict(batch.images), network.locations(batch.images)
@@ -313,7 +313,7 @@ def test_gradient_norms_are_those_of_the_weighted_terms_and_change_no_training()
     assert same_bits(trained, state(bare))
 
 
-def test_examples_show_what_was_selected():
+def test_examples_show_the_selected_locations():
     network, batch = digits()
     arrays = network.eval().examples(batch.images[:5], batch.labels[:5])
     network.train()
@@ -348,7 +348,7 @@ def test_a_checkpoint_from_before_the_hidden_width_still_loads(tmp_path):
     assert HerbsNetwork.numerics_version > 1
 
 
-def test_pims_config_has_its_codes_selection_joints_and_equal_levels():
+def test_the_config_of_pim_follows_the_released_code():
     network = of_plan(planned("method=pim"))
     assert network.options["location_rule"] == "location"
     assert network.combiner.to_joints.out_features == max(2, sum(network.counts) // 32)
@@ -373,12 +373,12 @@ def test_the_released_configs_have_the_released_schedule_by_batches(config):
         (("method.selected=[4,2]",), "3 levels select"),
     ],
 )
-def test_what_cannot_be_is_refused_before_training(overrides, message):
+def test_invalid_options_are_refused_before_training(overrides, message):
     with pytest.raises(ConfigError, match=message):
         of_plan(planned("method=herbs", *overrides))
 
 
-def test_it_is_no_representation_while_its_head_classifies_combined_locations():
+def test_a_network_with_a_combiner_cannot_be_a_representation():
     with pytest.raises(ConfigError, match="cannot be another method's representation"):
         digits()[0].as_classifier()
     assert digits("method.suppression=false")[0].as_classifier() is digits("method.suppression=false")[0]

@@ -81,7 +81,7 @@ def test_a_convolutional_pyramid_takes_any_size(size):
         ((4, 8, 16, 32), "stages", 2, [4, 2]),
     ],
 )
-def test_levels_have_the_next_maps_stride_or_their_own(strides, maps, kept, sizes):
+def test_levels_have_their_stride_or_that_of_the_next_map(strides, maps, kept, sizes):
     backbone = Maps(strides, (4, 6, 8, 10, 12)[: len(strides)])
     levels = Levels(backbone, 4, maps, kept)
     actual = levels(backbone.feature_maps(torch.randn(2, 3, 64, 64)))
@@ -90,7 +90,7 @@ def test_levels_have_the_next_maps_stride_or_their_own(strides, maps, kept, size
     assert levels.sizes(backbone_map_sizes(backbone, (3, 64, 64))) == [(side, side) for side in sizes]
 
 
-def test_merging_keeps_every_number_and_an_odd_border_is_zero():
+def test_merging_keeps_every_value_and_pads_odd_borders_with_zeros():
     backbone = Maps((1, 2), (3, 3))
     odd = torch.arange(1.0, 76).view(1, 3, 5, 5)
     merged = Levels(backbone, 2)([odd, odd[:, :, :3, :3]])[0]
@@ -140,7 +140,7 @@ def test_the_top_down_path_has_the_codes_hidden_widths(maps, hidden_width, hidde
     assert shapes(pyramid.bottom_up) == [[(5, 5), (5, 5)]] * 4
 
 
-def test_levels_of_one_size_are_added_as_they_are_if_not_mixed():
+def test_levels_of_one_size_are_added_unless_mixed():
     levels = [torch.randn(1, 2, 2, 3), torch.randn(1, 2, 2, 3)]
     path = Path([3, 3], 3, top_down=True, mixing_sizes=[(2, 2), (2, 2)], mix_equal=False)
     assert not list(path.steps.parameters())
@@ -148,7 +148,7 @@ def test_levels_of_one_size_are_added_as_they_are_if_not_mixed():
     torch.testing.assert_close(fine, path.projections[0](levels[0]) + coarse)
 
 
-def test_the_norm_of_merging_stands_on_merged_levels_alone():
+def test_merged_levels_alone_have_a_normalisation():
     levels = Levels(Maps((4, 8, 16, 32), (4, 8, 16, 32)), 4, norm="merging")
     assert [isinstance(norm, nn.LayerNorm) for norm in levels.norms] == [True, True, True, False]
 
@@ -158,7 +158,7 @@ def test_a_map_of_the_same_size_is_not_copied():
     assert Resampling()(level, (3, 3)) is level
 
 
-def test_learned_mixing_is_a_weighted_sum_of_all_locations_and_knows_one_size():
+def test_learned_mixing_is_a_weighted_sum_of_all_locations_for_a_fixed_size():
     mixing = LocationMixing((2, 2), (3, 3))
     level = torch.randn(2, 2, 2, 5)
     expected = mixing.mixing(level.flatten(1, 2).transpose(1, 2)).transpose(1, 2).unflatten(1, (3, 3))
@@ -180,7 +180,7 @@ def test_the_released_classifier_is_two_convolutions_with_a_norm_between():
     torch.testing.assert_close(classify(level), expected)
 
 
-def test_without_paths_levels_come_as_they_are():
+def test_without_paths_levels_are_unchanged():
     backbone = CifarResNet(3, depth=8)
     sizes = backbone_map_sizes(backbone, (3, 32, 32))
     pyramid = Pyramid(backbone, sizes, paths="none", count=4, maps="merged", kept=1)
@@ -205,7 +205,7 @@ def test_a_backbone_built_for_another_size_is_named_with_its_key():
         backbone_map_sizes(backbone, (3, 96, 96))
 
 
-def test_a_backbone_without_maps_names_three_that_have_them():
+def test_a_backbone_without_maps_is_refused_with_three_that_have_them():
     backbone = TimmBackbone(3, name="test_resnet")
     backbone._map_indices, backbone.map_channels, backbone.map_strides = [], (), ()  # as of a network without any
     with pytest.raises(ConfigError, match=r"test_resnet.*no multi-scale.*resnet50, convnext_tiny or swin_tiny"):

@@ -29,14 +29,14 @@ def test_half_precision_logits_are_scored_in_single_precision(logits):
 
 
 @pytest.mark.parametrize("count", [1, 5, 12])
-def test_selected_and_dropped_are_all_locations_once(logits, count):
+def test_each_location_is_selected_or_dropped_once(logits, count):
     chosen = select(location_scores(logits), count)
     for indices, dropped in zip(chosen.indices, chosen.dropped):
         assert sorted(indices.tolist() + dropped.nonzero().flatten().tolist()) == list(range(12))
     assert chosen.indices.shape == (3, count)
 
 
-def test_the_selected_have_the_highest_scores_and_the_best_comes_first(logits):
+def test_selected_locations_are_in_descending_order_of_score(logits):
     scores = location_scores(logits)
     chosen = select(scores, 4)
     actual = scores.gather(1, chosen.indices)
@@ -64,7 +64,7 @@ def test_the_papers_sizes_give_the_papers_numbers():
     )
 
 
-def test_fewer_levels_take_the_last_fractions():
+def test_fewer_levels_use_the_last_fractions():
     assert counts_of([36, 9], fractions=FRACTIONS) == (16, 2)
     assert counts_of([4]) == (1,)
 
@@ -79,6 +79,6 @@ def test_fewer_levels_take_the_last_fractions():
         ({"fractions": [0.5]}, "2 levels select"),
     ],
 )
-def test_numbers_that_a_level_has_not_are_refused(options, message):
+def test_more_selections_than_locations_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         counts_of([64, 16], **options)

@@ -84,14 +84,14 @@ def test_an_option_changes_the_key_of_the_classifier_and_not_of_the_generator(op
     assert plain.keys["generator"] == other.keys["generator"]
 
 
-def test_the_two_networks_are_no_twins():
+def test_classifier_and_generator_start_from_different_weights():
     f = networks()
     g = planned("method=m2m").stages["generator"]
     fresh = g.network(f.dataset_info, 0)
     assert not torch.equal(f.backbone.stage1[0].weight, fresh.backbone.stage1[0].weight)
 
 
-def test_batches_are_class_balanced_in_the_last_fifth_and_images_are_made_there():
+def test_in_the_last_fifth_batches_are_class_balanced_and_images_are_generated():
     sampler = planned("method=m2m").stages["classifier"].settings.sampler
     assert sampler["_target_"].endswith("ClassBalanced")
     assert sampler["defer_from"] == 0.8
@@ -117,7 +117,7 @@ def test_before_the_start_a_step_is_that_of_erm_and_logs_the_same_names():
     assert tuple(f.training_step(batch, 0)["logs"]) == LOGS
 
 
-def test_accepted_slots_are_replaced_and_all_else_is_left():
+def test_only_accepted_slots_are_replaced():
     f, batch = networks(), balanced_batch()
     mixed, numbers = made(f, batch)
     replaced = changed(batch, mixed)
@@ -129,7 +129,7 @@ def test_accepted_slots_are_replaced_and_all_else_is_left():
     assert mixed.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_g_is_confident_in_what_is_accepted():
+def test_the_generator_is_confident_in_accepted_images():
     f, batch = networks("method.gamma=0.2"), balanced_batch()
     mixed, _ = made(f, batch)
     replaced = changed(batch, mixed)
@@ -151,7 +151,7 @@ def test_the_logged_shares_add_up():
     ("rejection", "missing"),
     [("none", {"rejected_by_confidence", "rejected_by_chance"}), ("chance", {"rejected_by_confidence"})],
 )
-def test_a_test_that_is_off_rejects_nothing(rejection, missing):
+def test_a_disabled_rejection_test_accepts_everything(rejection, missing):
     both = made(networks("method.gamma=0.2"), balanced_batch())[1]
     fewer = made(networks("method.gamma=0.2", f"method.rejection={rejection}"), balanced_batch())[1]
     assert fewer["slots"] == both["slots"]
@@ -184,7 +184,7 @@ def test_a_seed_may_come_from_the_whole_training_set(monkeypatch):
     assert in_batch < len(rows) / 2
 
 
-def test_the_control_puts_the_seeds_themselves_in_the_same_slots():
+def test_the_control_puts_unchanged_seeds_into_the_same_slots():
     batch = balanced_batch()
     generated, seeds = (made(networks(f"method.insert={kind}"), batch) for kind in ("generated", "seed"))
     assert generated[1] == seeds[1]
@@ -194,7 +194,7 @@ def test_the_control_puts_the_seeds_themselves_in_the_same_slots():
     assert all((of_batch == image).flatten(1).all(1).any() for image in seeds[0][rows])
 
 
-def test_the_control_of_noise_is_as_long():
+def test_the_noise_control_has_perturbations_of_the_same_norm():
     batch = balanced_batch()
     seeds, noise, generated = (made(networks(f"method.insert={k}"), batch)[0] for k in ("seed", "noise", "generated"))
     rows = changed(batch, seeds)
@@ -203,14 +203,14 @@ def test_the_control_of_noise_is_as_long():
     assert not torch.allclose(noise[rows], generated[rows], atol=0.05)
 
 
-def test_random_targets_are_other_images_than_those_towards_the_slots_class():
+def test_random_targets_generate_other_images_than_the_slots_class():
     batch = balanced_batch()
     one, other = (made(networks(f"method.target={t}", "method.rejection=none"), batch)[0] for t in ("slot", "random"))
     assert torch.equal(changed(batch, one), changed(batch, other))
     assert not torch.allclose(one, other, atol=0.05)
 
 
-def test_lambda_makes_a_difference():
+def test_lambda_changes_the_generated_images():
     one, other = (made(networks(f"method.lam={lam}", "method.rejection=none"), balanced_batch())[0] for lam in (0, 5))
     assert not torch.allclose(one, other, atol=0.05)
 
@@ -226,7 +226,7 @@ def test_under_a_cosine_head_lambda_weighs_the_cosine():
 
 
 @pytest.mark.parametrize("more", [[], ["loss=ldam"]])
-def test_making_images_changes_neither_network(more):
+def test_generating_images_changes_neither_network(more):
     f, batch = networks(*more), balanced_batch()
     f.head.eval()
     before, of_g = state(f), state(f.generator)
@@ -247,7 +247,7 @@ def test_only_the_classifier_learns_from_the_mixed_batch():
     assert all(p.grad is None for p in f.generator.parameters())
 
 
-def test_the_gradient_is_that_of_the_mixed_batch_alone():
+def test_the_gradient_is_that_of_the_mixed_batch_only():
     f, batch = networks(), balanced_batch()
     f.training_step(batch, 0)["loss"].backward()
     actual = [p.grad.clone() for p in f.parameters()]
@@ -266,7 +266,7 @@ def test_a_step_is_a_function_of_the_seed():
     assert not torch.equal(first[0], made(networks(seed=1), batch)[0])
 
 
-def test_each_step_of_an_epoch_has_its_own_draws():
+def test_each_step_of_an_epoch_has_different_random_numbers():
     f, batch = networks("method.rejection=none", "method.insert=seed"), balanced_batch()
     labels = batch.labels.numpy()
     one, other = (made(f, batch, Step(labels, np.arange(first, first + 60)))[0] for first in (0, 60))
@@ -274,7 +274,7 @@ def test_each_step_of_an_epoch_has_its_own_draws():
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0, 0], [9, 9, 9, 9]])
-def test_a_batch_without_a_seed_is_left_as_it_is(labels):
+def test_a_batch_without_seeds_is_unchanged(labels):
     f, batch = networks(), balanced_batch()
     batch = batch._replace(images=batch.images[:4], labels=torch.tensor(labels), indices=batch.indices[:4])
     mixed, numbers = made(f, batch)
@@ -292,7 +292,7 @@ def test_generation_is_of_single_precision_under_autocast():
     assert torch.equal(plain, under)
 
 
-def test_two_processes_make_what_one_makes(monkeypatch):
+def test_two_processes_generate_the_images_of_one(monkeypatch):
     f, batch = networks("method.noise=official"), balanced_batch()
     labels, positions = batch.labels.numpy(), np.arange(60)
     whole, _ = made(f, batch)
@@ -304,7 +304,7 @@ def test_two_processes_make_what_one_makes(monkeypatch):
         assert torch.allclose(mixed, whole[rank::2], atol=1e-5)
 
 
-def test_images_of_processes_are_put_together_in_the_order_of_the_draw(monkeypatch):
+def test_images_of_processes_are_gathered_in_the_order_of_the_batch(monkeypatch):
     whole = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 2, 3, 3).contiguous()
 
     def all_gather(parts, own):
@@ -315,7 +315,7 @@ def test_images_of_processes_are_put_together_in_the_order_of_the_draw(monkeypat
     assert torch.equal(gather_images(whole[1::2], 2), whole)
 
 
-def test_a_network_without_its_generator_makes_no_image():
+def test_a_network_without_its_generator_generates_no_image():
     stage = planned("method=m2m").stages["classifier"]
     f = stage.network(planned("method=m2m").dataset_info, 0)
     with pytest.raises(CheckpointError, match="trained network, its stage 'generator'"):
@@ -349,12 +349,12 @@ def test_a_probability_above_1_is_refused():
     planned("method=m2m", "method.gamma=2", "method.accept_on=loss")
 
 
-def test_seeds_of_image_files_come_from_the_batch_alone():
+def test_seeds_of_image_files_come_from_the_batch_only():
     with pytest.raises(ConfigError, match=r"method\.seed_source=batch"):
         planned("method=m2m", "method.seed_source=dataset", "augment=imagenet")
 
 
-def test_equal_classes_are_warned_of():
+def test_equal_class_counts_warn():
     dataset_info = dataclasses.replace(planned().dataset_info, class_counts=(50,) * 10)
     with pytest.warns(UserWarning, match="no more frequent class for seeds"):
         planned("method=m2m").method.check(dataset_info)
@@ -366,7 +366,7 @@ RUN = [*EASY, "method.noise=official", "trainer.max_epochs=4", "sampler.defer_fr
 
 
 @pytest.mark.slow
-def test_a_run_logs_its_slots_and_keeps_examples_of_generated_images(ltr_train):
+def test_a_run_logs_its_slots_and_stores_examples_of_generated_images(ltr_train):
     whole = ltr_train(*RUN)
     assert whole.code == 0, whole.err
     rows = [row for row in metric_rows(whole.directory) if row["stage"] == "classifier"]
@@ -384,7 +384,7 @@ def test_a_run_logs_its_slots_and_keeps_examples_of_generated_images(ltr_train):
     "more",
     [["method.seed_source=dataset", "loss=ldam", "augment=digits"], ["dataset=digits_bg"], ["dataset=digits_open"]],
 )
-def test_it_runs_on_other_protocols_with_ldam_and_seeds_of_the_whole_set(ltr_train, more):
+def test_other_protocols_train_with_ldam_and_seeds_of_the_whole_set(ltr_train, more):
     done = ltr_train(*RUN, "trainer.max_epochs=2", "trainer.limit_train_batches=2", *more)
     assert done.code == 0, done.err
     assert float(metric_rows(done.directory)[-1]["train/slots"]) > 0

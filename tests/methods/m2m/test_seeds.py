@@ -16,15 +16,15 @@ def draws(number: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("gap", "expected"), [(1000, 0.632), (100, 0.095), (4950, 0.993), (0, 0.0), (-10, 0.0)])
-def test_the_acceptance_has_the_published_values(gap, expected):
+def test_acceptance_probabilities_equal_the_published_values(gap, expected):
     assert acceptance(np.array(5000), np.array(5000 - gap), 0.999) == pytest.approx(expected, abs=5e-4)
 
 
-def test_with_beta_0_any_larger_class_serves_and_no_other():
+def test_with_beta_0_every_larger_class_provides_seeds():
     assert acceptance(np.array([6, 5, 4]), np.array(5), 0.0).tolist() == [1.0, 0.0, 0.0]
 
 
-def test_seeds_in_proportion_to_the_acceptance_maximise_what_the_paper_says():
+def test_seeds_proportional_to_the_acceptance_maximise_the_papers_objective():
     counts, k = np.array([5000, 3000, 1000, 300, 50]), 4
     accepted = acceptance(counts[:4], counts[k], 0.999)
     chosen = seed_distribution(counts, 0.999)[k, :4]
@@ -46,7 +46,7 @@ def test_the_largest_class_has_no_seeds():
     assert distribution[[0, 2, 3]].sum(1) == pytest.approx(1.0)
 
 
-def test_an_image_is_kept_as_often_as_its_class_is_smaller_than_the_largest():
+def test_the_share_of_slots_of_a_class_follows_from_its_size():
     labels = np.repeat(np.arange(4), 20000)
     slots = choose_slots(labels, COUNTS, 0.999, draws(len(labels)), images=index_of(COUNTS))
     share = np.bincount(slots.labels, minlength=4) / 20000
@@ -70,7 +70,7 @@ def test_seeds_from_the_data_set_follow_the_distribution_and_are_of_their_class(
     assert len(np.unique(of_the_largest)) > 4000  # all over the class
 
 
-def test_seeds_from_the_batch_are_drawn_by_their_classes_acceptance():
+def test_seeds_from_the_batch_are_sampled_by_the_acceptance_of_their_classes():
     batch = np.array([0, 1, 1, 2])
     actual = [choose_slots(batch, COUNTS, 0.999, draws(4, seed)) for seed in range(4000)]
     seeds = np.concatenate([s.seeds[s.places == 0] for s in actual])
@@ -79,7 +79,7 @@ def test_seeds_from_the_batch_are_drawn_by_their_classes_acceptance():
     assert all((batch[s.seeds] == s.sources).all() for s in actual)
 
 
-def test_chance_accepts_with_the_probability_of_the_pair():
+def test_images_are_accepted_with_the_probability_of_the_pair():
     labels = np.full(40000, 0)
     slots = choose_slots(labels, COUNTS, 0.999, draws(len(labels)), images=index_of(COUNTS))
     for source in (1, 2):
@@ -106,7 +106,7 @@ def test_equal_classes_have_no_slots(images):
 
 
 @pytest.mark.parametrize("images", [True, False])
-def test_two_classes_are_enough(images):
+def test_two_classes_have_slots_and_seeds(images):
     counts = np.array([1, 100])
     slots = choose_slots(
         np.array([0, 1, 0, 1]), counts, 0.9, np.full((4, DRAWS), 0.999), images=index_of(counts) if images else None
@@ -129,7 +129,7 @@ def test_random_targets_are_any_class_and_labels_stay():
     assert np.bincount(slots.targets, minlength=4) / len(slots) == pytest.approx(0.25, abs=0.02)
 
 
-def test_the_same_numbers_choose_the_same_slots():
+def test_the_same_random_numbers_choose_the_same_slots():
     labels = np.tile(np.arange(4), 16)
     first, second = (choose_slots(labels, COUNTS, 0.999, draws(64)) for _ in range(2))
     assert (first.seeds == second.seeds).all()

@@ -29,13 +29,13 @@ def test_the_representation_is_that_of_erm():
     assert plan.keys["representation"] == planned("augment=cifar_mixup").keys["representation"]
 
 
-def test_the_second_stage_begins_as_the_representation_itself(network):
+def test_the_second_stage_starts_with_the_logits_of_the_representation(network):
     plan = planned("method=mislas")
     batch = plan.batch("test")
     assert torch.equal(logits(plan.second(network), batch), logits(network, batch))
 
 
-def test_classifier_and_factors_learn_and_the_backbone_does_not(network):
+def test_only_classifier_and_factors_are_trained(network):
     plan = planned("method=mislas", "method.freeze_bn_stats=true")
     second = plan.second(network)
     backbone, head = state(second.backbone), state(second.head)
@@ -45,7 +45,7 @@ def test_classifier_and_factors_learn_and_the_backbone_does_not(network):
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_statistics_move_unless_they_are_kept(network, frozen):
+def test_batch_statistics_are_updated_unless_they_are_frozen(network, frozen):
     plan = planned("method=mislas", f"method.freeze_bn_stats={str(frozen).lower()}")
     second = plan.second(network)
     before = state(second.backbone)
@@ -53,7 +53,7 @@ def test_statistics_move_unless_they_are_kept(network, frozen):
     assert same_bits(before, state(second.backbone)) is frozen
 
 
-def test_the_factors_have_a_rate_of_their_own(network):
+def test_the_factors_have_a_separate_learning_rate(network):
     second = planned("method=mislas", "optimizer.lr=0.3").second(network)
     optimizer, _ = second.optimisation(10)
     rates = {
@@ -64,7 +64,7 @@ def test_the_factors_have_a_rate_of_their_own(network):
     assert counts == {"head": 2, "scales": 1}
 
 
-def test_each_logit_is_multiplied_whole(network):
+def test_the_factor_multiplies_the_logit_including_its_bias(network):
     plan = planned("method=mislas")
     batch, second = plan.batch("test"), plan.second(network)
     factors = torch.linspace(0.5, 2.0, 10)
@@ -82,7 +82,7 @@ def test_labels_are_smoothed_by_the_class_counts(network):
     assert second.loss.smoothing[counts.argmin()].item() == pytest.approx(0.1)
 
 
-def test_the_two_factors_of_a_logit_are_not_solved_for(ltr_train):
+def test_the_convex_solver_is_refused(ltr_train):
     stored = ("features=stored", "features.solver=lbfgs", "features.l2=0.01", "augment=none", "backbone.trainable=none")
     done = ltr_train("method=mislas", *stored, "stages=plan")
     assert done.code == 2

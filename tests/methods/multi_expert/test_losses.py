@@ -77,7 +77,7 @@ def test_experts_that_agree_have_no_divergence(kind, logits):
     torch.testing.assert_close(diversity(logits, torch.ones(4), kind), torch.zeros(9, dtype=torch.float64))
 
 
-def test_the_mean_prediction_is_held_fixed():
+def test_the_mean_prediction_gets_no_gradient():
     logits = experts().requires_grad_()
     diversity(logits, torch.ones(4)).sum().backward()
     # d KL(q || q_i) / d z_i = q_i - q where q does not move
@@ -99,7 +99,7 @@ def test_the_inverse_of_equal_classes_is_their_prior():
     np.testing.assert_allclose(np.exp(inverse_log_prior([7, 7, 7])), 1 / 3)
 
 
-def test_the_losses_of_the_three_experts():
+def test_the_three_experts_have_softmax_balanced_and_inverse_losses():
     logits, tau = experts(), 2.0
     prior, inverse = COUNTS / COUNTS.sum(), COUNTS[::-1] / COUNTS.sum()
     shifts = [0.0, np.log(prior), np.log(prior) - tau * np.log(inverse)]
@@ -136,7 +136,7 @@ def test_another_expert_helps_where_the_mean_is_wrong_and_becomes_right():
     assert routing_targets(logits, torch.zeros(5, dtype=torch.int64)).tolist() == expected
 
 
-def test_running_means():
+def test_running_means_are_means_over_the_first_experts():
     logits = experts()
     for count in (1, 2, 3):
         torch.testing.assert_close(running_means(logits)[:, count - 1], logits[:, :count].mean(1))

@@ -74,7 +74,7 @@ def network(plan):
     return plan.representation()
 
 
-def test_experts_begin_apart_and_depend_on_the_seed(plan, network):
+def test_experts_start_from_different_weights_that_depend_on_the_seed(plan, network):
     first, second = network.backbone.branches[0], network.backbone.branches[1]
     assert not torch.equal(next(first.parameters()), next(second.parameters()))
     again = plan.stages["representation"].network(plan.dataset_info, 0)
@@ -95,7 +95,7 @@ def test_the_ensemble_is_the_mean_of_the_experts(plan, network):
     )
 
 
-def test_the_loss_of_one_expert_without_diversity_is_the_plain_one(plan):
+def test_one_expert_without_diversity_has_the_plain_loss(plan):
     options = {**plan.stages["representation"].options, "experts": 1, "diversity_factor": 0.0}
     stage = plan.stages["representation"]
     one = DiverseExperts(network_spec(plan, stage), **options)
@@ -104,7 +104,7 @@ def test_the_loss_of_one_expert_without_diversity_is_the_plain_one(plan):
     torch.testing.assert_close(one.training_step(batch, 0)["loss"], one.loss(logits, batch.labels))
 
 
-def test_the_last_block_has_a_learning_rate_of_its_own():
+def test_the_last_block_has_a_separate_learning_rate():
     plan = planned("method=ride", "optimizer.last_block_lr=0.5", "backbone=resnet20")
     optimizer, _ = plan.stages["representation"].network(plan.dataset_info, 0).optimisation(8)
     counts = {group["name"]: (group["lr"], len(group["params"])) for group in optimizer.param_groups}
@@ -120,7 +120,7 @@ def test_the_last_block_has_a_learning_rate_of_its_own():
         (["loss=focal_sigmoid"], "loss=ldam"),
     ],
 )
-def test_what_experts_do_not_take_is_refused(overrides, message):
+def test_options_that_experts_do_not_support_are_refused(overrides, message):
     plan = planned("method=ride", *overrides)
     stage = plan.stages["representation"]
     with pytest.raises(ConfigError, match=message):

@@ -72,7 +72,7 @@ def test_a_factor_too_large_for_the_tail_is_refused():
         other.representation()
 
 
-def test_routers_learn_and_experts_do_not(plan, experts, routed):
+def test_only_routers_are_trained_in_the_second_stage(plan, experts, routed):
     before = state(routed)
     step(routed.train(), plan.batch(), steps=2)
     changed = {name.split(".")[0] for name, tensor in state(routed).items() if not torch.equal(tensor, before[name])}
@@ -87,7 +87,7 @@ def test_the_number_of_experts_is_that_of_the_first_router_that_stops():
 
 
 @pytest.mark.parametrize("bias", [-100.0, 0.0, 100.0], ids=["never", "sometimes", "always"])
-def test_asking_expert_by_expert_gives_the_scores_of_asking_all(plan, routed, bias):
+def test_evaluating_experts_one_by_one_gives_the_scores_of_evaluating_all(plan, routed, bias):
     routed.eval()
     with torch.no_grad():
         routed.routers.last[0].bias.fill_(bias)
@@ -103,7 +103,7 @@ def test_asking_expert_by_expert_gives_the_scores_of_asking_all(plan, routed, bi
         torch.testing.assert_close(scores["routed"].logits, scores[one_variant].logits)
 
 
-def test_costs_count_the_experts_that_are_asked(routed):
+def test_costs_count_the_evaluated_experts(routed):
     one, two, three = routed.macs()
     assert 0 < one < two < three
     assert three - two < two - one  # the last expert is followed by no router
@@ -129,13 +129,13 @@ def test_wrong_options_are_refused(ltr_train, override, message):
     assert message in done.err
 
 
-def test_experts_are_no_representation(ltr_train):
+def test_experts_cannot_be_a_representation(ltr_train):
     done = ltr_train("method=crt", "method.representation=ride", "stages=plan")
     assert done.code == 2
     assert "has a representation of its own" in done.err
 
 
-def test_a_run_reports_routing_and_its_checkpoint_is_evaluated_and_exported_alike(ltr_train, ltr_eval, tmp_path):
+def test_a_run_reports_routing_and_its_checkpoint_gives_the_same_rows_and_export(ltr_train, ltr_eval, tmp_path):
     from ltr.apply.export import export
 
     done = ltr_train(

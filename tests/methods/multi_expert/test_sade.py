@@ -59,7 +59,7 @@ def test_the_expert_of_stable_predictions_gains_weight(stable):
     assert 1 <= epochs <= 5
 
 
-def test_training_raises_the_stability():
+def test_training_increases_the_stability():
     views = views_of(1)
     weights, _ = learned_weights(views, settings(batch_size=32), 0)
     first, second = torch.from_numpy(views[:, 0]).unbind(1)
@@ -70,7 +70,7 @@ def test_training_raises_the_stability():
     assert after > before
 
 
-def test_it_stops_after_the_epoch_in_which_a_weight_is_below_the_least():
+def test_training_stops_after_the_epoch_in_which_a_weight_falls_below_the_minimum():
     views, fast = views_of(2), {"batch_size": 32, "lr": 3.0}
     stopped, epochs = learned_weights(views, settings(**fast), 0)
     assert epochs < 5
@@ -78,13 +78,13 @@ def test_it_stops_after_the_epoch_in_which_a_weight_is_below_the_least():
     assert learned_weights(views, settings(**fast, least_weight=0.0), 0)[1] == 5
 
 
-def test_equal_experts_keep_equal_weights():
+def test_equal_experts_have_equal_weights():
     views = np.repeat(views_of(0)[:, :, :, :1], 3, axis=3)
     weights, _ = learned_weights(views, settings(), 0)
     np.testing.assert_allclose(weights, 1 / 3, atol=1e-6)
 
 
-def test_weights_follow_from_the_seed():
+def test_weights_depend_on_the_seed():
     views = views_of(1)
     assert np.array_equal(learned_weights(views, settings(), 0)[0], learned_weights(views, settings(), 0)[0])
     assert not np.array_equal(learned_weights(views, settings(), 0)[0], learned_weights(views, settings(), 1)[0])
@@ -124,7 +124,7 @@ def test_wrong_options_are_refused(ltr_train, override, message):
     assert message in done.err
 
 
-def test_experts_are_no_representation(ltr_train):
+def test_experts_cannot_be_a_representation(ltr_train):
     done = ltr_train("method=crt", "method.representation=sade", "stages=plan")
     assert done.code == 2
     assert "trains no network" in done.err
@@ -134,7 +134,7 @@ def test_settings_of_the_aggregation_do_not_change_the_stages(plan):
     assert planned(*SADE, "method.aggregation.lr=0.2").keys == plan.keys
 
 
-def test_a_run_has_a_row_for_each_composition_and_its_checkpoint_is_evaluated_alike(ltr_train, ltr_eval, tmp_path):
+def test_a_run_has_a_row_per_composition_and_its_checkpoint_gives_the_same_rows(ltr_train, ltr_eval, tmp_path):
     from ltr.apply.export import export
 
     done = ltr_train(

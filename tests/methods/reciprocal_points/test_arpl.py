@@ -52,7 +52,7 @@ def test_every_parameter_has_a_gradient_and_every_term_is_logged(method):
 
 
 @methods
-def test_a_few_steps_lower_the_class_term(method):
+def test_a_few_steps_reduce_the_class_term(method):
     built, batch = network(f"method={method}", "optimizer=adamw", "optimizer.lr=0.01")
     before = float(built.training_step(batch, 0)["logs"]["class_term"])
     step(built, batch, steps=8)
@@ -67,7 +67,7 @@ def test_without_lambda_the_loss_is_the_class_term_and_the_radius_gets_no_gradie
     assert not built.head.radius.grad.any()
 
 
-def test_the_radius_starts_from_the_first_batchs_mean_own_distance_and_only_then():
+def test_the_radius_is_initialised_once_with_the_mean_distance_of_the_first_batch():
     built, batch = network("method=rpl")
     assert not built.head.radius.any()
     built.training_step(batch, 0)
@@ -159,7 +159,7 @@ def test_the_backbone_starts_as_that_of_erm():
     assert same_bits(state(built.backbone), state(plain.backbone))
 
 
-def test_the_points_follow_from_the_seed():
+def test_the_points_depend_on_the_seed():
     first, again, other = (network("method=rpl", seed=seed)[0] for seed in (0, 0, 1))
     assert same_bits(state(first.head), state(again.head))
     assert not torch.equal(first.head.points, other.head.points)
@@ -175,7 +175,7 @@ def test_a_decoupled_method_starts_from_the_linear_classifier_of_the_same_softma
         torch.testing.assert_close(built.as_classifier()(unit).softmax(1), built(unit).softmax(1), rtol=1e-3, atol=1e-4)
 
 
-def test_several_prototypes_are_no_start_of_a_decoupled_method():
+def test_several_prototypes_cannot_be_a_representation():
     built, _ = network("method=gcpl", "method.num_points=2")
     with pytest.raises(ConfigError, match="linear classifier"):
         built.as_classifier()
@@ -186,7 +186,7 @@ def test_further_loss_terms_are_added():
     assert plan.method.accepts_extras
 
 
-def test_features_of_width_two_are_embedded_after_the_training():
+def test_two_dimensional_features_are_recorded_after_training():
     plan = planned(OPEN, "method=rpl", "method.feature_dim=2")
     assert list(plan.stages) == ["representation", "embedding"]
     assert plan.stages["embedding"].reads == ("test", "unknown")
@@ -219,7 +219,7 @@ def test_wider_features_have_no_snapshots():
 
 @pytest.mark.parametrize("loss", ["ldam", "focal_softmax", "class_balanced", "balanced_softmax"])
 @pytest.mark.parametrize("method", ["rpl", "gcpl"])
-def test_a_loss_that_has_no_meaning_for_distances_is_refused_by_name(method, loss):
+def test_losses_that_do_not_apply_to_distances_are_refused_by_name(method, loss):
     with pytest.raises(ConfigError, match=r"loss=.*cross_entropy"):
         planned(OPEN, f"method={method}", f"loss={loss}")
 
@@ -230,6 +230,6 @@ def test_another_head_is_refused_by_name():
 
 
 @pytest.mark.parametrize("override", ["method.open_weight=0.5", "method.num_points=2", "method.radius=scalar"])
-def test_what_changes_the_training_changes_the_key(override):
+def test_options_that_change_the_training_change_the_key(override):
     keys = [planned(OPEN, "method=rpl", *more).keys["representation"] for more in ([], [override])]
     assert keys[0] != keys[1]

@@ -131,12 +131,12 @@ def test_a_run_counts_one_step_for_each_batch_and_logs_every_loss(ltr_train):
         ("loss=ldam", "cross_entropy"),
     ],
 )
-def test_what_it_cannot_do_is_refused_by_name(override, named):
+def test_unsupported_options_are_refused_by_name(override, named):
     with pytest.raises(ConfigError, match=named):
         planned(*SMALL, override)
 
 
-def test_images_that_the_generator_cannot_make_are_refused_before_any_training():
+def test_image_shapes_that_the_generator_does_not_support_are_refused_before_training():
     plan = planned(*SMALL)
     with pytest.raises(ConfigError, match="arpl_cs generates images"):
         plan.method.check(replace(plan.dataset_info, image_shape=(1, 9, 9)))

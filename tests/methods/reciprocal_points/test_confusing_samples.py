@@ -28,7 +28,7 @@ def test_for_32_pixels_the_widths_are_those_of_the_code():
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 16), (1, 7, 7), (3, 33, 33), (3, 600, 600), (1, 4, 4)])
-def test_images_that_cannot_be_made_are_refused(shape):
+def test_image_shapes_that_cannot_be_generated_are_refused(shape):
     with pytest.raises(ConfigError, match=f"{shape[1]}x{shape[2]}"):
         first_side(shape)
 
@@ -42,7 +42,7 @@ def statistics(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in module.named_buffers()}
 
 
-def test_generated_images_leave_the_backbones_statistics_alone():
+def test_generated_images_do_not_change_the_backbones_statistics():
     backbone, norms = pair()
     before, own = statistics(backbone), statistics(norms)
     norms(backbone, torch.randn(8, 1, 8, 8))
@@ -50,7 +50,7 @@ def test_generated_images_leave_the_backbones_statistics_alone():
     assert not any(torch.equal(own[name], now) for name, now in norms.named_buffers())
 
 
-def test_real_images_leave_the_auxiliary_statistics_alone():
+def test_real_images_do_not_change_the_auxiliary_statistics():
     backbone, norms = pair()
     own = statistics(norms)
     backbone(torch.randn(8, 1, 8, 8))
@@ -68,7 +68,7 @@ def test_the_second_set_behaves_as_a_second_backbone_with_the_same_convolutions(
     torch.testing.assert_close(norms(backbone, images), twin.eval()(images))
 
 
-def test_gradients_reach_the_shared_convolutions_and_the_own_norms_only():
+def test_gradients_reach_shared_convolutions_and_auxiliary_norms_only():
     backbone, norms = pair()
     norms(backbone, torch.randn(8, 1, 8, 8)).sum().backward()
     with_gradient = {name for name, p in backbone.named_parameters() if p.grad is not None}
@@ -76,7 +76,7 @@ def test_gradients_reach_the_shared_convolutions_and_the_own_norms_only():
     assert all(p.grad is not None for p in norms.parameters())
 
 
-def test_a_backbone_without_batchnorm_works_as_it_is():
+def test_a_backbone_without_batchnorm_is_unchanged():
     backbone = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     norms = AuxiliaryNorms(backbone)
     images = torch.randn(2, 1, 8, 8)

@@ -26,7 +26,7 @@ def squares(features, head) -> torch.Tensor:
     return (features[:, None, None] - head.points.detach()[None]).square().sum(3)
 
 
-def test_squared_distances_and_inner_products_are_those_of_the_differences(features):
+def test_squared_distances_and_inner_products_equal_the_direct_form(features):
     head = built()
     measured = head.measure(features)
     torch.testing.assert_close(measured.squares, squares(features, head))
@@ -62,14 +62,14 @@ def test_the_softmax_is_that_of_a_linear_classifier(features, distance):
     torch.testing.assert_close(head(features).softmax(1), linear.softmax(1))
 
 
-def test_one_prototype_a_class_is_a_linear_classifier_too_and_several_are_none(features):
+def test_only_a_single_prototype_per_class_is_a_linear_classifier(features):
     head = built(Prototypes, num_points=1)
     weight, bias = head.linear()
     torch.testing.assert_close(head(features).softmax(1), (features @ weight.t() + bias).softmax(1))
     assert built(Prototypes).linear() is None
 
 
-def test_the_distance_score_is_no_function_of_the_softmax():
+def test_the_distance_score_is_not_determined_by_the_softmax():
     head = built(num_points=1)
     with torch.no_grad():  # a direction in which all points are alike
         head.points[:, :, -1] = 0
@@ -112,7 +112,7 @@ def test_distances_are_float32_and_finite_where_half_precision_overflows():
     assert torch.isfinite(actual).all()
 
 
-def test_distances_have_the_gradients_of_finite_differences(features):
+def test_gradients_of_distances_equal_finite_differences(features):
     head = built(distance="both")
     assert torch.autograd.gradcheck(head, (features.requires_grad_(),))
 

@@ -20,7 +20,7 @@ def distances() -> torch.Tensor:
 LABELS = torch.tensor([0, 3, 1, 1, 2])
 
 
-def test_the_own_distances_are_those_to_the_points_of_the_label(distances):
+def test_distances_to_the_points_of_the_label_are_selected(distances):
     expected = torch.stack([distances[row, label] for row, label in enumerate(LABELS)])
     assert torch.equal(open_set.of_labels(distances, LABELS), expected)
 
@@ -41,12 +41,12 @@ def test_the_reciprocal_class_term_follows_its_equation(distances):
 
 
 @pytest.mark.parametrize("term", [open_set.reciprocal_class, open_set.prototype_class])
-def test_a_constant_on_all_distances_changes_no_class_term(distances, term):
+def test_the_class_term_is_invariant_to_a_constant_on_all_distances(distances, term):
     torch.testing.assert_close(term(distances + 3.5, LABELS), term(distances, LABELS))
 
 
 @pytest.mark.parametrize("term", [open_set.reciprocal_class, open_set.prototype_class])
-def test_the_order_of_a_classes_points_changes_no_class_term(distances, term):
+def test_the_class_term_does_not_depend_on_the_order_of_points(distances, term):
     torch.testing.assert_close(term(distances[:, :, [2, 0, 1]], LABELS), term(distances, LABELS))
 
 
@@ -79,7 +79,7 @@ def test_confusion_lies_between_one_over_the_classes_and_one():
     assert float(open_set.confusion(1000 * torch.eye(C))) == pytest.approx(1.0)
 
 
-def test_gradients_are_those_of_finite_differences(distances):
+def test_gradients_equal_finite_differences(distances):
     radius = torch.linspace(0.6, 2.4, B, dtype=torch.float64, requires_grad=True)
     points = distances.requires_grad_()
 

@@ -25,7 +25,7 @@ def on_test(result: dict) -> list[dict]:
 
 
 @pytest.mark.parametrize(("command", "variants", "headline"), COMMANDS.values(), ids=COMMANDS.keys())
-def test_all_inferences_are_reported_one_is_the_headline_and_the_checkpoint_is_evaluated_alike(
+def test_all_inferences_are_reported_and_a_checkpoint_gives_the_same_rows(
     ltr_train, ltr_eval, tmp_path, command, variants, headline
 ):
     done = ltr_train(*SHORT, *command)
@@ -79,7 +79,7 @@ def test_decoupled_methods_start_from_an_sla_representation(ltr_train, method, m
     assert {row["variant"] for row in on_test(done.result)} == {"tau=1" if method == "tau_norm" else "default"}
 
 
-def test_without_its_bias_and_its_norms_the_taken_classifier_is_the_single_pass(ltr_train, tmp_path):
+def test_normalising_an_sla_representation_with_tau_zero_equals_the_single_pass(ltr_train, tmp_path):
     """tau=0 keeps the weights; with a head without bias it is then the network itself."""
     store = [f"paths.stages={tmp_path / 'stages'}", "head.bias=false"]
     sla = ltr_train(*SHORT, *store, "method=sla", "method.inference=single", outputs=tmp_path / "sla")
@@ -90,14 +90,14 @@ def test_without_its_bias_and_its_norms_the_taken_classifier_is_the_single_pass(
     assert tau.headline["nll"] == pytest.approx(sla.headline["nll"], rel=1e-5)
 
 
-def test_what_the_data_do_not_allow_is_refused_in_a_sentence(ltr_train):
+def test_transformations_that_the_data_do_not_allow_are_refused(ltr_train):
     done = ltr_train(*SHORT, "method=sla", "method.transform=colour")
     assert done.code == 2
     assert "three colour channels" in done.err
     assert "Traceback" not in done.err
 
 
-def test_an_ensemble_is_no_representation(ltr_train):
+def test_an_ensemble_cannot_be_a_representation(ltr_train):
     done = ltr_train(*SHORT, "method=ncm", "+method@method.representation=ensemble")
     assert done.code == 2
     assert "erm or sla" in done.err

@@ -36,7 +36,7 @@ def predictor(plan, networks):
     return plan.method.predictor(outputs)
 
 
-def test_members_have_roles_of_their_own_and_the_first_is_erms():
+def test_members_have_different_roles_and_the_first_is_that_of_erm():
     plan = planned("method=ensemble", "method.members=3")
     assert list(plan.stages) == ["representation", "member_2", "member_3", "ensemble"]
     assert len({stage.role for stage in plan.stages.values()}) == 4
@@ -65,19 +65,19 @@ def test_probabilities_are_averaged_under_sigmoid():
 
 
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])
-def test_logits_are_averaged_whatever_the_link(link):
+def test_logits_are_averaged_for_any_link(link):
     assert torch.equal(average_logits(logits(), "logits", link), logits().mean(0))
 
 
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])
-def test_sure_answers_stay_finite(link):
+def test_confident_predictions_stay_finite(link):
     sure = torch.tensor([[[200.0, -200.0]], [[200.0, -200.0]]])
     actual = average_logits(sure, "probabilities", link)
     assert torch.isfinite(actual).all()
     assert actual[0, 0] - actual[0, 1] == pytest.approx(400)
 
 
-def test_one_member_who_is_sure_does_not_decide_alone():
+def test_one_confident_member_does_not_determine_the_average():
     actual = average_logits(torch.tensor([[[100.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]]), "probabilities", "softmax")
     p = (1 + 2 / (1 + math.e)) / 3
     assert actual.exp()[0].tolist() == pytest.approx([p, 1 - p])
@@ -86,7 +86,7 @@ def test_one_member_who_is_sure_does_not_decide_alone():
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
 @torch.no_grad()
-def test_the_predictor_answers_for_all_members_and_shows_the_first_alone(average):
+def test_the_predictor_averages_all_members_and_reports_the_first(average):
     plan = planned("method=ensemble", "method.members=3", f"method.average={average}")
     networks = trained(plan)
     images = plan.batch("test").images

@@ -66,7 +66,7 @@ def test_joint_labels_are_y_times_m_plus_j_in_the_order_of_the_rows(transform):
 
 @pytest.mark.parametrize("mixed", [False, True], ids=["plain", "mixed"])
 @pytest.mark.parametrize("transform", SIZES)
-def test_the_loss_is_the_mean_over_transformations_one_image_and_view_at_a_time(transform, mixed):
+def test_the_loss_equals_a_loop_over_images_and_transformations(transform, mixed):
     network, count = built(transform=transform).eval(), SIZES[transform]
     batch = batch_for(network, mixed=mixed)
     total = 0.0
@@ -84,7 +84,7 @@ def test_the_loss_is_the_mean_over_transformations_one_image_and_view_at_a_time(
 @pytest.mark.parametrize("transform", SIZES)
 @pytest.mark.parametrize("head", ["linear", "cosine"])
 @torch.no_grad()
-def test_inferences_are_those_of_a_naive_loop(transform, head):
+def test_inferences_equal_a_naive_loop(transform, head):
     network, count = built(f"head={head}", DISTILLED, transform=transform).eval(), SIZES[transform]
     batch = batch_for(network)
     actual = network.predict(batch.images)
@@ -141,7 +141,7 @@ def distillation_gradients(network: JointClassifier) -> tuple[torch.Tensor, torc
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
-def test_the_second_head_is_drawn_to_the_aggregated_answer_and_not_the_other_way(temperature):
+def test_the_distilled_head_has_the_gradient_of_the_divergence_from_the_aggregated_prediction(temperature):
     network = built(DISTILLED, f"method.temperature={temperature}").eval()
     student, joint, target = distillation_gradients(network)
     # d/du T^2 KL(p_target || p_student), a mean over images: T (p_student - p_target) / B
@@ -150,7 +150,7 @@ def test_the_second_head_is_drawn_to_the_aggregated_answer_and_not_the_other_way
     assert not joint.grad.any()
 
 
-def test_under_sigmoids_each_class_is_drawn_to_its_own_aggregated_answer():
+def test_with_sigmoids_each_class_is_distilled_separately():
     network = built(DISTILLED, "loss=focal_sigmoid", "method.temperature=2").eval()
     student, joint, target = distillation_gradients(network)
     expected = 2 * ((student / 2).sigmoid() - (target / 2).sigmoid()) / len(target)
@@ -175,7 +175,7 @@ def test_with_distillation_the_loss_is_the_sum_of_three_terms_on_the_untransform
     assert outcome["correct"] == (student.argmax(1) == batch.labels).sum()
 
 
-def test_the_sum_over_transformations_scales_the_joint_loss_alone():
+def test_the_sum_over_transformations_scales_only_the_joint_loss():
     one, many = built(DISTILLED).eval(), built(DISTILLED, "method.loss_scale=M").eval()
     batch = batch_for(one)
     first, second = (network.training_step(batch, 0) for network in (one, many))
@@ -184,7 +184,7 @@ def test_the_sum_over_transformations_scales_the_joint_loss_alone():
         assert torch.equal(first["logs"][name], second["logs"][name])
 
 
-def test_the_second_head_is_trained_and_drawn_from_the_seed():
+def test_the_second_head_is_trained_and_initialised_from_the_seed():
     network, again = built(DISTILLED), built(DISTILLED)
     assert same_bits(state(network.distilled_head), state(again.distilled_head))
     before = state(network.distilled_head)
@@ -195,7 +195,7 @@ def test_the_second_head_is_trained_and_drawn_from_the_seed():
 # -- other losses ---------------------------------------------------------------------------------------------------
 
 
-def test_weights_and_margins_of_a_joint_class_follow_its_y():
+def test_weights_and_margins_of_a_joint_class_are_those_of_its_class():
     plain = planned("loss=ldam", "loss.beta=0.999").representation()
     network = built("loss=ldam", "loss.beta=0.999", DISTILLED)
     counts = network.dataset_info.class_counts
@@ -206,7 +206,7 @@ def test_weights_and_margins_of_a_joint_class_follow_its_y():
     assert network.head.head_kind == network.distilled_head.head_kind == "cosine"
 
 
-def test_deferred_weights_come_on_in_both_losses_at_once():
+def test_deferred_weights_apply_to_both_losses_from_the_same_epoch():
     network = built("loss=ldam", "loss.beta=0.999", "loss.defer_from=0.5", DISTILLED, "trainer.max_epochs=4")
     actual = []
     for epoch in range(4):
@@ -215,7 +215,7 @@ def test_deferred_weights_come_on_in_both_losses_at_once():
     assert actual == [(False, False)] * 2 + [(True, True)] * 2
 
 
-def test_sigmoid_losses_set_the_bias_of_both_heads_and_keep_it_from_decay():
+def test_sigmoid_losses_set_the_bias_of_both_heads_without_weight_decay():
     network = built("loss=focal_sigmoid", DISTILLED)
     assert network.head.bias.tolist() == pytest.approx([-torch.log(torch.tensor(39.0)).item()] * 40)
     assert network.distilled_head.bias.tolist() == pytest.approx([-torch.log(torch.tensor(9.0)).item()] * 10)
@@ -248,7 +248,7 @@ def test_any_loss_trains_with_and_without_mixed_images(loss):
         ([DISTILLED, "method.inference=aggregated"], "aggregated", 4),
     ],
 )
-def test_the_headline_alone_costs_one_pass_unless_it_is_aggregated(overrides, headline, passes):
+def test_a_single_headline_needs_one_forward_pass_unless_aggregated(overrides, headline, passes):
     network = built(*overrides).eval()
     seen = []
     network.backbone.register_forward_hook(lambda *_: seen.append(1))
@@ -264,7 +264,7 @@ def test_the_headline_alone_costs_one_pass_unless_it_is_aggregated(overrides, he
 
 @pytest.mark.parametrize("head", ["head=linear", "head=linear head.bias=false", "head=cosine head.learn_scale=true"])
 @pytest.mark.parametrize("overrides", [["method.inference=single"], [DISTILLED]], ids=["single", "distilled"])
-def test_as_a_classifier_it_answers_as_its_single_pass_does(head, overrides):
+def test_as_classifier_gives_the_single_inference(head, overrides):
     network = built(*head.split(), *overrides)
     step(network.train(), batch_for(network))
     network.eval()
@@ -276,7 +276,7 @@ def test_as_a_classifier_it_answers_as_its_single_pass_does(head, overrides):
     assert not plain.training
 
 
-def test_checkpointed_training_is_the_whole_to_the_bit():
+def test_activation_checkpointing_trains_to_the_same_bits():
     networks = [built(DISTILLED), built(DISTILLED, "method.checkpointing=true")]
     for network in networks:
         step(network.train(), batch_for(network), steps=2)
@@ -293,7 +293,7 @@ def test_a_checkpoint_rebuilds_the_network(tmp_path):
         assert torch.equal(scores.logits, again.predict(images)[name].logits)
 
 
-def test_other_options_are_another_stage():
+def test_options_change_the_key_of_the_stage():
     keys = {
         planned("method=sla", *more).keys["representation"]
         for more in (
@@ -311,7 +311,7 @@ def test_other_options_are_another_stage():
 
 
 @pytest.mark.parametrize("method", ["sla", "data_augmentation", "multi_task"])
-def test_images_that_a_transformation_is_not_made_for_are_refused_before_training(method):
+def test_images_that_a_transformation_does_not_apply_to_are_refused_before_training(method):
     plan = planned(f"method={method}", "method.transform=colour")
     with pytest.raises(ConfigError, match="three colour channels"):
         plan.method.check(plan.dataset_info)

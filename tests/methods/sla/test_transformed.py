@@ -53,7 +53,7 @@ def test_all_views_have_the_label_of_their_image(mixed):
 
 
 @pytest.mark.parametrize("mixed", [False, True], ids=["plain", "mixed"])
-def test_the_second_task_is_which_view_it_is(mixed):
+def test_the_second_task_is_the_index_of_the_view(mixed):
     network, images_and_labels = built("multi_task", "method.transform_weight=0.5").eval(), batch(mixed)
     second = torch.zeros(())
     for image in images_and_labels.images:
@@ -68,7 +68,7 @@ def test_the_second_task_is_which_view_it_is(mixed):
 
 @pytest.mark.parametrize("method", ["data_augmentation", "multi_task"])
 @torch.no_grad()
-def test_aggregated_is_the_mean_of_the_views_and_single_the_image_as_it_is(method):
+def test_aggregated_is_the_mean_over_views_and_single_the_untransformed_image(method):
     network, images_and_labels = built(method).eval(), batch()
     actual = network.predict(images_and_labels.images)
     views = [network(network.to_unit(torch.rot90(images_and_labels.images, turns, (2, 3)))) for turns in range(4)]
@@ -84,7 +84,7 @@ def test_with_one_transformation_data_augmentation_is_erm_to_the_bit():
     assert same_bits(*(state(network) for network in networks))
 
 
-def test_both_heads_of_multi_task_are_trained_and_drawn_from_the_seed():
+def test_both_heads_of_multi_task_are_trained_and_initialised_from_the_seed():
     network, again = built("multi_task"), built("multi_task")
     assert same_bits(state(network), state(again))
     step(network.train(), batch())
@@ -93,7 +93,7 @@ def test_both_heads_of_multi_task_are_trained_and_drawn_from_the_seed():
     )
 
 
-def test_class_weights_do_not_reach_the_second_task():
+def test_class_weights_do_not_affect_the_second_task():
     plain = built("multi_task").eval()
     weighted = built("multi_task", "loss=class_balanced").eval()
     first, second = (network.training_step(batch(), 0)["logs"] for network in (plain, weighted))
@@ -102,7 +102,7 @@ def test_class_weights_do_not_reach_the_second_task():
 
 
 @pytest.mark.parametrize("method", ["data_augmentation", "multi_task"])
-def test_checkpointed_training_is_the_whole_to_the_bit(method):
+def test_activation_checkpointing_trains_to_the_same_bits(method):
     networks = [built(method, f"method.checkpointing={value}") for value in ("false", "true")]
     for network in networks:
         step(network.train(), batch(), steps=2)
@@ -110,10 +110,10 @@ def test_checkpointed_training_is_the_whole_to_the_bit(method):
 
 
 @pytest.mark.parametrize("method", ["data_augmentation", "multi_task"])
-def test_decoupled_methods_start_from_it_as_it_is(method):
+def test_decoupled_methods_accept_it_as_a_representation(method):
     network = built(method)
     assert network.as_classifier() is network
 
 
-def test_every_transform_that_can_be_chosen_exists_and_the_other_way_round():
+def test_the_choices_of_transforms_are_the_existing_ones():
     assert set(get_args(Transform)) == set(TRANSFORMS)

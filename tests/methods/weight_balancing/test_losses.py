@@ -22,7 +22,7 @@ def by_torch(logits, labels, weight):
     return torch.nn.functional.binary_cross_entropy(probabilities, target, weight[labels][:, None].expand_as(target))
 
 
-def test_it_is_the_binary_cross_entropy_of_probabilities():
+def test_the_loss_is_the_binary_cross_entropy_of_probabilities():
     logits, labels = a_batch()
     weight = torch.from_numpy(class_balanced_weights(COUNTS, 0.9999))
     losses = softmax_binary_cross_entropy(logits, labels, weight)

@@ -32,7 +32,7 @@ def test_only_rows_outside_the_radius_are_scaled_back():
     torch.testing.assert_close(projected, torch.tensor([[1.5, 2.0], [0.6, 0.8], [0.0, 2.0]]))
 
 
-def test_a_second_projection_changes_nothing():
+def test_projecting_twice_equals_projecting_once():
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(50, 20, generator=generator, dtype=torch.float64)
     once = project_rows(weight, torch.tensor(4.0, dtype=torch.float64))
@@ -40,18 +40,18 @@ def test_a_second_projection_changes_nothing():
     torch.testing.assert_close(project_rows(once, torch.tensor(4.0, dtype=torch.float64)), once)
 
 
-def test_rows_of_zeros_stay():
+def test_rows_of_zeros_are_unchanged():
     assert torch.equal(project_rows(torch.zeros(2, 3), torch.tensor(0.0)), torch.zeros(2, 3))
 
 
-def test_the_second_stage_begins_as_the_representation_itself(network):
+def test_the_second_stage_starts_with_the_logits_of_the_representation(network):
     plan = planned("method=weight_balancing")
     second = plan.second(network)
     assert same_bits(state(network.head), state(second.head))
     torch.testing.assert_close(second.radius, max_norm_radius(network.head.weight.detach(), 0.1))
 
 
-def test_the_classifier_learns_and_the_backbone_does_not(network):
+def test_only_the_classifier_is_trained(network):
     plan = planned("method=weight_balancing", "method.freeze_bn_stats=true")
     second = plan.second(network)
     backbone, head = state(second.backbone), state(second.head)
@@ -78,7 +78,7 @@ def test_a_head_without_linear_weights_is_refused_before_training():
         planned("method=weight_balancing", "head=cosine")
 
 
-def test_projected_weights_are_not_solved_for(ltr_train):
+def test_the_convex_solver_is_refused(ltr_train):
     stored = ("features=stored", "features.solver=lbfgs", "features.l2=0.01", "augment=none", "backbone.trainable=none")
     done = ltr_train("method=weight_balancing", *stored, "stages=plan")
     assert done.code == 2

@@ -44,7 +44,7 @@ def config(loss="CrossEntropy", sampler="Instance", method="erm", **options):
         ),
     ],
 )  # fmt: skip
-def test_the_prior_of_the_scores_follows_from_loss_sampler_and_method_or_is_asked_for(of, expected):
+def test_the_prior_of_the_scores_follows_from_loss_sampler_and_method_or_is_requested(of, expected):
     assert prior_of_scores(of) == expected
     if expected is None:
         with pytest.raises(ConfigError, match="Set evaluation"):
@@ -72,7 +72,7 @@ def test_a_file_gives_weights_by_name(tmp_path):
         ("name,n\nowl,1\n", "cannot be read"),
     ],
 )
-def test_a_file_that_is_no_prior_is_refused(tmp_path, text, message):
+def test_a_file_that_is_not_a_prior_is_refused(tmp_path, text, message):
     file = tmp_path / "prior.csv"
     if text is not None:
         file.write_text(text)
@@ -80,7 +80,7 @@ def test_a_file_that_is_no_prior_is_refused(tmp_path, text, message):
         deployment_prior(str(file), COUNTS, NAMES)
 
 
-def test_a_prior_adds_rows_and_changes_no_other(ltr_train, tmp_path):
+def test_a_prior_adds_rows_and_changes_no_existing_row(ltr_train, tmp_path):
     plain = ltr_train(*SHORT, outputs=tmp_path / "a")
     adjusted = ltr_train(*SHORT, "evaluation.prior=uniform", outputs=tmp_path / "b")
     assert adjusted.code == 0, adjusted.err

@@ -31,24 +31,24 @@ def test_the_first_protocol_is_the_headline():
     assert headline_metric(split("closed_set")) == ClosedSet.headline
 
 
-def test_only_the_headline_keeps_a_row_per_image():
+def test_only_the_headline_records_a_row_per_image():
     evaluates = protocols_of(split("closed_set", "closed_set"), CONFIG, "softmax", CPU)
     assert [evaluate.keep_predictions for evaluate in evaluates] == [True, False]
 
 
-def test_validation_is_evaluated_on_its_own_part_alone():
+def test_validation_is_evaluated_on_the_validation_part_only():
     assert evaluated_parts(split("closed_set"), "test", CONFIG) == ("test",)
     assert evaluated_parts(split("closed_set"), "val", CONFIG) == ("val",)
 
 
-def test_a_protocol_that_there_is_none_of_is_an_error_that_names_all():
+def test_an_unknown_protocol_is_refused_with_the_list_of_protocols():
     with pytest.raises(
         ConfigError, match=r"'toy' is evaluated by 'telepathy'; there are background, closed_set, few_shot, open_set"
     ):
         headline_metric(split("telepathy"))
 
 
-def test_a_method_without_what_is_evaluated_is_refused():
+def test_a_method_that_does_not_provide_what_a_protocol_needs_is_refused():
     class Embedding(Method):
         provides = ("features",)
 
@@ -65,7 +65,7 @@ def test_an_empty_list_is_refused(key):
 
 
 @pytest.mark.skipif(ERM.provides != ("logits", "features"), reason="about a method without distances")
-def test_distances_of_a_method_that_has_none_are_refused():
+def test_the_distance_scorer_is_refused_for_a_method_without_distances():
     pytest.importorskip("ltr.evaluation.open_set")
     with pytest.raises(ConfigError, match="method=erm gives no distance to score by"):
         check_method(ERM(), "erm", split("open_set", unknown=[0]), {**CONFIG, "scorers": ["distance"]})
@@ -104,18 +104,18 @@ def with_protocol(name, **options):
     return {**CONFIG, "extra_protocols": [{"_target_": f"{__name__}.{name}", **options}]}
 
 
-def test_a_protocol_of_your_own_comes_after_the_splits_and_is_given_what_it_names(own_code):
+def test_a_user_protocol_follows_those_of_the_split_and_gets_the_arguments_that_it_names(own_code):
     closed, depth = protocols_of(split("closed_set"), with_protocol("Depth", factor=2.0), "sigmoid", CPU)
     assert isinstance(closed, ClosedSet)
     assert depth.given == (2, "sigmoid", 100, 2.0)
 
 
-def test_a_key_of_its_own_config_goes_before_that_of_the_evaluation(own_code):
+def test_keys_of_a_protocol_config_override_those_of_the_evaluation(own_code):
     evaluates = protocols_of(split("closed_set"), with_protocol("Depth", many_above=7), "softmax", CPU)
     assert evaluates[1].given[2] == 7
 
 
-def test_its_metrics_are_declared_in_the_result_and_ours_are_not(own_code):
+def test_metrics_of_a_user_protocol_are_declared_in_the_result(own_code):
     (declared,) = declared_metrics(split("closed_set"), with_protocol("Depth"))
     assert (declared["name"], declared["protocol"], declared["heading"]) == ("depth", "depth", "depth (m)")
     assert declared_metrics(split("closed_set", "open_set"), CONFIG) == []
@@ -125,12 +125,12 @@ def test_its_metrics_are_declared_in_the_result_and_ours_are_not(own_code):
     ("name", "reason"),
     [("Nameless", "needs class attributes name and headline.*lacks name"), ("own_code", "Derive the class")],
 )
-def test_what_is_no_protocol_is_refused(own_code, name, reason):
+def test_objects_that_are_not_protocols_are_refused(own_code, name, reason):
     with pytest.raises(ConfigError, match=reason):
         protocols_of(split("closed_set"), with_protocol(name), "softmax", CPU)
 
 
-def test_a_protocol_that_the_split_has_anyway_is_not_added():
+def test_a_protocol_of_the_split_is_not_added_twice():
     protocols = protocols_of(
         split("closed_set"), {**CONFIG, "extra_protocols": ["closed_set", "few_shot"]}, "softmax", CPU
     )
@@ -143,7 +143,7 @@ def test_two_scorers_of_one_name_are_refused():
 
 
 @pytest.mark.slow
-def test_a_retrieval_run_is_evaluated_drawn_and_evaluated_again(ltr_train, ltr_eval):
+def test_a_retrieval_run_has_metrics_figures_and_a_second_evaluation(ltr_train, ltr_eval):
     short = ["debug=fast", "figures=all", "evaluation.episodes=5", "evaluation.recall_at=[1,10]"]
     run = ltr_train("dataset=digits_retrieval", "dataset.protocols=[retrieval,few_shot]", *short)
     assert run.code == 0, run.err
@@ -155,7 +155,7 @@ def test_a_retrieval_run_is_evaluated_drawn_and_evaluated_again(ltr_train, ltr_e
     assert f"{100 * run.headline['recall_at_1']:.1f}" in out
 
 
-def test_a_scorer_that_there_is_none_of_is_refused_also_where_no_protocol_scores(ltr_train):
+def test_an_unknown_scorer_is_refused_even_if_no_protocol_uses_it(ltr_train):
     refused = ltr_train("evaluation.scorers=[pytorch_ood.Enrgy]", "trainer.max_epochs=1")
     assert refused.code == 2
     assert "'pytorch_ood.Enrgy' is not a detector" in refused.err

@@ -58,7 +58,7 @@ def test_five_crops_are_the_centre_and_the_corners():
         assert (crop.float() - expected).abs().max() <= 0.5
 
 
-def test_an_image_of_one_colour_is_all_its_views():
+def test_a_uniform_image_has_equal_views():
     images = torch.full((2, 3, 9, 9), 77, dtype=torch.uint8)
     assert all(torch.equal(view, images) for view in views_of(images, "ten_crops"))
 

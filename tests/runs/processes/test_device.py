@@ -23,7 +23,7 @@ def test_auto_is_bf16_on_cpus_with_either_unit(monkeypatch, amx, avx512_bf16, ex
     assert resolve_precision("bf16", CPU) == "bf16"
 
 
-def test_a_torch_that_cannot_say_trains_in_fp32(monkeypatch):
+def test_precision_is_fp32_if_torch_cannot_report_cpu_support(monkeypatch):
     monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
     assert resolve_precision("auto", CPU) == "fp32"

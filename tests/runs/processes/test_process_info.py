@@ -33,7 +33,7 @@ def config(strategy: str) -> dict:
     }
 
 
-def test_torchrun_and_srun_say_which_process_this_is():
+def test_rank_and_world_size_are_read_from_torchrun_and_srun():
     assert from_environment({}) is None
     assert (from_environment(TORCHRUN).rank, from_environment(TORCHRUN).rendezvous) == (1, "env://")
     assert (from_environment(SRUN).rank, from_environment(SRUN).rendezvous) == (3, "tcp://node07:20012")
@@ -41,7 +41,7 @@ def test_torchrun_and_srun_say_which_process_this_is():
 
 
 @pytest.mark.parametrize("environment", [TORCHRUN, SRUN])
-def test_several_processes_without_a_strategy_are_reported_what_to_do(environment):
+def test_several_processes_without_a_strategy_are_refused_with_the_override(environment):
     with pytest.raises(
         ConfigError, match=r"started as one of \d processes.*Add strategy=ddp, or start ltr-train by"
     ) as error:
@@ -61,13 +61,13 @@ def test_several_processes_without_a_strategy_are_reported_what_to_do(environmen
         ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two is not a number"),
     ],
 )
-def test_an_environment_that_cannot_be_is_refused(changes, words):
+def test_a_contradictory_environment_is_refused(changes, words):
     environment = {name: value for name, value in {**TORCHRUN, **changes}.items() if value is not None}
     with pytest.raises(ConfigError, match=words):
         with_processes(config("ddp"), environment)
 
 
 @pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES", "SLURM_JOB_ID", "SLURM_PROCID"])
-def test_a_number_of_slurm_that_is_none_is_named(name):
+def test_an_invalid_number_of_slurm_is_named(name):
     with pytest.raises(ConfigError, match=f"{name}=x is not a number.*or unset {name}"):
         from_environment({**SRUN, name: "x"})

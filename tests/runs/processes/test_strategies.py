@@ -38,7 +38,7 @@ def gpus(monkeypatch):
         (8, "gpu", "cpu:gloo,cuda:nccl", [1]),
     ],
 )
-def test_gpus_talk_by_nccl_and_each_process_has_its_own(gpus, count, accelerator, backend, device):
+def test_gpus_use_nccl_with_one_device_per_process(gpus, count, accelerator, backend, device):
     chosen = gpus(count)
     assert distributed.backend_of(OF_TWO, accelerator) == backend
     assert chosen == device
@@ -67,7 +67,7 @@ def test_fsdp_on_a_cpu_is_refused_before_anything_is_read_or_written(ltr_train, 
     assert not done.outputs.exists()
 
 
-def test_fsdp_is_taken_where_there_is_a_gpu(monkeypatch):
+def test_fsdp_is_used_with_a_gpu(monkeypatch):
     check_strategy({"name": "fsdp"}, torch.device("cuda"))
     monkeypatch.setattr(strategies, "from_environment", lambda environment: OF_TWO)
     arguments = strategies.in_processes({"name": "fsdp", "sync_batchnorm": True})
@@ -81,7 +81,7 @@ def test_one_process_needs_no_strategy(config, several):
     assert strategies.in_processes(config) == {"devices": 1, "strategy": "auto"}
 
 
-def test_processes_know_their_machine():
+def test_processes_have_global_local_and_node_ranks():
     started = strategies.StartedProcesses(OF_TWO)
     assert (started.global_rank(), started.local_rank(), started.world_size()) == (3, 1, 4)
     assert started.node_rank() == 1

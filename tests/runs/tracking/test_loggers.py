@@ -81,14 +81,14 @@ def test_the_result_is_in_the_summary_and_not_a_step(sent, offline_run):
     assert not [step for step in sent.history if "final/few" in step]
 
 
-def test_there_is_one_table_for_each_evaluation(sent, offline_run):
+def test_each_evaluation_has_one_table(sent, offline_run):
     tables = {key.partition("/")[0] for step in sent.history for key in step if key.endswith("/ncols")}
     assert tables == {"results", "per_class"}
     assert sent.summary["per_class/nrows"] == 10
     assert sent.summary["results/nrows"] == 2  # val and test
 
 
-def test_figures_go_along(sent):
+def test_figures_are_uploaded_with_the_result(sent):
     names = {key.removesuffix("/path") for key in sent.summary if key.startswith("figures/")}
     assert {"figures/accuracy_by_frequency", "figures/training_curves"} <= {
         name.rpartition("/_")[0] or name for name in names
@@ -96,7 +96,7 @@ def test_figures_go_along(sent):
     assert sum(name.endswith(".png") for name in sent.files) == 2
 
 
-def test_the_final_model_is_an_artifact_where_it_is_requested(sent):
+def test_the_final_model_is_an_artifact_if_requested(sent):
     assert f"model-{sent.run.run_id}" in sent.artifacts
 
 
@@ -113,7 +113,7 @@ def test_nothing_of_the_machine_or_its_user_is_written(offline_run):
     assert "environment" not in sent.kinds
 
 
-def test_paths_in_the_configuration_keep_only_their_last_part():
+def test_paths_in_the_configuration_are_shortened_to_their_last_part():
     config = {"dataset": {"root": "/home/alice/data", "name": "x"}, "backbone": {"weights": "/home/alice/r50.pth"},
               "paths": {"outputs": "/home/alice"}, "a": ["~/b/c", "C:\\alice\\d"], "tau": 0.5}  # fmt: skip
     assert described(config) == {"dataset.name": "x", "backbone.weights": "r50.pth", "a": ["c", "d"], "tau": 0.5}
@@ -154,7 +154,7 @@ def test_a_failed_run_closes_its_logger(ltr_train):
     assert "final/few" not in sent.summary
 
 
-def test_what_wandb_refuses_is_reported_with_what_to_do(ltr_train, monkeypatch):
+def test_refusals_by_wandb_are_reported_with_advice(ltr_train, monkeypatch):
     wandb = pytest.importorskip("wandb")
 
     def refuse(*arguments, **options):
@@ -213,7 +213,7 @@ class Breaks:
 
 
 @pytest.mark.parametrize("broken", [("log_metrics",), ("log_result",), ("close",), ("log_metrics", "close")])
-def test_a_logger_that_breaks_is_reported_once_and_costs_nothing(broken):
+def test_a_failing_logger_is_reported_once_and_does_not_stop_the_run(broken):
     logger = forgiving(Breaks(*broken), "wandb")
 
     def whole_run() -> None:
@@ -230,7 +230,7 @@ def test_a_logger_that_breaks_is_reported_once_and_costs_nothing(broken):
     assert logger.calls.count(broken[0]) == 1
 
 
-def test_a_signal_is_no_failure_of_a_logger():
+def test_a_signal_is_not_reported_as_a_failing_logger():
     with pytest.raises(Interrupted):
         forgiving(Breaks("close", error=lambda text: Interrupted(15, text)), "wandb").close(failed=False)
 
@@ -249,7 +249,7 @@ def test_a_logger_that_cannot_start_is_refused_before_the_training_and_a_warning
     loggers.close(failed=False)
 
 
-def test_tags_and_names_are_as_long_as_they_may_be():
+def test_long_tags_and_names_are_truncated():
     pytest.importorskip("wandb")
     from ltr.runs.tracking.wandb_run import shortened, tags
 

@@ -28,7 +28,7 @@ def test_a_step_over_several_batches_is_the_step_over_all_their_images(ltr_train
     assert ("one optimiser step" in many.err + many.out) == (together == 100)
 
 
-def test_losses_that_are_sums_are_added_up(ltr_train, tmp_path, plain):
+def test_sum_losses_are_added_over_batches(ltr_train, tmp_path, plain):
     arguments = (*SHORT, *plain, "dataset=digits_open", "method=rpl", "method.reduction=sum", "optimizer.lr=1e-4")
     arguments += ("method.radius_init=0",)
     many = ltr_train(*arguments, "batch_size=50", "trainer.accumulate=3", outputs=tmp_path / "a")

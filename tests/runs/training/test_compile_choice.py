@@ -10,7 +10,7 @@ from ltr.runs.training import compile_choice
 from ltr.runs.training.compile_choice import MEASURED, Measurement, choose_compilation
 
 
-def test_compiling_is_repaid_where_the_saved_time_reaches_its_own():
+def test_compiling_pays_off_when_the_saved_time_exceeds_its_cost():
     measured = Measurement(milliseconds=2.0, speedup=1.25, compiling=40)
     saved = 2.0 - 2.0 / 1.25  # milliseconds an image
     assert measured.repaid_after * saved == pytest.approx(40_000)

@@ -127,7 +127,7 @@ def trained(
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("clip", [None, 0.01])
-def test_the_direct_loop_has_the_bits_hooks_and_progress_of_lightnings(tmp_path, precision, clip):
+def test_the_direct_loop_has_the_weights_hooks_and_progress_of_lightning(tmp_path, precision, clip):
     options = {"precision": precision, "gradient_clip_val": clip}
     direct, own = (trained(loop, tmp_path, **options) for loop in (DirectEpochLoop, _TrainingEpochLoop))
     assert direct.calls == own.calls
@@ -137,7 +137,7 @@ def test_the_direct_loop_has_the_bits_hooks_and_progress_of_lightnings(tmp_path,
     assert direct.rates == own.rates
 
 
-def test_a_network_may_leave_out_the_rest_of_an_epoch(tmp_path):
+def test_a_network_may_end_an_epoch_early(tmp_path):
     direct, own = (trained(loop, tmp_path, LeavingOut) for loop in (DirectEpochLoop, _TrainingEpochLoop))
     assert direct.calls == own.calls
     assert len([call for call in own.calls if call.startswith("training_step")]) == 2
@@ -149,5 +149,5 @@ def test_a_network_may_leave_out_the_rest_of_an_epoch(tmp_path):
     ("options", "is_direct"),
     [({}, True), ({"accumulate_grad_batches": 2}, False), ({"profiler": "simple"}, False)],
 )
-def test_only_steps_of_one_optimiser_without_more_are_direct(tmp_path, options, is_direct):
+def test_only_plain_steps_of_one_optimiser_use_the_direct_loop(tmp_path, options, is_direct):
     assert (trained(DirectEpochLoop, tmp_path, **options).loop._hooks is not None) == is_direct

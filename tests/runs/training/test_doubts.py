@@ -15,13 +15,13 @@ DOUBTS = {
 
 
 @pytest.mark.parametrize(("overrides", "message"), DOUBTS.values(), ids=DOUBTS)
-def test_it_is_reported(ltr_train, overrides, message):
+def test_doubtful_settings_are_reported(ltr_train, overrides, message):
     done = ltr_train(*QUICK, *overrides)
     assert done.code == 0, done.err
     assert message in done.out + done.err
 
 
-def test_an_ordinary_run_is_not_doubted(ltr_train):
+def test_an_ordinary_run_has_no_warning(ltr_train):
     done = ltr_train(*QUICK)
     assert done.code == 0
     assert "warning" not in done.out + done.err

@@ -50,7 +50,7 @@ def test_the_file_is_written_once_a_second_and_with_the_last_epoch(trained, tmp_
     assert trained(10, EpochLog(tmp_path / "whole.csv", "main")) == 10
 
 
-def test_a_saved_state_and_a_failure_find_every_row_in_the_file(trained, tmp_path):
+def test_every_row_is_in_the_file_at_a_saved_state_or_failure(trained, tmp_path):
     log = EpochLog(tmp_path / "saved.csv", "main")
     trained(3, log)
     log.on_save_checkpoint(None, MODULE, {})

@@ -32,7 +32,9 @@ def loops(monkeypatch) -> list[GraphEpochLoop]:
     return loops
 
 
-def test_replayed_steps_give_the_bits_of_usual_ones_also_after_an_interruption(ltr_train, tmp_path, monkeypatch, loops):
+def test_replayed_steps_give_the_weights_of_eager_ones_also_after_an_interruption(
+    ltr_train, tmp_path, monkeypatch, loops
+):
     usual = ltr_train(*SHORT, outputs=tmp_path / "usual")
     replayed = ltr_train(*SHORT, "compile=graph", outputs=tmp_path / "replayed")
     # 3 epochs of 7 full batches and a smaller one, without those that warm up
@@ -50,7 +52,7 @@ def test_replayed_steps_give_the_bits_of_usual_ones_also_after_an_interruption(l
     assert same_bits(weights(usual.directory), weights(resumed.directory))
 
 
-def test_a_loss_that_an_epoch_changes_is_recorded_anew(ltr_train, tmp_path, loops):
+def test_a_loss_that_changes_with_the_epoch_is_recorded_again(ltr_train, tmp_path, loops):
     options = (*SHORT, "loss=class_balanced", "loss.beta=0.99", "loss.defer_from=0.34")
     usual = ltr_train(*options, outputs=tmp_path / "usual")
     replayed = ltr_train(*options, "compile=graph", outputs=tmp_path / "replayed")
@@ -66,7 +68,7 @@ REASONS = {
 
 
 @pytest.mark.parametrize(("option", "reason"), REASONS.items(), ids=REASONS.keys())
-def test_a_training_that_cannot_be_recorded_says_so_once_and_trains_as_usual(ltr_train, loops, option, reason):
+def test_a_training_that_cannot_be_recorded_is_reported_once_and_runs_eagerly(ltr_train, loops, option, reason):
     run = ltr_train("trainer.max_epochs=2", "trainer.limit_train_batches=2", "compile=graph", option)
     assert run.code == 0, run.err
     assert loops[0].replayed == 0
@@ -80,7 +82,7 @@ def test_without_a_gpu_steps_run_one_by_one(ltr_train):
     assert run.out.count("compile=graph: no CUDA device is used; the steps run one by one") == 1
 
 
-def test_an_operation_that_the_device_refuses_to_record_is_an_error_with_a_way_out(ltr_train, monkeypatch, loops):
+def test_an_operation_that_cannot_be_recorded_is_an_error_with_the_remedy(ltr_train, monkeypatch, loops):
     def refuse(self, function):
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
 
@@ -149,20 +151,20 @@ OF_THE_HOST = {
 
 
 @pytest.mark.parametrize("function", OF_THE_HOST.values(), ids=OF_THE_HOST.keys())
-def test_the_recorder_of_the_tests_notes_what_the_host_does_in_a_step(function):
+def test_the_test_recorder_notes_host_operations_in_a_step(function):
     recorder = CpuRecorder()
     recorder.record(lambda: function(torch.arange(3.0)))
     assert recorder.waiting
 
 
-def test_the_recorder_of_the_tests_lets_a_cpu_check_labels():
+def test_the_test_recorder_allows_label_checks_on_the_cpu():
     recorder = CpuRecorder()
     _, rows = recorder.record(lambda: torch.nn.functional.one_hot(torch.tensor(LABELS), 3))
     assert rows.tolist() == [[0, 1, 0], [1, 0, 0]]
     assert recorder.waiting == ["lift_fresh"]  # the labels themselves
 
 
-def test_the_recorder_of_the_tests_repeats_operations_on_the_same_memory():
+def test_the_test_recorder_repeats_operations_on_the_same_memory():
     images, weight, number = torch.arange(3.0), torch.ones(3, requires_grad=True), [1.0]
 
     def step():

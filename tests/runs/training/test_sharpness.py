@@ -25,7 +25,7 @@ def numbers(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("adaptive", [False, True])
-def test_perturbations_are_their_definition(adaptive):
+def test_perturbations_follow_their_definition(adaptive):
     weights, gradients = [numbers(3, 2), numbers(4, seed=1)], [numbers(3, 2, seed=2), numbers(4, seed=3)]
     factors = [weight**2 if adaptive else np.ones_like(weight) for weight in weights]
     norm = np.sqrt(sum((f * g * g).sum() for f, g in zip(factors, gradients, strict=True)))
@@ -114,7 +114,7 @@ def test_the_gradient_of_imbsam_perturbs_the_losses_of_the_tail_only(tail_weight
     torch.testing.assert_close(actual, [one + two for one, two in zip(head, tail, strict=True)])
 
 
-def test_imbsam_without_tail_classes_takes_the_plain_gradient():
+def test_imbsam_without_tail_classes_uses_the_plain_gradient():
     batch = a_batch()
     network = a_network()
     plain = gradients_of(network, network.training_step(batch, 0)["loss"])
@@ -129,7 +129,7 @@ def test_imbsam_without_tail_classes_takes_the_plain_gradient():
 
 
 @pytest.mark.parametrize(("batch_norm", "updates"), [("both", 2), ("first", 1)])
-def test_passes_that_update_running_statistics(batch_norm, updates):
+def test_batch_norm_sets_the_passes_that_update_running_statistics(batch_norm, updates):
     batch, rho = a_batch(), 1e-9  # so that both passes see the same features
     network, plain = a_network(), a_network()
     step_with(SAM(rho=rho, batch_norm=batch_norm), network, batch)
@@ -149,7 +149,7 @@ def test_passes_that_update_running_statistics(batch_norm, updates):
         (["sharpness=imbsam", "trainer.accumulate=2"], "one whole batch"),
     ],
 )
-def test_what_cannot_be_trained_with_sam_is_refused_before_training(ltr_train, tmp_path, overrides, reason):
+def test_trainings_that_sam_does_not_support_are_refused_before_training(ltr_train, tmp_path, overrides, reason):
     done = ltr_train("sharpness=sam", *overrides, outputs=tmp_path)
     assert done.code != 0
     assert reason in done.err

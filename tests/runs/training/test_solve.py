@@ -75,7 +75,7 @@ def test_the_penalty_is_chosen_on_validation_images(ltr_train):
         assert int(chosen["chosen"]) == int(np.argmax(values))
 
 
-def test_lws_solves_for_its_scales_which_the_penalty_shrinks(ltr_train, tmp_path):
+def test_the_penalty_shrinks_the_solved_scales_of_lws(ltr_train, tmp_path):
     scales = []
     for number, l2 in enumerate((0.01, 10)):
         run = ltr_train(*LBFGS, f"features.l2={l2}", "method=lws", outputs=tmp_path / str(number))
@@ -95,7 +95,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED.keys())
-def test_what_cannot_be_solved_is_refused_with_what_to_use(ltr_train, case):
+def test_problems_that_are_not_convex_are_refused_with_alternatives(ltr_train, case):
     options, advice = case
     run = ltr_train(*LBFGS, *options)
     assert run.code not in (0, None)

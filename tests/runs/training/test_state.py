@@ -49,7 +49,7 @@ def test_a_training_resumes_after_the_last_finished_batch(tmp_path, saved, epoch
     assert point.code == {"commit": "abc"}
 
 
-def test_a_training_without_a_state_begins(tmp_path):
+def test_a_training_without_a_state_starts_at_the_beginning(tmp_path):
     assert TrainingState(tmp_path, print).resume_point(NETWORK) is None
 
 
