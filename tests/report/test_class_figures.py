@@ -33,9 +33,9 @@ def figure_of(monkeypatch):
     """Draw and return the matplotlib figure."""
     drawn = []
     for module in MODULES:
-        original = module.headline_title
+        original = module.set_run_title
         monkeypatch.setattr(
-            module, "headline_title", lambda figure, run, o=original: (drawn.append(figure), o(figure, run))
+            module, "set_run_title", lambda figure, run, o=original: (drawn.append(figure), o(figure, run))
         )
 
     def make(picture_of, run_dir) -> Figure:
@@ -215,15 +215,15 @@ def test_sampling_figures_show_epochs_and_shares_of_the_groups(tmp_path, figure_
     np.savez(run_dir / "artifacts" / "draws.npz", **arrays)
     of_classes, of_groups = figure_of(draws.draws, run_dir).axes
     lines = {line.get_label(): line.get_ydata().tolist() for line in (*of_classes.lines, *of_groups.lines)}
-    assert lines["drawn in epoch 10"] == [100, 100, 100, 155]
+    assert lines["sampled in epoch 10"] == [100, 100, 100, 155]
     assert lines["few (1 class)"] == pytest.approx([500 / 455, 15500 / 455])
 
 
 def test_epochs_with_equal_sampling_are_one_line():
     counts = np.repeat([[5, 1], [3, 3]], [4, 2], axis=0)
     assert draws.shown_draws(np.array([1, 10, 20, 32, 33, 40]), counts) == {
-        "drawn in epochs 1 to 32": 0,
-        "drawn in epochs 33 to 40": 4,
+        "sampled in epochs 1 to 32": 0,
+        "sampled in epochs 33 to 40": 4,
     }
 
 
@@ -234,7 +234,7 @@ def test_if_all_epochs_differ_the_first_middle_and_last_are_shown():
 
 def test_a_constant_sampling_distribution_is_one_line(tmp_path, figure_of):
     axes = figure_of(draws.draws, run_of(tmp_path, 10)).axes[0]
-    assert [line.get_label() for line in axes.lines] == ["training images", "drawn in every epoch"]
+    assert [line.get_label() for line in axes.lines] == ["training images", "sampled in every epoch"]
 
 
 # -- the background ---------------------------------------------------------------------------------------------

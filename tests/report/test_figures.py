@@ -32,7 +32,7 @@ def figure_of(monkeypatch):
         return call
 
     for module in (frequency, curves):
-        monkeypatch.setattr(module, "headline_title", keep(module.headline_title))
+        monkeypatch.setattr(module, "set_run_title", keep(module.set_run_title))
 
     def make(picture_of, run_dir) -> Figure:
         assert picture_of(read_run(run_dir), run_dir / "figure.png")

@@ -70,13 +70,13 @@ def background_run(folder, foreground=4, images=600, share=0.8, rarest=5, most=4
 def drawn(monkeypatch):
     """The drawn matplotlib figures, in order."""
     figures = []
-    original = open_world.headline_title
+    original = open_world.set_run_title
 
     def keep(figure, run):
         figures.append(figure)
         original(figure, run)
 
-    monkeypatch.setattr(open_world, "headline_title", keep)
+    monkeypatch.setattr(open_world, "set_run_title", keep)
     return figures
 
 

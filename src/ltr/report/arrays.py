@@ -20,7 +20,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except Exception as error:  # numpy and zipfile raise many kinds for damaged files
+    except Exception as error:  # numpy and zipfile raise errors of many types for damaged files
         raise DataError(
-            f"{path} is damaged and cannot be read. Run the same command again to write it anew (resume=never)."
+            f"{path} is damaged and cannot be read. Repeat the run's command with resume=never, which writes it again."
         ) from error

@@ -10,19 +10,19 @@ import numpy as np
 from ltr.report.arrays import read_arrays
 from ltr.report.classes import BACKGROUND, Classes, class_axis, classes_of, colour_of
 from ltr.report.read_run import Run
-from ltr.report.style import INK, PALE, figure_file, headline_title, log_numbers, percent
+from ltr.report.style import INK, PALE, figure_file, format_log_axis, percent, set_run_title, use_integer_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MAX_SEPARATE_BARS = 60  # up to so many bars have gaps between them
+_MAX_SEPARATE_BARS = 60  # more bars are drawn as one shape
 
 
 def background_classes(run: Run, path: Path) -> bool:
     """Draw the training counts of the classes with one background class, and of the background's pseudo-classes.
 
-    Both panels are sorted and share one log scale. The title gives the exponential of the entropy: the number of
-    pseudo-classes of equal size with the same entropy.
+    Both panels are sorted and share one log scale. The title gives the exponential of the pseudo-classes' entropy: as
+    many classes of equal size have the same entropy.
 
     Returns:
         False if the run has no partition of its background.
@@ -34,21 +34,19 @@ def background_classes(run: Run, path: Path) -> bool:
     pseudo_counts = np.sort(partition["background_counts"][partition["background_counts"] > 0])[::-1]
     if not len(pseudo_counts):
         return False
-    from matplotlib.ticker import MaxNLocator
-
     with figure_file(path, 11.6, 5.0) as figure:
-        headline_title(figure, run)
+        set_run_title(figure, run)
         before, after = figure.subplots(1, 2, sharey=True)
         _draw_class_counts(before, classes)
         shares = pseudo_counts / pseudo_counts.sum()
-        effective_size = float(np.exp(-(shares * np.log(shares)).sum()))
+        effective_number = float(np.exp(-(shares * np.log(shares)).sum()))
         _draw_sizes(after, np.arange(len(pseudo_counts)), pseudo_counts, PALE, None)
         after.set_xlim(-0.6, len(pseudo_counts) - 0.4)
         after.set_xlabel(f"pseudo-classes; the largest has {percent(shares[0])} of the background")
         after.set_title(
-            f"after: {len(pseudo_counts):,} pseudo-classes, as good as {effective_size:.3g} equal ones", loc="left"
+            f"after: {len(pseudo_counts):,} pseudo-classes, as good as {effective_number:.3g} equal ones", loc="left"
         )
-        after.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        use_integer_ticks(after.xaxis)
     return True
 
 
@@ -59,7 +57,7 @@ def _draw_class_counts(axes: Axes, classes: Classes) -> None:
         _draw_sizes(axes, np.flatnonzero(groups == name), classes.counts[order][groups == name], colour_of(name), name)
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.7)
-    log_numbers(axes.yaxis, *axes.get_ylim())
+    format_log_axis(axes.yaxis, *axes.get_ylim())
     class_axis(axes, classes)
     axes.set_ylabel("training images (log scale)")
     axes.set_title(f"before: {percent(share)} in one class", loc="left", color=INK)
@@ -67,10 +65,9 @@ def _draw_class_counts(axes: Axes, classes: Classes) -> None:
 
 
 def _draw_sizes(axes: Axes, positions: np.ndarray, sizes: np.ndarray, colour: str, label: str | None) -> None:
-    width = 0.8 if len(sizes) <= _MAX_SEPARATE_BARS else 1.0
     if len(sizes) <= _MAX_SEPARATE_BARS:
-        axes.bar(positions, sizes, width=width, color=colour, label=label)
-    else:  # one shape instead of thousands
+        axes.bar(positions, sizes, width=0.8, color=colour, label=label)
+    else:
         filled = np.full(positions[-1] - positions[0] + 1, 0.5)
         filled[positions - positions[0]] = sizes
         edges = np.arange(positions[0], positions[-1] + 2) - 0.5

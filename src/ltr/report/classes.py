@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def has_classes(run: Run) -> bool:
 
 
 def classes_of(run: Run) -> Classes | None:
-    """Return the classes of the headline row; None if its protocol does not report classes.
+    """Return the classes of the headline row, with the background; None if its protocol does not report classes.
 
     Raises:
         DataError: ``per_class.parquet`` is missing or damaged.
@@ -77,7 +77,7 @@ def classes_of(run: Run) -> Classes | None:
     counts = table["train_count"][first_rows].astype(np.int64)
     groups = np.array([str(group) for group in table["group"][first_rows]], dtype=object)
     if run.headline["protocol"] == "background" and labels[0] == 1:
-        # the table of classes excludes the background; the remaining training images belong to it
+        # the table excludes the background, which has the remaining training images
         rest = run.result.get("data", {}).get("train_images", 0) - int(counts.sum())
         names, groups = np.insert(names, 0, BACKGROUND), np.insert(groups, 0, BACKGROUND)
         counts = np.insert(counts, 0, max(rest, 0))
@@ -85,10 +85,11 @@ def classes_of(run: Run) -> Classes | None:
 
 
 def predictions_of(run: Run) -> tuple[Classes, dict[str, np.ndarray]] | None:
-    """Return the classes, and ``label`` and ``prediction`` int64 [N] and ``confidence`` float64 [N], a probability.
+    """Return a run's classes and its predictions for images of known classes.
 
-    Images of unknown classes are left out. None if the protocol does not report classes, or the run stored no
-    predictions.
+    Returns:
+        (classes, arrays ``label`` and ``prediction`` int64 [N], ``confidence`` float64 [N] in [0, 1]); None if the
+        protocol does not report classes, or if the run stored no predictions.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -106,10 +107,12 @@ def predictions_of(run: Run) -> tuple[Classes, dict[str, np.ndarray]] | None:
 
 
 def colour_of(group: str) -> str:
+    """Return the colour of a shot group or of the background."""
     return GROUP_COLOURS.get(group, PALE)
 
 
 def marker_of(group: str) -> str:
+    """Return the marker of a shot group or of the background."""
     return GROUP_MARKERS.get(group, "D")
 
 
@@ -146,19 +149,13 @@ def binned_means(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(centres), np.array(means)
 
 
-def draw_points(axes: Axes, classes: Classes, values: np.ndarray, **overrides: Any) -> None:
+def draw_points(axes: Axes, classes: Classes, values: np.ndarray) -> None:
     """Draw values [C], by label, as markers in the groups' colours from frequent to rare."""
     is_crowded = len(classes) > 500
     size = float(np.clip(9000 / max(len(classes), 1), 9, 70))
     groups, ordered = classes.groups[classes.order], values[classes.order]
     for name in classes.shown_groups():
         ranks = np.flatnonzero((groups == name) & (ordered == ordered))
-        style = {
-            "s": size,
-            "marker": marker_of(name),
-            "alpha": 0.5 if is_crowded else 0.85,
-            "linewidths": 0,
-            "zorder": 2.5,
-        }
-        axes.scatter(ranks, ordered[ranks], color=colour_of(name), **{**style, **overrides})
+        axes.scatter(ranks, ordered[ranks], s=size, color=colour_of(name), marker=marker_of(name),
+                     alpha=0.5 if is_crowded else 0.85, linewidths=0, zorder=2.5)  # fmt: skip
         axes.scatter([], [], s=70, marker=marker_of(name), color=colour_of(name), label=name)  # large in the legend

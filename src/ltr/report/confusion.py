@@ -12,7 +12,7 @@ import numpy as np
 from ltr.evaluation.averages import ratio
 from ltr.report.classes import MAX_NAMED, Classes, colour_of, predictions_of, shorten
 from ltr.report.read_run import Run
-from ltr.report.style import INK, PALE, figure_file, headline_title, percent
+from ltr.report.style import INK, PALE, figure_file, percent, set_run_title, use_integer_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,10 +25,10 @@ _CORRECT_COLOUR = "#DDDDDD"
 
 
 def confusion(run: Run, path: Path) -> bool:
-    """Draw the confusion matrix (beyond 100 classes the commonest confusions) and the predicted groups of each group.
+    """Draw the confusion matrix (beyond 100 classes: the most frequent confusions) and the predictions of each group.
 
     Rows of the matrix are true classes from frequent to rare and sum to 1; the colour scale follows the square root, so
-    that rare confusions are visible. Above each group's bar is its head-absorption rate: see `absorption`.
+    that rare confusions are visible. A note at each group's bar gives its head-absorption rate, see `absorption`.
 
     Returns:
         False if the run stored no predictions of its classes.
@@ -41,7 +41,7 @@ def confusion(run: Run, path: Path) -> bool:
     cells, counts = np.unique(predictions["label"] * total + predictions["prediction"], return_counts=True)
     true, predicted = cells // total, cells % total
     with figure_file(path, 15.0, 8.0) as figure:
-        headline_title(figure, run)
+        set_run_title(figure, run)
         grid = figure.add_gridspec(2, 2, width_ratios=[1.55, 1])
         if total <= MAX_MATRIX_CLASSES:
             _draw_matrix(figure, figure.add_subplot(grid[:, 0]), classes, true, predicted, counts)
@@ -122,10 +122,10 @@ def _draw_borders(axes: Axes, classes: Classes) -> None:
 def _draw_frequent_confusions(
     axes: Axes, classes: Classes, true: np.ndarray, predicted: np.ndarray, counts: np.ndarray
 ) -> None:
-    """Draw the confusions with the most images in the colour of the true class; ties go to the rarer true class."""
+    """Draw the confusions with the most images, in the colour of the true class; ties go to the rarer class."""
     images = np.bincount(true, counts, minlength=len(classes))
     wrong = np.flatnonzero(true != predicted)
-    # not by share alone: one image of a class of three is not evidence
+    # shares only break ties: in a class of three images, one error is a large share but no evidence
     order = np.lexsort((classes.counts[true[wrong]], -counts[wrong] / images[true[wrong]], -counts[wrong]))
     top = wrong[order[:MAX_LISTED]]
     names = [f"{shorten(classes.names[true[cell]])} → {shorten(classes.names[predicted[cell]])}" for cell in top]
@@ -150,8 +150,6 @@ def _draw_false_positives(
 
 
 def _draw_bars(axes: Axes, names: list[str], values: np.ndarray, labels: list[str], colours: list[str]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     axes.barh(np.arange(len(names)), values, color=colours, height=0.74)
     for row, annotation in enumerate(labels):
         axes.annotate(annotation, (values[row], row), xytext=(4, 0), textcoords="offset points", va="center",
@@ -159,7 +157,7 @@ def _draw_bars(axes: Axes, names: list[str], values: np.ndarray, labels: list[st
     axes.set_yticks(np.arange(len(names)), names, fontsize=11)
     axes.set_ylim(max(len(names), 1) - 0.4, -0.6)
     axes.set_xlim(0, 1.45 * max(values, default=1))
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    use_integer_ticks(axes.xaxis)
     axes.grid(False, axis="y")
 
 

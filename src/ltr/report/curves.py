@@ -10,7 +10,16 @@ import numpy as np
 
 from ltr.evaluation.groups import GROUPS
 from ltr.report.read_run import Run, number
-from ltr.report.style import GROUP_COLOURS, GROUP_MARKERS, INK, PALE, figure_file, headline_title, text_width
+from ltr.report.style import (
+    GROUP_COLOURS,
+    GROUP_MARKERS,
+    INK,
+    PALE,
+    figure_file,
+    set_run_title,
+    text_width,
+    use_integer_ticks,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,10 +35,10 @@ _NAME_SIZE = 13  # points, of the names of stages
 def training_curves(run: Run, path: Path) -> bool:
     """Draw loss, accuracy and, for a monitored split, many / medium / few over the epochs of all trained stages.
 
-    Stars at the last epoch are the result on test, unless test is the monitored split.
+    Stars at the last epoch are the results on the test split, unless that is the monitored split.
 
     Returns:
-        False if the run trained no epoch (all of its stages were computed).
+        False if the run trained no epoch, because all of its stages compute arrays.
     """
     curves = run.curves
     if not curves:
@@ -38,7 +47,7 @@ def training_curves(run: Run, path: Path) -> bool:
     monitored = next((split for split in ("val", "test") if f"{split}/accuracy" in curves), None)
     panels = 3 if monitored else 2
     with figure_file(path, 4.7 * panels, 4.8) as figure:
-        headline_title(figure, run)
+        set_run_title(figure, run)
         loss, accuracy, *rest = figure.subplots(1, panels)
         _draw_line(loss, curves, "train/loss", epochs, label="train", **_TRAIN)
         _draw_line(accuracy, curves, "train/accuracy", epochs, 100, label="train", **_TRAIN)
@@ -77,7 +86,7 @@ def _epochs(curves: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, tuple[
 def _draw_line(
     axes: Axes, curves: dict[str, np.ndarray], column: str, epochs: np.ndarray, scale: float = 1, **style: Any
 ) -> None:
-    """Draw one column, interrupted between stages but not at blanks (epochs without validation)."""
+    """Draw a column with one line per stage, which continues over epochs without validation."""
     if column not in curves or np.isnan(curves[column]).all():
         return
     known = ~np.isnan(curves[column])
@@ -85,18 +94,9 @@ def _draw_line(
     label = style.pop("label")
     for stage in dict.fromkeys(curves["stage"][known].tolist()):
         in_stage = known & (curves["stage"] == stage)
-        marker_step = max(
-            1, int(in_stage.sum()) // 10
-        )  # a marker on each tenth, so that lines differ without their colours
-        axes.plot(
-            epochs[in_stage],
-            scale * curves[column][in_stage],
-            marker=marker,
-            markevery=marker_step,
-            markersize=6,
-            label=label,
-            **style,
-        )
+        step = max(1, int(in_stage.sum()) // 10)  # some ten markers tell lines apart without their colours
+        axes.plot(epochs[in_stage], scale * curves[column][in_stage], marker=marker, markevery=step, markersize=6,
+                  label=label, **style)  # fmt: skip
         label = "_"  # once in the legend
 
 
@@ -109,15 +109,14 @@ def _draw_groups(axes: Axes, curves: dict[str, np.ndarray], monitored: str, epoc
 
 def _draw_result(run: Run, accuracy: Axes, rest: Sequence[Axes], last_epoch: float) -> None:
     """Draw the headline's metrics on test as stars at the last epoch."""
-    metrics = run.headline["metrics"]
     if run.headline["split"] != "test":
         return
-    marks = [(accuracy, "accuracy", "test, final weights", INK)]
-    marks += [
+    stars = [(accuracy, "accuracy", "test, final weights", INK)]
+    stars += [
         (axes, name, "test" if name == GROUPS[0] else "_", GROUP_COLOURS[name]) for axes in rest for name in GROUPS
     ]
-    for axes, name, label, colour in marks:
-        value = number(metrics.get(name))
+    for axes, name, label, colour in stars:
+        value = number(run.headline["metrics"].get(name))
         if value == value:
             axes.plot([last_epoch], [100 * value], marker="*", color=colour, label=label, **_TEST)
 
@@ -144,8 +143,6 @@ def _list_stages(figure: Figure, borders: dict[str, tuple[float, float]]) -> Non
 
 
 def _finish(axes: Axes, borders: dict[str, tuple[float, float]], has_names: bool) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     if len(borders) > 1:
         for stage, (start, end) in borders.items():
             axes.axvline(start, color=PALE, linewidth=1)
@@ -153,6 +150,6 @@ def _finish(axes: Axes, borders: dict[str, tuple[float, float]], has_names: bool
                 axes.text((start + end) / 2, 1.01, stage, transform=axes.get_xaxis_transform(), ha="center", color=PALE)
     axes.set_xlim(left=0)
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    use_integer_ticks(axes.xaxis)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="best")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
-from ltr.report.classes import shorten
-from ltr.report.style import GROUP_COLOURS, INK, PALE, figure_file, figure_title
+from ltr.report.classes import MAX_NAMED, shorten
+from ltr.report.style import GROUP_COLOURS, INK, PALE, figure_file, set_title
 
-_NAMED_CLASSES = 20
 _TILE = 1.0  # inches
 
 
@@ -25,27 +23,19 @@ def class_frequency(
     counts = class_counts[order]
     names = group_of_class(groups)[order]
     with figure_file(path, 8.6, 5.2) as figure:
-        figure_title(figure, title)
+        set_title(figure, title)
         axes = figure.subplots()
         ranks = np.arange(len(counts))
-        has_names = len(counts) <= _NAMED_CLASSES
+        has_names = len(counts) <= MAX_NAMED
         for name in GROUPS:
             ranks_of_group = np.flatnonzero(names == name)
             if len(ranks_of_group):
-                style: dict[str, Any] = {
-                    "color": GROUP_COLOURS[name],
-                    "label": f"{name}: {len(ranks_of_group):,} of the classes",
-                }
+                colour, label = GROUP_COLOURS[name], f"{name}: {len(ranks_of_group):,} of the classes"
                 if has_names:
-                    axes.bar(ranks_of_group, counts[ranks_of_group], width=0.8, **style)
-                else:  # one shape instead of thousands; classes of a group are neighbours here
-                    axes.stairs(
-                        counts[ranks_of_group],
-                        np.arange(ranks_of_group[0], ranks_of_group[-1] + 2) - 0.5,
-                        fill=True,
-                        baseline=0.1,
-                        **style,
-                    )
+                    axes.bar(ranks_of_group, counts[ranks_of_group], width=0.8, color=colour, label=label)
+                else:  # one shape instead of thousands of bars; the classes of a group are neighbours
+                    edges = np.arange(ranks_of_group[0], ranks_of_group[-1] + 2) - 0.5
+                    axes.stairs(counts[ranks_of_group], edges, fill=True, baseline=0.1, color=colour, label=label)
         axes.set_yscale("log")
         axes.set_ylim(bottom=0.7, top=float(counts.max(initial=1)) * (1.6 if has_names else 1.15))
         axes.set_ylabel("training images (log scale)")
@@ -67,14 +57,14 @@ def contact_sheet(
     """Draw the first images of some classes, one row per class.
 
     Args:
-        rows: place in the tail (head, middle, tail) -> (class name, training images, images uint8 [H, W, 3]) of each
-            class; None marks an unreadable image.
+        rows: for ``head``, ``middle`` and ``tail``, the (class name, training images, images uint8 [H, W, 3]) of some
+            classes; None marks an unreadable image.
     """
     classes = [(tail_part, *row) for tail_part, classes_of_part in rows.items() for row in classes_of_part]
     columns = max((len(images) for *_, images in classes), default=1)
     width, height = 3.2 + _TILE * columns, 0.7 + _TILE * max(len(classes), 1)
     with figure_file(path, width, height) as figure:
-        figure_title(figure, title)
+        set_title(figure, title)
         if not classes:
             return
         grid = figure.subplots(len(classes), columns + 1, squeeze=False,

@@ -21,20 +21,20 @@ from ltr.report.translations import translations
 from ltr.report.variants import variant_curve
 from ltr.report.weight_norms import weight_norms
 
-# file name -> function that draws it and returns False if the run has no data for it
-DrawFigure = Callable[[Run, Path], bool]
+DrawFigure = Callable[[Run, Path], bool]  # draws a file; returns False if the run has no data for it
+# by the name of their file
 DEFAULT_FIGURES: dict[str, DrawFigure] = {
     "accuracy_by_frequency": accuracy_by_frequency,
     "training_curves": training_curves,
 }
-# specific to some methods; drawn if a run has the arrays
+# of some methods: drawn by default for runs that have the arrays
 METHOD_FIGURES: dict[str, DrawFigure] = {
     "curve": variant_curve,
     "translations": translations,
     "selected_locations": selected_locations,
     "feature_plane": feature_plane,
 }
-# figures=all draws these for every run with classes
+# figures=all adds these for runs with classes
 CLASS_FIGURES: dict[str, DrawFigure] = {
     "confusion": confusion,
     "predicted_prior": predicted_prior,
@@ -54,15 +54,15 @@ def draw(
     Args:
         run_dir: a finished run.
         which: ``two`` for the default figures and those of the method, ``all`` for every figure.
-        only_missing: True draws only figures without a file.
+        only_missing: draw only figures that have no file yet.
         left_out: list to which the names of figures without data are added.
 
     Returns:
-        The written files; a figure is left out if the run has no data for it.
+        The written files.
 
     Raises:
         ConfigError: unknown ``which``.
-        DataError: the directory is not a finished run, or files of it are damaged; figures of other files are drawn.
+        DataError: the directory is not a finished run, or has damaged files; figures of intact files are drawn first.
     """
     if which not in ("two", "all"):
         raise ConfigError(f"figures={which!r}: choose two or all{nearest(which, ('two', 'all'))}")
@@ -82,7 +82,7 @@ def draw(
             raise
         except DataError as error:
             problems.append(str(error))
-        except Exception as error:  # arrays and tables of unexpected shapes and values may fail anywhere
+        except Exception as error:  # arrays of unexpected shapes or values raise errors of any type
             problems.append(f"{name} cannot be drawn from the files of {run.path}: {type(error).__name__}: {error}")
     if problems:
         raise DataError("; ".join(dict.fromkeys(problems)))

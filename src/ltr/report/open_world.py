@@ -12,14 +12,14 @@ from ltr.evaluation.metrics import METRICS
 from ltr.report.arrays import read_arrays
 from ltr.report.columns import value_text
 from ltr.report.read_run import Run, number
-from ltr.report.style import GROUP_COLOURS, INK, PALE, figure_file, headline_title, percent
+from ltr.report.style import GROUP_COLOURS, INK, PALE, figure_file, percent, set_run_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Curves = Mapping[str, np.ndarray]
 
-_FEW_IMAGES = 3000
+_FEW_IMAGES = 3000  # histograms of fewer images have wider bins
 _NAMED_CLASSES = 10  # at most this many classes have their own line and name
 _LINES: tuple[dict[str, Any], ...] = (  # one per scorer, distinguishable without colours
     {"color": "#004488", "linestyle": "-"},
@@ -29,7 +29,7 @@ _LINES: tuple[dict[str, Any], ...] = (  # one per scorer, distinguishable withou
     {"color": "#66AA88", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
 )
 _DASHES = ("-", "--", ":", "-.")
-_SHADES = ((INK, 0.0), (INK, 0.5), ("white", 0.45))  # colour mixed into a group's colour, and its share
+_SHADES = ((INK, 0.0), (INK, 0.5), ("white", 0.45))  # a colour and its share in the mixture with a group's colour
 _KINDS = {
     "correct": ("known, right", "#004488"),
     "wrong": ("known, wrong", "#DDAA33"),
@@ -49,23 +49,16 @@ def known_and_unknown(run: Run, path: Path) -> bool:
     if not evaluated:
         return False
     with figure_file(path, 11.2, 5.2) as figure:
-        headline_title(figure, run)
+        set_run_title(figure, run)
         roc, oscr = figure.subplots(1, 2)
         for (row, curves), line in zip(evaluated, _LINES):
-            metrics, name = row["metrics"], str(row["scorer"])
-            label = f"{name}: {percent(metrics.get('auroc'))}"
-            roc.plot(curves["roc_fpr"], curves["roc_tpr"], label=label, **line)
-            label = f"{name}: {percent(metrics.get('oscr'))}"
-            oscr.plot(curves["oscr_fpr"], curves["oscr_ccr"], label=label, **line)
+            auroc, oscr_area = (f"{row['scorer']}: {percent(row['metrics'].get(name))}" for name in ("auroc", "oscr"))
+            roc.plot(curves["roc_fpr"], curves["roc_tpr"], label=auroc, **line)
+            oscr.plot(curves["oscr_fpr"], curves["oscr_ccr"], label=oscr_area, **line)
         accuracy = float(evaluated[0][1]["accuracy"])
         oscr.axhline(accuracy, color=PALE, linestyle=":", linewidth=1.4)
-        oscr.annotate(
-            METRICS.find("closed_set_accuracy", "open_set").title,
-            (0, accuracy),
-            xytext=(4, 4),
-            textcoords="offset points",
-            color=PALE,
-        )
+        title = METRICS.find("closed_set_accuracy", "open_set").title
+        oscr.annotate(title, (0, accuracy), xytext=(4, 4), textcoords="offset points", color=PALE)
         for axes, metric, ylabel in ((roc, "auroc", "known accepted"), (oscr, "oscr", "known accepted and right")):
             axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.06), xlabel="unknown accepted", ylabel=ylabel)
             axes.legend(loc="lower right", title=METRICS.find(metric, "open_set").heading)
@@ -75,8 +68,8 @@ def known_and_unknown(run: Run, path: Path) -> bool:
 def score_histogram(run: Run, path: Path) -> bool:
     """Draw score histograms of correct known, misclassified known and unknown images, one panel per scorer.
 
-    Heights are shares of the known images or of the unknown ones, so that the sizes of the test parts do not matter.
-    Thresholds at which decisions were evaluated are vertical lines.
+    Heights are shares of all known or of all unknown images. The thresholds of the evaluated decisions are vertical
+    lines.
 
     Returns:
         False if the run was not evaluated by the open-set protocol.
@@ -85,13 +78,12 @@ def score_histogram(run: Run, path: Path) -> bool:
     if not evaluated:
         return False
     with figure_file(path, 1.2 + 5.2 * len(evaluated), 4.8) as figure:
-        headline_title(figure, run)
+        set_run_title(figure, run)
         for axes, (row, curves) in zip(figure.subplots(1, len(evaluated), squeeze=False)[0], evaluated):
             _histogram(axes, curves, (("correct", "wrong"), ("unknown",)))
-            lines = zip(("validation", "fixed", "oracle"), ("-", "--", ":"))
-            for source, style in lines:
+            low, high = curves["histogram_edges"][[0, -1]]
+            for source, style in zip(("validation", "fixed", "oracle"), ("-", "--", ":")):
                 threshold = float(curves[f"threshold_{source}"])
-                low, high = curves["histogram_edges"][[0, -1]]
                 if low <= threshold <= high:
                     axes.axvline(threshold, color=INK, linestyle=style, linewidth=1.4, label=f"threshold: {source}")
             axes.set_title(str(row["scorer"]), loc="left")
@@ -104,8 +96,8 @@ def score_histogram(run: Run, path: Path) -> bool:
 def precision_recall(run: Run, path: Path) -> bool:
     """Draw precision over recall of every foreground class in its group's colour, and the mean over classes.
 
-    The lines are step functions, as in average precision: except for thinning, the area under a class's line is its
-    average precision, and the area under the mean line is the mAP.
+    The lines are step functions: the area under a class's line is its average precision, and that under the mean line
+    the mAP, up to the points that were left out to save space.
 
     Returns:
         False if the run was not evaluated by the background protocol, or no foreground class had images.
@@ -116,14 +108,10 @@ def precision_recall(run: Run, path: Path) -> bool:
     row, curves = evaluated[0]
     names, groups = _class_names(run, curves)
     with figure_file(path, 8.2, 6.0) as figure:
-        headline_title(figure, run)
+        set_run_title(figure, run)
         axes = figure.subplots()
         has_names = len(names) <= _NAMED_CLASSES
-        styles = (
-            _line_styles(groups)
-            if has_names
-            else [{"color": GROUP_COLOURS[group], "linestyle": "-"} for group in groups]
-        )
+        styles = _line_styles(groups) if has_names else [{"color": GROUP_COLOURS[group]} for group in groups]
         grid, means = np.linspace(0, 1, 501)[1:], []
         for index, (recall, precision) in enumerate(zip(curves["pr_recall"], curves["pr_precision"])):
             is_present = ~np.isnan(recall)
@@ -131,23 +119,12 @@ def precision_recall(run: Run, path: Path) -> bool:
                 continue
             recall, precision = recall[is_present], precision[is_present]
             means.append(precision[np.minimum(np.searchsorted(recall, grid), len(recall) - 1)])
-            average = percent(float(curves["average_precision"][index]))
-            axes.plot(
-                np.concatenate([[0], recall]),
-                np.concatenate([precision[:1], precision]),
-                **styles[index],
-                alpha=0.9 if has_names else 0.3,
-                linewidth=2 if has_names else 1,
-                label=f"{names[index]} {average}" if has_names else None,
-                drawstyle="steps-pre",
-            )
-        axes.plot(
-            grid,
-            np.mean(means, axis=0),
-            color=INK,
-            linewidth=2.8,
-            label=f"mean, {METRICS.find('map', 'background').heading} {_map(row)}",
-        )
+            label = f"{names[index]} {percent(float(curves['average_precision'][index]))}" if has_names else None
+            axes.plot(np.concatenate([[0], recall]), np.concatenate([precision[:1], precision]), drawstyle="steps-pre",
+                      label=label, alpha=0.9 if has_names else 0.3, linewidth=2 if has_names else 1,
+                      **styles[index])  # fmt: skip
+        label = f"mean, {METRICS.find('map', 'background').heading} {_map(row)}"
+        axes.plot(grid, np.mean(means, axis=0), color=INK, linewidth=2.8, label=label)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.03), xlabel="recall", ylabel="precision")
         if not has_names:
             for group in dict.fromkeys(groups):
@@ -166,7 +143,7 @@ def background_histogram(run: Run, path: Path) -> bool:
     if not evaluated:
         return False
     with figure_file(path, 1.2 + 5.2 * len(evaluated), 4.8) as figure:
-        headline_title(figure, run)
+        set_run_title(figure, run)
         for axes, (row, curves) in zip(figure.subplots(1, len(evaluated), squeeze=False)[0], evaluated):
             _histogram(axes, curves, (("background",), ("foreground",)), shares=False)
             axes.set_yscale("log")
@@ -203,33 +180,28 @@ def curves_of(run: Run, protocol: str) -> list[tuple[dict[str, Any], Curves]]:
         if not is_selected or scorer in seen:
             continue
         seen.add(scorer)
-        path = run.path / "artifacts" / ("_".join(filter(None, (protocol, variant, scorer))) + ".npz")
-        curves = read_arrays(path)
-        if curves:
+        name = "_".join(filter(None, (protocol, variant, scorer)))
+        if curves := read_arrays(run.path / "artifacts" / f"{name}.npz"):
             rows.append((row, curves))
     return rows
 
 
 def _line_styles(groups: Sequence[str]) -> list[dict[str, Any]]:
-    """Return colour and dashes of each class's line: shades of its group's colour that distinguish up to 12 classes."""
+    """Return colour and dashes of each class's line: shades of its group's colour, for up to 12 classes a group."""
     from matplotlib.colors import to_rgb
 
     styles: list[dict[str, Any]] = []
     for index, group in enumerate(groups):
         shade, dashes = divmod(groups[:index].count(group), len(_DASHES))
-        other, share = _SHADES[shade]
-        colour = tuple(
-            (1 - share) * group_channel + share * shade_channel
-            for group_channel, shade_channel in zip(to_rgb(GROUP_COLOURS[group]), to_rgb(other))
-        )
-        styles.append({"color": colour, "linestyle": _DASHES[dashes]})
+        added, share = _SHADES[shade]
+        colour = (1 - share) * np.array(to_rgb(GROUP_COLOURS[group])) + share * np.array(to_rgb(added))
+        styles.append({"color": tuple(colour), "linestyle": _DASHES[dashes]})
     return styles
 
 
 def _histogram(axes: Axes, curves: Curves, parts: tuple[tuple[str, ...], ...], shares: bool = True) -> None:
-    """Draw histograms of several kinds of images; with ``shares``, in percent of all images of stacked kinds."""
+    """Draw histograms of several kinds of images: their counts, or with ``shares`` percentages of each part."""
     edges = curves["histogram_edges"]
-    # with few images, wider bins show the shape of the distribution
     width = 3 if sum(curves[f"histogram_{kind}"].sum() for part in parts for kind in part) < _FEW_IMAGES else 1
     for part in parts:
         total = sum(int(curves[f"histogram_{kind}"].sum()) for kind in part)
@@ -246,10 +218,9 @@ def _histogram(axes: Axes, curves: Curves, parts: tuple[tuple[str, ...], ...], s
 def _class_names(run: Run, curves: Curves) -> tuple[list[str], list[str]]:
     """Return names and shot groups of the classes of the curves."""
     table = run.per_class
-    # the table has a row per class and scorer
-    row_of_class = {int(number_): rows for rows, number_ in enumerate(table["class_id"])}
-    rows = [row_of_class[int(number_)] for number_ in curves["pr_class_id"]]
-    return [str(table["class_name"][i]) for i in rows], [str(table["group"][i]) for i in rows]
+    row_of_class = {class_id: row for row, class_id in enumerate(table["class_id"].tolist())}
+    rows = [row_of_class[class_id] for class_id in curves["pr_class_id"].tolist()]
+    return [str(table["class_name"][row]) for row in rows], [str(table["group"][row]) for row in rows]
 
 
 def _map(row: Mapping[str, Any], group: str = "") -> str:

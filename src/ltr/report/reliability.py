@@ -10,7 +10,7 @@ import numpy as np
 from ltr.evaluation.averages import calibration_error, ratio
 from ltr.report.classes import predictions_of
 from ltr.report.read_run import Run
-from ltr.report.style import GROUP_COLOURS, INK, PALE, figure_file, headline_title, percent
+from ltr.report.style import GROUP_COLOURS, INK, PALE, figure_file, percent, set_run_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +38,7 @@ def reliability(run: Run, path: Path) -> bool:
     panels = [("all", np.ones(len(is_correct), dtype=bool), _ALL), ("few", is_few, GROUP_COLOURS["few"])]
     panels = [panel for panel in panels if panel[1].any()]
     with figure_file(path, 1.2 + 4.4 * len(panels), 5.6) as figure:
-        headline_title(figure, run)
+        set_run_title(figure, run)
         grid = figure.subplots(2, len(panels), squeeze=False, sharex=True, gridspec_kw={"height_ratios": [3.2, 1]})
         for column, (name, chosen, colour) in enumerate(panels):
             sums = binned_sums(predictions["confidence"][chosen], is_correct[chosen], bins)
@@ -52,21 +52,22 @@ def reliability(run: Run, path: Path) -> bool:
 
 
 def binned_sums(confidence: np.ndarray, is_correct: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return images, correct images and confidence summed over left-open bins, as in the calibration error."""
+    """Return the images, correct images and summed confidence of each bin, as in the calibration error.
+
+    Bins are left-open: (0, 1 / bins] is the first.
+    """
     bin_of_image = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     return tuple(np.bincount(bin_of_image, weights, minlength=bins) for weights in (None, is_correct, confidence))  # type: ignore[return-value]
 
 
 def _draw_diagram(axes: Axes, n: np.ndarray, correct: np.ndarray, confidence: np.ndarray, colour: str) -> None:
     edges = np.linspace(0, 100, len(n) + 1)
-    width = edges[1]
-    accuracy, mean = 100 * ratio(correct, n), 100 * ratio(confidence, n)
     has_images = n > 0
-    centres = (edges[:-1] + width / 2)[has_images]
-    axes.bar(centres, accuracy[has_images], width=0.92 * width, color=colour, label="accuracy")
-    gap = mean - accuracy
-    look = {"width": 0.92 * width, "facecolor": "none", "edgecolor": INK, "hatch": "////", "linewidth": 0.8}
-    axes.bar(centres, gap[has_images], bottom=accuracy[has_images], label="to the mean confidence", **look)
+    accuracy, mean = (100 * ratio(sums, n)[has_images] for sums in (correct, confidence))
+    centres, width = (edges[:-1] + edges[1] / 2)[has_images], 0.92 * edges[1]
+    axes.bar(centres, accuracy, width=width, color=colour, label="accuracy")
+    axes.bar(centres, mean - accuracy, bottom=accuracy, label="to the mean confidence", width=width, facecolor="none",
+             edgecolor=INK, hatch="////", linewidth=0.8)  # fmt: skip
     axes.plot([0, 100], [0, 100], color=PALE, linestyle="--", linewidth=1.6)
     axes.set(xlim=(0, 100), ylim=(0, 104))
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ltr.report.arrays import read_arrays
+from ltr.report.classes import shorten
 from ltr.report.read_run import Run
-from ltr.report.style import WARNING, figure_file, headline_title
+from ltr.report.style import WARNING, figure_file, set_run_title
 
-MAX_IMAGES = 8  # images
+MAX_IMAGES = 8
 _DROPPED_BRIGHTNESS = 0.25  # brightness factor of dropped locations
 _LEVEL = re.compile(r"selected_(\d+)")
 
@@ -32,17 +33,17 @@ def selected_locations(run: Run, path: Path) -> bool:
     images = arrays["images"][:MAX_IMAGES]
     names = run.per_class["class_name"]
     with figure_file(path, 2.2 * (1 + len(levels)), 0.7 + 2.35 * len(images)) as figure:
-        headline_title(figure, run)
+        set_run_title(figure, run)
         grid = figure.subplots(len(images), 1 + len(levels), squeeze=False)
         for row, (axes, image) in enumerate(zip(grid, images)):
             label, prediction = int(arrays["labels"][row]), int(arrays["predictions"][row])
             is_correct = label == prediction
-            caption = _short(names, label) if is_correct else f"{_short(names, label)}\n{_short(names, prediction)}?"
+            caption = _name(names, label) if is_correct else f"{_name(names, label)}\n{_name(names, prediction)}?"
             axes[0].set_ylabel(caption, fontsize=12.5, color="black" if is_correct else WARNING)
-            axes[0].imshow(_colour(image))
+            axes[0].imshow(_as_rgb(image))
             for column, (level, name) in enumerate(levels, 1):
                 mask = arrays[name][row]
-                axes[column].imshow(overlay(_colour(image), mask))
+                axes[column].imshow(overlay(_as_rgb(image), mask))
                 if row == 0:
                     axes[column].set_title(f"level {level}\n{mask.sum()} of {mask.size}", fontsize=12.5)
             for panel in axes:
@@ -69,12 +70,9 @@ def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where(is_selected, image, (image * _DROPPED_BRIGHTNESS).astype(np.uint8))
 
 
-def _colour(image: np.ndarray) -> np.ndarray:
+def _as_rgb(image: np.ndarray) -> np.ndarray:
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
 
 
-def _short(names: np.ndarray, label: int) -> str:
-    if not 0 <= label < len(names):
-        return "unknown"
-    name = str(names[label])
-    return name if len(name) <= 22 else name[:21] + "…"
+def _name(names: np.ndarray, label: int) -> str:
+    return shorten(names[label]) if 0 <= label < len(names) else "unknown"

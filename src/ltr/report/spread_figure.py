@@ -1,4 +1,4 @@
-"""Figure of a spread: every run of every line, and what a difference to the first line varies by."""
+"""Figure of a spread: the runs of each line, and the variance components of the differences between lines."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _MAX_LINES = 12
 def spread_figure(spread: Spread, path: Path) -> None:
     """Draw a spread as a PNG.
 
-    Left: each run's deviation from the mean of its line, a tick per subset. Right: standard deviations of the
-    differences by their source.
+    Left: a dot for each run's deviation from the mean of its line, and a tick for the mean of each subset. Right:
+    standard deviations of the differences by their source.
     """
     lines = spread.lines[:_MAX_LINES]
     pairs = [pair for pair in spread.pairs if pair.components is not None][:_MAX_LINES]
@@ -39,8 +39,7 @@ def _draw_runs(axes: Axes, spread: Spread, lines: Sequence[SpreadLine]) -> None:
     labels = []
     for row, line in enumerate(lines):
         mean = float(np.mean(list(line.cells.values())))
-        levels = sorted({level for level, _ in line.cells}, key=str)
-        for level in levels:
+        for level in sorted({level for level, _ in line.cells}, key=str):
             deviations = [scale * (value - mean) for (other, _), value in line.cells.items() if other == level]
             axes.plot(deviations, [row] * len(deviations), "o", color=PALE, alpha=0.35, markersize=5)
             axes.plot([float(np.mean(deviations))], [row], "|", color=INK, markersize=16, markeredgewidth=1.4)
@@ -48,7 +47,7 @@ def _draw_runs(axes: Axes, spread: Spread, lines: Sequence[SpreadLine]) -> None:
     axes.set_yticks(range(len(lines)), labels)
     axes.set_ylim(len(lines) - 0.5, -0.5)
     unit = "points of " if scale > 1 else ""
-    axes.set_xlabel(f"less the mean, {unit}{spread.metric.title}")
+    axes.set_xlabel(f"deviation from the mean, {unit}{spread.metric.title}")
     axes.set_title("a dot per run, a tick per subset", loc="left", fontsize=12)
 
 
@@ -70,7 +69,8 @@ def _draw_pairs(axes: Axes, spread: Spread, pairs: Sequence[SpreadPair]) -> None
     axes.set_yticks(range(len(pairs)), labels)
     axes.set_ylim(max(len(pairs), 1) - 0.5, -0.5)
     axes.set_xlabel("s.d. of the difference" + (", points" if scale > 1 else ""))
-    axes.set_title(f"less {short_name(reference, 34)}" if reference else "differences", loc="left", fontsize=12)
+    title = f"difference to {short_name(reference, 34)}" if reference else "differences"
+    axes.set_title(title, loc="left", fontsize=12)
     if pairs:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 

@@ -1,4 +1,4 @@
-"""Style of figures: fixed colours of the shot groups, large type, atomic writes."""
+"""Style of figures: colours of the shot groups, fonts, titles and axes; each figure is written atomically."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ltr.files import written_atomically
 from ltr.report.read_run import Run, number
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
@@ -52,7 +53,7 @@ _SETTINGS: dict[Any, Any] = {
 def figure_file(path: Path, width: float, height: float) -> Iterator[Figure]:
     """Yield a figure of width x height inches and write it as PNG to ``path``; an error leaves no file.
 
-    Imports matplotlib lazily and without pyplot, so that it needs no display and shares no state with the caller.
+    It does not use pyplot, so that it needs no display and shares no state with the caller.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -67,19 +68,18 @@ def figure_file(path: Path, width: float, height: float) -> Iterator[Figure]:
             figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
-def headline_title(figure: Figure, run: Run) -> None:
-    """Title a figure by method, data set, seed and checkpoint selection; red for selection on test."""
+def set_run_title(figure: Figure, run: Run) -> None:
+    """Set the title of a figure: name, method, data set, seed and checkpoint selection; red for selection on test."""
     row = run.headline
-    flagged = row["selection"] == "best_test"
-    rule = SELECTED_ON_TEST if flagged else row["selection"]
+    is_on_test = row["selection"] == "best_test"
     name, method = run.result["config"].get("name"), run.result["config"].get("method.name")
-    known_as = f"{name} · " if name and name != method else ""  # methods with another loss have a name of their own
-    text = f"{known_as}{run.title} · {row['split']}, {rule}"
-    figure_title(figure, text, WARNING if flagged else INK)
+    prefix = f"{name} · " if name and name != method else ""
+    text = f"{prefix}{run.title} · {row['split']}, {SELECTED_ON_TEST if is_on_test else row['selection']}"
+    set_title(figure, text, WARNING if is_on_test else INK)
 
 
-def figure_title(figure: Figure, text: str, colour: str = INK) -> None:
-    """Title a figure at its left; a title that is wider than the figure continues in a second line or is shortened."""
+def set_title(figure: Figure, text: str, colour: str = INK) -> None:
+    """Set the title of a figure, at its left; a wide title is broken into two lines or loses its middle."""
     title = figure.suptitle(text, x=0.01, ha="left", fontsize=14, color=colour)
     title.set_text("\n".join(_fitted_lines(figure, text, 14)))
 
@@ -96,7 +96,7 @@ def text_width(text: str, size: float) -> float:
 
 
 def _fitted_lines(figure: Figure, text: str, size: float) -> list[str]:
-    """Return a text in one line or, broken at a separator, in two; what does not fit loses its middle."""
+    """Return a text in one line or, broken at a separator, in two; a line that does not fit loses its middle."""
     width = 0.96 * figure.get_figwidth()
     if text_width(text, size) <= width:
         return [text]
@@ -114,14 +114,26 @@ def _shortened(text: str, size: float, width: float) -> str:
     return kept
 
 
-def log_numbers(axis: Axis, low: float, high: float) -> None:
-    """Label a log axis from low to high with plain numbers: 1, 2, 5 times powers of ten; powers only on long axes."""
+def format_log_axis(axis: Axis, low: float, high: float) -> None:
+    """Label a log axis with plain numbers: 1, 2, 5 times powers of ten; only powers if it spans more than 2,000."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    wide = high > 2000 * low
-    axis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5), numticks=12))
+    axis.set_major_locator(LogLocator(subs=(1,) if high > 2000 * low else (1, 2, 5), numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def use_integer_ticks(axis: Axis) -> None:
+    """Label an axis with at most six whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def draw_mean_line(axes: Axes, x: Any, y: Any, label: str | None = None, zorder: float = 2) -> None:
+    """Draw a dark line with markers; a white rim sets it off from points below."""
+    axes.plot(x, y, color="white", linewidth=5, zorder=zorder)
+    axes.plot(x, y, color=INK, marker="o", markersize=6, zorder=zorder + 0.1, label=label)
 
 
 def percent(fraction: float | None) -> str:

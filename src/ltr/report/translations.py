@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ltr.report.arrays import read_arrays
+from ltr.report.classes import shorten
 from ltr.report.read_run import Run
-from ltr.report.style import INK, PALE, figure_file, headline_title
+from ltr.report.style import INK, PALE, figure_file, set_run_title
 
 _TRIPLES = 4  # per class
 _TILE = 1.05  # inches
@@ -29,17 +30,17 @@ def translations(run: Run, path: Path) -> bool:
     columns = 1 + 4 * shown  # the name, then triples with a gap before each
     ratios = [1.8, *([0.22, 1, 1, 1] * shown)]
     with figure_file(path, _TILE * sum(ratios), 1.5 + (_TILE + 0.42) * rows) as figure:
-        headline_title(figure, run)
+        set_run_title(figure, run)
         grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"width_ratios": ratios})
-        for line, row in zip(grid, range(rows)):
+        for row, line in enumerate(grid):
             for axes in line:
                 axes.set_axis_off()
             line[0].text(0, 0.5, f"for '{_name(sheet, sheet['label'][row])}'", va="center", fontsize=12.5)
             for triple in range(shown):
                 _draw_triple(line[2 + 4 * triple : 5 + 4 * triple], sheet, row, triple, gain)
         figure.supxlabel(
-            f"from left to right: the seed, what was added (times {gain:g}; grey is nothing), the result; "
-            "a pale name: the plain network was not confident enough",
+            f"from left to right: the seed, the perturbation (times {gain:g}; grey: no change), the result; "
+            "pale name: rejected, the baseline network was not confident enough",
             fontsize=11.5,
             color=PALE,
         )
@@ -53,12 +54,10 @@ def sheet_of(run_dir: Path) -> dict[str, np.ndarray] | None:
 
 
 def amplification(perturbation: np.ndarray) -> float:
-    """Return the largest of 1, 2, 5, 10, 20, ... that keeps 99 % of the changes between black and white."""
+    """Return the largest of 1, 2, 5, 10, ..., 500 for which 99 % of the changes fit between black and white; or 1."""
     largest_change = float(np.quantile(np.abs(perturbation.astype(np.float32)), 0.99))
-    gains = [
-        step * 10.0**power for power in range(3) for step in (1, 2, 5) if step * 10.0**power * largest_change <= 0.5
-    ]
-    return max(gains, default=1.0)
+    gains = (step * 10.0**power for power in range(3) for step in (1, 2, 5))
+    return max((gain for gain in gains if gain * largest_change <= 0.5), default=1.0)
 
 
 def _draw_triple(line, sheet: dict[str, np.ndarray], row: int, triple: int, gain: float) -> None:
@@ -75,5 +74,4 @@ def _draw_triple(line, sheet: dict[str, np.ndarray], row: int, triple: int, gain
 
 
 def _name(sheet: dict[str, np.ndarray], label: int) -> str:
-    name = str(sheet["class_names"][label])
-    return name if len(name) <= 16 else name[:15] + "…"
+    return shorten(sheet["class_names"][label], 16)

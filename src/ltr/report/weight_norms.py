@@ -9,25 +9,24 @@ import numpy as np
 from ltr.report.arrays import read_arrays
 from ltr.report.classes import MAX_NAMED, binned_means, class_axis, classes_of, draw_points
 from ltr.report.read_run import Run
-from ltr.report.style import INK, PALE, figure_file, headline_title
+from ltr.report.style import INK, PALE, draw_mean_line, figure_file, set_run_title
 
 
 def weight_norms(run: Run, path: Path) -> bool:
     """Draw weight norms of the classes over their mean, from frequent to rare (Kang et al., ICLR 2020, figure 2).
 
-    The evaluated classifier has the groups' colours; a replaced classifier of the representation (cRT, LWS,
+    The evaluated classifier has the groups' colours; the classifier that it replaces (in cRT, LWS and
     tau-normalisation) is grey. Norms are divided by their mean, because classifiers differ in scale.
 
     Returns:
-        False if the run stored no norms, because its classifier has none (cosines, class means), or if its protocol
-        does not report classes.
+        False if the classifier has no weight norms (cosines, class means), or if the protocol does not report classes.
     """
     classes = classes_of(run)
     norms = read_arrays(run.path / "artifacts" / "class_weights.npz")
     if classes is None or "after" not in norms or len(norms["after"]) != len(classes):
         return False
     with figure_file(path, 8.6, 5.2) as figure:
-        headline_title(figure, run)
+        set_run_title(figure, run)
         axes = figure.subplots()
         axes.axhline(1, color=PALE, linewidth=1, linestyle=":")
         after = _divided_by_mean(norms["after"])
@@ -44,16 +43,13 @@ def weight_norms(run: Run, path: Path) -> bool:
         if len(classes) <= MAX_NAMED:
             axes.plot(after[classes.order], color=INK, linewidth=1.6, zorder=2.2)
         else:
-            binned_line = binned_means(after[classes.order])
-            axes.plot(*binned_line, color="white", linewidth=5, zorder=2.6)
-            axes.plot(*binned_line, color=INK, marker="o", markersize=6, zorder=2.7,
-                      label=f"{'after: ' if is_replaced else ''}mean of neighbouring classes")  # fmt: skip
+            label = f"{'after: ' if is_replaced else ''}mean of neighbouring classes"
+            draw_mean_line(axes, *binned_means(after[classes.order]), label, zorder=2.6)
         draw_points(axes, classes, after)
         class_axis(axes, classes)
         axes.set_ylim(0, 1.06 * max(1, *(np.nanmax(_divided_by_mean(values)) for values in norms.values())))
         axes.set_ylabel("norm of the class's weights / mean")
-        handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, columnspacing=1.4)
+        figure.legend(loc="outside lower center", ncols=3, columnspacing=1.4)
     return True
 
 
