@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ltr.configuration.configs import conf_directory, mappings, node_at, read_config, updated
+from ltr.configuration.check import check_config
+from ltr.configuration.configs import conf_directory, mappings, node_at, read_config, updated, without_private
 from ltr.configuration.declarations import options_of
 from ltr.configuration.declared_defaults import GROUPS, takes_defaults, with_defaults
 from ltr.configuration.descriptions import described
@@ -91,7 +92,7 @@ def test_configs_of_user_code_and_other_groups_stay_unchanged():
     for config, content in (
         ("loss/mine", {"_target_": "mine.Loss", "a": 1}),
         ("loss/mine", {"defer_from": 0.5}),
-        ("augment/mine", {"_target_": "ltr.data.augmentation.augment.Augmentation"}),
+        ("scorer/mine", {"_target_": "ltr.data.augmentation.augment.Augmentation"}),
         ("experiment/mine", {"loss": {"_target_": "ltr.losses.classification.LDAM"}}),
         ("dataset/mine", {"source": {"_target_": "mine.source", "exif": "${dataset.exif}"}}),
     ):
@@ -152,3 +153,22 @@ def test_an_option_that_is_left_out_is_suggested_for_a_mistyped_one(own_configs)
 def test_the_help_on_a_user_config_lists_the_options_that_it_leaves_out(own_configs):
     keys = {key.path: key.default for key in described("method", "mine", own_configs(method__mine=M2M)).keys}
     assert (keys["method.gamma"], keys["method.name"]) == ("0.9", "mine")
+
+
+def test_an_augmentation_has_its_options_and_only_those_that_are_set_reach_the_run():
+    composed = compose_config(["augment=cifar", "augment.jitter=0.2", "augment.blur=0.0"])
+    assert composed.augment.mix is None
+    plain = check_config(composed)["augment"]
+    assert plain == {"_target_": composed.augment._target_, "pad": 4, "flip": True, "jitter": 0.2}
+
+
+def test_the_crop_of_image_files_has_its_options_too():
+    overrides = ["dataset=cub", "augment=window", "augment.files.ratio=[0.5,2.0]"]
+    files = check_config(compose_config(overrides))["augment"]["files"]
+    assert files["ratio"] == [0.5, 2.0]
+    assert "scale" not in files
+
+
+def test_without_private_leaves_out_what_was_filled_in():
+    plain = {"_target_": read_config("augment/none")["_target_"], "pad": 0, "flip": False}
+    assert without_private(read_config("augment/none")) == plain

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ltr.configuration.allowed import check_values
-from ltr.configuration.configs import leaves, node_at
+from ltr.configuration.configs import leaves, node_at, without_defaults
 from ltr.configuration.hydra_nodes import hydra_node
 from ltr.configuration.placement import unread_keys
 from ltr.configuration.resolvers import register
@@ -66,7 +66,8 @@ def find_mistakes(config: DictConfig, overrides: Iterable[str] = ()) -> tuple[di
     raw = OmegaConf.to_container(config, resolve=False)
     assert isinstance(raw, dict)
     unread = unread_keys({str(key): value for key, value in raw.items()}, overrides, hydra_node())
-    return plain, [*filter(None, unresolved.values()), *wrong_values, *check_targets(plain), *unread]
+    mistakes = [*filter(None, unresolved.values()), *wrong_values, *check_targets(plain), *unread]
+    return without_defaults(plain), mistakes
 
 
 def _without_passed_on(mistakes: list[str], raw: Mapping[str, Any]) -> list[str]:

@@ -6,15 +6,17 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ltr.errors import ConfigError
 
+# names of the options that were filled in for a config whose class had fewer of them at first, see `without_defaults`
+FILLED_IN = "_filled_in_"
 # private keys of a config: rules for its values, and the tables and published number of a user's experiment. None of
 # them reaches the code that a config names, a result file or the identity of a stage or a run
-PRIVATE_KEYS = ("_allowed_", "_table_", "_published_")
+PRIVATE_KEYS = ("_allowed_", FILLED_IN, "_table_", "_published_")
 # the group of recipes that several data sets share, as a config of a data set chooses one
 _SHARED_RECIPE = re.compile(r"override\s+/?recipe/shared(@.*)?")
 
@@ -127,12 +129,34 @@ def mappings(node: Any, path: str = "") -> Iterator[tuple[str, Mapping]]:
 
 
 def without_private(node: Any) -> Any:
-    """Return a copy without private keys, for result files and hashes."""
+    """Return a copy without private keys and options of `without_defaults`, for result files and hashes."""
+    return _filtered(node, PRIVATE_KEYS)
+
+
+def without_defaults(node: Any) -> Any:
+    """Return a copy without the filled-in options that have their declared defaults.
+
+    Such options can be overridden and are shown like others. They enter the identity of stages and runs only with
+    another value, as when a config had to list them.
+    """
+    return _filtered(node, (FILLED_IN,))
+
+
+def _filtered(node: Any, private: Collection[str]) -> Any:
     if isinstance(node, Mapping):
-        return {key: without_private(value) for key, value in node.items() if key not in PRIVATE_KEYS}
+        left_out = {*private, *(_at_default(node) if FILLED_IN in node else ())}
+        return {key: _filtered(value, private) for key, value in node.items() if key not in left_out}
     if isinstance(node, (list, tuple)):
-        return [without_private(value) for value in node]
+        return [_filtered(value, private) for value in node]
     return node
+
+
+def _at_default(node: Mapping[str, Any]) -> list[str]:
+    """Return the filled-in options of a config that have their declared defaults."""
+    from ltr.configuration.declarations import options_of
+
+    options = options_of(node["_target_"])
+    return [name for name in node[FILLED_IN].split() if name in options and node.get(name) == options[name].value]
 
 
 def canonical_json(value: Any) -> str:

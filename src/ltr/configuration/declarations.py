@@ -55,6 +55,11 @@ class Option:
     nested: Mapping[str, Option] | None = None
 
     @property
+    def value(self) -> Any:
+        """The default as a config holds it: a list instead of a tuple."""
+        return list(self.default) if isinstance(self.default, tuple) else self.default
+
+    @property
     def takes_config(self) -> bool:
         """True if its value is a group of keys, such as a config that the defaults list of another one chooses."""
         return "a group of keys" in self.kind

@@ -8,6 +8,9 @@ A config names its class and sets the options that differ from the declaration:
 
 Wherever configs are read, composed or shown, the file stands for all options of the class, as if it held them. They are
 filled in file by file, before configs are merged and overrides applied: ``method.beta=0.9`` changes a key that exists.
+
+Configs of ``augment`` did not list all options when the identity of stages was fixed. They name the options that were
+filled in, and `ltr.configuration.configs.without_defaults` leaves these out again.
 """
 
 from __future__ import annotations
@@ -15,21 +18,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ltr.configuration.configs import updated
+from ltr.configuration.configs import FILLED_IN, updated
 from ltr.configuration.dataset_options import PARTS, options_referred_to
 from ltr.configuration.declarations import Option, Required, options_of
 from ltr.identity import options_of_today
 
 # the groups whose configs name a class with all its options
 GROUPS = ("method", "loss", "sampler", "head", "backbone", "pool", "tune", "optimizer", "sharpness", "scheduler")
-_DATASET = "dataset"
+_DATASET, _AUGMENT = "dataset", "augment"
 # the default of an option that only an import would tell
 _UNKNOWN = Any
 
 
 def takes_defaults(config: str) -> bool:
     """Return whether options are filled in for a config file, e.g. ``loss/ldam``."""
-    return config.partition("/")[0] in (*GROUPS, _DATASET)
+    return config.partition("/")[0] in (*GROUPS, _DATASET, _AUGMENT)
 
 
 def with_defaults(config: str, content: Mapping[str, Any], bases: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,7 +46,19 @@ def with_defaults(config: str, content: Mapping[str, Any], bases: Mapping[str, A
     group = config.partition("/")[0]
     if group == _DATASET:
         return _of_dataset(content, bases)
+    if group == _AUGMENT:
+        return _noted(content, _of_class(content, bases))
     return _of_class(content, bases) if group in GROUPS else dict(content)
+
+
+def _noted(written: Mapping[str, Any], filled: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a filled-in node that names the options which were not written."""
+    node = {
+        key: _noted(written[key], value) if isinstance(value, Mapping) and key in written else value
+        for key, value in filled.items()
+    }
+    added = " ".join(key for key in filled if key not in written)
+    return {**node, FILLED_IN: added} if added else node
 
 
 def _of_class(node: Mapping[str, Any], below: Any) -> dict[str, Any]:
@@ -67,7 +82,7 @@ def _filled(node: Mapping[str, Any], below: Any, options: Mapping[str, Option]) 
         elif option.nested is not None:
             values |= {name: inner} if (inner := _filled({}, below.get(name), option.nested)) else {}
         elif name not in below and _has_default(option):
-            values[name] = list(option.default) if isinstance(option.default, tuple) else option.default
+            values[name] = option.value
     further = {key: value for key, value in node.items() if key not in values}
     leading: dict[str, Any] = {key: further.pop(key) for key in ("_target_", "name") if key in further}
     return {**leading, **values, **further}
@@ -93,7 +108,7 @@ def _of_dataset(content: Mapping[str, Any], bases: Mapping[str, Any]) -> dict[st
         if key in content:
             keys[key] = content[key]
         elif key not in bases and _has_default(option):
-            keys[key] = list(option.default) if isinstance(option.default, tuple) else option.default
+            keys[key] = option.value
     further = {key: value for key, value in content.items() if key not in keys}
     parts = {part: further.pop(part) for part in PARTS if part in further}
     return {**further, **keys, **parts}

@@ -409,8 +409,8 @@ def test_a_partition_into_one_class_warns_before_training():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["+augment.mix=mixup"], "has no pseudo-label of its own"),
-        (["+augment.mix=cutmix", NO_AUX, "method.labelled_fraction=0.5"], "has no pseudo-label of its own"),
+        (["augment.mix=mixup"], "has no pseudo-label of its own"),
+        (["augment.mix=cutmix", NO_AUX, "method.labelled_fraction=0.5"], "has no pseudo-label of its own"),
         (["method.aux.labels=soft"], r"labels=soft is of method\.aux\.partition=teacher"),
         (["method.aux.exclude_classes=[3]"], r"exclude_classes=\[3\] is of method\.aux\.partition=teacher"),
     ],
@@ -421,7 +421,7 @@ def test_contradictory_options_are_refused(overrides, message):
 
 
 def test_mixed_images_are_accepted_by_thresholding_only():
-    plan = plan_of("+augment.mix=mixup", NO_AUX)
+    plan = plan_of("augment.mix=mixup", NO_AUX)
     network, batch = network_of(plan).eval(), plan.batch()
     mix = Mix(batch.labels.flip(0), torch.full((len(batch.labels),), 0.6))
     assert network.training_step(batch._replace(images=batch.images.float() / 255, mix=mix), 0)["loss"].isfinite()
