@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -39,6 +39,14 @@ class SweepFolder(Callback):
         self.started.append(folder)
 
 
+_at_end: list[Callable[[], None]] = []
+
+
+def at_sweep_end(function: Callable[[], None]) -> None:
+    """Call a function when the running sweep has ended, also by an error or a signal."""
+    _at_end.append(function)
+
+
 @contextlib.contextmanager
 def sweep_folder() -> Iterator[list[Path]]:
     """Collect the folder of a command's sweep: the list is empty until a sweep has begun."""
@@ -48,6 +56,8 @@ def sweep_folder() -> Iterator[list[Path]]:
     try:
         yield folders
     finally:
+        while _at_end:
+            _at_end.pop()()
         if before is not None:
             os.environ[_FOLDER] = before
         else:

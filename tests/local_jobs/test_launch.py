@@ -36,9 +36,13 @@ def jobs(tmp_path, monkeypatch):
     def run(task, seeds: int = 2, **options):
         context = HydraContext(config_loader=loader, callbacks=Callbacks())
         launched = LocalJobs(context, task, config, **{"n_jobs": 2, **options})
+        started.append(launched)
         return launched.run([[f"seed={seed}"] for seed in range(seeds)], 0)
 
-    return run
+    started: list[LocalJobs] = []
+    yield run
+    for launched in started:
+        launched.close()
 
 
 def events(folder) -> list[str]:

@@ -47,9 +47,10 @@ def carry_out(config: Mapping[str, Any], console: Console, arguments: Callable[[
             return replace(finished or _nothing(), reused=False)
         if outcome is None:
             from ltr.runs.processes import distributed
+            from ltr.runs.processes.job_state import restored_state
             from ltr.runs.runner import run
 
-            with distributed.process_group(process, config["trainer"]["accelerator"]):
+            with restored_state(), distributed.process_group(process, config["trainer"]["accelerator"]):
                 if not distributed.is_rank_zero():
                     console = Console(quiet=True)
                 outcome = run(

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
-import sys
 import time
 import types
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection as pipes
-from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +23,28 @@ from ltr.configuration.swept_configs import as_written
 from ltr.errors import Interrupted, TrainingError
 from ltr.escaping import rich_text
 from ltr.local_jobs.display import JobsDisplay
-from ltr.local_jobs.division import Division, available_cores, divide, least_used, visible_gpus
-from ltr.local_jobs.job import SIGNALS, JobSpec, count_gpus, run_job
+from ltr.local_jobs.division import Division, available_cores, divide, least_used
+from ltr.local_jobs.pool import THREADS, Worker, WorkerPool, start_server, visible_gpus_of_jobs
 from ltr.local_jobs.sources import WAIT, KeptSources
+from ltr.local_jobs.worker import JobSpec
 from ltr.names import counted
 from ltr.runs.processes.interrupt import Stopped, leave_closed_terminal, signals_handled_by
+from ltr.sweeps import at_sweep_end, chooses_by, note
 
 _POLL = 0.25  # seconds
 _WAITING = 4  # processes for each job at a time, those that wait for a stage included
-_PRELOAD = "ltr.local_jobs.preload"
-_FIGURES = ("matplotlib.figure", "matplotlib.backends.backend_agg")
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")
 
 
 @dataclass
 class _Job:
-    """A job whose process runs."""
+    """A job that is running."""
 
     number: int
     title: str
     overrides: list[str]
-    process: Any
-    pipe: pipes.Connection
-    gpu: str | None
+    worker: Worker
     started: float = field(default_factory=time.perf_counter)
     has_core: bool = True
-    result: JobReturn | None = None
 
 
 class LocalJobs:
@@ -62,10 +55,12 @@ class LocalJobs:
     """
 
     def __init__(self, context: HydraContext, task: TaskFunction, config: DictConfig, **options: Any) -> None:
-        self.context, self.task, self.config, self.options = context, task, config, options
+        self.config, self.options = config, options
         self.sources = KeptSources()
-        self.server = multiprocessing.get_context("forkserver")
-        self._start_server()
+        self.pool = WorkerPool(context, task, config)
+        at_sweep_end(self.close)
+        # it imports while this process checks the jobs' configurations
+        start_server(has_figures=config.get("figures") != "none")
 
     def run(self, overrides: Sequence[list[str]], first: int) -> list[JobReturn]:
         """Run jobs and return their results in order; a job that ended without one has failed.
@@ -83,30 +78,13 @@ class LocalJobs:
         division = divide(len(overrides), cores, self._gpus(), **self.options)
         return _Launch(self, division, folder, overrides, first).carry_out()
 
-    def _start_server(self) -> None:
-        """Start the server, which imports what the jobs need while this process checks their configurations."""
-        figures = () if self.config.get("figures") == "none" else _FIGURES
-        self.server.set_forkserver_preload([_PRELOAD, *figures])
-        with _starting():
-            forkserver.ensure_running()
+    def close(self) -> None:
+        """End the idle processes and release the memory of the pixels."""
+        self.pool.close()
+        self.sources.close()
 
     def _gpus(self) -> tuple[str, ...]:
-        if self.config.trainer.accelerator == "cpu":
-            return ()
-        ours, theirs = self.server.Pipe()
-        process = self.server.Process(target=count_gpus, args=(theirs,), daemon=True)
-        with _starting():
-            process.start()
-        theirs.close()
-        try:
-            count = ours.recv()
-        except EOFError:
-            raise TrainingError(
-                "the process that counts the GPUs has ended without an answer. Look at the error above; "
-                "without +launcher=local the jobs run one after another"
-            ) from None
-        process.join()
-        return visible_gpus(count)
+        return () if self.config.trainer.accelerator == "cpu" else visible_gpus_of_jobs()
 
 
 class _Launch:
@@ -121,6 +99,7 @@ class _Launch:
         self.first = first
         self.running: dict[int, _Job] = {}
         self.asking: deque[_Job] = deque()  # for a core
+        self.fresh: set[int] = set()  # jobs that need a new process
         self.results: dict[int, JobReturn] = {}
         self.logs: dict[str, Path] = {}
         self.signal: int | None = None
@@ -137,8 +116,8 @@ class _Launch:
                     self._receive()
         finally:
             for job in self.running.values():  # after an error of the launching process itself
-                job.process.kill()
-                job.process.join()
+                job.worker.process.kill()
+                job.worker.process.join()
         if self.signal is not None:
             name = signal.Signals(self.signal)
             ended = f"{len(self.results)} of {counted(total, 'job')} had ended"
@@ -164,31 +143,28 @@ class _Launch:
             self._start(*self.waiting.popleft())
 
     def _start(self, number: int, title: str, overrides: list[str]) -> None:
-        jobs, threads = self.jobs, self.division.threads
-        gpu = least_used(self.division.gpus, [job.gpu for job in self.running.values() if job.gpu is not None])
-        environment = {**os.environ, **dict.fromkeys(_THREADS, str(threads))}
+        threads = self.division.threads
+        in_use = [job.worker.gpu for job in self.running.values() if job.worker.gpu is not None]
+        gpu = least_used(self.division.gpus, in_use)
+        environment = {**os.environ, **dict.fromkeys(THREADS, str(threads))}
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
-        ignored = tuple(one for one in (signal.SIGHUP,) if signal.getsignal(one) is signal.SIG_IGN)
         log = self.folder / f"{number:05d}.log"
         log.unlink(missing_ok=True)
-        spec = JobSpec(number, overrides, jobs.context, jobs.config, jobs.task, environment, ignored, threads, log)
-        ours, theirs = jobs.server.Pipe()
-        process = jobs.server.Process(target=run_job, args=(theirs, spec), name=f"ltr-job-{number}")
-        with _starting():
-            process.start()
-        theirs.close()
-        self.running[number] = _Job(number, title, overrides, process, ours, gpu)
+        spec = JobSpec(number, overrides, environment, log)
+        worker = self.jobs.pool.start(spec, gpu, threads, is_fresh=number in self.fresh)
+        self.running[number] = _Job(number, title, overrides, worker)
         self.logs[title] = log
-        self.display.print_event(f"{title}: started{'' if gpu is None else f' on GPU {gpu}'}")
+        if number not in self.fresh:
+            self.display.print_event(f"{title}: started{'' if gpu is None else f' on GPU {gpu}'}")
 
     def _receive(self) -> None:
         """Handle the messages of the jobs, and jobs that have ended."""
-        by_pipe = {job.pipe: job for job in self.running.values()}
+        by_pipe = {job.worker.pipe: job for job in self.running.values()}
         for pipe in pipes.wait(list(by_pipe), _POLL):
             job = by_pipe[pipe]  # type: ignore[index]
             try:
-                message = job.pipe.recv()
+                message = job.worker.pipe.recv()
             except (EOFError, OSError):
                 self._end(job)
             else:
@@ -196,7 +172,12 @@ class _Launch:
 
     def _handle(self, job: _Job, kind: str, *content: Any) -> None:
         if kind == "result":
-            (job.result,) = content
+            self._finish(job, *content)
+        elif kind == "needs a new process":
+            self._remove(job)
+            job.worker.close()
+            self.fresh.add(job.number)
+            self.waiting.appendleft((job.number, job.title, job.overrides))
         elif kind == "lend":
             job.has_core = False
             self.display.print_event(f"{job.title}: waits for a stage that another job trains")
@@ -213,7 +194,7 @@ class _Launch:
 
     def _answer(self, job: _Job, answer: Any) -> None:
         with contextlib.suppress(OSError):  # it has ended, which its pipe tells next
-            job.pipe.send(answer)
+            job.worker.pipe.send(answer)
 
     def _answer_all(self, answers: dict[int, Any]) -> None:
         for number, answer in answers.items():
@@ -222,32 +203,39 @@ class _Launch:
 
     # -- ends ----------------------------------------------------------------------------------------------------
 
+    def _finish(self, job: _Job, result: JobReturn) -> None:
+        """Note the result of a job; its process is kept for the next one, unless the job has failed."""
+        self._remove(job)
+        self.results[job.number] = result
+        error = self._noted_error(job)
+        if error is None and result.status is JobStatus.COMPLETED:
+            self.jobs.pool.keep(job.worker)
+            self.jobs.pool.keep_at_most(self.division.at_a_time)
+        else:
+            job.worker.close()  # an error may leave anything behind
+        if error is None:
+            self.display.print_event(f"{job.title}: finished in {_seconds_of(job)}")
+        else:
+            self._print_error(job, error)
+
     def _end(self, job: _Job) -> None:
-        """Take a job off whose process has closed its pipe."""
-        job.process.join()
-        job.pipe.close()
+        """Take a job off whose process has ended without a result."""
+        job.worker.process.join()
+        job.worker.pipe.close()
+        self._remove(job)
+        if self.signal is not None:
+            self.display.print_event(f"{job.title}: stopped after {_seconds_of(job)}")
+        else:
+            self._fail(job, job.worker.process.exitcode)
+
+    def _remove(self, job: _Job) -> None:
         del self.running[job.number], self.logs[job.title]
         with contextlib.suppress(ValueError):
             self.asking.remove(job)
         self._answer_all(self.jobs.sources.ended(job.number))
-        seconds = f"{time.perf_counter() - job.started:.1f} s"
-        code = job.process.exitcode
-        if job.result is not None:
-            self.results[job.number] = job.result
-            error = self._noted_error(job)
-            if error is None:
-                self.display.print_event(f"{job.title}: finished in {seconds}")
-            else:
-                self._print_error(job, error)
-        elif self.signal is not None:
-            self.display.print_event(f"{job.title}: stopped after {seconds}")
-        else:
-            self._fail(job, code)
 
     def _fail(self, job: _Job, code: int | None) -> None:
         """Note a job whose process ended without a result."""
-        from ltr.sweeps import chooses_by, note
-
         number = -code if code is not None and code < 0 else (code or 0) - 128
         how = f"ended by {signal.Signals(number).name}" if number in set(signal.Signals) else f"ended with code {code}"
         error = f"its process {how}. Its output is in {self.folder / f'{job.number:05d}.log'}; " + (
@@ -283,12 +271,14 @@ class _Launch:
             leave_closed_terminal()
             is_second, self.signal = self.signal is not None, number
             for job in self.running.values():
-                if job.process.pid is not None:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(job.process.pid, signal.SIGKILL if is_second else number)
+                job.worker.signal(signal.SIGKILL if is_second else number)
 
         with signals_handled_by(stop):
             yield
+
+
+def _seconds_of(job: _Job) -> str:
+    return f"{time.perf_counter() - job.started:.1f} s"
 
 
 def job_titles(overrides: Sequence[list[str]], first: int) -> list[str]:
@@ -300,30 +290,3 @@ def job_titles(overrides: Sequence[list[str]], first: int) -> list[str]:
         swept = " ".join(text for text in one if text not in common)
         titles.append(f"job {number} ({swept})" if swept else f"job {number}")
     return titles
-
-
-@contextlib.contextmanager
-def _starting() -> Iterator[None]:
-    """Set what the server inherits when it starts with its first process.
-
-    The server, and each process that it forks, would import the launching process's main module again: a script
-    without ``if __name__ == "__main__"`` would start the sweep anew. An empty module takes its place.
-    The server takes no part in the signals of a terminal or a queue: they are blocked, and each job unblocks them.
-    """
-    resource_tracker.ensure_running()  # starting it would unblock the signals
-    names = {**dict.fromkeys(_THREADS, "1"), "PYTHONSAFEPATH": "1"}  # the server computes nothing
-    before = {name: os.environ.get(name) for name in names}
-    main = sys.modules["__main__"]
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        os.environ.update(names)
-        sys.modules["__main__"] = types.ModuleType("__main__")
-        yield
-    finally:
-        sys.modules["__main__"] = main
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
