@@ -183,6 +183,10 @@ def _train(argv: list[str]) -> int:
         print_line(help_text(line.overrides, line.config_dir))
         return 0
 
+    if line.sweep and not line.mistakes:
+        from ltr.local_jobs.server import start_early
+
+        start_early(line.overrides)
     from ltr.configuration.forbidden import forbidden
     from ltr.configuration.former_keys import forget_notices
     from ltr.configuration.targets import allow_packages

@@ -24,7 +24,8 @@ from ltr.errors import Interrupted, TrainingError
 from ltr.escaping import rich_text
 from ltr.local_jobs.display import JobsDisplay
 from ltr.local_jobs.division import Division, available_cores, divide, least_used
-from ltr.local_jobs.pool import THREADS, Worker, WorkerPool, start_server, visible_gpus_of_jobs
+from ltr.local_jobs.pool import Worker, WorkerPool, visible_gpus_of_jobs
+from ltr.local_jobs.server import THREADS, start_server
 from ltr.local_jobs.sources import WAIT, KeptSources
 from ltr.local_jobs.worker import JobSpec
 from ltr.names import counted

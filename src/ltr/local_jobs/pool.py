@@ -1,4 +1,4 @@
-"""Processes that keep running between the jobs of a sweep, and the server that they are forked from."""
+"""Processes that keep running between the jobs of a sweep."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
-import types
-from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import connection as pipes
-from multiprocessing import forkserver, resource_tracker, util
+from multiprocessing import util
 from typing import Any
 
 from hydra.types import HydraContext, TaskFunction
@@ -19,23 +16,10 @@ from omegaconf import DictConfig
 
 from ltr.errors import TrainingError
 from ltr.local_jobs.division import visible_gpus
-from ltr.local_jobs.worker import SIGNALS, JobSpec, WorkerSpec, count_gpus, run_jobs
+from ltr.local_jobs.server import starting
+from ltr.local_jobs.worker import JobSpec, WorkerSpec, count_gpus, run_jobs
 
-_PRELOAD = "ltr.local_jobs.preload"
-_FIGURES = ("matplotlib.figure", "matplotlib.backends.backend_agg")
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")
 _END = 10  # seconds that an idle process has to end
-
-
-def start_server(has_figures: bool) -> None:
-    """Start the server that imports what the jobs need; a no-op if it runs.
-
-    Args:
-        has_figures: import matplotlib, too.
-    """
-    multiprocessing.get_context("forkserver").set_forkserver_preload([_PRELOAD, *(_FIGURES if has_figures else ())])
-    with _starting():
-        forkserver.ensure_running()
 
 
 def visible_gpus_of_jobs() -> tuple[str, ...]:
@@ -43,7 +27,7 @@ def visible_gpus_of_jobs() -> tuple[str, ...]:
     server = multiprocessing.get_context("forkserver")
     ours, theirs = server.Pipe()
     process = server.Process(target=count_gpus, args=(theirs,), daemon=True)
-    with _starting():
+    with starting():
         process.start()
     theirs.close()
     try:
@@ -140,7 +124,7 @@ class WorkerPool:
         ours, theirs = server.Pipe()
         spec = WorkerSpec(self.context, self.config, self.task, ignored, threads)
         process = server.Process(target=run_jobs, args=(theirs, spec), name="ltr-worker")
-        with _starting():
+        with starting():
             process.start()
         theirs.close()
         return Worker(process, ours, gpu, threads)
@@ -152,30 +136,3 @@ def _close_all(idle: list[Worker]) -> None:
     for worker in idle:
         worker.close()
     idle.clear()
-
-
-@contextlib.contextmanager
-def _starting() -> Iterator[None]:
-    """Set what the server inherits when it starts with its first process.
-
-    The server, and each process that it forks, would import the launching process's main module again: a script
-    without ``if __name__ == "__main__"`` would start the sweep anew. An empty module takes its place.
-    The server takes no part in the signals of a terminal or a queue: they are blocked, and each job unblocks them.
-    """
-    resource_tracker.ensure_running()  # starting it would unblock the signals
-    names = {**dict.fromkeys(THREADS, "1"), "PYTHONSAFEPATH": "1"}  # the server computes nothing
-    before = {name: os.environ.get(name) for name in names}
-    main = sys.modules["__main__"]
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        os.environ.update(names)
-        sys.modules["__main__"] = types.ModuleType("__main__")
-        yield
-    finally:
-        sys.modules["__main__"] = main
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

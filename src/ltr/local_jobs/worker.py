@@ -18,7 +18,7 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+from ltr.local_jobs.server import SIGNALS
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ def count_gpus(connection: Connection) -> None:
 def run_jobs(connection: Connection, spec: WorkerSpec) -> None:
     """Run jobs until the pipe closes, in a process that the server has forked."""
     _separate(spec)
+    gc.freeze()  # a collection skips what the server has imported; it would take a quarter of a second and copy it
     worker = _Worker(Channel(connection), spec)
     while True:
         try:
@@ -202,7 +203,7 @@ def _separate(spec: WorkerSpec) -> None:
         is_ignored = number in spec.ignored
         usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, signal.SIG_IGN if is_ignored else usual)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # see `ltr.local_jobs.pool`
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # see `ltr.local_jobs.server`
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True, name="end-with-parent").start()

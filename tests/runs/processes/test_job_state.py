@@ -60,12 +60,11 @@ def test_a_run_leaves_the_state_of_the_process_as_it_was(monkeypatch, fails):
     monkeypatch.setenv("A_RUN_CHANGES", "before")
     monkeypatch.setenv("A_RUN_REMOVES", "1")
     before = state()
-    with pytest.raises(KeyError) if fails else warnings.catch_warnings():
-        with restored_state():
-            change_everything()
-            changed = state()
-            if fails:
-                raise KeyError
+    with pytest.raises(KeyError) if fails else warnings.catch_warnings(), restored_state():
+        change_everything()
+        changed = state()
+        if fails:
+            raise KeyError
     assert all(one != other for one, other in zip(before, changed))
     assert state() == before
 
