@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch.utils.data import WeightedRandomSampler
 
-from ltr.data.sampling.samplers import ClassBalanced, ClassIndex, Instance, Power, Progressive, Sampler, SquareRoot
+from ltr.data.sampling.class_index import ClassIndex
+from ltr.data.sampling.samplers import ClassBalanced, Instance, Power, Progressive, Sampler, SquareRoot
 
 RUNS = 5
 

@@ -14,7 +14,8 @@ from ltr.data.augmentation.augment import Augmentation
 from ltr.data.batch import Batch
 from ltr.data.loaders.device import ResidentImages
 from ltr.data.module import DataModule
-from ltr.data.sampling.samplers import ClassBalanced, ClassIndex, Instance
+from ltr.data.sampling.class_index import ClassIndex
+from ltr.data.sampling.samplers import ClassBalanced, Instance
 from ltr.data.source import ImageFiles, Source
 from ltr.data.split import Split
 from ltr.errors import ConfigError

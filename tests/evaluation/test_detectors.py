@@ -12,7 +12,7 @@ from ltr.errors import ConfigError
 from ltr.evaluation.detectors import Detector
 from ltr.evaluation.scorers import known_scores
 from ltr.evaluation.scores import Scores
-from ltr.evaluation.training_scores import Collected, TrainingScores
+from ltr.evaluation.training_scores import TrainingScores, TrainingScoresTable
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -135,14 +135,14 @@ def test_without_the_package_the_error_names_its_installation(monkeypatch):
 
 
 def test_scores_are_collected_in_the_order_of_the_images():
-    collected = Collected()
+    table = TrainingScoresTable()
     logits = random(6, 2)
     for part in ([4, 1, 0], [5, 2, 3]):
         indices = torch.tensor(part)
-        collected.update(Scores(logits[indices]), indices * 10, indices)
-    assert collected.all().logits.equal(logits)
-    assert collected.all().labels.tolist() == [0, 10, 20, 30, 40, 50]
-    assert collected.all().features is None
+        table.update(Scores(logits[indices]), indices * 10, indices)
+    assert table.joined().logits.equal(logits)
+    assert table.joined().labels.tolist() == [0, 10, 20, 30, 40, 50]
+    assert table.joined().features is None
 
 
 def test_runs_and_their_checkpoints_are_evaluated_by_fitted_detectors(package, ltr_train, ltr_eval):

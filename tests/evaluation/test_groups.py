@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ltr.errors import ConfigError
-from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
+from ltr.evaluation.groups import GROUPS, class_table, shot_groups
 
 
 def exponential_counts(n_max: int, imbalance_factor: float, classes: int) -> np.ndarray:
@@ -15,7 +15,8 @@ def exponential_counts(n_max: int, imbalance_factor: float, classes: int) -> np.
     ("count", "group"), [(0, "few"), (19, "few"), (20, "medium"), (100, "medium"), (101, "many"), (10**9, "many")]
 )
 def test_the_bounds_belong_to_medium(count, group):
-    assert group_of_class(shot_groups(np.array([count]))).tolist() == [group]
+    counts, nothing = np.array([count]), np.zeros(1)
+    assert class_table(counts, shot_groups(counts), nothing, nothing, nothing)["group"].tolist() == [group]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ltr.data.sampling.samplers import ClassBalanced, ClassIndex
+from ltr.data.sampling.class_index import ClassIndex
+from ltr.data.sampling.samplers import ClassBalanced
 from ltr.methods.background_splitting.head import BackgroundHead
 from ltr.methods.core.network import ImageClassifier
 from ltr.models.heads import CosineHead, LinearHead

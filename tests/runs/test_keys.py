@@ -11,7 +11,7 @@ import pytest
 
 from ltr.configuration.configs import digest
 from ltr.data.source import Source
-from ltr.data.splitting.closed_set import Split
+from ltr.data.split import Split
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Stage

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ltr.data.source import Source
-from ltr.data.splitting.closed_set import Split
+from ltr.data.split import Split
 from ltr.errors import ConfigError
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.settings import DatasetInfo, Settings

@@ -93,16 +93,12 @@ def thumbnail(source: Source, index: int, side: int) -> np.ndarray | None:
     """
     from PIL import Image, ImageOps
 
-    from ltr.data.images.decode import decode_image, to_rgb
+    from ltr.data.images.decode import to_image
 
-    if isinstance(source.images, ImageFiles):
-        try:
-            opened = source.images.open(index)
-            image = opened if isinstance(opened, Image.Image) else decode_image(opened, source.images.decoding)
-        except Exception:  # decoders raise errors of any type; `ltr-data check` reports them
-            return None
-    else:
-        pixels = source.images[index]
-        image = to_rgb(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
+    images = source.images
+    try:
+        image = to_image(images.open(index) if isinstance(images, ImageFiles) else images[index], source.decoding)
+    except Exception:  # decoders raise errors of any type; `ltr-data check` reports them
+        return None
     side = min(side, *image.size)
     return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR))

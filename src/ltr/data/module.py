@@ -18,7 +18,8 @@ from ltr.data.loaders.features import FeatureLoader, StoredFeatures
 from ltr.data.loaders.files import FileLoader
 from ltr.data.loaders.replacement import Replacements
 from ltr.data.options import Interpolation
-from ltr.data.sampling.samplers import ClassIndex, Instance, Sampler, shard
+from ltr.data.sampling.class_index import ClassIndex
+from ltr.data.sampling.samplers import Instance, Sampler, shard
 from ltr.data.source import ImageFiles, Source
 from ltr.data.split import Split
 from ltr.errors import ConfigError, nearest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -46,11 +47,7 @@ def read_columns(table: Path, needed: Sequence[str], optional: Sequence[str] = (
         DataError: the table cannot be read, lacks a column or has it twice, has no rows, has a blank cell, or has rows
             whose length differs from the header's.
     """
-    read = _read_csv if table.suffix.lower() not in PARQUET else _read_parquet
-    try:
-        columns = read(table, needed, optional)
-    except (OSError, ValueError, csv.Error) as error:  # pyarrow's own errors are ValueErrors
-        raise DataError(f"{table} cannot be read as a table: {' '.join(str(error).split())}") from error
+    columns = (_read_parquet if table.suffix.lower() in PARQUET else _read_csv)(table, needed, optional)
     for column, texts in columns.texts.items():
         if not texts:
             raise DataError(f"{table} has no rows")
@@ -71,15 +68,12 @@ def iterate_rows(
         DataError: the table cannot be read, lacks a column or has it twice, or has rows whose length differs from the
             header's.
     """
-    try:
-        with _opened_csv(table) as file:
-            head, separator, has_spaces = _head(file, table, needed)
-            positions = _positions(table, [_column_name(name) for name in head], needed, optional)
-            order = [positions.get(column) for column in (*needed, *optional)]
-            for line, row in _rows(file, head, separator, has_spaces):
-                yield line, [None if position is None else row[position] for position in order]
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{table} cannot be read as a table: {' '.join(str(error).split())}") from error
+    with _explained(table), _open_csv(table) as file:
+        head, separator, has_spaces = _head(file, table, needed)
+        positions = _positions(table, [_column_name(name) for name in head], needed, optional)
+        order = [positions.get(column) for column in (*needed, *optional)]
+        for line, row in _rows(file, head, separator, has_spaces):
+            yield line, [None if position is None else row[position] for position in order]
 
 
 def column_names(table: Path, needed: Sequence[str] = ()) -> list[str]:
@@ -91,31 +85,35 @@ def column_names(table: Path, needed: Sequence[str] = ()) -> list[str]:
     Raises:
         DataError: the table cannot be read.
     """
-    try:
+    with _explained(table):
         if table.suffix.lower() in PARQUET:
             from pyarrow import parquet
 
             return [name.strip() for name in parquet.read_schema(os.fspath(table)).names]
-        with _opened_csv(table) as file:
+        with _open_csv(table) as file:
             return [_column_name(name) for name in _head(file, table, needed)[0]]
-    except (OSError, ValueError, csv.Error) as error:
+
+
+@contextmanager
+def _explained(table: Path) -> Iterator[None]:
+    """Convert the errors of reading a table to a DataError that names it."""
+    try:
+        yield
+    except (OSError, ValueError, csv.Error) as error:  # pyarrow's own errors are ValueErrors
         raise DataError(f"{table} cannot be read as a table: {' '.join(str(error).split())}") from error
 
 
 def _read_csv(table: Path, needed: Sequence[str], optional: Sequence[str]) -> Columns:
-    with _opened_csv(table) as file:
-        head, separator, has_spaces = _head(file, table, needed)
-        positions = _positions(table, [_column_name(name) for name in head], needed, optional)
-        texts: dict[str, list[str]] = {column: [] for column in positions}
-        lines = []
-        for line, row in _rows(file, head, separator, has_spaces):
-            lines.append(line)
-            for column, position in positions.items():
-                texts[column].append(row[position])
-    return Columns(texts, lines)
+    texts: dict[str, list[Any]] = {column: [] for column in (*needed, *optional)}
+    lines = []
+    for line, cells in iterate_rows(table, needed, optional):
+        lines.append(line)
+        for column, cell in zip(texts.values(), cells):
+            column.append(cell)
+    return Columns({column: cells for column, cells in texts.items() if cells[:1] != [None]}, lines)
 
 
-def _opened_csv(table: Path) -> TextIO:
+def _open_csv(table: Path) -> TextIO:
     with open(table, "rb") as start:
         beginning = start.read(8)
         if beginning[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -179,7 +177,7 @@ def _separator(head: str, needed: Sequence[str]) -> str:
     """Return the separator that gives ``head`` the needed columns; a comma if none does."""
     for separator in SEPARATORS:
         cells = next(csv.reader([head], delimiter=separator, skipinitialspace=True), [])
-        if set(needed) <= {cell.strip().strip(_UNSEEN).strip() for cell in cells}:
+        if set(needed) <= {_column_name(cell) for cell in cells}:
             return separator
     return ","
 
@@ -187,10 +185,11 @@ def _separator(head: str, needed: Sequence[str]) -> str:
 def _read_parquet(table: Path, needed: Sequence[str], optional: Sequence[str]) -> Columns:
     from pyarrow import parquet
 
-    names = list(parquet.read_schema(os.fspath(table)).names)
-    positions = _positions(table, [name.strip() for name in names], needed, optional)
-    source_names = {column: names[position] for column, position in positions.items()}
-    table_columns = parquet.read_table(os.fspath(table), columns=list(source_names.values()))
+    with _explained(table):
+        names = list(parquet.read_schema(os.fspath(table)).names)
+        positions = _positions(table, [name.strip() for name in names], needed, optional)
+        source_names = {column: names[position] for column, position in positions.items()}
+        table_columns = parquet.read_table(os.fspath(table), columns=list(source_names.values()))
     return Columns(
         {column: _texts(table, column, table_columns[name].to_pylist()) for column, name in source_names.items()}, []
     )

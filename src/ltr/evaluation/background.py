@@ -8,7 +8,6 @@ which the protocol keeps N numbers per image.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
 
@@ -19,12 +18,12 @@ from torch import Tensor
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.evaluation.averages import mean, ratio
 from ltr.evaluation.curves import histograms
-from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
-from ltr.evaluation.protocol import Protocol
+from ltr.evaluation.groups import GROUPS, class_table, shot_groups
+from ltr.evaluation.protocol import Measurements, Protocol
 from ltr.evaluation.ranking import RankedPositives, as_numpy, ranked_columns
 from ltr.evaluation.rows import PerImageTable, refuse_bad_scores
 from ltr.evaluation.scorers import log_odds
-from ltr.evaluation.scores import LINKS, Scores, class_labels
+from ltr.evaluation.scores import Scores, check_link, class_labels
 from ltr.identity import named
 
 SCORERS = ("probability", "logit")
@@ -33,30 +32,6 @@ _LABELS = {"probability": "log-odds of the best foreground class", "logit": "lar
 _AT = (10, 100)  # k of precision at k
 _PRECISIONS = (0.9, 0.5)  # precisions of recall at fixed precision
 _CURVE_POINTS = 200
-
-
-@dataclass(frozen=True, eq=False)
-class BackgroundResult:
-    """Result of `Background`.
-
-    Attributes:
-        metrics: fractions in [0, 1], and false alarms per thousand background images; NaN if there is nothing to
-            average. Means are over foreground classes that have evaluated images.
-        per_class: arrays [N] of the foreground classes, whose ``class_id`` starts at 1: ``class_id train_count group
-            n correct accuracy precision recall f1 average_precision r_precision precision_at_10 precision_at_100
-            recall_at_precision_90 recall_at_precision_50``.
-        predictions: one row per image, sorted by id: ``id label prediction top5 [n, k] scores [n, k]`` with the
-            probabilities of the five best classes, including the background. Empty without ``keep_predictions``.
-        curves: ``pr_recall pr_precision`` [N, 200 at most], rows padded with NaN, ``pr_class_id`` and
-            ``average_precision`` [N]; ``histogram_edges`` and the counts ``histogram_background histogram_foreground``
-            of each image's best foreground score; ``false_alarms`` [N], background images predicted as each class;
-            ``score_label`` is the name of the score in figures.
-    """
-
-    metrics: dict[str, float]
-    per_class: dict[str, np.ndarray]
-    predictions: dict[str, np.ndarray]
-    curves: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @named("protocol/background")
@@ -99,10 +74,7 @@ class Background(Protocol):
             raise ConfigError(
                 f"the background protocol scores by {' or '.join(SCORERS)}, not by {scorer!r}{nearest(scorer, SCORERS)}"
             )
-        if link not in LINKS:
-            raise ConfigError(
-                f"link={link!r} is unknown; a loss declares one of {', '.join(LINKS)}{nearest(link, LINKS)}"
-            )
+        check_link(link)
         self.class_counts = np.asarray(class_counts, dtype=np.int64)
         if len(self.class_counts) < 2:
             raise ConfigError(
@@ -114,17 +86,12 @@ class Background(Protocol):
         self.scorer = scorer
         self.link = link
         self.keep_predictions = keep_predictions
-        self.device = torch.device(device)
-        self.reset()
-
-    def reset(self) -> None:
-        """Remove all images."""
         score = (torch.float32, (self.num_foreground,))
-        self._rows = PerImageTable(score, self.num_foreground + 1, self.link, self.keep_predictions, self.device)
+        self._rows = PerImageTable(score, self.num_foreground + 1, link, keep_predictions, device)
 
     @property
     def bytes_per_image(self) -> int:
-        """Return the device memory that one image takes."""
+        """Device memory that one image takes."""
         return self._rows.bytes_per_image
 
     @torch.no_grad()
@@ -141,19 +108,25 @@ class Background(Protocol):
         score = (log_odds(logits, self.link) if self.scorer == "probability" else logits)[:, 1:]
         self._rows.add_batch(score, logits, labels, indices)
 
-    def merge(self, other: Background) -> None:
-        """Add the images of another object with the same classes and scorer."""
-        self._rows.extend(other._rows)
-
     def reduce(self) -> None:
-        """Join the images of all processes; all processes must call it, and all hold the whole afterwards.
-
-        It is a no-op without ``torch.distributed`` and when called again.
-        """
+        """Join the images of all processes; see `ltr.evaluation.rows.Rows.join`."""
         self._rows.join()
 
-    def compute(self) -> BackgroundResult:
+    def compute(self) -> Measurements:
         """Compute the result over all images so far.
+
+        Returns:
+            ``metrics`` are fractions in [0, 1], and false alarms per thousand background images; NaN if there is
+            nothing to average. Means are over foreground classes that have evaluated images.
+            ``per_class`` has arrays [N] of the foreground classes, whose ``class_id`` starts at 1: ``class_id
+            train_count group n correct accuracy precision recall f1 average_precision r_precision precision_at_10
+            precision_at_100 recall_at_precision_90 recall_at_precision_50``.
+            ``predictions`` has one row per image, sorted by id: ``id label prediction top5 [n, k] scores [n, k]`` with
+            the probabilities of the five best classes, including the background. Empty without ``keep_predictions``.
+            ``curves``: ``pr_recall pr_precision`` [N, 200 at most], rows padded with NaN, ``pr_class_id`` and
+            ``average_precision`` [N]; ``histogram_edges`` and the counts ``histogram_background histogram_foreground``
+            of each image's best foreground score; ``false_alarms`` [N], background images predicted as each class;
+            ``score_label`` is the name of the score in figures.
 
         Raises:
             TrainingError: some scores were not finite.
@@ -176,7 +149,7 @@ class Background(Protocol):
         predicted_as = np.bincount(prediction[background], minlength=self.num_foreground + 1)
         false_alarms = 1000 * float(ratio(predicted_as[1:].sum(), background.sum()))
         metrics = self._metrics(per_class, false_alarms) | {"accuracy": mean(label == prediction)}
-        return BackgroundResult(
+        return Measurements(
             metrics,
             per_class,
             self._rows.predictions(),
@@ -203,18 +176,8 @@ class Background(Protocol):
         size = self.num_foreground + 1
         n, predicted = (np.bincount(values, minlength=size)[1:] for values in (label, prediction))
         correct = np.bincount(label[label == prediction], minlength=size)[1:]
-        recall = ratio(correct, n)
-        return {
-            "class_id": np.arange(1, size),
-            "train_count": self.class_counts[1:],
-            "group": group_of_class(self.groups),
-            "n": n,
-            "correct": correct,
-            "accuracy": recall,
-            "precision": ratio(correct, predicted),
-            "recall": recall.copy(),
-            "f1": ratio(2 * correct, n + predicted),
-        }
+        table = class_table(self.class_counts[1:], self.groups, n, correct, predicted)
+        return table | {"class_id": table["class_id"] + 1}
 
     def _metrics(self, per_class: dict[str, np.ndarray], false_alarms: float) -> dict[str, float]:
         """Return means over the foreground classes that have evaluated images, of all classes and by shot group."""

@@ -6,45 +6,33 @@ Counts are integers per class on the device, so that sums over batches or proces
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, distributed
 
-from ltr.errors import ConfigError, DataError, nearest
+from ltr.errors import ConfigError, DataError
 from ltr.evaluation.averages import calibration_error, geometric_mean, mean, ratio
-from ltr.evaluation.gather import gather_uneven_rows, several_processes
-from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
-from ltr.evaluation.protocol import Protocol
-from ltr.evaluation.rows import refuse_bad_scores
-from ltr.evaluation.scores import LINKS, Scores, class_labels, log_normaliser, needed, probabilities, top_classes
+from ltr.evaluation.gather import is_distributed
+from ltr.evaluation.groups import class_table, group_means, shot_groups
+from ltr.evaluation.protocol import Measurements, Protocol
+from ltr.evaluation.rows import Rows, refuse_bad_scores
+from ltr.evaluation.scores import (
+    Scores,
+    check_link,
+    class_labels,
+    log_normaliser,
+    probabilities,
+    require_part,
+    top_classes,
+)
 from ltr.identity import named
 
 # confidences are summed as integers of this resolution: exact in any order, room for 2**31 images
 _FIXED_POINT = 2**32
 # number of logits that are gathered before they are counted, because for few classes the calls dominate the time
 _GATHERED = 2**18
-
-
-@dataclass(frozen=True, eq=False)
-class ClosedSetResult:
-    """Result of `ClosedSet`.
-
-    Attributes:
-        metrics: fractions in [0, 1] except ``nll`` (nats); NaN if there is nothing to average.
-        per_class: arrays [C] ``class_id train_count group n correct accuracy precision recall f1 mean_confidence``;
-            n is the number of evaluated images, and the accuracy of a class equals its recall.
-        confusion: arrays ``true predicted count`` of the non-zero cells, sorted by true, then predicted.
-        predictions: one row per image, sorted by id: ``id label prediction top5 [N, k] scores [N, k] nll``; the name
-            ``top5`` follows ``top_k``, scores are probabilities. Empty without ``keep_predictions``, as is confusion.
-    """
-
-    metrics: dict[str, float]
-    per_class: dict[str, np.ndarray]
-    confusion: dict[str, np.ndarray]
-    predictions: dict[str, np.ndarray]
 
 
 @named("protocol/closed_set")
@@ -83,10 +71,7 @@ class ClosedSet(Protocol):
         keep_predictions: bool = True,
         device: torch.device | str = "cpu",
     ) -> None:
-        if link not in LINKS:
-            raise ConfigError(
-                f"link={link!r} is unknown; a loss declares one of {', '.join(LINKS)}{nearest(link, LINKS)}"
-            )
+        check_link(link)
         if top_k < 1 or calibration_bins < 1:
             raise ConfigError(
                 f"evaluation.top_k={top_k} and evaluation.calibration_bins={calibration_bins} must both be at least 1."
@@ -100,10 +85,6 @@ class ClosedSet(Protocol):
         self.keep_predictions = keep_predictions
         self.device = torch.device(device)
         self._float = torch.float32 if self.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
-        self.reset()
-
-    def reset(self) -> None:
-        """Remove all images."""
         sizes = {
             "n": self.num_classes,
             "correct": self.num_classes,
@@ -123,7 +104,15 @@ class ClosedSet(Protocol):
             self._counts = torch.zeros(sum(sizes.values()), dtype=torch.int64, device=self.device)
             self._nll = torch.zeros(1, dtype=self._float, device=self.device)
         self._counter = dict(zip(sizes, self._counts.split(list(sizes.values()))))
-        self._kept: dict[str, list[Tensor]] = {}
+        k = min(top_k, self.num_classes)
+        columns = {
+            "id": (torch.int64, ()),
+            "label": (torch.int32, ()),
+            "top": (torch.int32, (k,)),
+            "scores": (torch.float32, (k,)),
+            "nll": (torch.float32, ()),
+        }
+        self._rows = Rows(columns if keep_predictions else {}, self.device)
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
         self._seen = 0
         self._reduced = False
@@ -138,8 +127,8 @@ class ClosedSet(Protocol):
             indices: int64 [B], source indices of the images; None numbers images in order of arrival.
         """
         if self._reduced:
-            raise RuntimeError("The counters are already joined over processes: call reset() before another update().")
-        logits, labels = needed(scores.logits, "logits").float(), class_labels(labels)
+            raise RuntimeError("The counters are already joined over processes: a new object is needed.")
+        logits, labels = require_part(scores.logits, "logits").float(), class_labels(labels)
         if logits.shape != (len(labels), self.num_classes):
             raise ValueError(
                 f"Scores of shape {tuple(logits.shape)} for {len(labels)} labels, {self.num_classes} classes."
@@ -174,15 +163,7 @@ class ClosedSet(Protocol):
         self._counter["bad_labels"] += (1 - valid).sum()
         self._nll += nll.to(self._float).sum()
         if self.keep_predictions:
-            rows = {
-                "id": indices,
-                "label": labels.int(),
-                "top": top.int(),
-                "scores": top_probabilities,
-                "nll": nll,
-            }
-            for key, rows_of_batch in rows.items():
-                self._kept.setdefault(key, []).append(rows_of_batch)
+            self._rows.add(id=indices, label=labels, top=top, scores=top_probabilities, nll=nll)
 
     def _count(self, labels: Tensor, predicted: Tensor, correct: Tensor, confidence: Tensor, valid: Tensor) -> None:
         """Add one batch [B] to the per-class counters and to the calibration bins."""
@@ -206,16 +187,6 @@ class ClosedSet(Protocol):
         ):
             self._counter[name].index_add_(0, index, amount)
 
-    def merge(self, other: ClosedSet) -> None:
-        """Add the counts of another object with the same classes."""
-        self._count_waiting()
-        other._count_waiting()
-        self._counts += other._counts
-        self._nll += other._nll
-        for key, batches in other._kept.items():
-            self._kept.setdefault(key, []).extend(batches)
-        self._seen += other._seen
-
     def reduce(self) -> None:
         """Sum the counters over all processes, which is exact for any division of the images.
 
@@ -223,66 +194,47 @@ class ClosedSet(Protocol):
         when called again.
         """
         self._count_waiting()
-        if self._reduced or not several_processes():
+        if self._reduced or not is_distributed():
             return
         distributed.all_reduce(self._counts)
         distributed.all_reduce(self._nll)
-        if self.keep_predictions:
-            self._kept = {key: [gather_uneven_rows(rows)] for key, rows in self._rows().items()}
+        self._rows.join()
         self._reduced = True
 
-    def _rows(self) -> dict[str, Tensor]:
-        """Return the kept rows of this process, possibly none."""
-        if self._kept:
-            return {key: torch.cat(batches) for key, batches in self._kept.items()}
-        k = min(self.top_k, self.num_classes)
-        shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
-            "id": (torch.int64, (0,)),
-            "label": (torch.int32, (0,)),
-            "top": (torch.int32, (0, k)),
-            "scores": (torch.float32, (0, k)),
-            "nll": (torch.float32, (0,)),
-        }
-        return {key: torch.zeros(shape, dtype=dtype, device=self.device) for key, (dtype, shape) in shapes.items()}
-
-    def compute(self) -> ClosedSetResult:
+    def compute(self) -> Measurements:
         """Compute the result over all images so far.
+
+        Returns:
+            ``metrics`` are fractions in [0, 1] except ``nll`` (nats); NaN if there is nothing to average.
+            ``per_class`` has arrays [C] ``class_id train_count group n correct accuracy precision recall f1
+            mean_confidence``; n is the number of evaluated images, and the accuracy of a class equals its recall.
+            ``predictions`` has one row per image, sorted by id: ``id label prediction top5 [N, k] scores [N, k] nll``;
+            the name ``top5`` follows ``top_k``, scores are probabilities. Empty without ``keep_predictions``.
 
         Raises:
             TrainingError: some scores were not finite.
             DataError: some labels were out of range.
             RuntimeError: there are several processes and `reduce` has not been called.
         """
-        if several_processes() and not self._reduced:
-            raise RuntimeError("Several processes evaluate: call reduce() in each of them before compute().")
         self._count_waiting()
+        self._rows.check_joined()
         counts = {name: counter.cpu().numpy() for name, counter in self._counter.items()}
         self._refuse_bad_input(counts)
         per_class = self._per_class(counts)
         metrics = self._metrics(counts, per_class, float(self._nll))
         if not self.keep_predictions:
-            return ClosedSetResult(metrics, per_class, {}, {})
-        rows = {key: value.cpu().numpy() for key, value in self._rows().items()}
-        order = np.argsort(rows["id"], kind="stable")
-        label, top = rows["label"][order].astype(np.int64), rows["top"][order].astype(np.int64)
-        cells, cell_counts = np.unique(label * self.num_classes + top[:, 0], return_counts=True)
-        return ClosedSetResult(
-            metrics,
-            per_class,
-            confusion={
-                "true": cells // self.num_classes,
-                "predicted": cells % self.num_classes,
-                "count": cell_counts.astype(np.int64),
-            },
-            predictions={
-                "id": rows["id"][order],
-                "label": label,
-                "prediction": top[:, 0],
-                f"top{self.top_k}": top,
-                "scores": rows["scores"][order],
-                "nll": rows["nll"][order],
-            },
-        )
+            return Measurements(metrics, per_class)
+        rows = {name: values.cpu().numpy() for name, values in self._rows.sorted_by_id().items()}
+        top = rows["top"].astype(np.int64)
+        predictions = {
+            "id": rows["id"],
+            "label": rows["label"].astype(np.int64),
+            "prediction": top[:, 0],
+            f"top{self.top_k}": top,
+            "scores": rows["scores"],
+            "nll": rows["nll"],
+        }
+        return Measurements(metrics, per_class, predictions)
 
     def _refuse_bad_input(self, counts: dict[str, np.ndarray]) -> None:
         bad_labels, bad_scores = counts["bad_labels"][0], counts["bad_scores"][0]
@@ -295,20 +247,9 @@ class ClosedSet(Protocol):
         refuse_bad_scores(int(bad_scores), int(total))
 
     def _per_class(self, counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        n, correct, predicted = counts["n"], counts["correct"], counts["predicted"]
-        recall = ratio(correct, n)
-        return {
-            "class_id": np.arange(self.num_classes),
-            "train_count": self.class_counts,
-            "group": group_of_class(self.groups),
-            "n": n.copy(),
-            "correct": correct.copy(),
-            "accuracy": recall,
-            "precision": ratio(correct, predicted),
-            "recall": recall.copy(),
-            "f1": ratio(2 * correct, n + predicted),
-            "mean_confidence": ratio(counts["confidence"] / _FIXED_POINT, n),
-        }
+        n, correct = counts["n"].copy(), counts["correct"].copy()
+        table = class_table(self.class_counts, self.groups, n, correct, counts["predicted"])
+        return table | {"mean_confidence": ratio(counts["confidence"] / _FIXED_POINT, n)}
 
     def _metrics(self, counts: dict[str, np.ndarray], per_class: dict[str, np.ndarray], nll: float) -> dict[str, float]:
         present = counts["n"] > 0
@@ -320,8 +261,7 @@ class ClosedSet(Protocol):
         return {
             "accuracy": float(ratio(counts["correct"].sum(), total)),
             f"top{self.top_k}": float(ratio(counts["top_correct"][0], total)),
-            **{name: mean(recall[present & self.groups[name]]) for name in GROUPS},
-            "balanced_accuracy": mean(recall[present]),
+            **group_means(recall, self.groups),
             "geometric_mean": geometric_mean(recall[present]),
             # over the classes that occur in the labels or the predictions, as in scikit-learn
             "macro_f1": mean(per_class["f1"][~np.isnan(per_class["f1"])]),

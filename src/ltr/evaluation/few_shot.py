@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -10,25 +9,9 @@ import torch
 
 from ltr.errors import ConfigError, DataError
 from ltr.evaluation.embeddings import EmbeddingProtocol
+from ltr.evaluation.protocol import Measurements
 from ltr.identity import named
 from ltr.randomness import generator
-
-
-@dataclass(frozen=True, eq=False)
-class FewShotResult:
-    """Result of `FewShot`.
-
-    Attributes:
-        metrics: ``accuracy``, the mean over episodes, and ``accuracy_ci95``, half the width of its 95 % interval (1.96
-            standard errors), both fractions; ``episodes``, their number.
-        curves: ``accuracy`` [episodes].
-        per_class, predictions: empty.
-    """
-
-    metrics: dict[str, float]
-    curves: dict[str, np.ndarray]
-    per_class: dict[str, np.ndarray] = field(default_factory=dict)
-    predictions: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @named("protocol/few_shot")
@@ -44,7 +27,6 @@ class FewShot(EmbeddingProtocol):
         shot: labelled images per class, >= 1; 1 or 5 in the paper.
         queries: queries per class, >= 1; 15 in the paper.
         episodes: number of episodes, >= 1; 600 in the paper.
-        keep_predictions: without effect, because there are no predictions.
         device: device of the scores.
 
     Raises:
@@ -61,7 +43,6 @@ class FewShot(EmbeddingProtocol):
         shot: int = 1,
         queries: int = 15,
         episodes: int = 600,
-        keep_predictions: bool = True,
         device: torch.device | str = "cpu",
     ) -> None:
         if way < 2 or min(shot, queries, episodes) < 1:
@@ -71,13 +52,18 @@ class FewShot(EmbeddingProtocol):
         self.way, self.shot, self.queries, self.episodes = way, shot, queries, episodes
         super().__init__(device)
 
-    def compute(self) -> FewShotResult:
+    def compute(self) -> Measurements:
         """Compute the result over all episodes.
+
+        Returns:
+            ``metrics``: ``accuracy``, the mean over episodes, and ``accuracy_ci95``, half the width of its 95 %
+            interval (1.96 standard errors), both fractions; ``episodes``, their number. ``curves``: ``accuracy``
+            [episodes].
 
         Raises:
             DataError: too few classes have the images that an episode needs.
         """
-        features, labels, _ = self.embeddings.all()
+        features, labels, _ = self.embeddings()
         accuracies = episode_accuracies(
             features.double().cpu().numpy(), labels.cpu().numpy(), self.way, self.shot, self.queries, self.episodes
         )
@@ -87,7 +73,7 @@ class FewShot(EmbeddingProtocol):
             "accuracy_ci95": float(half),
             "episodes": float(len(accuracies)),
         }
-        return FewShotResult(metrics, {"accuracy": accuracies})
+        return Measurements(metrics, curves={"accuracy": accuracies})
 
 
 def episode_accuracies(
@@ -104,7 +90,7 @@ def episode_accuracies(
     """
     needed = shot + queries
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    members = [places for places in members if len(places) >= needed]
+    members = [rows for rows in members if len(rows) >= needed]
     if len(members) < way:
         raise DataError(
             f"a {way}-way episode needs {way} classes with {needed} images each (evaluation.shot + queries), and "

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, distributed
 
 
-def several_processes() -> bool:
+def is_distributed() -> bool:
     """Return whether several processes evaluate together."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 

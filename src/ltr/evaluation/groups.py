@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ltr.errors import ConfigError
+from ltr.evaluation.averages import mean, ratio
 
 GROUPS = ("many", "medium", "few")
 
@@ -38,7 +39,47 @@ def shot_groups(class_counts: np.ndarray, many_above: int = 100, few_below: int 
     return {"many": many, "medium": ~(many | few), "few": few}
 
 
-def group_of_class(groups: dict[str, np.ndarray]) -> np.ndarray:
+def group_means(accuracy: np.ndarray, groups: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return means of per-class accuracies [C] over the classes with images: ``many medium few balanced_accuracy``.
+
+    Args:
+        accuracy: float64 [C]; NaN for a class without images.
+        groups: masks from `shot_groups`.
+    """
+    is_present = ~np.isnan(accuracy)
+    return {
+        **{name: mean(accuracy[is_present & groups[name]]) for name in GROUPS},
+        "balanced_accuracy": mean(accuracy[is_present]),
+    }
+
+
+def class_table(
+    class_counts: np.ndarray, groups: dict[str, np.ndarray], n: np.ndarray, correct: np.ndarray, predicted: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return per-class results, arrays [C]: ``class_id train_count group n correct accuracy precision recall f1``.
+
+    Args:
+        class_counts: training images of each class.
+        groups: masks from `shot_groups`.
+        n: evaluated images of each class.
+        correct: correct predictions among them.
+        predicted: images that are predicted as each class.
+    """
+    recall = ratio(correct, n)
+    return {
+        "class_id": np.arange(len(class_counts)),
+        "train_count": class_counts,
+        "group": _group_of_class(groups),
+        "n": n,
+        "correct": correct,
+        "accuracy": recall,
+        "precision": ratio(correct, predicted),
+        "recall": recall.copy(),
+        "f1": ratio(2 * correct, n + predicted),
+    }
+
+
+def _group_of_class(groups: dict[str, np.ndarray]) -> np.ndarray:
     """Return the name of each class's group, str [C]."""
     names = np.full(len(groups["many"]), "medium", dtype="<U6")
     for name in ("many", "few"):

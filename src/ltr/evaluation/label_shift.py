@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -9,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ltr.errors import ConfigError
-from ltr.evaluation.averages import mean, ratio
-from ltr.evaluation.groups import GROUPS, shot_groups
+from ltr.evaluation.averages import ratio
+from ltr.evaluation.groups import group_means, shot_groups
 from ltr.evaluation.priors import log_prior_ratio, long_tail_prior, normalised, subsampled, tail_exponent, tail_prior
 from ltr.evaluation.protocol import Measurements, Protocol
 from ltr.evaluation.rows import Rows
-from ltr.evaluation.scores import Scores, class_labels, needed, top_classes
+from ltr.evaluation.scores import Scores, class_labels, require_part, top_classes
 from ltr.identity import named
 
 # imbalance factor and direction of each subset of the test set, by the name of its row; None: the whole test set
@@ -35,31 +36,13 @@ class LogitTable:
 
     def __init__(self, classes: int, device: torch.device | str = "cpu") -> None:
         columns = {"logits": (torch.float32, (classes,)), "label": (torch.int32, ()), "id": (torch.int64, ())}
-        self._rows = Rows(columns, torch.device(device))
-        self._seen = 0
-        self._sorted: tuple[np.ndarray, np.ndarray] | None = None  # cached result of `all`
+        self.rows = Rows(columns, device)
 
-    def add(self, scores: Scores, labels: Tensor, indices: Tensor | None) -> None:
-        """Add one batch; see `ltr.evaluation.protocol.Protocol.update`."""
-        labels = class_labels(labels)
-        if indices is None:
-            indices = torch.arange(self._seen, self._seen + len(labels), device=labels.device)
-        # a copy, because a loader may reuse its memory
-        self._rows.add(logits=needed(scores.logits, "logits").float().clone(), label=labels.clone(), id=indices.clone())
-        self._seen += len(labels)
-        self._sorted = None
-
-    def join(self) -> None:
-        """Join the images of all processes; a no-op with a single process or when called again."""
-        if self._rows.join():
-            self._sorted = None
-
-    def all(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return logits float32 [N, C] and labels int64 [N] in the order of the ids."""
-        if self._sorted is None:
-            order = np.argsort(self._rows["id"], kind="stable")
-            self._sorted = self._rows["logits"][order], self._rows["label"][order].astype(np.int64)
-        return self._sorted
+    @cached_property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Logits float32 [N, C] and labels int64 [N] of all images, in the order of the ids."""
+        columns = self.rows.sorted_by_id()
+        return columns["logits"].cpu().numpy(), columns["label"].cpu().numpy().astype(np.int64)
 
 
 @named("protocol/label_shift")
@@ -118,10 +101,11 @@ class LabelShift(Protocol):
 
     def update(self, scores: Scores, labels: Tensor, indices: Tensor | None = None) -> None:
         if self.fills:
-            self.table.add(scores, labels, indices)
+            logits = require_part(scores.logits, "logits")
+            self.table.rows.add(logits=logits, label=class_labels(labels), id=indices)
 
     def reduce(self) -> None:
-        self.table.join()
+        self.table.rows.join()
 
     def compute(self) -> Measurements:
         """Return accuracies with the prior (overall, balanced, by shot group), and accuracies for comparison.
@@ -130,7 +114,7 @@ class LabelShift(Protocol):
         composition as the prior; ``images`` is the number of images. If the prior is estimated, ``prior_exponent`` is
         the exponent of the training counts.
         """
-        logits, labels = self.table.all()
+        logits, labels = self.table.arrays
         shape = COMPOSITIONS[str(self.scorer)]
         if shape is not None:
             rows = subsampled(labels, long_tail_prior(self.class_counts, *shape))
@@ -144,12 +128,10 @@ class LabelShift(Protocol):
         correct = _hits(logits, labels, log_prior_ratio(self.prior_of_scores, prior))
         known = log_prior_ratio(self.prior_of_scores, normalised(counts))
         recall = ratio(np.bincount(labels, weights=correct, minlength=len(counts)), counts)
-        present = counts > 0
         return Measurements(
             {
                 "accuracy": float(correct.mean()),
-                **{name: mean(recall[present & self.groups[name]]) for name in GROUPS},
-                "balanced_accuracy": mean(recall[present]),
+                **group_means(recall, self.groups),
                 "unadjusted_accuracy": float(_hits(logits, labels, np.zeros(len(counts))).mean()),
                 "known_prior_accuracy": float(_hits(logits, labels, known).mean()),
                 "images": float(len(labels)),

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ltr.errors import ConfigError, DataError, nearest
-from ltr.evaluation.averages import mean, ratio
+from ltr.errors import ConfigError, DataError
+from ltr.evaluation.averages import ratio
 from ltr.evaluation.curves import histograms, thinned
 from ltr.evaluation.detection import (
     aupr_known,
@@ -32,12 +32,12 @@ from ltr.evaluation.detection import (
     roc_curve,
     threshold_at_tpr,
 )
-from ltr.evaluation.groups import GROUPS, group_of_class, shot_groups
+from ltr.evaluation.groups import GROUPS, class_table, group_means, shot_groups
 from ltr.evaluation.open_decisions import best_threshold, decisions, open_f_measure, open_macro_f1
-from ltr.evaluation.protocol import Protocol
+from ltr.evaluation.protocol import Measurements, Protocol
 from ltr.evaluation.rows import PerImageTable, refuse_bad_scores
 from ltr.evaluation.scorers import Scorer, build_scorer, known_scores
-from ltr.evaluation.scores import LINKS, Scores, class_labels
+from ltr.evaluation.scores import Scores, check_link, class_labels
 from ltr.evaluation.training_scores import TrainingScores
 from ltr.identity import named
 
@@ -45,13 +45,13 @@ VALIDATION, FIXED, ORACLE = "validation", "fixed", "oracle"
 
 
 @dataclass(frozen=True, eq=False)
-class OpenSetResult:
+class OpenSetResult(Measurements):
     """Result of `OpenSet`.
 
     Attributes:
         metrics: fractions in [0, 1], except ``threshold_<source>`` in units of the score; NaN if there is nothing to
             average: without unknown images, all but the closed-set metrics.
-        per_class: arrays [C] of the known images, as in the closed-set protocol.
+        per_class: arrays [C] of the known images, before any is rejected, as in the closed-set protocol.
         predictions: one row per image, sorted by id: ``id label prediction known_score top5 [N, k] scores [N, k]``; the
             label of unknown images is -1, scores are probabilities. Empty without ``keep_predictions``.
         curves: ``roc_fpr roc_tpr oscr_fpr oscr_ccr``, thinned to at most 200 points, ``histogram_edges`` and the
@@ -61,10 +61,6 @@ class OpenSetResult:
             to `OpenSet.with_threshold`.
     """
 
-    metrics: dict[str, float]
-    per_class: dict[str, np.ndarray]
-    predictions: dict[str, np.ndarray]
-    curves: dict[str, np.ndarray] = field(default_factory=dict)
     threshold_at_95_tpr: float = float("nan")
 
 
@@ -105,10 +101,7 @@ class OpenSet(Protocol):
         device: torch.device | str = "cpu",
     ) -> None:
         self._scorer = build_scorer(scorer)
-        if link not in LINKS:
-            raise ConfigError(
-                f"link={link!r} is unknown; a loss declares one of {', '.join(LINKS)}{nearest(link, LINKS)}"
-            )
+        check_link(link)
         if not 0 < fixed_threshold < 1:
             raise ConfigError(f"fixed_threshold={fixed_threshold} is a probability: choose one in (0, 1)")
         self.class_counts = np.asarray(class_counts, dtype=np.int64)
@@ -121,12 +114,8 @@ class OpenSet(Protocol):
         self.device = torch.device(device)
         fixed = self._scorer.threshold_at_probability(fixed_threshold)
         self._thresholds = {VALIDATION: float("nan"), FIXED: fixed}
-        self.reset()
-
-    def reset(self) -> None:
-        """Remove all images; thresholds are kept."""
         number = torch.float32 if self.device.type == "mps" else torch.float64
-        self._rows = PerImageTable((number, ()), self.num_classes, self.link, self.keep_predictions, self.device)
+        self._rows = PerImageTable((number, ()), self.num_classes, link, keep_predictions, self.device)
 
     def with_threshold(self, value: float, source: str = VALIDATION) -> OpenSet:
         """Add a threshold at which decisions are evaluated; the names of their metrics end in its source.
@@ -163,15 +152,8 @@ class OpenSet(Protocol):
         score = known_scores(self._scorer, scores._replace(logits=logits), self.link)
         self._rows.add_batch(score, logits, labels, indices)
 
-    def merge(self, other: OpenSet) -> None:
-        """Add the images of another object with the same classes and scorer."""
-        self._rows.extend(other._rows)
-
     def reduce(self) -> None:
-        """Join the images of all processes; all processes must call it, and all hold the whole afterwards.
-
-        It is a no-op without ``torch.distributed`` and when called again.
-        """
+        """Join the images of all processes; see `ltr.evaluation.rows.Rows.join`."""
         self._rows.join()
 
     def compute(self) -> OpenSetResult:
@@ -203,7 +185,7 @@ class OpenSet(Protocol):
             "detection_accuracy": detection_accuracy(points),
             "oscr_arpl": oscr_arpl(score[known], score[~known], correct),
             "accuracy": accuracy,  # the name that all protocols share
-            **_averages(per_class["accuracy"], self.groups),
+            **group_means(per_class["accuracy"], self.groups),
         }
         for source, threshold in thresholds.items():
             metrics |= self._decided(score, prediction, label, threshold, source)
@@ -236,21 +218,9 @@ class OpenSet(Protocol):
         refuse_bad_scores(int(np.isnan(score).sum()), len(score))
 
     def _per_class(self, label: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the per-class table of known images, before any is rejected."""
         n, predicted = (np.bincount(values, minlength=self.num_classes) for values in (label, prediction))
         correct = np.bincount(label[label == prediction], minlength=self.num_classes)
-        recall = ratio(correct, n)
-        return {
-            "class_id": np.arange(self.num_classes),
-            "train_count": self.class_counts,
-            "group": group_of_class(self.groups),
-            "n": n,
-            "correct": correct,
-            "accuracy": recall,
-            "precision": ratio(correct, predicted),
-            "recall": recall.copy(),
-            "f1": ratio(2 * correct, n + predicted),
-        }
+        return class_table(self.class_counts, self.groups, n, correct, predicted)
 
     def _decided(
         self, score: np.ndarray, prediction: np.ndarray, label: np.ndarray, threshold: float, source: str
@@ -264,7 +234,7 @@ class OpenSet(Protocol):
             known = label >= 0
             right = np.bincount(label[known & (decision == label)], minlength=self.num_classes)
             n = np.bincount(label[known], minlength=self.num_classes)
-            groups = _averages(ratio(right, n), self.groups)
+            groups = group_means(ratio(right, n), self.groups)
             metrics |= {
                 "threshold": threshold,
                 "open_macro_f1": open_macro_f1(decision, label, self.num_classes),
@@ -274,12 +244,3 @@ class OpenSet(Protocol):
                 **{name: groups[name] for name in GROUPS},
             }
         return {f"{name}_{source}": value for name, value in metrics.items()}
-
-
-def _averages(accuracy: np.ndarray, groups: dict[str, np.ndarray]) -> dict[str, float]:
-    """Return means of per-class accuracies [C] over classes with images, for all classes and for each group."""
-    present = ~np.isnan(accuracy)
-    return {
-        "balanced_accuracy": mean(accuracy[present]),
-        **{name: mean(accuracy[present & groups[name]]) for name in GROUPS},
-    }

@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
-from ltr.evaluation.gather import several_processes
 from ltr.evaluation.metrics import Metric
 from ltr.evaluation.rows import Rows
 from ltr.evaluation.scores import Scores
@@ -64,7 +63,7 @@ class Protocol:
     reads_images: bool = False
 
     def update_images(self, images: Tensor, indices: Tensor | None) -> None:
-        """Receive the images of a batch, uint8 [B, C, H, W], and their places in the source, before `update`."""
+        """Receive the images of a batch, uint8 [B, C, H, W], and their indices into the source, before `update`."""
 
     def update(self, scores: Scores, labels: Tensor, indices: Tensor | None = None) -> None:
         """Add one batch.
@@ -92,9 +91,7 @@ class PerImageProtocol(Protocol):
     """
 
     def __init__(self) -> None:
-        self._rows: Rows | None = None
-        self._seen = 0
-        self._is_reduced = False
+        self._rows = Rows()
 
     def numbers_of(self, scores: Scores, labels: Tensor) -> Mapping[str, Tensor]:
         """Return the numbers to keep for each image of a batch, by name, [B] or [B, K]."""
@@ -111,41 +108,13 @@ class PerImageProtocol(Protocol):
     @torch.no_grad()
     def update(self, scores: Scores, labels: Tensor, indices: Tensor | None = None) -> None:
         """Keep the numbers of one batch; see `Protocol.update`."""
-        if indices is None:
-            indices = torch.arange(self._seen, self._seen + len(labels), device=labels.device)
-        numbers = {**self.numbers_of(scores, labels), "_index": indices}
-        if self._rows is None:
-            columns = {name: (values.dtype, tuple(values.shape[1:])) for name, values in numbers.items()}
-            self._rows = Rows(columns, labels.device)
-        # a copy, because a loader may reuse its memory
-        self._rows.add(**{name: values.clone() for name, values in numbers.items()})
-        self._seen += len(labels)
+        self._rows.add(**self.numbers_of(scores, labels), id=indices)
 
     def reduce(self) -> None:
         """Join the numbers of all processes, including processes without images."""
-        if self._is_reduced or not several_processes():
-            return
-        layouts: list[Any] = [None] * distributed.get_world_size()
-        distributed.all_gather_object(layouts, None if self._rows is None else self._rows.columns)
-        layout = next((columns for columns in layouts if columns is not None), None)
-        if layout is None:
-            return
-        if self._rows is None:
-            self._rows = Rows(layout, _device_of_the_group())
-        self._rows.gather()
-        self._is_reduced = True
+        self._rows.join()
 
     def compute(self) -> Measurements:
         """Return the metrics over all images so far."""
-        if self._rows is None:
-            return Measurements(dict(self.metrics_of({})))
-        order = np.argsort(self._rows["_index"], kind="stable")
-        numbers = {name: self._rows[name][order] for name in self._rows.columns if name != "_index"}
+        numbers = {name: values.cpu().numpy() for name, values in self._rows.sorted_by_id().items() if name != "id"}
         return Measurements({name: float(value) for name, value in self.metrics_of(numbers).items()})
-
-
-def _device_of_the_group() -> torch.device:
-    """Return the device whose tensors the processes can exchange."""
-    if distributed.get_backend() == "nccl":
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")

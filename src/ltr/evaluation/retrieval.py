@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -14,29 +13,11 @@ from torch import Tensor
 from ltr.errors import ConfigError, TrainingError
 from ltr.evaluation.averages import mean
 from ltr.evaluation.embeddings import EmbeddingProtocol
+from ltr.evaluation.protocol import Measurements
 from ltr.identity import named
 
 # number of distances in memory at once: 128 MB of float32
 _DISTANCES = 2**25
-
-
-@dataclass(frozen=True, eq=False)
-class RetrievalResult:
-    """Result of `Retrieval`.
-
-    Attributes:
-        metrics: ``recall_at_<K>``, ``map_at_r``, ``r_precision`` and ``nmi``, fractions in [0, 1], NaN without queries;
-            ``queries``, the number of images with another image of their class.
-        predictions: one row per image, sorted by id: ``id label prediction`` (label of the nearest image) ``nearest``
-            (its id) ``rank`` (rank of the nearest image of the same class, from 1; 0 without one) ``scores`` [N, 1]
-            (minus the distance to the nearest image).
-        per_class, curves: empty.
-    """
-
-    metrics: dict[str, float]
-    predictions: dict[str, np.ndarray]
-    per_class: dict[str, np.ndarray] = field(default_factory=dict)
-    curves: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @named("protocol/retrieval")
@@ -73,13 +54,20 @@ class Retrieval(EmbeddingProtocol):
         self.keep_predictions = keep_predictions
         super().__init__(device)
 
-    def compute(self) -> RetrievalResult:
+    def compute(self) -> Measurements:
         """Compute the result over all images so far.
+
+        Returns:
+            ``metrics``: ``recall_at_<K>``, ``map_at_r``, ``r_precision`` and ``nmi``, fractions in [0, 1], NaN without
+            queries; ``queries``, the number of images with another image of their class. ``predictions`` has one row
+            per image, sorted by id: ``id label prediction`` (label of the nearest image) ``nearest`` (its id) ``rank``
+            (rank of the nearest image of the same class, from 1; 0 without one) ``scores`` [N, 1] (minus the distance
+            to the nearest image).
 
         Raises:
             TrainingError: some features were not finite.
         """
-        features, labels, ids = self.embeddings.all()
+        features, labels, ids = self.embeddings()
         if not bool(features.isfinite().all()):
             raise TrainingError(
                 "The network gave features that are not finite (NaN or infinite): its weights have diverged or are "
@@ -95,19 +83,18 @@ class Retrieval(EmbeddingProtocol):
         }
         metrics["queries"] = float(is_query.sum())
         if not self.keep_predictions:
-            return RetrievalResult(metrics, {})
+            return Measurements(metrics)
         metrics["nmi"] = normalised_mutual_information(features.cpu().numpy(), labels.cpu().numpy())
-        names, places = ids.cpu().numpy(), neighbours["nearest"]
-        plain = labels.cpu().numpy()
+        id_of_row, label_of_row, nearest = ids.cpu().numpy(), labels.cpu().numpy(), neighbours["nearest"]
         predictions = {
-            "id": names,
-            "label": plain,
-            "prediction": plain[places],
-            "nearest": names[places],
+            "id": id_of_row,
+            "label": label_of_row,
+            "prediction": label_of_row[nearest],
+            "nearest": id_of_row[nearest],
             "rank": np.where(is_query, neighbours["rank"], 0),
             "scores": -neighbours["distance"][:, None],
         }
-        return RetrievalResult(metrics, predictions)
+        return Measurements(metrics, predictions=predictions)
 
 
 @torch.no_grad()

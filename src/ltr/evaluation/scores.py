@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ltr.errors import DataError
+from ltr.errors import ConfigError, DataError, nearest
 
 Link = Literal["softmax", "sigmoid"]
 LINKS: tuple[str, ...] = get_args(Link)
@@ -40,6 +40,12 @@ class Scores(NamedTuple):
     knownness: Tensor | None = None
 
 
+def check_link(link: str) -> None:
+    """Raise ConfigError for an unknown link."""
+    if link not in LINKS:
+        raise ConfigError(f"link={link!r} is unknown; a loss declares one of {', '.join(LINKS)}{nearest(link, LINKS)}")
+
+
 def class_labels(labels: Any) -> Tensor:
     """Convert labels of any integer type (a tensor, an array or a list) to int64 [B].
 
@@ -55,7 +61,7 @@ def class_labels(labels: Any) -> Tensor:
     return numbers.long()
 
 
-def needed(part: Tensor | None, name: str) -> Tensor:
+def require_part(part: Tensor | None, name: str) -> Tensor:
     """Return a part of `Scores` that a protocol needs.
 
     Raises:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from ltr.evaluation.gather import several_processes
 from ltr.evaluation.rows import Rows
 from ltr.evaluation.scores import Scores
 
@@ -20,27 +18,21 @@ class TrainingScores(NamedTuple):
     labels: Tensor
 
 
-class Collected:
+class TrainingScoresTable:
     """Collector of `TrainingScores`, batch by batch and over processes."""
 
     def __init__(self) -> None:
-        self._rows: Rows | None = None
+        self._rows = Rows()
 
     def update(self, scores: Scores, labels: Tensor, indices: Tensor) -> None:
-        """Keep one batch; see `ltr.evaluation.protocol.Protocol.update`."""
-        values = {"logits": scores.logits.float(), "labels": labels, "indices": indices}
+        """Add one batch; see `ltr.evaluation.protocol.Protocol.update`."""
+        values = {"logits": scores.logits.float(), "labels": labels, "id": indices}
         if scores.features is not None:
             values["features"] = scores.features.float()
-        if self._rows is None:
-            columns = {name: (value.dtype, tuple(value.shape[1:])) for name, value in values.items()}
-            self._rows = Rows(columns, labels.device)
-        self._rows.add(**{name: value.clone() for name, value in values.items()})
+        self._rows.add(**values)
 
-    def all(self) -> TrainingScores:
+    def joined(self) -> TrainingScores:
         """Return the scores of all images of all processes on the CPU, sorted by source index."""
-        assert self._rows is not None
-        if several_processes():
-            self._rows.gather()
-        order = self._rows["indices"].argsort()
-        columns = {name: torch.from_numpy(self._rows[name][order]) for name in self._rows.columns if name != "indices"}
+        self._rows.join()
+        columns = {name: values.cpu() for name, values in self._rows.sorted_by_id().items()}
         return TrainingScores(columns["logits"], columns.get("features"), columns["labels"])

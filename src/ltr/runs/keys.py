@@ -28,7 +28,7 @@ from ltr.methods.core.stage import Stage
 
 if TYPE_CHECKING:
     from ltr.data.source import Source
-    from ltr.data.splitting.closed_set import Split
+    from ltr.data.split import Split
 
 # not part of a run's identity: paths and display
 _NOT_IDENTITY = ("logger", "paths", "figures", "callbacks", "checkpoint", "resume", "stages", "hydra", "compile")

@@ -14,7 +14,7 @@ from ltr.configuration.configs import canonical_json
 from ltr.configuration.targets import instantiate
 from ltr.data.packed_images.reading import read_source
 from ltr.data.source import ImageFiles, Source
-from ltr.data.splitting.closed_set import Split
+from ltr.data.split import Split
 from ltr.data.splitting.exclusion import read_split
 from ltr.errors import ConfigError, DataError
 from ltr.identity import name_of

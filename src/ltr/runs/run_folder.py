@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ltr.data.source import Source
-from ltr.data.splitting.closed_set import Split, save_split
+from ltr.data.split import Split, save_split
 from ltr.errors import TrainingError
 from ltr.files import link_or_copy, write_json
 from ltr.methods.core.checkpoint import network_checkpoint, write_checkpoint

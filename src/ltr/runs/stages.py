@@ -17,7 +17,7 @@ from ltr.configuration.targets import instantiate
 from ltr.data.loaders.features import StoredFeatures
 from ltr.data.module import DataModule
 from ltr.data.source import Source
-from ltr.data.splitting.closed_set import Split
+from ltr.data.split import Split
 from ltr.errors import CheckpointError, DataError, TrainingError
 from ltr.escaping import rich_text
 from ltr.files import checkpoint_file, link_or_copy

@@ -99,7 +99,7 @@ def test_a_file_of_several_crops_is_read_once_and_equal_crops_are_found(tmp_path
     source = Source("crops", files, np.zeros(6, dtype=np.int64), ("x",), {"train": range(6)})
     read: list[str] = []
     monkeypatch.setattr(
-        duplicates, "_digest", lambda path, digest=duplicates._digest: read.append(path) or digest(path)
+        duplicates, "file_digest", lambda path, digest=duplicates.file_digest: read.append(path) or digest(path)
     )
     seen: list[int] = []
     assert identical_images(source, progress=seen.append).groups == ((0, 5), (1, 3))

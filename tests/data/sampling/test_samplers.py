@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ltr.data.sampling import class_index
-from ltr.data.sampling.samplers import ClassBalanced, ClassIndex, Instance, Power, Progressive, SquareRoot, shard
+from ltr.data.sampling.class_index import ClassIndex
+from ltr.data.sampling.samplers import ClassBalanced, Instance, Power, Progressive, SquareRoot, shard
 from ltr.errors import ConfigError, DataError
 
 COUNTS = np.array([400, 100, 25, 4, 1])

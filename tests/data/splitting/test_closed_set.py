@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from ltr.data.source import Source
 from ltr.data.sources.cifar import cifar10, cifar100
 from ltr.data.sources.digits import digits
-from ltr.data.splitting.closed_set import from_file, load_split_file, long_tail, natural, profile_counts, save_split
+from ltr.data.split import load_split_file, save_split
+from ltr.data.splitting.closed_set import from_file, long_tail, natural, profile_counts
 from ltr.errors import ConfigError, DataError
 
 

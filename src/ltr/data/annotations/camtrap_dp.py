@@ -20,14 +20,12 @@ import numpy as np
 
 from ltr.data.annotations.records import (
     UNKNOWN_TIME,
+    ImageColumns,
     Interned,
-    Paths,
     Records,
     box_of,
     class_numbers,
-    day_groups,
     instant,
-    local_and_instant,
     merge_class_names,
     seconds,
 )
@@ -40,7 +38,6 @@ FORMAT = "camtrap_dp"
 TYPES = ("animal", "human", "vehicle", "blank", "unknown", "unclassified")
 BLANK = "blank"
 BOX = ("bboxX", "bboxY", "bboxWidth", "bboxHeight")
-UNLABELLED = "no label"
 _VERSION = re.compile(r"camtrap-dp/v?(\d+(?:\.\d+)*)")
 
 
@@ -121,27 +118,9 @@ def read_camtrap_dp(name: str, package_path: Path, root: str) -> Records:
     observations = _Observations(name, package.tables["observations"], media)
     images, classes, boxes = observations.labels()
     class_names, numbers = merge_class_names(f"{name}: {package.file}", observations.classes.values)
-    files = media.paths.files(root)
-    is_labelled = np.zeros(len(files), dtype=bool)
-    is_labelled[images] = True
-    times = np.array(media.times, dtype=np.int64)
-    columns = {"location": media.locations, "seq_id": observations.events(), "deployment": media.deployments}
-    groupings = {key: grouping for key, column in columns.items() if (grouping := column.grouping())}
-    if (days := day_groups(times)) is not None:
-        groupings["date"] = days
-    unlabelled = np.flatnonzero(~is_labelled)
-    return Records(
-        FORMAT,
-        files,
-        times,
-        np.array(media.instants, dtype=np.int64),
-        groupings,
-        images,
-        class_numbers(numbers, classes),
-        boxes,
-        class_names,
-        left_out={UNLABELLED: unlabelled} if len(unlabelled) else {},
-        remarks=observations.remarks(),
+    media.columns.groups["seq_id"] = observations.events()
+    return media.columns.records(
+        FORMAT, root, images, class_numbers(numbers, classes), boxes, class_names, remarks=observations.remarks()
     )
 
 
@@ -162,18 +141,13 @@ class _Media:
     """Columns of the table ``media``."""
 
     def __init__(self, name: str, table: Path, locations: dict[str, str]) -> None:
-        self.row_of: dict[str, int] = {}
-        self.paths = Paths()
-        self.times = array("q")  # local times
-        self.instants = array("q")  # UTC, for times with a time zone
-        self.deployments = Interned()
-        self.locations = Interned()
+        self.columns = ImageColumns(("location", "seq_id", "deployment"))  # seq_id follows from the observations
         needed = ("mediaID", "deploymentID", "timestamp", "filePath")
         for line, (key, deployment, timestamp, path) in iterate_rows(table, needed):
             what = ""
             if not key or not path:
                 what = "mediaID or filePath is blank. Every medium needs both"
-            elif self.row_of.setdefault(key, len(self.paths)) != len(self.paths):
+            elif self.columns.row_of.setdefault(key, len(self.columns.paths)) != len(self.columns.paths):
                 what = f"mediaID {key} appears twice. Every medium needs a unique id"
             elif deployment not in locations:
                 what = f"deploymentID {deployment} is not in deployments. Add it there"
@@ -181,12 +155,7 @@ class _Media:
                 what = f"filePath {path} is an address. Download the files, and write their paths"
             if what:
                 raise DataError(f"{name}: {table}, line {line}: {what}")
-            self.paths.add(path or "")
-            local, universal = local_and_instant(timestamp)
-            self.times.append(local)
-            self.instants.append(universal)
-            self.deployments.add(deployment)
-            self.locations.add(locations[deployment or ""])
+            self.columns.add(path or "", timestamp, (locations[deployment or ""], None, deployment))
 
 
 class _Observations:
@@ -197,9 +166,9 @@ class _Observations:
         self.media = media
         self.images = array("q")  # medium of each observation
         self.boxes = array("f")
-        self._event_of = np.full(len(media.paths), -1, dtype=np.int64)
+        self._event_of = np.full(len(media.columns.paths), -1, dtype=np.int64)
         self._event_names: dict[str, int] = {}
-        self._is_observed = np.zeros(len(media.paths), dtype=bool)
+        self._is_observed = np.zeros(len(media.columns.paths), dtype=bool)
         self._events: list[
             tuple[str, str | None, str | None, str | None, str]
         ] = []  # deployment, start, end, class, event
@@ -237,7 +206,7 @@ class _Observations:
             return
         if level != "media":
             raise ValueError(f"observationLevel is {level!r}; allowed are media and event")
-        row = self.media.row_of.get(medium or "", -1)
+        row = self.media.columns.row_of.get(medium or "", -1)
         if row < 0:
             raise ValueError(f"mediaID {medium} is not in media. Add it there, or remove the observation")
         self._is_observed[row] = True
@@ -261,10 +230,11 @@ class _Observations:
 
     def _add_events(self) -> None:
         """Give media without observations the labels of the events that cover their time."""
-        deployments = self.media.deployments
+        columns = self.media.columns
+        deployments = columns.groups["deployment"]
         codes = np.array(deployments.codes, dtype=np.int32)
-        local = _Timeline(np.array(self.media.times, dtype=np.int64), codes, len(deployments.values))
-        universal = _Timeline(np.array(self.media.instants, dtype=np.int64), codes, len(deployments.values))
+        local = _Timeline(np.array(columns.times, dtype=np.int64), codes, len(deployments.values))
+        universal = _Timeline(np.array(columns.instants, dtype=np.int64), codes, len(deployments.values))
         has_zone = universal.times != UNKNOWN_TIME
         number_of = {value: number for number, value in enumerate(deployments.values)}
         for deployment, start, end, label, event in self._events:

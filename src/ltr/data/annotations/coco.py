@@ -18,16 +18,14 @@ import numpy as np
 from ltr.data.annotations.records import (
     COLUMNS,
     NO_BOX,
+    ImageColumns,
     Interned,
-    Paths,
     Records,
-    day_groups,
     is_number,
     json_box,
     json_id,
     json_shown,
     json_text,
-    local_and_instant,
     merge_class_names,
 )
 from ltr.data.sources.checks import shown
@@ -35,7 +33,7 @@ from ltr.data.sources.json_arrays import read_arrays
 from ltr.errors import DataError
 
 CAMERA_TRAPS, COCO = "coco_camera_traps", "coco"
-CORRUPT, UNLABELLED = "marked as corrupt", "no label"
+CORRUPT = "marked as corrupt"
 _OF_CAMERA_TRAPS = ("location", "seq_id", "seq_num_frames", "frame_num", "datetime", "corrupt")
 _WANTED = (
     "An annotation file in COCO or COCO Camera Traps format has images, annotations and categories; results of "
@@ -56,42 +54,29 @@ def read_coco(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) -
         DataError: the file is damaged, an id is repeated or refers to no entry, or a category has no name.
     """
     images, categories = _Images(columns), _Categories()
-    annotations = _Annotations(images.row_of)
+    annotations = _Annotations(images.columns.row_of)
     handlers = {"images": images.add, "annotations": annotations.add, "categories": categories.add}
     read_arrays(name, file, handlers, wanted=_WANTED, remedy="Correct the file, or export it again")
     rows = annotations.rows(name, file)
-    images.row_of.clear()
+    images.columns.row_of.clear()
     class_names, class_of_category = merge_class_names(f"{name}: {file}", list(categories.names))
     classes = annotations.classes(name, file, categories.number_of, class_of_category)
-    files = images.paths.files(root)
     boxes = np.frombuffer(annotations.boxes, dtype=np.float32).reshape(-1, 4)
-    left_out = {CORRUPT: np.array(images.corrupt, dtype=np.int64)}
-    is_labelled = np.zeros(len(files), dtype=bool)
-    is_labelled[rows] = True
-    is_labelled[left_out[CORRUPT]] = True  # so that a corrupt image is not reported as unlabelled too
-    left_out[UNLABELLED] = np.flatnonzero(~is_labelled)
-    times = np.array(images.times, dtype=np.int64)
-    groupings = {key: grouping for key, column in images.columns.items() if (grouping := column.grouping())}
-    if (days := day_groups(times)) is not None:
-        groupings["date"] = days
     remarks = []
     if len(class_names) < len(categories.names):
         merged = [class_names[number] for number in np.flatnonzero(np.bincount(class_of_category) > 1).tolist()]
         remarks.append(f"categories with the same name are one class: {shown(merged)}")
     if annotations.of_sequences:
         remarks.append(f"{annotations.of_sequences:,} of {len(rows):,} labels are of whole sequences, not of one image")
-    return Records(
+    return images.columns.records(
         CAMERA_TRAPS if images.is_of_camera_traps else COCO,
-        files,
-        times,
-        np.array(images.instants, dtype=np.int64),
-        groupings,
+        root,
         rows,
         classes,
         boxes,
         class_names,
         sizes=np.array(images.sizes, dtype=np.int32).reshape(-1, 2),
-        left_out={reason: out for reason, out in left_out.items() if len(out)},
+        left_out={CORRUPT: np.array(images.corrupt, dtype=np.int64)},
         remarks=remarks,
     )
 
@@ -99,34 +84,26 @@ def read_coco(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) -
 class _Images:
     """Columns of ``images``."""
 
-    def __init__(self, columns: tuple[str, ...]) -> None:
-        self.row_of: dict[str, int] = {}
-        self.paths = Paths()
+    def __init__(self, groupings: tuple[str, ...]) -> None:
+        self.columns = ImageColumns(dict.fromkeys((*COLUMNS, *groupings)))
         self.sizes = array("i")
-        self.times, self.instants = array("q"), array("q")
         self.corrupt = array("q")
-        self.columns = {key: Interned() for key in dict.fromkeys((*COLUMNS, *columns))}
         self.is_of_camera_traps = False
-        self._columns = [(key, column.add) for key, column in self.columns.items()]
 
     def add(self, image: dict[str, Any]) -> None:
         if "id" not in image and "file" in image:
             raise ValueError(
                 f"a record of MegaDetector, for dataset.detections=FILE in addition to the labels: {image['file']}"
             )
-        key, row = json_id(image, "id"), len(self.paths)
-        if self.row_of.setdefault(key, row) != row:
+        key, row = json_id(image, "id"), len(self.columns.paths)
+        if self.columns.row_of.setdefault(key, row) != row:
             raise ValueError(f"the image id {key} appears twice")
-        self.paths.add(json_text(image, "file_name"))
+        path = json_text(image, "file_name")
         self.sizes.append(_pixels(image, "width"))
         self.sizes.append(_pixels(image, "height"))
-        local, universal = local_and_instant(image.get("datetime"))
-        self.times.append(local)
-        self.instants.append(universal)
+        self.columns.add(path, image.get("datetime"), map(image.get, self.columns.groups))
         if image.get("corrupt"):
             self.corrupt.append(row)
-        for column, add in self._columns:
-            add(image.get(column))
         if not self.is_of_camera_traps:
             self.is_of_camera_traps = any(field in image for field in _OF_CAMERA_TRAPS)
 

@@ -14,13 +14,11 @@ import numpy as np
 
 from ltr.data.annotations.records import (
     COLUMNS,
+    ImageColumns,
     Interned,
-    Paths,
     Records,
     box_of,
     class_numbers,
-    day_groups,
-    local_and_instant,
     merge_class_names,
 )
 from ltr.data.tables import iterate_rows
@@ -30,7 +28,6 @@ from ltr.names import is_text
 
 FORMAT = "csv"
 BOX = ("x", "y", "width", "height")
-UNLABELLED = "no label"
 
 
 def read_csv(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) -> Records:
@@ -46,10 +43,8 @@ def read_csv(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) ->
         DataError: the table is damaged, a path is blank, rows of one path contradict each other, or a box is invalid.
     """
     grouping_columns = tuple(dict.fromkeys((*COLUMNS, "date", *columns)))
-    row_of: dict[str, int] = {}
-    paths, split, classes = Paths(), Interned(), Interned()
-    times, instants = array("q"), array("q")
-    groups = {column: Interned() for column in grouping_columns}
+    table = ImageColumns(grouping_columns)
+    split, classes = Interned(), Interned()
     images, boxes = array("q"), array("f")
     optional = ("datetime", "split", *BOX, *grouping_columns)
     for line, (path, label, time, part, *rest) in iterate_rows(file, ("path", "label"), optional):
@@ -57,17 +52,13 @@ def read_csv(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) ->
         path = csv_text(path or "").replace("\\", "/")
         if not path.strip():
             raise DataError(f"{where}: path is blank. Every row needs the path of an image")
-        row = row_of.setdefault(path, len(paths))
+        row = table.row_of.setdefault(path, len(table.paths))
         cells = [csv_text(cell) if cell else cell for cell in rest[4:]]
-        if row == len(paths):
-            paths.add(path)
-            local, universal = local_and_instant(time)
-            times.append(local)
-            instants.append(universal)
+        if row == len(table.paths):
+            table.add(path, time, cells)
             split.add(part)
-            for column, cell in zip(groups.values(), cells):
-                column.add(cell)
         else:
+            groups = table.groups
             for key, column, cell in zip((*groups, "split"), (*groups.values(), split), (*cells, part)):
                 if not column.holds(row, cell):
                     raise DataError(f"{where}: {path} has another {key} in a row above. An image has only one")
@@ -83,29 +74,15 @@ def read_csv(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) ->
         images.append(row)
         classes.add(class_name)
         boxes.extend(box)
-    files = paths.files(root)
-    if not len(files):
+    if not table.row_of:
         raise DataError(f"{name}: {file} has no rows")
     class_names, numbers = merge_class_names(f"{name}: {file}", classes.values)
-    rows = np.array(images, dtype=np.int64)
-    is_labelled = np.zeros(len(files), dtype=bool)
-    is_labelled[rows] = True
-    image_times = np.array(times, dtype=np.int64)
-    groupings = {key: grouping for key, column in groups.items() if (grouping := column.grouping())}
-    if (days := day_groups(image_times)) is not None:
-        groupings.setdefault("date", days)
-    codes = np.array(classes.codes, dtype=np.int32)
-    unlabelled = np.flatnonzero(~is_labelled)
-    return Records(
+    return table.records(
         FORMAT,
-        files,
-        image_times,
-        np.array(instants, dtype=np.int64),
-        groupings,
-        rows,
-        class_numbers(numbers, codes),
+        root,
+        np.array(images, dtype=np.int64),
+        class_numbers(numbers, np.array(classes.codes, dtype=np.int32)),
         np.array(boxes, dtype=np.float32).reshape(-1, 4),
         class_names,
         split=split.grouping(),
-        left_out={UNLABELLED: unlabelled} if len(unlabelled) else {},
     )

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -19,6 +19,7 @@ from ltr.names import canonical
 
 NO_BOX = (float("nan"),) * 4
 UNKNOWN_TIME = np.iinfo(np.int64).min
+UNLABELLED = "no label"  # reason to leave an image out
 OUTSIDE = 0.02  # fraction of the image's side by which a box may exceed the image, because tools round
 COLUMNS = ("location", "seq_id", "deployment")  # groupings that the formats define; date follows from the time
 
@@ -108,6 +109,70 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.files)
+
+
+class ImageColumns:
+    """Growing columns of the images of an annotation file.
+
+    Args:
+        groupings: names of the columns that group images.
+    """
+
+    def __init__(self, groupings: Iterable[str]) -> None:
+        self.row_of: dict[str, int] = {}  # by the file's id or path of an image
+        self.paths = Paths()
+        self.times, self.instants = array("q"), array("q")
+        self.groups = {name: Interned() for name in groupings}
+
+    def add(self, path: str, time: object, groups: Iterable[object]) -> None:
+        """Append an image with the text of its time and the values of its groupings, in order."""
+        self.paths.add(path)
+        local, universal = local_and_instant(time)
+        self.times.append(local)
+        self.instants.append(universal)
+        for column, value in zip(self.groups.values(), groups):
+            column.add(value)
+
+    def records(
+        self,
+        format: str,
+        root: str,
+        rows: np.ndarray,
+        classes: np.ndarray,
+        boxes: np.ndarray,
+        class_names: tuple[str, ...],
+        *,
+        left_out: Mapping[str, np.ndarray] | None = None,
+        **more: Any,
+    ) -> Records:
+        """Return the images with their labels; images without a label are left out, and days group images by time.
+
+        Args:
+            root: folder that paths start from.
+            rows: int64 [labels], the image of each label.
+            format, classes, boxes, class_names, left_out, more: fields of `Records`.
+        """
+        files, times = self.paths.files(root), np.array(self.times, dtype=np.int64)
+        groupings = {name: grouping for name, column in self.groups.items() if (grouping := column.grouping())}
+        if (days := day_groups(times)) is not None:
+            groupings.setdefault("date", days)
+        by_reason = dict(left_out or {})
+        is_explained = np.zeros(len(files), dtype=bool)
+        is_explained[np.concatenate([rows, *by_reason.values()])] = True
+        by_reason[UNLABELLED] = np.flatnonzero(~is_explained)
+        return Records(
+            format,
+            files,
+            times,
+            np.array(self.instants, dtype=np.int64),
+            groupings,
+            rows,
+            classes,
+            boxes,
+            class_names,
+            left_out={reason: out for reason, out in by_reason.items() if len(out)},
+            **more,
+        )
 
 
 def seconds(text: object) -> int:

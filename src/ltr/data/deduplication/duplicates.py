@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ltr.data.deduplication.overlap import pixel_digest
+from ltr.data.deduplication.overlap import file_digest, file_size, pixel_digest
 from ltr.data.packed_images.reading import PackedImages, PackedStore
 from ltr.data.parallel import map_in_parallel
 from ltr.data.source import ImageFiles, Source
@@ -84,16 +83,9 @@ def _candidates_by_size(files: ImageFiles) -> list[int]:
     """Return the images whose file has the size of another file."""
     sizes = files.sizes
     if sizes is None:
-        sizes = np.array([_size(files.path(index)) for index in range(len(files))], dtype=np.int64)
+        sizes = np.array([file_size(files.path(index)) for index in range(len(files))], dtype=np.int64)
     _, inverse, counts = np.unique(sizes, return_inverse=True, return_counts=True)
     return np.flatnonzero(counts[inverse] > 1).tolist()
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1
 
 
 def _file_digests(files: ImageFiles, candidates: Sequence[int], workers: int) -> Iterator[tuple[int, bytes | None]]:
@@ -116,15 +108,7 @@ def _with_regions(digests: Iterator[tuple[int, bytes | None]], files: ImageFiles
 
 
 def _digests(paths: list[str]) -> list[bytes | None]:
-    return [_digest(path) for path in paths]
-
-
-def _digest(path: str) -> bytes | None:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError:
-        return None
+    return [file_digest(path) for path in paths]
 
 
 def _packed_digests(store: PackedStore, number: int) -> Iterator[tuple[int, bytes]]:

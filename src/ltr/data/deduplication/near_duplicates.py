@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ltr.data.images.decode import decode_image, to_rgb
+from ltr.data.images.decode import to_image
 from ltr.data.parallel import map_in_parallel
 from ltr.data.source import Decoding, ImageFiles, Source
 from ltr.data.split import Split
 from ltr.errors import DataError
 
-BITS = 128
 MAX_DISTANCE = 7  # two hashes of at most this distance agree in at least one of the bands
 MAX_PAIRS = 1_000_000
 _BANDS = 8  # bands of 16 bits in a hash
@@ -121,10 +120,8 @@ def _hashes(
     """Return the hashes uint16 [n, 8], and a mask of the images that have one."""
     images = source.images
     pieces = [indices[start : start + _AT_A_TIME] for start in range(0, len(indices), _AT_A_TIME)]
-    if isinstance(images, ImageFiles):
-        opened: Iterator[list[Any]] = ([images.open(int(index)) for index in piece] for piece in pieces)
-    else:
-        opened = ([images[index] for index in piece] for piece in pieces)
+    take = images.open if isinstance(images, ImageFiles) else images.__getitem__
+    opened = ([take(index) for index in piece.tolist()] for piece in pieces)
     hashes = np.zeros((len(indices), _BANDS), dtype=np.uint16)
     is_hashed = np.zeros(len(indices), dtype=bool)
     position = 0
@@ -144,10 +141,7 @@ def _hash_all(opened: list[Any], *, decoding: Decoding) -> list[np.ndarray | Non
 
 def _hash(opened: Any, decoding: Decoding) -> np.ndarray | None:
     try:
-        if isinstance(opened, np.ndarray):
-            image = to_rgb(Image.fromarray(opened[..., 0] if opened.shape[-1] == 1 else opened))
-        else:
-            image = opened if isinstance(opened, Image.Image) else decode_image(opened, decoding)
+        image = to_image(opened, decoding)
     except Exception:  # decoders raise errors of any type; `ltr-data check` reports the files
         return None
     return perceptual_hash(np.asarray(image.convert("L").resize((9, 9), Image.Resampling.BOX)))

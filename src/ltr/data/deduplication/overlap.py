@@ -47,28 +47,29 @@ def _among_files(trained: list[bytes], evaluated: list[bytes]) -> np.ndarray:
     millions of photographs would take longer than their evaluation.
     """
     known = set(trained)
-    sizes = [_size(path) for path in evaluated]
+    sizes = [file_size(path) for path in evaluated]
     sizes_to_check = {size for size, path in zip(sizes, evaluated) if path not in known} - {-1}
     candidates: dict[bytes, list[bytes]] = {}  # paths by their files' ends
     for path in trained:
-        size = _size(path)
+        size = file_size(path)
         if size in sizes_to_check:
             candidates.setdefault(_ends(path, size), []).append(path)
-    digests: dict[bytes, set[bytes]] = {}  # digests of whole files, by their ends
+    digests: dict[bytes, set[bytes | None]] = {}  # digests of whole files, by their ends
 
     def is_copy(path: bytes, size: int) -> bool:
         ends = _ends(path, size)
         if ends not in candidates:
             return False
         if ends not in digests:
-            digests[ends] = {_digest(other) for other in candidates[ends]}
-        return _digest(path) in digests[ends]
+            digests[ends] = {file_digest(other) for other in candidates[ends]} - {None}
+        return file_digest(path) in digests[ends]
 
     is_known = (path in known or (bool(candidates) and is_copy(path, size)) for path, size in zip(evaluated, sizes))
     return np.array(list(is_known), dtype=bool)
 
 
-def _size(path: bytes) -> int:
+def file_size(path: str | bytes) -> int:
+    """Return a file's size in bytes; -1 if it cannot be read."""
     try:
         return os.stat(path).st_size
     except OSError:
@@ -88,13 +89,13 @@ def _ends(path: bytes, size: int) -> bytes:
     return digest.digest()
 
 
-def _digest(path: bytes) -> bytes:
-    """Return a digest of a file's content, or its path if the file cannot be read."""
+def file_digest(path: str | bytes) -> bytes | None:
+    """Return a digest of a file's content; None if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError:
-        return path
+        return None
 
 
 def pixel_digest(image: np.ndarray) -> bytes:

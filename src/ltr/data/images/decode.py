@@ -111,6 +111,18 @@ def decode_image(
         return rgb.crop(opened.pixels(*rgb.size)) if isinstance(opened, Region) else rgb
 
 
+def to_image(opened: Any, decoding: Decoding = PLAIN) -> Image.Image:
+    """Return an image in RGB.
+
+    Args:
+        opened: pixels uint8 [H, W, C], a decoded image in RGB, or an argument of `decode_image`.
+        decoding: options of the conversion of files to RGB.
+    """
+    if isinstance(opened, np.ndarray):
+        return to_rgb(Image.fromarray(opened[..., 0] if opened.shape[-1] == 1 else opened))
+    return opened if isinstance(opened, Image.Image) else decode_image(opened, decoding)
+
+
 def refuse_too_many_pixels(image: Image.Image, max_pixels: int = MAX_PIXELS) -> None:
     """Raise ValueError for an image with more pixels than allowed."""
     width, height = image.size
@@ -205,6 +217,3 @@ def orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 (upright) to 8; from 5 on, width and height are exchanged."""
     value = image.getexif().get(_ORIENTATION, 1)
     return value if value in range(1, 9) else 1
-
-
-decoded = decode_image  # its former name, until the next release

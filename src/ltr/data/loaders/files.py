@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from ltr.data.batch import Batch, to_device
 from ltr.data.images.crop import ATTEMPTS, FileCrop
 from ltr.data.loaders.device import EpochLoader
-from ltr.data.loaders.readers import iterate_batches
+from ltr.data.loaders.readers import iterate_batches, unchanged
 from ltr.data.loaders.replacement import Failure, Replacements, Skipped
 from ltr.data.packed_images.reading import refuse_too_few_pixels
 from ltr.data.source import ImageFiles
@@ -142,7 +142,7 @@ class FileLoader(EpochLoader):
             batch_size=None,
             sampler=self._tasks,
             num_workers=num_workers,
-            collate_fn=_identity,  # torch's default would convert the task to tensors
+            collate_fn=unchanged,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # without it torch's loader uses the global generator
         )
@@ -190,7 +190,3 @@ class FileLoader(EpochLoader):
             "Fetch the file again, or leave it out: ltr-data check finds all of them and writes the list for "
             f"dataset.exclude=FILE{hint}"
         )
-
-
-def _identity(sample: Any) -> Any:
-    return sample

@@ -25,7 +25,7 @@ from ltr.data.images.decode import (
     refuse_too_many_pixels,
 )
 from ltr.data.images.tally import SHOWN, Tally
-from ltr.data.loaders.readers import iterate_batches
+from ltr.data.loaders.readers import iterate_batches, unchanged
 from ltr.data.packed_images.reading import PackedImages
 from ltr.data.source import Decoding, ImageFiles, Source
 from ltr.data.split import INDEX_ARRAYS, Split
@@ -81,7 +81,7 @@ def open_files(
         batch_size=None,
         sampler=pieces,
         num_workers=workers if len(indices) > FEW else 0,
-        collate_fn=_identity,
+        collate_fn=unchanged,
         generator=torch.Generator(),  # without it torch's loader uses the global generator
     )
     for piece, results in iterate_batches(loader):
@@ -242,7 +242,3 @@ def _kinds(evaluated: np.ndarray, alone: np.ndarray, fatal: np.ndarray) -> Itera
     yield "evaluated", evaluated
     yield "with no other image of the class", alone
     yield "trained on", fatal & ~evaluated & ~alone
-
-
-def _identity(sample: Any) -> Any:
-    return sample

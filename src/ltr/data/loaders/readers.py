@@ -58,3 +58,8 @@ class _EndEvent:
         setter = threading.Thread(target=self._event.set, daemon=True)
         setter.start()
         setter.join(PATIENCE)
+
+
+def unchanged(sample: Any) -> Any:
+    """Return a sample as it is, as ``collate_fn``: torch's default would convert arrays to tensors."""
+    return sample

@@ -20,7 +20,7 @@ import pyarrow as pa
 from PIL import Image, __version__, features
 
 from ltr.data.images.checking import BadImage, collect_failures, describe_error
-from ltr.data.images.decode import MAX_PIXELS, Notes, decode_image
+from ltr.data.images.decode import MAX_PIXELS, Notes, decode_image, to_image
 from ltr.data.images.tally import Tally, constant_value
 from ltr.data.packed_images.checks import KIND, about_digest, schema, table_digest
 from ltr.data.packed_images.reading import PackedImages, PackedStore, about_of, chunk_digest, identity_of, with_about
@@ -137,8 +137,7 @@ def _inspect_chunk(path: str, chunk: int) -> list[str | Notes]:
     for row in range(batch.num_rows):
         try:
             opened = store.open(chunk * int(store.about["chunk"]) + row)
-            image = opened if isinstance(opened, Image.Image) else decode_image(opened)
-            results.append(Notes(constant=constant_value(np.asarray(image))))
+            results.append(Notes(constant=constant_value(np.asarray(to_image(opened)))))
         except Exception as error:  # decoders raise errors of any type
             results.append(describe_error(error))
     return results
@@ -217,7 +216,7 @@ def _resize_one(opened: Any, decoding: Decoding, size: int, quality: int | None,
         image.save(stream, "JPEG", quality=quality)
         return Resized(stream.getvalue(), *image.size, scale, notes=notes)
     except Exception as error:  # decoders raise errors of any type for damaged files
-        return Resized(b"", 0, 0, 0.0, f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return Resized(b"", 0, 0, 0.0, describe_error(error))
 
 
 def _refuse_bad(name: str, files: ImageFiles, rows: range, images: list[Resized]) -> None:

@@ -18,8 +18,6 @@ from ltr.errors import ConfigError, DataError
 from ltr.identity import named
 from ltr.randomness import generator
 
-__all__ = ["ClassBalanced", "ClassIndex", "Instance", "Power", "Progressive", "Sampler", "SquareRoot", "shard"]
-
 _PERIODS = 3  # periods of the progressive sampler's periodic schedules
 
 Exponent = Annotated[float, "[-2, 2]"]

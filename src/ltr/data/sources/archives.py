@@ -52,6 +52,8 @@ def fetch(name: str, archive: Archive, target: Path) -> None:
     Raises:
         DataError: no checksum is known, the download fails or has another checksum, or `unpack` refuses the archive.
     """
+    from torchvision.datasets.utils import download_url
+
     if (target / archive.holds).exists():
         return
     if archive.md5 is None:
@@ -64,21 +66,26 @@ def fetch(name: str, archive: Archive, target: Path) -> None:
         with FileLock(target / f".{archive.file}.lock"):
             if (target / archive.holds).exists():  # another process has unpacked it
                 return
-            _download(archive, target)
+            download_by(
+                f"{name}: {archive.file}",
+                archive.url,
+                target,
+                lambda: download_url(archive.url, str(target), archive.file, archive.md5),
+            )
             _unpack_beside(name, archive, target)
     except OSError as error:
         raise DataError(f"{name}: {archive.file} could not be unpacked in {target}: {error}") from error
 
 
-def _download(archive: Archive, target: Path) -> None:
-    from torchvision.datasets.utils import download_url
-
+def download_by(name: str, url: str, folder: Path, download: Callable[[], object]) -> None:
+    """Call ``download``, which fills ``folder``; any error becomes a DataError with advice."""
     try:
-        download_url(archive.url, str(target), archive.file, archive.md5)
-    except Exception as error:  # network and disk errors have many types, but the advice is the same
+        folder.mkdir(parents=True, exist_ok=True)
+        download()
+    except Exception as error:  # network, disk and archive errors have many types, but the advice is the same
         raise DataError(
-            f"{archive.file} could not be downloaded from {archive.url} to {target}: {error}. Try again, or download "
-            "it yourself and unpack it there"
+            f"{name} could not be downloaded from {url} to {folder}: {error}. Try again, or put the official files "
+            "there, unpacked, and leave dataset.download=false"
         ) from error
 
 
@@ -148,9 +155,7 @@ def _entries(file: Path) -> Iterator[Entry]:
 
 def _inside(file: Path, target: Path, path: str) -> Path:
     parts = path.replace("\\", "/").split("/")
-    entry_path = target / path
-    if path.startswith(("/", "\\")) or ".." in parts or "\0" in path or ":" in parts[0]:
+    is_inside = not (path.startswith(("/", "\\")) or ".." in parts or "\0" in path or ":" in parts[0])
+    if not is_inside or not Path(os.path.realpath(target / path)).is_relative_to(os.path.realpath(target)):
         raise DataError(f"{file} is refused: its entry {path!r} leaves the folder that it is unpacked in")
-    if not Path(os.path.realpath(entry_path)).is_relative_to(os.path.realpath(target)):
-        raise DataError(f"{file} is refused: its entry {path!r} leaves the folder that it is unpacked in")
-    return entry_path
+    return target / path

@@ -111,8 +111,7 @@ def _read(name: str, base: Path, roots: Sequence[str], instructions: str, publis
     refuse_empty(name, labels[: len(train)], class_ids, f"{base / 'train_test_split.txt'}, by class_id")
     files = ImageFiles.from_paths(base, ("images/" + paths[image] for image in order))
     parts = {"train": range(len(train)), "test": range(len(train), len(order))}
-    counts = {part: len(indices) for part, indices in parts.items()}
-    warn_if_partial(name, counts | {"classes": len(class_ids)}, published)
+    warn_if_partial(name, parts, published, len(class_ids))
     return Source(
         name,
         check_image_files(name, files, named_in=str(base / "images.txt"), roots=roots),

@@ -56,21 +56,25 @@ def shown(entries: Sequence[object]) -> str:
     return text if len(entries) <= MOST_SHOWN else f"{text}, ... ({len(entries):,} in all)"
 
 
-def warn_if_partial(name: str, counts: Mapping[str, int], published: Mapping[str, int]) -> None:
+def warn_if_partial(
+    name: str, parts: Mapping[str, range], published: Mapping[str, int], num_classes: int | None = None
+) -> None:
     """Warn that results are not comparable if the numbers of images or classes differ from the published ones.
 
     Args:
-        counts: actual numbers, by name of the part or ``classes``.
-        published: published numbers.
+        parts: rows of each part.
+        published: published numbers, by name of the part or ``classes``.
+        num_classes: number of classes; None: it is not compared.
     """
-    other = [
+    counts = {part: len(rows) for part, rows in parts.items()} | {"classes": num_classes or 0}
+    different = [
         f"{counts.get(key, 0):,} of {expected:,} ({key})"
         for key, expected in published.items()
         if counts.get(key) != expected
     ]
-    if other:
+    if different:
         warnings.warn(
-            f"{name}: {PARTIAL}, it has {'; '.join(other)}. Results cannot be compared with published ones",
+            f"{name}: {PARTIAL}, it has {'; '.join(different)}. Results cannot be compared with published ones",
             stacklevel=3,
         )
 

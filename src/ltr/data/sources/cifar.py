@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from ltr.data.source import Source, fixed_content
+from ltr.data.sources.archives import download_by
+from ltr.data.sources.checks import require
 from ltr.errors import DataError
 from ltr.identity import named
 
@@ -57,8 +59,10 @@ def cifar100(*, root: str, download: bool = False) -> Source:
 def _read(name: str, reader: Any, root: str, download: bool) -> Source:
     folder = Path(root).expanduser().absolute() / reader.base_folder
     if download:
-        _download(name, reader, folder)
-    _check_present(name, reader, folder)
+        download_by(name, reader.url, folder.parent, lambda: reader(str(folder.parent), train=False, download=True))
+    files = [file for file, _ in reader.train_list + reader.test_list] + [reader.meta["filename"]]
+    instructions = f"add dataset.download=true; or unpack the official archive there ({reader.url})"
+    require(name, folder, files, instructions, holds=folder.name)
 
     # one array for all parts, filled file by file; unwritten memory is not allocated
     images = np.empty((OFFICIAL_IMAGES, 32, 32, 3), dtype=np.uint8)
@@ -101,30 +105,6 @@ def _superclasses(folder: Path, class_names: tuple[str, ...]) -> tuple[str, ...]
             "folder and run again with dataset.download=true"
         )
     return tuple(names["coarse_label_names"][coarse] for _, coarse in pairs)
-
-
-def _download(name: str, reader: Any, folder: Path) -> None:
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        reader(root=str(folder.parent), train=False, download=True)
-    except Exception as error:  # network, disk and archive errors have many types, but the advice is the same
-        raise DataError(
-            f"{name} could not be downloaded from {reader.url} to {folder.parent}: {error}. Try again, or put the "
-            f"official files into {folder} yourself and leave dataset.download=false"
-        ) from error
-
-
-def _check_present(name: str, reader: Any, folder: Path) -> None:
-    files = [file for file, _ in reader.train_list + reader.test_list] + [reader.meta["filename"]]
-    missing = [file for file in files if not (folder / file).is_file()]
-    if not missing:
-        return
-    reason = f"it lacks {', '.join(missing)}" if folder.is_dir() else "there is no such folder"
-    raise DataError(
-        f"{name} was not found: looked for the official files {', '.join(files)} in {folder}, but {reason}.\n"
-        "What to do: add dataset.download=true; or say where the data are, by paths.data=FOLDER or the environment "
-        f"variable LTR_DATA (the folder that holds {folder.name}); or unpack the official archive there ({reader.url})"
-    )
 
 
 def _damaged(name: str, reader: Any, folder: Path, entry: list[str]) -> str:

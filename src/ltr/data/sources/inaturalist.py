@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ltr.data.source import ImageFiles, Source, read_only
+from ltr.data.annotations.records import Paths
+from ltr.data.source import Source
 from ltr.data.sources.archives import Archive, fetch
 from ltr.data.sources.checks import (
     check_image_files,
@@ -31,7 +31,7 @@ BUCKET = "https://ml-inat-competition-datasets.s3.amazonaws.com/"
 RANKS = ("supercategory", "kingdom", "phylum", "class", "order", "family", "genus", "common_name")
 
 
-def _images(path: str, md5: str, holds: str) -> Archive:
+def _image_archive(path: str, md5: str, holds: str) -> Archive:
     return Archive(BUCKET + path, md5, holds, max_bytes=400 * 2**30, max_files=4_000_000)
 
 
@@ -53,7 +53,7 @@ VERSIONS = {
         "val2017.json",
         (
             Archive(BUCKET + "2017/train_val2017.zip", None, "train2017.json"),
-            _images("2017/train_val_images.tar.gz", "7c784ea5e424efaec655bd392f87301f", "train_val_images"),
+            _image_archive("2017/train_val_images.tar.gz", "7c784ea5e424efaec655bd392f87301f", "train_val_images"),
         ),
         {"train": 579_184, "test": 95_986, "classes": 5_089},
     ),
@@ -64,7 +64,7 @@ VERSIONS = {
         (
             Archive(BUCKET + "2018/train2018.json.tar.gz", "bfa29d89d629cbf04d826a720c0a68b0", "train2018.json"),
             Archive(BUCKET + "2018/val2018.json.tar.gz", "f2ed8bfe3e9901cdefceb4e53cd3775d", "val2018.json"),
-            _images("2018/train_val2018.tar.gz", "b1c6952ce38f31868cc50ea72d066cc3", "train_val2018"),
+            _image_archive("2018/train_val2018.tar.gz", "b1c6952ce38f31868cc50ea72d066cc3", "train_val2018"),
         ),
         {"train": 437_513, "test": 24_426, "classes": 8_142},
     ),
@@ -75,7 +75,7 @@ VERSIONS = {
         (
             Archive(BUCKET + "2019/train2019.json.tar.gz", "b06a6683537867c0d5c7a45f407a306d", "train2019.json"),
             Archive(BUCKET + "2019/val2019.json.tar.gz", "5cc5509b0fe495f1c8c1362612448497", "val2019.json"),
-            _images("2019/train_val2019.tar.gz", "c60a6e2962c9b8ccbd458d12c8582644", "train_val2019"),
+            _image_archive("2019/train_val2019.tar.gz", "c60a6e2962c9b8ccbd458d12c8582644", "train_val2019"),
         ),
         {"classes": 1_010},  # of the images only the total of both parts, 268,243, is published
     ),
@@ -86,8 +86,8 @@ VERSIONS = {
         (
             Archive(BUCKET + "2021/train.json.tar.gz", "38a7bb733f7a09214d44293460ec0021", "train.json"),
             Archive(BUCKET + "2021/val.json.tar.gz", "4d761e0f6a86cc63e8f7afc91f6a8f0b", "val.json"),
-            _images("2021/train.tar.gz", "e0526d53c7f7b2e3167b2b43bb2690ed", "train"),
-            _images("2021/val.tar.gz", "f6f6e0e242e3d4c9569ba56400938afc", "val"),
+            _image_archive("2021/train.tar.gz", "e0526d53c7f7b2e3167b2b43bb2690ed", "train"),
+            _image_archive("2021/val.tar.gz", "f6f6e0e242e3d4c9569ba56400938afc", "val"),
         ),
         {"train": 2_686_843, "test": 100_000, "classes": 10_000},
     ),
@@ -98,8 +98,8 @@ VERSIONS = {
         (
             Archive(BUCKET + "2021/train_mini.json.tar.gz", "395a35be3651d86dc3b0d365b8ea5f92", "train_mini.json"),
             Archive(BUCKET + "2021/val.json.tar.gz", "4d761e0f6a86cc63e8f7afc91f6a8f0b", "val.json"),
-            _images("2021/train_mini.tar.gz", "db6ed8330e634445efc8fec83ae81442", "train_mini"),
-            _images("2021/val.tar.gz", "f6f6e0e242e3d4c9569ba56400938afc", "val"),
+            _image_archive("2021/train_mini.tar.gz", "db6ed8330e634445efc8fec83ae81442", "train_mini"),
+            _image_archive("2021/val.tar.gz", "f6f6e0e242e3d4c9569ba56400938afc", "val"),
         ),
         {"train": 500_000, "test": 100_000, "classes": 10_000},
     ),
@@ -146,15 +146,15 @@ def inaturalist(
     train, val = _locate(base, about.train), _locate(base, about.val)
     require(about.name, base, [train, val], f"add dataset.download=true; or unpack {_urls(about)} there")
 
-    table = _Table()
+    images = _Images()
     names: dict[int, dict[str, Any]] = {}
     parts: dict[str, range] = {}
     labels: list[np.ndarray] = []
     for part, file in (("train", train), ("test", val)):
-        before = len(table)
+        before = len(images.ids)
         categories = _Categories()
         annotations = _Annotations()
-        handlers = {"images": table.add, "annotations": annotations.add, "categories": categories.add}
+        handlers = {"images": images.add, "annotations": annotations.add, "categories": categories.add}
         read_arrays(about.name, base / file, handlers)
         if names and categories.by_id.keys() != names.keys():
             raise DataError(
@@ -164,16 +164,15 @@ def inaturalist(
         require_same_names(about.name, base / train, _names(names), base / file, _names(categories.by_id))
         names = names or categories.by_id
         class_ids = np.array(sorted(names), dtype=np.int64)
-        ids = np.array(table.ids, dtype=np.int64)[before:]
+        ids = np.array(images.ids, dtype=np.int64)[before:]
         labels.append(_join_labels(f"{about.name}: {base / file}", ids, annotations, class_ids))
-        parts[part] = range(before, len(table))
+        parts[part] = range(before, len(images.ids))
 
     names.update(_real_categories(about.name, base / "categories.json", base / train, names))
     refuse_empty(about.name, labels[0], class_ids.tolist(), f"{base / train}, by category id")
-    files = check_image_files(about.name, table.files(base), named_in=f"{train} and {val}", roots=roots)
+    files = check_image_files(about.name, images.paths.files(str(base)), named_in=f"{train} and {val}", roots=roots)
     classes = [names[int(number)] for number in class_ids]
-    counts = {part: len(indices) for part, indices in parts.items()}
-    warn_if_partial(about.name, counts | {"classes": len(classes)}, about.published)
+    warn_if_partial(about.name, parts, about.published, len(classes))
     return Source(
         about.name,
         files,
@@ -186,26 +185,15 @@ def inaturalist(
 
 
 @dataclass
-class _Table:
-    """Packed ids and paths of the images, without one Python object per image."""
+class _Images:
+    """Packed ids and paths of the images."""
 
     ids: array = field(default_factory=lambda: array("q"))
-    ends: array = field(default_factory=lambda: array("q", [0]))
-    blob: bytearray = field(default_factory=bytearray)
+    paths: Paths = field(default_factory=Paths)
 
     def add(self, image: dict[str, Any]) -> None:
         self.ids.append(image["id"])
-        self.blob += os.fsencode(image["file_name"])
-        self.ends.append(len(self.blob))
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def files(self, base: Path) -> ImageFiles:
-        """Return the paths and empty the table."""
-        offsets = read_only(np.array(self.ends, dtype=np.int64))
-        blob, self.blob = bytes(self.blob), bytearray()
-        return ImageFiles(str(base), blob, offsets)
+        self.paths.add(image["file_name"])
 
 
 @dataclass

@@ -90,8 +90,7 @@ def online_products(
         )
     class_ids, labels = np.unique(np.array(ids, dtype=np.int64), return_inverse=True)
     kinds = tuple(kind_of[number] for number in class_ids.tolist())
-    counts = {part: len(indices) for part, indices in parts.items()}
-    warn_if_partial("sop", counts | {"classes": len(class_ids)}, PUBLISHED)
+    warn_if_partial("sop", parts, PUBLISHED, len(class_ids))
     files = ImageFiles.from_paths(base, paths)
     return Source(
         "sop",

@@ -95,8 +95,7 @@ def text_lists(
         raise DataError(
             f"{name}: {named_in} have labels that {train} lacks: {shown(unknown)}; it has 0 to {num_classes - 1}"
         )
-    counts = {part: len(indices) for part, indices in parts.items()}
-    warn_if_partial(name, counts | {"classes": num_classes}, PUBLISHED.get(name, {}))
+    warn_if_partial(name, parts, PUBLISHED.get(name, {}), num_classes)
     where_listed = listed_in(parts, chosen)
     files = ImageFiles.from_paths(base, paths, decoding=decoding)
     files = check_image_files(name, files, named_in=named_in, roots=roots, where=where_listed)

@@ -71,7 +71,7 @@ def tiny_imagenet(
     files = ImageFiles.from_paths(base, train_paths + test_paths)
     num_train = len(train_paths)
     parts = {"train": range(num_train), "test": range(num_train, len(files))}
-    warn_if_partial("tiny_imagenet", {"train": num_train, "test": len(test_paths), "classes": len(wnids)}, PUBLISHED)
+    warn_if_partial("tiny_imagenet", parts, PUBLISHED, len(wnids))
     return Source(
         "tiny_imagenet",
         check_image_files("tiny_imagenet", files, named_in="the folder train and val_annotations.txt", roots=roots),

@@ -10,7 +10,7 @@ import numpy as np
 
 from ltr.configuration.ranges import check_option
 from ltr.data.source import ImageFiles, Source, fixed_content
-from ltr.data.sources.archives import Archive, fetch
+from ltr.data.sources.archives import Archive, download_by, fetch
 from ltr.data.sources.checks import check_image_files, dataset_folder, refuse_empty, require, warn_if_partial
 from ltr.errors import DataError
 from ltr.identity import named
@@ -51,13 +51,13 @@ def svhn(*, root: str, download: bool = False) -> Source:
     readers = []
     for part, (url, file, _) in entries.items():
         if download:
-            _download("svhn", url, base, lambda part=part: SVHN(str(base), split=part, download=True))  # type: ignore[misc]
+            download_by("svhn", url, base, lambda part=part: SVHN(str(base), split=part, download=True))  # type: ignore[misc]
         require("svhn", base, [file], f"add dataset.download=true; or put the official file there ({url})", holds=file)
         readers.append(_reader("svhn", base / file, lambda part=part: SVHN(str(base), split=part)))  # type: ignore[misc]
     num_train = len(readers[0].labels)
     labels = np.concatenate([reader.labels for reader in readers])
     parts = {"train": range(num_train), "test": range(num_train, len(labels))}
-    warn_if_partial("svhn", {part: len(indices) for part, indices in parts.items()}, SVHN_PUBLISHED)
+    warn_if_partial("svhn", parts, SVHN_PUBLISHED)
     images = np.concatenate([reader.data.transpose(0, 2, 3, 1) for reader in readers])
     return Source("svhn", images, labels, tuple(str(digit) for digit in range(10)), parts)
 
@@ -101,8 +101,7 @@ def cars(*, root: str, roots: Sequence[str] = ()) -> Source:
     refuse_empty(
         "cars", np.array(labels[: parts["train"].stop], dtype=np.int64), names, str(base / annotations["train"])
     )
-    counts = {part: len(indices) for part, indices in parts.items()}
-    warn_if_partial("cars", counts | {"classes": len(names)}, CARS_PUBLISHED)
+    warn_if_partial("cars", parts, CARS_PUBLISHED, len(names))
     files = check_image_files(
         "cars", ImageFiles.from_paths(base, paths), named_in=" and ".join(annotations), roots=roots
     )
@@ -159,8 +158,8 @@ def aircraft(
     where = f"images_variant_{official['train']}.txt in {base / 'data'}"
     refuse_empty("aircraft", np.array(train_labels, dtype=np.int64), names, where)
     taxonomy = {level: _coarser_classes(read(official["train"], level), level, train_labels) for level in LEVELS}
-    counts = {part: len(indices) for part, indices in parts.items()} | {"classes": len(names)}
-    warn_if_partial("aircraft", counts, AIRCRAFT_PUBLISHED | {"train": 6_667 if train_part == "trainval" else 3_334})
+    published = AIRCRAFT_PUBLISHED | {"train": 6_667 if train_part == "trainval" else 3_334}
+    warn_if_partial("aircraft", parts, published, len(names))
     files = check_image_files(
         "aircraft", ImageFiles.from_paths(base, paths), named_in="images_variant_*.txt", roots=roots
     )
@@ -193,14 +192,4 @@ def _reader(name: str, file: Path, make: Callable[[], Any]) -> Any:
         raise DataError(
             f"{name}: {file} is damaged or only half downloaded ({file.stat().st_size:,} bytes): {error!r}. Delete it "
             "and fetch it again"
-        ) from error
-
-
-def _download(name: str, url: str, base: Path, make: Callable[[], Any]) -> None:
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-        make()
-    except Exception as error:  # network and disk errors have many types, but the advice is the same
-        raise DataError(
-            f"{name} could not be downloaded from {url} to {base}: {error}. Try again, or put the official file there"
         ) from error

@@ -9,29 +9,11 @@ import numpy as np
 
 from ltr.configuration.ranges import AtLeastOne, NonNegativeInt, PositiveInt, ProperFraction, check_option
 from ltr.data.source import Source
-from ltr.data.split import Split, load_split_file, save_split
-from ltr.data.splitting.building import (
-    Validation,
-    carve_validation,
-    finish,
-    group_by_label,
-    label_names,
-    labelled_indices,
-)
+from ltr.data.split import Split, load_split_file
+from ltr.data.splitting.building import Validation, finish, group_by_label, label_names, labelled_indices
 from ltr.errors import ConfigError, DataError
 from ltr.identity import named
 from ltr.randomness import generator
-
-__all__ = [
-    "Split",
-    "carve_validation",
-    "from_file",
-    "load_split_file",
-    "long_tail",
-    "natural",
-    "profile_counts",
-    "save_split",
-]
 
 Profile = Literal["exponential", "step"]
 Subset = Literal["cao", "first_n", "seeded"]

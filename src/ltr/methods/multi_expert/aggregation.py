@@ -96,13 +96,13 @@ class ViewTable:
             dim=1,
         )
         labels = class_labels(labels)
-        self._rows.add(views=views, logits=self._logits(images), label=labels.clone(), id=indices.clone())
+        self._rows.add(views=views, logits=self._logits(images), label=labels, id=indices)
         self._sorted = None
 
     def join(self) -> None:
         """Join the images of all processes; a no-op with a single process or when called again."""
-        if self._rows.join():
-            self._sorted = None
+        self._rows.join()
+        self._sorted = None
 
     def all(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return views [N, V, 2, K, C], logits [N, K, C] and labels int64 [N] in the order of the ids."""

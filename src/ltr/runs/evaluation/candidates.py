@@ -15,7 +15,7 @@ from ltr.configuration.targets import check_arguments
 from ltr.data.loaders.device import ResidentImages
 from ltr.data.packed_images.reading import read_source
 from ltr.data.source import Source
-from ltr.data.splitting.closed_set import Split
+from ltr.data.split import Split
 from ltr.data.splitting.exclusion import read_split
 from ltr.methods.core.checkpoint import FORMAT, describe, read_checkpoint
 from ltr.models.published_names import LAYOUTS, read_published

@@ -16,7 +16,7 @@ from ltr.configuration.targets import check_arguments
 from ltr.data.loaders.device import ResidentImages
 from ltr.data.module import DataModule
 from ltr.data.source import Source
-from ltr.data.splitting.closed_set import Split
+from ltr.data.split import Split
 from ltr.errors import ConfigError, LtrError
 from ltr.evaluation.rows import refuse_bad_scores
 from ltr.evaluation.scores import log_normaliser, probabilities

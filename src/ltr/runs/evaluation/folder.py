@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ltr.configuration.configs import without_private
-from ltr.data.splitting.closed_set import save_split
+from ltr.data.split import save_split
 from ltr.files import file_digest, link_or_copy, write_json, write_text
 from ltr.runs.evaluation.checkpoints import CheckpointEvaluation
 from ltr.runs.evaluation.protocols import declared_metrics, headline_metric

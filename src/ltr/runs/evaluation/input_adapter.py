@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ltr.data.loaders.device import resized
 from ltr.data.source import ImageFiles, Source
-from ltr.data.splitting.closed_set import Split
+from ltr.data.split import Split
 from ltr.errors import CheckpointError, ConfigError, LtrError
 from ltr.evaluation.scores import Scores
 from ltr.methods.core.settings import DatasetInfo

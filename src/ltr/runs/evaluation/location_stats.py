@@ -17,7 +17,6 @@ from ltr.data.batch import Batch
 from ltr.data.images.boxes import boxes_in_crop, locations_in_boxes
 from ltr.data.module import DataModule
 from ltr.data.source import ImageFiles
-from ltr.evaluation.gather import several_processes
 from ltr.evaluation.rows import Rows
 from ltr.methods.core.network import ImageClassifier
 
@@ -34,7 +33,7 @@ class LocationStats:
 
     def __init__(self, data: DataModule) -> None:
         self.data = data
-        self._rows: Rows | None = None
+        self._rows = Rows()
 
     def add(self, locations: Mapping[str, Tensor], batch: Batch) -> None:
         """Add the locations that the network selects in one batch of evaluation."""
@@ -44,9 +43,6 @@ class LocationStats:
         masks = {name.removeprefix(SELECTED): mask for name, mask in locations.items() if name.startswith(SELECTED)}
         if self.data.source.boxes is not None and isinstance(self.data.source.images, ImageFiles):
             numbers |= self._in_boxes(masks, batch.indices.cpu().numpy())
-        if self._rows is None:
-            columns = {name: (values.dtype, tuple(values.shape[1:])) for name, values in numbers.items()}
-            self._rows = Rows(columns, next(iter(numbers.values())).device)
         self._rows.add(**numbers)
 
     def _in_boxes(self, masks: dict[str, Tensor], indices: np.ndarray) -> dict[str, Tensor]:
@@ -68,10 +64,7 @@ class LocationStats:
 
         The result is empty if no image was added.
         """
-        if self._rows is None:
-            return {}
-        if several_processes():
-            self._rows.gather()
+        self._rows.join()
         return {name: float(self._rows[name].mean(dtype=np.float64)) for name in self._rows.columns}
 
 

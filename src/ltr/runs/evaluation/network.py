@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ltr.errors import DataError
-from ltr.evaluation.training_scores import Collected, TrainingScores
+from ltr.evaluation.training_scores import TrainingScores, TrainingScoresTable
 from ltr.methods.core.network import ImageClassifier
 from ltr.runs.evaluation.location_stats import LocationStats
 from ltr.runs.processes.device import autocast
@@ -121,11 +121,11 @@ def _prepare(
 
 def _training_scores(module: Any, loader: Iterable[Any]) -> dict[str, TrainingScores]:
     """Return the scores of the training images, by variant."""
-    collected: dict[str, Collected] = {}
+    tables: dict[str, TrainingScoresTable] = {}
     for batch in loader:
         for variant, scores in module.predict(batch.images).items():
-            collected.setdefault(variant, Collected()).update(scores, batch.labels, batch.indices)
-    return {variant: scores.all() for variant, scores in collected.items()}
+            tables.setdefault(variant, TrainingScoresTable()).update(scores, batch.labels, batch.indices)
+    return {variant: table.joined() for variant, table in tables.items()}
 
 
 def examples_of(predictor: Any, network: Any, data: Any, device: torch.device, precision: str) -> dict[str, np.ndarray]:
