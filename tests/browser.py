@@ -1,4 +1,4 @@
-"""A headless Chromium that a test clicks in, where one is installed; it is told what to do over its debugging pipe."""
+"""A headless Chromium that a test clicks in, where one is installed, driven over its debugging pipe."""
 
 from __future__ import annotations
 
@@ -45,45 +45,53 @@ class Page:
         self.requests: list[str] = []  # addresses that the page has asked for
 
     def open(self, address: str, width: int, height: int) -> None:
-        target = self.tell("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.tell("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        self.tell("Network.enable")
-        self.tell("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self.tell("Page.navigate", url=address)
+        target = self.send("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.send("Network.enable")
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.send("Page.navigate", url=address)
         deadline = time.monotonic() + self._patience
-        while self.ask("document.readyState + location.href") != f"complete{address}":
+        while self.evaluate("document.readyState + location.href") != f"complete{address}":
             assert time.monotonic() < deadline, "the page does not load"
             time.sleep(0.05)
 
-    def ask(self, expression: str) -> Any:
+    def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression in the page."""
-        answer = self.tell("Runtime.evaluate", expression=expression, returnByValue=True)
+        answer = self.send("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def point(self, element: str) -> tuple[float, float]:
+    def hover(self, element: str) -> tuple[float, float]:
         """Move the pointer onto an element, given as a JavaScript expression; its middle in the window."""
-        box = self.ask(
+        box = self.evaluate(
             f"(e => {{ e.scrollIntoView({{block: 'center'}}); const b = e.getBoundingClientRect();"
             f" return [b.x + b.width / 2, b.y + b.height / 2] }})({element})"
         )
-        self.tell("Input.dispatchMouseEvent", type="mouseMoved", x=box[0], y=box[1])
+        self.send("Input.dispatchMouseEvent", type="mouseMoved", x=box[0], y=box[1])
         return box[0], box[1]
 
     def click(self, element: str) -> None:
-        x, y = self.point(element)
+        x, y = self.hover(element)
         for kind in ("mousePressed", "mouseReleased"):
-            self.tell("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+            self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def press(self, key: str) -> None:
+        """Press and release a key."""
+        for kind in ("keyDown", "keyUp"):
+            self.send(
+                "Input.dispatchKeyEvent", type=kind, key=key, text=key if len(key) == 1 and kind == "keyDown" else ""
+            )
+        time.sleep(0.02)
 
     def type(self, text: str) -> None:
-        """Keys, for what has been clicked."""
-        self.tell("Input.insertText", text=text)
+        """Type a text into the element that has been clicked."""
+        self.send("Input.insertText", text=text)
 
-    def picture(self) -> bytes:
+    def screenshot(self) -> bytes:
         """Return a screenshot of the window as PNG."""
-        return base64.b64decode(self.tell("Page.captureScreenshot", format="png")["data"])
+        return base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"])
 
-    def tell(self, method: str, **parameters: Any) -> dict[str, Any]:
+    def send(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a command of the DevTools protocol and wait for its answer."""
         number = next(self._numbers)
         message: dict[str, Any] = {"id": number, "method": method, "params": parameters}
@@ -111,7 +119,7 @@ class Page:
 
 
 @contextmanager
-def opened(path: Path, profile: Path, width: int = 1200, height: int = 900, patience: float = 90) -> Iterator[Page]:
+def open_page(path: Path, profile: Path, width: int = 1200, height: int = 900, patience: float = 90) -> Iterator[Page]:
     """A page of the disk in a browser of its own, which ends with the block.
 
     Args:

@@ -108,19 +108,34 @@ def plain(tmp_path, monkeypatch) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def ltr_eval(tmp_path, capsys, monkeypatch):
-    """Run ``ltr-eval`` in-process; returns (exit code, standard output, standard error). It writes below the test."""
+def run_command(capsys):
+    """Run the main function of a command in-process; returns (exit code, standard output, standard error)."""
     from ltr.cli import run_guarded
+
+    def run(main: Callable[[list[str]], None], *arguments: object) -> tuple[int, str, str]:
+        code = run_guarded(lambda: main([str(argument) for argument in arguments]))
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def ltr_eval(run_command, tmp_path, monkeypatch):
+    """Run ``ltr-eval`` in-process, see `run_command`. It writes below the test."""
     from ltr.commands.evaluate import main
 
     monkeypatch.setenv("LTR_OUTPUTS", str(tmp_path / "outputs"))
+    return functools.partial(run_command, main)
 
-    def command(*arguments: object) -> tuple[int, str, str]:
-        code = run_guarded(lambda: main([str(argument) for argument in arguments]))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
 
-    return command
+@pytest.fixture
+def ltr_predict(run_command, tmp_path, monkeypatch):
+    """Run ``ltr-predict`` in-process in the folder of the test, see `run_command`."""
+    from ltr.commands.predict import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    return lambda *arguments: run_command(main, *arguments, "--workers", "0")
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 
 import numpy as np
 import pytest
@@ -79,32 +78,24 @@ def test_an_audit_without_issues_writes_a_sheet_with_that_statement(own, tmp_pat
     assert contents(tmp_path / "sheet.html")["images"] == []
 
 
-def press(window, key):
-    for kind in ("keyDown", "keyUp"):
-        window.tell(
-            "Input.dispatchKeyEvent", type=kind, key=key, text=key if len(key) == 1 and kind == "keyDown" else ""
-        )
-    time.sleep(0.02)
-
-
 @pytest.mark.slow
 @needs_browser
 def test_labels_corrected_in_a_browser_are_read_by_training(own, tmp_path):
     write_audit_sheet(tmp_path / "sheet.html", "Audit", ISSUES, own, own.class_names)
-    with browser.opened(tmp_path / "sheet.html", tmp_path / "profile") as window:
+    with browser.open_page(tmp_path / "sheet.html", tmp_path / "profile") as window:
         keys = {name: str(number + 1) for number, name in enumerate(own.class_names)}
-        press(window, keys["=bee"])
-        assert "2.jpg as =bee" in window.ask("document.getElementById('status').textContent")
-        press(window, "s")
-        window.open(window.ask("location.href"), 1200, 900)  # the state stays in the browser
-        assert window.ask("Object.keys(state.labels).length") == 2
-        assert window.ask("[...find('class').options].map(option => option.value)") == [
+        window.press(keys["=bee"])
+        assert "2.jpg as =bee" in window.evaluate("document.getElementById('status').textContent")
+        window.press("s")
+        window.open(window.evaluate("location.href"), 1200, 900)  # the state stays in the browser
+        assert window.evaluate("Object.keys(state.labels).length") == 2
+        assert window.evaluate("[...find('class').options].map(option => option.value)") == [
             "", "copy under another label", "likely label error"
         ]  # fmt: skip
-        window.ask("(find('score').value = 4, find('score').dispatchEvent(new Event('input')))")
-        assert window.ask("shown.length") == 1
-        corrected = window.ask("table()")
-        assert window.ask("data.file") == "corrected.csv"
+        window.evaluate("(find('score').value = 4, find('score').dispatchEvent(new Event('input')))")
+        assert window.evaluate("shown.length") == 1
+        corrected = window.evaluate("table()")
+        assert window.evaluate("data.file") == "corrected.csv"
     (tmp_path / "corrected.csv").write_text(corrected, newline="")
     tables = [str(tmp_path / "images.csv"), str(tmp_path / "corrected.csv")]
     with pytest.warns(UserWarning, match="1 label changes: 2.jpg"):
@@ -127,10 +118,10 @@ def test_crops_of_one_file_have_separate_labels(tmp_path):
         for row in range(2)
     ]
     write_audit_sheet(tmp_path / "sheet.html", "Audit", issues, source, source.class_names)
-    with browser.opened(tmp_path / "sheet.html", tmp_path / "profile") as window:
-        press(window, "1")
-        press(window, "2")
-        lines = window.ask("table()").split("\r\n")
+    with browser.open_page(tmp_path / "sheet.html", tmp_path / "profile") as window:
+        window.press("1")
+        window.press("2")
+        lines = window.evaluate("table()").split("\r\n")
     assert lines == [
         "path,label,x,y,width,height", "a.jpg,x,0.0,0.0,0.5,1.0", "a.jpg,y,0.5,0.0,0.5,1.0", ""
     ]  # fmt: skip

@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import re
-import time
 
 import numpy as np
 import pytest
@@ -55,41 +54,33 @@ def test_a_sheet_of_many_images_is_one_file_of_moderate_size(redness, pool, tmp_
     assert len(text) / number < 6000
 
 
-def press(window, key):
-    for kind in ("keyDown", "keyUp"):
-        window.tell(
-            "Input.dispatchKeyEvent", type=kind, key=key, text=key if len(key) == 1 and kind == "keyDown" else ""
-        )
-    time.sleep(0.02)
-
-
 @pytest.fixture
 def window(redness, pool, tmp_path):
     written(redness, pool, tmp_path)
-    with browser.opened(tmp_path / "label.html", tmp_path / "profile") as window:
+    with browser.open_page(tmp_path / "label.html", tmp_path / "profile") as window:
         yield window
 
 
 @pytest.mark.slow
 @needs_browser
 def test_a_person_labels_with_the_keyboard_and_saves_a_table(window, tmp_path):
-    paths = window.ask("images.map(image => image.path)")
-    press(window, "2")
-    assert window.ask(f"{STATE}.labels") == {paths[0]: "class 1"}
-    press(window, "s")
-    press(window, "3")
-    assert window.ask("document.getElementById('done').textContent").startswith("3 of ")
-    press(window, "u")
-    assert window.ask(f"{STATE}.labels") == {paths[0]: "class 1", paths[1]: ""}
-    press(window, "4")
-    press(window, "ArrowLeft")
-    assert paths[2] in window.ask(ABOUT)
-    assert "labelled class 3" in window.ask(ABOUT)
-    assert window.ask("document.querySelector('[aria-pressed=true][data-key]').textContent") == "4class 3 ✓"
-    rows = list(csv.DictReader(io.StringIO(window.ask("table()"))))
+    paths = window.evaluate("images.map(image => image.path)")
+    window.press("2")
+    assert window.evaluate(f"{STATE}.labels") == {paths[0]: "class 1"}
+    window.press("s")
+    window.press("3")
+    assert window.evaluate("document.getElementById('done').textContent").startswith("3 of ")
+    window.press("u")
+    assert window.evaluate(f"{STATE}.labels") == {paths[0]: "class 1", paths[1]: ""}
+    window.press("4")
+    window.press("ArrowLeft")
+    assert paths[2] in window.evaluate(ABOUT)
+    assert "labelled class 3" in window.evaluate(ABOUT)
+    assert window.evaluate("document.querySelector('[aria-pressed=true][data-key]').textContent") == "4class 3 ✓"
+    rows = list(csv.DictReader(io.StringIO(window.evaluate("table()"))))
     assert rows == [{"path": paths[0], "label": "class 1"}, {"path": paths[2], "label": "class 3"}]
-    window.open(window.ask("location.href"), 1200, 900)  # the state stays in the browser
-    assert len(window.ask("state.labels")) == 3
+    window.open(window.evaluate("location.href"), 1200, 900)  # the state stays in the browser
+    assert len(window.evaluate("state.labels")) == 3
     assert [address for address in window.requests if not address.startswith(("file:", "data:"))] == []
 
 
@@ -97,16 +88,16 @@ def test_a_person_labels_with_the_keyboard_and_saves_a_table(window, tmp_path):
 @needs_browser
 def test_filters_buttons_and_zoom_work_by_pointer(window):
     window.click("document.querySelector('[data-key=\"2\"]')")
-    assert window.ask("Object.keys(state.labels).length") == 1
+    assert window.evaluate("Object.keys(state.labels).length") == 1
     window.click("document.getElementById('zoom')")
-    assert window.ask("document.getElementById('image').getBoundingClientRect().width") > 320
-    assert window.ask("document.getElementById('zoom').getAttribute('aria-pressed')") == "true"
-    window.ask("(find('class').value = 'class 5', find('class').dispatchEvent(new Event('input')))")
-    assert window.ask("shown.every(number => images[number].class === 'class 5')")
-    window.ask("(find('score').value = 1, find('score').dispatchEvent(new Event('input')))")
-    assert window.ask("find('viewer').hidden && !find('nothing').hidden")
-    press(window, "2")  # with nothing shown, a key labels nothing
-    assert window.ask("Object.keys(state.labels).length") == 1
+    assert window.evaluate("document.getElementById('image').getBoundingClientRect().width") > 320
+    assert window.evaluate("document.getElementById('zoom').getAttribute('aria-pressed')") == "true"
+    window.evaluate("(find('class').value = 'class 5', find('class').dispatchEvent(new Event('input')))")
+    assert window.evaluate("shown.every(number => images[number].class === 'class 5')")
+    window.evaluate("(find('score').value = 1, find('score').dispatchEvent(new Event('input')))")
+    assert window.evaluate("find('viewer').hidden && !find('nothing').hidden")
+    window.press("2")  # with nothing shown, a key labels nothing
+    assert window.evaluate("Object.keys(state.labels).length") == 1
 
 
 @pytest.mark.slow
@@ -116,11 +107,11 @@ def test_every_control_has_a_name_and_focus_is_visible(window):
         "[...document.querySelectorAll('button, select, input, progress, img')].filter(e => !(e.textContent.trim() ||"
         " e.getAttribute('aria-label') || e.closest('label') || e.alt)).length"
     )
-    assert window.ask(unnamed) == 0
-    press(window, "Tab")
+    assert window.evaluate(unnamed) == 0
+    window.press("Tab")
     outline = "getComputedStyle(document.activeElement).outlineStyle"
-    window.ask("document.getElementById('save').focus({focusVisible: true})")
-    assert window.ask(outline) == "solid"
+    window.evaluate("document.getElementById('save').focus({focusVisible: true})")
+    assert window.evaluate(outline) == "solid"
 
 
 @pytest.mark.slow
@@ -129,7 +120,7 @@ def test_cells_are_escaped_as_the_commands_escape_them(window):
     from ltr.escaping import csv_cell, csv_text
 
     for text in ("=1+1", "-5", "+a", "@x", "plain", 'a"b', "a,b", "\tx"):
-        (row,) = csv.reader(io.StringIO(window.ask(f"cell({json.dumps(text)})")))
+        (row,) = csv.reader(io.StringIO(window.evaluate(f"cell({json.dumps(text)})")))
         if text.isprintable():
             assert row[0] == csv_cell(text)
             assert csv_text(row[0]) == text
@@ -150,8 +141,8 @@ def test_a_sheet_of_five_thousand_images_responds_quickly(tmp_path):
     names = ["class 0", "class 1", "class 2"]
     text = sheet_document("many", names, images)
     (tmp_path / "label.html").write_text(text)
-    with browser.opened(tmp_path / "label.html", tmp_path / "profile") as window:
+    with browser.open_page(tmp_path / "label.html", tmp_path / "profile") as window:
         for _ in range(10):
-            press(window, "2")
-        assert window.ask("Object.keys(state.labels).length") == 10
-        assert window.ask("document.querySelectorAll('*').length") < 100, "one image is shown at a time"
+            window.press("2")
+        assert window.evaluate("Object.keys(state.labels).length") == 10
+        assert window.evaluate("document.querySelectorAll('*').length") < 100, "one image is shown at a time"

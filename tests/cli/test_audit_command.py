@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import re
 
 import pytest
 
-from ltr.cli import run_guarded
-
 
 @pytest.fixture
-def audit(capsys, tmp_path, monkeypatch):
+def audit(run_command, tmp_path, monkeypatch):
     from ltr.commands.data import main
 
     monkeypatch.chdir(tmp_path)
-
-    def command(*arguments):
-        code = run_guarded(lambda: main(["audit", *map(str, arguments)]))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return command
+    return functools.partial(run_command, main, "audit")
 
 
 def test_issues_are_written_as_a_table_and_a_sheet(audit, finished_run, tmp_path):

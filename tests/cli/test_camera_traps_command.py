@@ -27,50 +27,38 @@ def train(ltr_train, plain, traps):
     return command
 
 
-@pytest.fixture
-def predict(capsys):
-    from ltr.commands.predict import main
-
-    def command(*arguments):
-        code = run_guarded(lambda: main([*map(str, arguments), "--workers", "0"]))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return command
-
-
-def test_a_run_on_crops_classifies_each_detection(train, predict, traps, tmp_path):
+def test_a_run_on_crops_classifies_each_detection(train, ltr_predict, traps, tmp_path):
     done = train(f"dataset.detections={traps / 'md.json'}", "dataset.group=location")
     assert done.code == 0, done.err
     assert "the annotations are in the format coco_camera_traps; images are cut by box" in done.out
     run = done.directory
-    code, _, err = predict(
+    code, _, err = ltr_predict(
         run, traps, "--detections", traps / "md.json", "--format", "megadetector", "--out", tmp_path / "o.json"
     )
     assert code == 0, err
     content = json.loads((tmp_path / "o.json").read_text())
     assert content["classification_categories"] == {"0": "deer", "1": "fox"}
     assert all("classifications" in one for image in content["images"] for one in image["detections"])
-    code, out, err = predict(
+    code, out, err = ltr_predict(
         run, traps, "--detections", traps / "md.json", "--min-confidence", "0.2", "--out", tmp_path / "o.csv"
     )
     assert code == 0, err
     assert f"{sum(shot.label != 'empty' for shot in made.shots(locations=3, bursts=1))} images" in out
-    code, _, err = predict(run, traps, "--out", tmp_path / "whole.csv")
+    code, _, err = ltr_predict(run, traps, "--out", tmp_path / "whole.csv")
     assert code == 0
     assert "--detections FILE cuts them by MegaDetector's boxes" in err
 
 
-def test_a_run_on_whole_images_knows_the_background(train, predict, traps, tmp_path):
+def test_a_run_on_whole_images_knows_the_background(train, ltr_predict, traps, tmp_path):
     done = train("dataset.group=seq_id")
     assert done.code == 0, done.err
     assert {row["protocol"] for row in done.result["rows"]} == {"background"}
-    code, _, err = predict(done.directory, traps, "--format", "camtrap_dp", "--out", tmp_path / "o.csv")
+    code, _, err = ltr_predict(done.directory, traps, "--format", "camtrap_dp", "--out", tmp_path / "o.csv")
     assert code == 0
     assert "have no eventStart" in err
     with open(tmp_path / "o.csv", newline="") as file:
         assert {row["observationType"] for row in csv.DictReader(file)} <= {"blank", "animal"}
-    code, _, err = predict(done.directory, traps, "--format", "megadetector", "--out", tmp_path / "o.json")
+    code, _, err = ltr_predict(done.directory, traps, "--format", "megadetector", "--out", tmp_path / "o.json")
     assert code == 0, err
     assert json.loads((tmp_path / "o.json").read_text())["classification_categories"]["0"] == "background"
 
@@ -88,10 +76,10 @@ def test_a_run_on_whole_images_knows_the_background(train, predict, traps, tmp_p
         (["--format", "megadetector", "--detections", "{traps}/md.json", "--out", "{traps}/md.json"], "Name another"),
     ],
 )
-def test_mistakes_are_reported_and_write_nothing(predict, finished_run, traps, tmp_path, monkeypatch, flags, words):
+def test_mistakes_are_reported_and_write_nothing(ltr_predict, finished_run, traps, tmp_path, monkeypatch, flags, words):
     monkeypatch.chdir(tmp_path)
     before = (traps / "md.json").read_bytes()
-    code, out, err = predict(finished_run, traps, *(flag.format(traps=traps) for flag in flags))
+    code, out, err = ltr_predict(finished_run, traps, *(flag.format(traps=traps) for flag in flags))
     assert code in (1, 2)
     assert words in err
     assert "Traceback" not in err

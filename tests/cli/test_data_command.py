@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import subprocess
 import sys
 
@@ -17,20 +18,14 @@ from ltr.data.sources.download_hints import places
 
 
 @pytest.fixture
-def ltr_data(tmp_path, monkeypatch, capsys):
-    """Run ``ltr-data`` in-process in an empty folder; returns (exit code, standard output, standard error)."""
+def ltr_data(run_command, tmp_path, monkeypatch):
+    """Run ``ltr-data`` in an empty folder, see `run_command`."""
     from ltr.commands.data import main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LTR_DATA", str(tmp_path / "data"))
     monkeypatch.delenv("LTR_OUTPUTS", raising=False)
-
-    def command(*arguments: object) -> tuple[int, str, str]:
-        code = run_guarded(lambda: main([str(argument) for argument in arguments]))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return command
+    return functools.partial(run_command, main)
 
 
 @pytest.fixture
@@ -325,7 +320,6 @@ def test_near_duplicates_are_found_by_stored_features(ltr_data, tmp_path):
     ],
 )
 def test_wrong_flags_of_the_search_for_duplicates_are_refused(flags, capsys):
-    from ltr.cli import run_guarded
     from ltr.commands.data import main
 
     assert run_guarded(lambda: main(["check", "digits_lt", *flags])) == 2

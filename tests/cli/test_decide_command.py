@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ltr.cli import guarded
 from ltr.data.sources.digits import digits
 
 
@@ -25,25 +25,13 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture
-def command(capsys):
-    """Run a command in-process; returns (exit code, standard output, standard error)."""
-
-    def run(main, *arguments):
-        code = guarded(lambda: main([*map(str, arguments)]))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
-def decide(command):
+def decide(run_command):
     from ltr.commands.evaluate import main
 
-    return lambda *arguments: command(main, *arguments)
+    return functools.partial(run_command, main)
 
 
-def test_thresholds_are_stored_reported_applied_and_exported(run, decide, command, tmp_path):
+def test_thresholds_are_stored_reported_applied_and_exported(run, decide, run_command, tmp_path):
     from ltr.commands.export import main as export
     from ltr.commands.predict import main as predict
 
@@ -65,7 +53,7 @@ def test_thresholds_are_stored_reported_applied_and_exported(run, decide, comman
     for row in range(12):
         Image.fromarray(source.images[row, :, :, 0]).save(tmp_path / "pool" / f"{row:02d}.png")
     flags = ["--workers", "0", "--top", "3"]
-    code, _, err = command(predict, run, tmp_path / "pool", "--out", tmp_path / "p.csv", *flags)
+    code, _, err = run_command(predict, run, tmp_path / "pool", "--out", tmp_path / "p.csv", *flags)
     assert code == 0, err
     with open(tmp_path / "p.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -79,14 +67,14 @@ def test_thresholds_are_stored_reported_applied_and_exported(run, decide, comman
         assert row["set"] == "|".join(members)
     assert {row["decision"] for row in rows} <= {"", *names}
 
-    code, out, err = command(export, run, "--out", tmp_path / "exported")
+    code, out, err = run_command(export, run, "--out", tmp_path / "exported")
     assert code == 0, err
     exported = json.loads((tmp_path / "exported" / "decisions.json").read_text())
     assert exported["thresholds"] == entry["thresholds"]
     assert exported["set_thresholds"] == entry["set_thresholds"]
 
 
-def test_levels_of_single_classes_are_applied_stored_and_reported(run, decide, command, tmp_path):
+def test_levels_of_single_classes_are_applied_stored_and_reported(run, decide, run_command, tmp_path):
     from ltr.commands.export import main as export
     from ltr.commands.report import main as report
 
@@ -105,11 +93,11 @@ def test_levels_of_single_classes_are_applied_stored_and_reported(run, decide, c
         at = entry["class_names"].index
         assert entry["thresholds"][at("background")] < plain["thresholds"][at("background")]
         assert entry["thresholds"][at("1")] == plain["thresholds"][at("1")]
-        code, out, err = command(report, run)
+        code, out, err = run_command(report, run)
         assert code == 0, err
         assert "recall 0.5 (background 0.9, 0 0.6)" in out
         assert f"{entry['measured']['test']['decisions']['false_alarms_per_thousand']:.1f}" in out
-        assert command(export, run, "--out", tmp_path / "exported")[0] == 0
+        assert run_command(export, run, "--out", tmp_path / "exported")[0] == 0
         assert json.loads((tmp_path / "exported" / "decisions.json").read_text())["class_levels"]
     finally:
         (run / "decisions.json").unlink(missing_ok=True)
@@ -151,7 +139,7 @@ def test_wrong_tables_of_levels_are_refused(run, decide, tmp_path, content, reas
     assert reason in err
 
 
-def test_thresholds_of_other_weights_are_not_applied(run, decide, command, tmp_path, monkeypatch):
+def test_thresholds_of_other_weights_are_not_applied(run, decide, run_command, tmp_path, monkeypatch):
     from ltr.commands.predict import main as predict
 
     stored = run / "decisions.json"
@@ -163,16 +151,16 @@ def test_thresholds_of_other_weights_are_not_applied(run, decide, command, tmp_p
         (tmp_path / "pool").mkdir()
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "pool" / "0.png")
         arguments = (run, tmp_path / "pool", "--out", tmp_path / "p.csv", "--workers", "0")
-        code, _, err = command(predict, *arguments)
+        code, _, err = run_command(predict, *arguments)
         assert code == 0
         assert "has no decisions for final.ckpt" in err
         assert "decision" not in (tmp_path / "p.csv").read_text().splitlines()[0].split(",")
         stored.write_text(content[:50])
-        code, _, err = command(predict, *arguments)
+        code, _, err = run_command(predict, *arguments)
         assert code == 1
         assert "decisions.json cannot be read" in err
         stored.write_text(content.replace('"final.ckpt"', "1").replace("[", "[0.5, ", 3))
-        code, _, err = command(predict, *arguments)
+        code, _, err = run_command(predict, *arguments)
         assert code == 1
         assert "is damaged" in err
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 
 import numpy as np
@@ -10,23 +11,16 @@ import torch
 
 import ltr
 from ltr.apply.export import load_exported, logits
-from ltr.cli import run_guarded
 from ltr.data.sources.digits import digits
 
 
 @pytest.fixture
-def command(capsys, tmp_path, monkeypatch):
-    """Run ``ltr-export`` in-process; returns (exit code, standard output, standard error)."""
+def command(run_command, tmp_path, monkeypatch):
+    """Run ``ltr-export`` in the folder of the test, see `run_command`."""
     from ltr.commands.export import main
 
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = run_guarded(lambda: main([str(argument) for argument in arguments]))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return functools.partial(run_command, main)
 
 
 def test_an_export_predicts_what_the_run_does(command, finished_run, tmp_path):

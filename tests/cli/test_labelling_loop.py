@@ -95,10 +95,10 @@ def test_mined_images_are_labelled_and_trained_on_together_with_earlier_ones(ltr
 @needs_browser
 def test_the_loop_runs_through_a_browser(ltr_train, first_run, truth, tmp_path):
     assert mine(first_run, "mined", "--top", "2") == 0
-    with browser.opened(tmp_path / "mined" / "label.html", tmp_path / "profile") as window:
-        for path in window.ask("images.map(image => image.path)"):
-            window.ask(f"give('{truth[path]}')")
-        text = window.ask("table()")
+    with browser.open_page(tmp_path / "mined" / "label.html", tmp_path / "profile") as window:
+        for path in window.evaluate("images.map(image => image.path)"):
+            window.evaluate(f"give('{truth[path]}')")
+        text = window.evaluate("table()")
     labels = tmp_path / "pool" / "labels.csv"
     labels.write_bytes(text.encode())
     saved = train_on_both(ltr_train, first_run, truth, labels)

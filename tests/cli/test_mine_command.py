@@ -12,23 +12,16 @@ import time
 import pytest
 from PIL import Image
 
-from ltr.cli import run_guarded
 from ltr.data.sources.digits import digits
 
 
 @pytest.fixture
-def command(capsys, tmp_path, monkeypatch):
-    """Run ``ltr-mine`` in-process; returns (exit code, standard output, standard error)."""
+def command(run_command, tmp_path, monkeypatch):
+    """Run ``ltr-mine`` in the folder of the test, see `run_command`."""
     from ltr.commands.mine import main
 
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = run_guarded(lambda: main([*map(str, arguments), "--workers", "0"]))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return lambda *arguments: run_command(main, *arguments, "--workers", "0")
 
 
 def draw(folder, number: int):

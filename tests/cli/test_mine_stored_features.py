@@ -41,19 +41,13 @@ def draw(folder, numbers):
 
 
 @pytest.fixture
-def command(capsys, tmp_path, monkeypatch, run, pool):
-    """Run ``ltr-mine`` on the pool in-process; return (exit code, standard output, standard error)."""
+def command(run_command, tmp_path, monkeypatch, run, pool):
+    """Run ``ltr-mine`` on the pool, see `run_command`."""
     from ltr.commands.mine import main
 
     monkeypatch.chdir(tmp_path)
-
-    def mined(out: str, *arguments: object) -> tuple[int, str, str]:
-        flags = ["--classes", "3,8", "--top", "9", "--workers", "0", "--stages", "stages"]
-        code = run_guarded(lambda: main([str(run), str(pool), "--out", out, *flags, *map(str, arguments)]))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return mined
+    flags = ["--classes", "3,8", "--top", "9", "--workers", "0", "--stages", "stages"]
+    return lambda out, *arguments: run_command(main, run, pool, "--out", out, *flags, *arguments)
 
 
 @pytest.fixture

@@ -10,26 +10,9 @@ import pytest
 from PIL import Image
 
 import ltr
-from ltr.cli import run_guarded
 from ltr.data.sources.digits import digits
 
 NOT_FORESEEN = "not a mistake that ltr foresees"
-
-
-@pytest.fixture
-def command(capsys, tmp_path, monkeypatch):
-    """Run ``ltr-predict`` in-process; returns (exit code, standard output, standard error)."""
-    from ltr.commands.predict import main
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = run_guarded(lambda: main([*map(str, arguments), "--workers", "0"]))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture
@@ -49,8 +32,8 @@ def rows(path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_predictions_are_those_of_the_python_interface(command, finished_run, photos, tmp_path):
-    code, out, err = command(finished_run, photos, "--out", tmp_path / "p.csv", "--precision", "fp32")
+def test_predictions_are_those_of_the_python_interface(ltr_predict, finished_run, photos, tmp_path):
+    code, out, err = ltr_predict(finished_run, photos, "--out", tmp_path / "p.csv", "--precision", "fp32")
     assert code == 0, err
     assert "12 images" in out
     p = ltr.load(finished_run, precision="fp32").predict(digits().images[:12])
@@ -60,34 +43,34 @@ def test_predictions_are_those_of_the_python_interface(command, finished_run, ph
     np.testing.assert_allclose([float(row["probability"]) for row in written], p.max(1), rtol=1e-4)
 
 
-def test_broken_images_are_counted_and_listed_and_the_command_succeeds(command, finished_run, photos, tmp_path):
-    code, _, err = command(finished_run, photos, "--out", tmp_path / "p.csv")
+def test_broken_images_are_counted_and_listed_and_the_command_succeeds(ltr_predict, finished_run, photos, tmp_path):
+    code, _, err = ltr_predict(finished_run, photos, "--out", tmp_path / "p.csv")
     assert code == 0
     assert "2 images could not be read" in err
     assert [row["path"] for row in rows(tmp_path / "p.broken.csv")] == ["broken.png", "empty.jpg"]
 
 
-def test_a_checkpoint_file_and_a_table_are_accepted(command, finished_run, photos, tmp_path):
+def test_a_checkpoint_file_and_a_table_are_accepted(ltr_predict, finished_run, photos, tmp_path):
     (photos / "list.csv").write_text("path\n03.png\n01.png\n")
     weights = finished_run / "checkpoints" / "final.ckpt"
-    code, _, err = command(weights, photos / "list.csv", "--out", tmp_path / "p.csv")
+    code, _, err = ltr_predict(weights, photos / "list.csv", "--out", tmp_path / "p.csv")
     assert code == 0, err
     assert [row["path"] for row in rows(tmp_path / "p.csv")] == ["03.png", "01.png"]
 
 
-def test_without_out_the_table_is_written_next_to_the_weights(command, finished_run, photos, tmp_path):
+def test_without_out_the_table_is_written_next_to_the_weights(ltr_predict, finished_run, photos, tmp_path):
     weights = shutil.copy(finished_run / "checkpoints" / "final.ckpt", tmp_path / "lone.ckpt")
     for source, folder in ((finished_run, finished_run), (weights, tmp_path)):
-        code, out, err = command(source, photos)
+        code, out, err = ltr_predict(source, photos)
         assert code == 0, err
         assert f"{folder / 'predictions.csv'}: " in out
         assert len(rows(folder / "predictions.csv")) > 0
         (folder / "predictions.csv").unlink()
 
 
-def test_flags_change_the_predictions(command, finished_run, photos, tmp_path):
+def test_flags_change_the_predictions(ltr_predict, finished_run, photos, tmp_path):
     flags = ["--top", "2", "--scorer", "energy", "--batch-size", "5"]
-    code, _, err = command(finished_run, photos, "--out", tmp_path / "p.csv", *flags)
+    code, _, err = ltr_predict(finished_run, photos, "--out", tmp_path / "p.csv", *flags)
     assert code == 0, err
     assert list(rows(tmp_path / "p.csv")[0])[-1] == "probability_2"
 
@@ -108,10 +91,10 @@ def test_flags_change_the_predictions(command, finished_run, photos, tmp_path):
         (["photos/00.png", "photos", "--out", "p.csv"], 1, "is an image, not weights"),
     ],
 )
-def test_mistakes_are_reported_in_a_line(command, finished_run, photos, tmp_path, arguments, code, reason):
+def test_mistakes_are_reported_in_a_line(ltr_predict, finished_run, photos, tmp_path, arguments, code, reason):
     (tmp_path / "empty").mkdir()
     formatted = [argument.format(run=finished_run) for argument in arguments]
-    exit_code, out, err = command(*formatted)
+    exit_code, out, err = ltr_predict(*formatted)
     assert exit_code == code, err
     assert err.startswith("error: ")
     assert reason in err
@@ -121,7 +104,7 @@ def test_mistakes_are_reported_in_a_line(command, finished_run, photos, tmp_path
     assert not list(tmp_path.glob("*.csv"))
 
 
-def test_help_exits_with_0(command):
-    code, out, _ = command("--help")
+def test_help_exits_with_0(ltr_predict):
+    code, out, _ = ltr_predict("--help")
     assert code == 0
     assert "ltr-predict" in out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 
@@ -10,23 +11,15 @@ import pytest
 from made_up_outputs import write
 from made_up_runs import curve_rows, per_class_table, write_predictions, write_run
 
-from ltr.cli import run_guarded
-
 
 @pytest.fixture
-def command(capsys, tmp_path, monkeypatch):
-    """Run ``ltr-report`` in-process; returns (exit code, standard output, standard error)."""
+def command(run_command, tmp_path, monkeypatch):
+    """Run ``ltr-report`` in the folder of the test, see `run_command`."""
     from ltr.commands.report import main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LTR_OUTPUTS", raising=False)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = run_guarded(lambda: main([str(argument) for argument in arguments]))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return functools.partial(run_command, main)
 
 
 @pytest.fixture

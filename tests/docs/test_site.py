@@ -71,11 +71,11 @@ def test_the_search_index_is_a_script(site):
 
 @pytest.mark.skipif(browser.EXECUTABLE is None, reason="no Chromium is installed")
 def test_search_works_without_a_server(site, tmp_path):
-    with browser.opened(site / "faq.html", tmp_path) as page:
+    with browser.open_page(site / "faq.html", tmp_path) as page:
         page.click("document.querySelector('.md-search__input')")
         page.type("reciprocal")
         deadline = time.monotonic() + 90
-        while not (items := page.ask("document.querySelector('.md-search-result__list').innerText")):
+        while not (items := page.evaluate("document.querySelector('.md-search-result__list').innerText")):
             assert time.monotonic() < deadline, "search finds nothing"
             time.sleep(0.1)
         assert "RPL: reciprocal point learning" in items

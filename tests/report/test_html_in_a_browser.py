@@ -49,114 +49,118 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def window(folder) -> Iterator[browser.Page]:
-    with browser.opened(folder / "report.html", folder / "profile") as opened_report:
+    with browser.open_page(folder / "report.html", folder / "profile") as opened_report:
         yield opened_report
 
 
 @pytest.fixture
 def opened_report(window) -> browser.Page:
     """The freshly opened report."""
-    window.open(window.ask("location.href"), 1200, 900)
+    window.open(window.evaluate("location.href"), 1200, 900)
     return window
 
 
 def test_clicking_a_heading_sorts_and_clicking_again_reverses_the_order(opened_report):
     opened_report.click(f"{FEW}.querySelector('button')")
-    assert opened_report.ask(f"{FEW}.getAttribute('aria-sort')") == "descending"
-    assert opened_report.ask(SHOWN)[-2:] == ["crt", "erm"]
+    assert opened_report.evaluate(f"{FEW}.getAttribute('aria-sort')") == "descending"
+    assert opened_report.evaluate(SHOWN)[-2:] == ["crt", "erm"]
     opened_report.click(f"{FEW}.querySelector('button')")
-    assert opened_report.ask(f"{FEW}.getAttribute('aria-sort')") == "ascending"
-    assert opened_report.ask(SHOWN)[:2] == ["erm", "crt"]
+    assert opened_report.evaluate(f"{FEW}.getAttribute('aria-sort')") == "ascending"
+    assert opened_report.evaluate(SHOWN)[:2] == ["erm", "crt"]
 
 
 def test_the_filter_hides_the_other_lines(opened_report):
     opened_report.click("document.getElementById('filter')")
     opened_report.type("crt")
-    assert opened_report.ask(SHOWN) == ["crt"]
+    assert opened_report.evaluate(SHOWN) == ["crt"]
 
 
 def test_hovering_over_a_class_shows_its_numbers(opened_report):
-    opened_report.point("document.querySelector('.perclass circle')")
-    assert opened_report.ask(TIP).split("\n") == [HOSTILE, "1000 training images, many", "lws: 90.0 %"]
-    opened_report.point("document.querySelector('h1')")
-    assert opened_report.ask(TIP) == ""
+    opened_report.hover("document.querySelector('.perclass circle')")
+    assert opened_report.evaluate(TIP).split("\n") == [HOSTILE, "1000 training images, many", "lws: 90.0 %"]
+    opened_report.hover("document.querySelector('h1')")
+    assert opened_report.evaluate(TIP) == ""
 
 
 def test_a_second_line_can_be_compared_with_the_first(opened_report):
-    before = opened_report.ask(POINTS)
-    opened_report.ask(f"({CHOICE}.value = '1', {CHOICE}.dispatchEvent(new Event('change')))")
-    assert opened_report.ask(POINTS) == 2 * before
-    assert opened_report.ask("document.querySelector('.perclass .shown').textContent") == "filled: lws; outlined: crt"
+    before = opened_report.evaluate(POINTS)
+    opened_report.evaluate(f"({CHOICE}.value = '1', {CHOICE}.dispatchEvent(new Event('change')))")
+    assert opened_report.evaluate(POINTS) == 2 * before
+    assert (
+        opened_report.evaluate("document.querySelector('.perclass .shown').textContent") == "filled: lws; outlined: crt"
+    )
 
 
 def test_hovering_over_a_point_of_a_sweep_shows_its_value(opened_report):
-    opened_report.point("document.querySelector('.panels g:not(.line) > circle[data-tip]')")
-    assert opened_report.ask(TIP).startswith("loss.beta = 0.5")
+    opened_report.hover("document.querySelector('.panels g:not(.line) > circle[data-tip]')")
+    assert opened_report.evaluate(TIP).startswith("loss.beta = 0.5")
 
 
 def test_figures_are_shown(opened_report):
-    assert opened_report.ask("[...document.images].map(image => image.naturalWidth)") == [60] * 5
+    assert opened_report.evaluate("[...document.images].map(image => image.naturalWidth)") == [60] * 5
 
 
 def test_one_figure_of_all_runs_can_be_chosen(opened_report):
-    opened_report.ask(
+    opened_report.evaluate(
         "(choice => (choice.value = 'confusion', choice.dispatchEvent(new Event('change'))))"
         "(document.querySelector('.runs select'))"
     )
-    shown = opened_report.ask("[...document.images].filter(image => image.checkVisibility()).map(image => image.alt)")
+    shown = opened_report.evaluate(
+        "[...document.images].filter(image => image.checkVisibility()).map(image => image.alt)"
+    )
     assert shown == ["confusion", "confusion"]
 
 
 @pytest.mark.parametrize(("width", "columns"), [(1400, 2), (700, 1)])
 def test_the_width_of_the_window_is_used(window, width, columns):
-    window.open(window.ask("location.href"), width, 900)
+    window.open(window.evaluate("location.href"), width, 900)
     edges = "[...document.querySelectorAll('.pictures img')].map(image => image.getBoundingClientRect().x)"
-    assert len(set(window.ask(edges))) == columns
+    assert len(set(window.evaluate(edges))) == columns
     summary = "[...document.querySelector('#summary .panels').children].map(one => one.getBoundingClientRect().x)"
-    assert len(set(window.ask(summary))) == columns
-    assert window.ask("document.documentElement.scrollWidth") <= width
+    assert len(set(window.evaluate(summary))) == columns
+    assert window.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def background(tab: browser.Page) -> str:
-    return tab.ask("getComputedStyle(document.body).backgroundColor")
+    return tab.evaluate("getComputedStyle(document.body).backgroundColor")
 
 
 def test_the_theme_follows_the_system_until_a_button_chooses(opened_report):
-    opened_report.tell("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    opened_report.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
     dark = background(opened_report)
     assert dark != "rgb(255, 255, 255)"
     opened_report.click("document.getElementById('theme')")
     assert background(opened_report) == "rgb(255, 255, 255)"
-    assert opened_report.ask("document.getElementById('theme').textContent") == "Dark mode"
+    assert opened_report.evaluate("document.getElementById('theme').textContent") == "Dark mode"
     opened_report.click("document.getElementById('theme')")
     assert background(opened_report) == dark
-    opened_report.ask("localStorage.clear()")
+    opened_report.evaluate("localStorage.clear()")
 
 
 def test_printing_uses_a_white_background_without_controls(opened_report):
-    opened_report.ask("(document.documentElement.dataset.theme = 'dark')")
-    opened_report.tell("Emulation.setEmulatedMedia", media="print")
+    opened_report.evaluate("(document.documentElement.dataset.theme = 'dark')")
+    opened_report.send("Emulation.setEmulatedMedia", media="print")
     assert background(opened_report) == "rgb(255, 255, 255)"
-    assert not opened_report.ask("document.getElementById('filter').checkVisibility()")
-    assert opened_report.ask("document.querySelector('.pictures img').checkVisibility()")
+    assert not opened_report.evaluate("document.getElementById('filter').checkVisibility()")
+    assert opened_report.evaluate("document.querySelector('.pictures img').checkVisibility()")
 
 
 def test_the_first_tab_reaches_a_link_that_skips_the_controls(opened_report):
     for kind in ("keyDown", "keyUp"):
-        opened_report.tell("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
-    assert opened_report.ask("document.activeElement.className") == "skip"
-    assert opened_report.ask("document.activeElement.getBoundingClientRect().x") >= 0
-    assert opened_report.ask("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        opened_report.send("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+    assert opened_report.evaluate("document.activeElement.className") == "skip"
+    assert opened_report.evaluate("document.activeElement.getBoundingClientRect().x") >= 0
+    assert opened_report.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
 def test_numbers_of_classes_are_listed_with_their_difference(opened_report):
-    opened_report.ask(f"({CHOICE}.value = '2', {CHOICE}.dispatchEvent(new Event('change')))")
+    opened_report.evaluate(f"({CHOICE}.value = '2', {CHOICE}.dispatchEvent(new Event('change')))")
     opened_report.click("document.querySelector('.perclass summary')")
     table = "document.querySelector('.perclass table')"
     for _ in range(100):  # toggle events come later
-        if opened_report.ask(f"{table} !== null"):
+        if opened_report.evaluate(f"{table} !== null"):
             break
-    rows = opened_report.ask(f"[...{table}.rows].map(row => [...row.cells].map(cell => cell.textContent))")
+    rows = opened_report.evaluate(f"[...{table}.rows].map(row => [...row.cells].map(cell => cell.textContent))")
     assert rows[0] == ["class", "training images", "group", "lws", "erm", "difference"]
     assert rows[3] == ["three", "10", "few", "30.0 %", "10.0 %", "+20.0"]
 
@@ -165,4 +169,4 @@ def test_the_report_loads_nothing_and_names_execute_no_code(opened_report):
     assert [
         address for address in opened_report.requests if not address.startswith(("file:", "data:image/webp;", "about:"))
     ] == []
-    assert opened_report.ask("document.title").endswith("finished runs")
+    assert opened_report.evaluate("document.title").endswith("finished runs")

@@ -30,22 +30,22 @@ def window(tmp_path_factory) -> Iterator[browser.Page]:
         add_run(folder / "results", write(folder / "outputs", method, metrics=metrics, config=config, stages=seconds))
     rows = leaderboard_rows(read_results_folder(folder / "results"))
     (folder / "board.html").write_text(leaderboard_html(rows), encoding="utf-8")
-    with browser.opened(folder / "board.html", folder / "profile") as opened_board:
+    with browser.open_page(folder / "board.html", folder / "profile") as opened_board:
         yield opened_board
 
 
 def choose(window: browser.Page, name: str, value: str) -> None:
     field = f"document.querySelector('form').elements['{name}']"
-    window.ask(f"({field}.value = '{value}', {field}.dispatchEvent(new Event('input', {{bubbles: true}})), 1)")
+    window.evaluate(f"({field}.value = '{value}', {field}.dispatchEvent(new Event('input', {{bubbles: true}})), 1)")
 
 
 def test_clicking_a_heading_sorts_by_numbers_and_clicking_again_reverses_the_order(window):
     few = f"{HEADS}.find(head => head.textContent === 'few').querySelector('button')"
     window.click(few)
-    assert window.ask(ROWS) == ["erm", "crt", "lws"]
+    assert window.evaluate(ROWS) == ["erm", "crt", "lws"]
     window.click(few)
-    assert window.ask(ROWS) == ["lws", "crt", "erm"]
-    assert window.ask(f"{HEADS}.map(head => head.getAttribute('aria-sort')).filter(Boolean)") == ["ascending"]
+    assert window.evaluate(ROWS) == ["lws", "crt", "erm"]
+    assert window.evaluate(f"{HEADS}.map(head => head.getAttribute('aria-sort')).filter(Boolean)") == ["ascending"]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_clicking_a_heading_sorts_by_numbers_and_clicking_again_reverses_the_ord
 )
 def test_a_filter_hides_other_rows_and_counts(window, name, value, shown):
     choose(window, name, value)
-    assert sorted(window.ask(ROWS)) == shown
-    assert window.ask(COUNT) == f"{len(shown)} of 3 rows"
+    assert sorted(window.evaluate(ROWS)) == shown
+    assert window.evaluate(COUNT) == f"{len(shown)} of 3 rows"
     choose(window, name, "")
-    assert len(window.ask(ROWS)) == 3
+    assert len(window.evaluate(ROWS)) == 3
