@@ -12,6 +12,10 @@ names failed rows at the end, and its exit code is then 1.
 --queue takes the rows of `training_queue.ROWS` (or the given ones) in their order, 200 epochs each and each with its
 own validation rule, and trains them beside other work, in processes of one thread at a low priority. What is finished
 is written at once to --results; --state keeps a copy of everything that a lost working folder would cost.
+
+    python scripts/reproduce.py --queue --short --val none --results results
+
+--short takes `training_queue.SHORT_ROWS`, methods at 30 epochs and baselines of equal cost; other rows get 30 epochs.
 """
 
 from __future__ import annotations
@@ -68,11 +72,13 @@ class Job:
     config: dict[str, Any]
     trial: int | None = None  # of an open-set data set, where --trials is given
     planned: PlannedRun | None = None  # None where there is nothing to do, or nothing that can be done
+    is_longer: bool = False  # than the rows that it is a baseline of
     is_lost: bool = False  # its result cannot be held against its data, which cannot be read
 
     @property
     def label(self) -> str:
         trial = f", trial {self.trial}" if self.trial is not None else ""
+        trial += f", {self.config['trainer']['max_epochs']} epochs" if self.is_longer else ""
         return f"{self.row.config}{trial}, seed {self.config['seed']}"
 
     @property
@@ -105,6 +111,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--config-dir", metavar="DIR", help="folder with your own configs, as for ltr-train")
     parser.add_argument("--plan", action="store_true", help="print the estimated cost and exit")
     parser.add_argument("--queue", action="store_true", help="run rows in order, as a queue; see above")
+    parser.add_argument("--short", action="store_true", help="with --queue: its rows of short schedules; see above")
     parser.add_argument("--state", type=Path, metavar="DIR", help="copy of the stages and runs of --queue")
     parser.add_argument("--results", type=Path, metavar="DIR", help="results of --queue, without weights and images")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the table between its markers in this file")
@@ -115,16 +122,33 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     arguments.overrides = [text for text in arguments.what if "=" in text]
     arguments.tables = [text for text in arguments.what if "=" not in text]
     if arguments.queue:
-        arguments.tables = arguments.tables or list(training_queue.ROWS)
-        arguments.epochs = arguments.epochs or training_queue.EPOCHS
+        rows = [row for row, _ in training_queue.SHORT_ROWS] if arguments.short else training_queue.ROWS
+        arguments.lengths = _lengths(arguments)
+        arguments.tables = arguments.tables or list(dict.fromkeys(rows))
+        arguments.epochs = arguments.epochs or (
+            training_queue.SHORT_EPOCHS if arguments.short else training_queue.EPOCHS
+        )
     else:
+        arguments.lengths = {}
         arguments.val = arguments.val or "test_fraction"
+        if arguments.short:
+            parser.error("--short belongs to --queue")
         for name in ("state", "results"):
             if getattr(arguments, name) is not None:
                 parser.error(f"--{name} belongs to --queue")
     if not arguments.tables:
         parser.error("a table is needed")
     return arguments
+
+
+def _lengths(arguments: argparse.Namespace) -> dict[str, list[int]]:
+    """Return the epochs of the rows of `--short`, where neither rows nor epochs are given."""
+    if not arguments.short or arguments.tables or arguments.epochs:
+        return {}
+    lengths: dict[str, list[int]] = {}
+    for row, epochs in training_queue.SHORT_ROWS:
+        lengths.setdefault(row, []).append(epochs)
+    return lengths
 
 
 def main(argv: Sequence[str]) -> int:
@@ -177,13 +201,13 @@ def rows_of(arguments: argparse.Namespace) -> list[TableRow]:
     return list(rows.values())
 
 
-def common(arguments: argparse.Namespace) -> list[str]:
-    """Return the overrides of all rows; those of the command line come last and win."""
+def common(arguments: argparse.Namespace, epochs: int | None) -> list[str]:
+    """Return the overrides of all rows of a length; those of the command line come last and win."""
     keys = [text.partition("=")[0].lstrip("+~") for text in arguments.overrides]
     if taken := [key for key in keys if key in ("seed", "experiment", "stages", "resume")]:
         raise ConfigError(f"{taken[0]}=...: the table decides; use --seeds, --only or --plan")
     options = {
-        "trainer.max_epochs": arguments.epochs,
+        "trainer.max_epochs": epochs,
         "dataset.val": arguments.val,
         "paths.outputs": arguments.outputs,
         "paths.data": arguments.data,
@@ -196,15 +220,16 @@ def in_a_line(error: Exception) -> str:
 
 
 def jobs_of(rows: Sequence[TableRow], arguments: argparse.Namespace, failed: dict[str, str]) -> list[Job]:
-    """Return the jobs of every row with every seed and trial, seed by seed.
+    """Return the jobs of every row with every length, seed and trial, seed by seed and the shortest first.
 
     A row that cannot be composed has failed; where none can, it raises.
     """
     jobs: list[Job] = []
     error: ConfigError | None = None
-    for row in rows:
+    pairs = [(row, epochs) for row in rows for epochs in arguments.lengths.get(row.config, [arguments.epochs])]
+    for row, epochs in pairs:
         try:
-            overrides = [f"experiment={row.config}", *common(arguments)]
+            overrides = [f"experiment={row.config}", *common(arguments, epochs)]
             node = compose_config(overrides, arguments.config_dir)
             if arguments.trials and "trial" not in node.dataset:
                 raise ConfigError(f"--trials={arguments.trials}: dataset={node.dataset.name} has no published trials")
@@ -217,13 +242,16 @@ def jobs_of(rows: Sequence[TableRow], arguments: argparse.Namespace, failed: dic
                 config = check_config(
                     node, refused_overrides([*overrides, *job_overrides]), [*overrides, *job_overrides]
                 )
-                jobs.append(Job(row, [*overrides, *job_overrides], config, trial if arguments.trials else None))
+                trial_of_job = trial if arguments.trials else None
+                is_longer = epochs != arguments.epochs
+                jobs.append(Job(row, [*overrides, *job_overrides], config, trial_of_job, is_longer=is_longer))
         except ConfigError as mistake:
             error = mistake
             failed[row.config] = in_a_line(mistake)
     if error is not None and not jobs:
         raise error
-    return sorted(jobs, key=lambda job: job.config["seed"])
+    # a row's further lengths after the first ones of all rows
+    return sorted(jobs, key=lambda job: (job.config["seed"], job.is_longer))
 
 
 def source_of(job: Job, sources: dict[str, Source]) -> Source:
@@ -352,7 +380,7 @@ def table(arguments: argparse.Namespace, rows: Sequence[TableRow], jobs: Sequenc
     """Return the Markdown of all finished runs, also of earlier commands, and write it to ``--write``."""
     entries, missing = [], []
     for row in rows:
-        jobs_of_row = [job for job in jobs if job.row is row]
+        jobs_of_row = [job for job in jobs if job.row is row and not job.is_longer]
         runs = tuple(_readable(job.directory for job in jobs_of_row if job.is_finished))
         if runs:
             entries.append(Entry(row.config, runs, row.published, row.citation, row.metric))
@@ -367,8 +395,11 @@ def table(arguments: argparse.Namespace, rows: Sequence[TableRow], jobs: Sequenc
 
 def command(arguments: argparse.Namespace) -> str:
     """Return the command that makes the whole table, without paths."""
-    words = ["python", "scripts/reproduce.py", *(["--queue"] if arguments.queue else []), *arguments.tables]
-    words += ["--epochs", str(arguments.epochs)] if arguments.epochs else []
+    words = ["python", "scripts/reproduce.py", *(["--queue"] if arguments.queue else [])]
+    if arguments.lengths:  # the rows and epochs of --short
+        words.append("--short")
+    else:
+        words += [*arguments.tables, *(["--epochs", str(arguments.epochs)] if arguments.epochs else [])]
     words += ["--seeds", str(arguments.seeds), *(["--trials", str(arguments.trials)] if arguments.trials else [])]
     words += ["--val", arguments.val] if arguments.val not in (None, "test_fraction") else []
     return shlex.join([*words, *(text for text in arguments.overrides if not text.startswith(NO_MATTER))])

@@ -3,9 +3,10 @@
     python scripts/results_summary.py            # write them
     python scripts/results_summary.py --check    # exit code 1 if a page is not up to date
 
-docs/results.md gets the whole summary between `<!-- results:begin -->` and `<!-- results:end -->`. Pages of methods and
-losses get a table of single experiments, beside their published numbers, between `<!-- results of EXPERIMENT ... -->`
-and `<!-- end of results -->`.
+docs/results.md gets the whole summary between `<!-- results:begin -->` and `<!-- results:end -->`, and the table of
+schedules shorter than the recipes' between `<!-- short-schedules:begin -->` and `<!-- short-schedules:end -->`. Pages of
+methods and losses get a table of single experiments, beside their published numbers, between
+`<!-- results of EXPERIMENT ... -->` and `<!-- end of results -->`.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from ltr.console import print_line
 from ltr.errors import ConfigError
 from ltr.report.leaderboard import LeaderboardRow, leaderboard_rows, percent, signed, summary_markdown
 from ltr.report.results_folder import read_results_folder
+from ltr.report.short_schedules import short_markdown
 from ltr.report.style import NOTHING
 
 ROOT = Path(__file__).parents[1]
 SUMMARY = re.compile(r"(<!-- results:begin -->\n)(.*?)(<!-- results:end -->)", re.DOTALL)
+SHORT = re.compile(r"(<!-- short-schedules:begin -->\n)(.*?)(<!-- short-schedules:end -->)", re.DOTALL)
 EXPERIMENTS = re.compile(r"(<!-- results of ([\w ]+?) -->\n)(.*?)(<!-- end of results -->)", re.DOTALL)
 HEADINGS = ("experiment", "schedule", "accuracy", "many", "medium", "few", "published", "difference")
 
@@ -37,6 +40,7 @@ def with_results(text: str, rows: Sequence[LeaderboardRow], published: Mapping[s
         ConfigError: a marker names an experiment that does not exist.
     """
     text = SUMMARY.sub(lambda match: f"{match[1]}{summary_markdown(rows)}\n{match[3]}", text)
+    text = SHORT.sub(lambda match: f"{match[1]}{short_markdown(rows)}\n{match[3]}", text)
 
     def table(match: re.Match[str]) -> str:
         return f"{match[1]}\n{experiments_table(match[2].split(), rows, published)}\n\n{match[4]}"
@@ -52,7 +56,7 @@ def experiments_table(names: Sequence[str], rows: Sequence[LeaderboardRow], publ
             raise ConfigError(f"<!-- results of {name} -->: there is no such experiment in conf/experiment")
         number = published[name]
         source = NOTHING if number.published is None else f"{number.published:.2f} ({number.source})"
-        experiment_rows = [row for row in rows if experiment_of(row) == name]
+        experiment_rows = [row for row in rows if experiment_of(row) == name and not row.is_short]
         for row in experiment_rows:
             groups = [percent(row.groups[group]) for group in ("many", "medium", "few")]
             lines.append((f"`{name}`", row.schedule, row.value_text, *groups, source, signed(row.difference)))

@@ -37,6 +37,20 @@ ROWS = (
     *(f"{data}_lt_sade" for data in ("cifar100", "cifar10")),
 )
 
+SHORT_EPOCHS = 30
+
+# experiments of `--queue --short` and their epochs: methods beside baselines, then baselines of the methods' cost
+SHORT_ROWS: tuple[tuple[str, int], ...] = (
+    *(
+        (f"cifar100_lt_{row}", SHORT_EPOCHS)
+        for row in (
+            *("erm", "balanced_softmax", "mislas", "remix_drw", "ce_drw", "ce_drw_sam", "equalization", "ride"),
+            *("mixup_balanced_softmax", "sade", "ldam_drw", "ldam_drw_sam", "mixup_drw", "weight_balancing"),
+        )
+    ),
+    *((f"cifar100_lt_{row}", epochs) for epochs in (60, 45, 90) for row in ("erm", "balanced_softmax")),
+)
+
 RESULT_FILES = ("result.json", "provenance.json")
 
 

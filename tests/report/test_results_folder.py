@@ -63,7 +63,6 @@ def test_adding_a_run_twice_changes_nothing(folder, tmp_path):
         ({"data__split": "another"}, "its split another is not listed"),
         ({"data__test_images": 9999}, "test_images of its split"),
         ({"data__test_images": 0}, "names no split with test images"),
-        ({"config__trainer.max_epochs": 30}, "limited: 30 of the recipe's 200 epochs"),
         ({"config__trainer.limit_train_batches": 4}, "limited: 4 batches an epoch"),
         ({"rows__0__selection": "best_test"}, "selected by best_test; allowed are last and best_val"),
         ({"rows__0__selection": "best_val"}, "selected on validation without validation images"),
@@ -84,6 +83,31 @@ def test_a_file_is_refused_with_its_reason(folder, changes, reason):
     assert len(results.accepted) == 2
     assert any(reason in line for line in results.refused), results.refused
     assert all(line.startswith(str(path)) for line in results.refused)
+
+
+def test_a_short_schedule_is_accepted(folder):
+    change(a_result(folder), **{"config__trainer.max_epochs": 30})
+    assert read_results_folder(folder).refused == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("group_hash,operations\nab,1\n", "is not the list of the columns"),
+        ("group_hash,run,epochs,operations\nab,erm,30,many\n", "line 2: operations is many"),
+        ("group_hash,run,epochs,operations\nab,erm,30,0\n", "a number above 0"),
+    ],
+)
+def test_costs_that_are_none_are_refused(folder, text, message):
+    (folder / "costs.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_results_folder(folder)
+
+
+def test_costs_belong_to_a_folder(folder):
+    (folder / "costs.csv").write_text("group_hash,run,epochs,operations\nab,erm,30,6.7e13\n")
+    results = read_results_folder(folder)
+    assert (results.costs, results.refused) == ({"ab": 6.7e13}, ())
 
 
 def test_a_run_counts_once(folder):
@@ -158,8 +182,8 @@ def test_added_results_contain_file_names_without_folders(folder, tmp_path):
 
 
 def test_a_limited_run_is_not_added(folder, tmp_path):
-    run = write(tmp_path / "outputs", "lws", config={"trainer.max_epochs": 1}, selection="best_test")
-    with pytest.raises(ConfigError, match=r"limited: 1 of .*1 more reason.*best_test"):
+    run = write(tmp_path / "outputs", "lws", config={"trainer.limit_train_batches": 1}, selection="best_test")
+    with pytest.raises(ConfigError, match=r"limited: 1 batch .*1 more reason.*best_test"):
         add_run(folder, run)
 
 

@@ -12,6 +12,9 @@ PAGE = """# Page
 <!-- results:begin -->
 <!-- results:end -->
 
+<!-- short-schedules:begin -->
+<!-- short-schedules:end -->
+
 <!-- results of cifar100_lt_crt cifar10_lt_crt -->
 <!-- end of results -->
 

@@ -36,6 +36,29 @@ def test_rows_keep_the_order_of_the_queue():
     assert (arguments.epochs, arguments.val) == (200, None)
 
 
+def test_the_short_queue_has_longer_baselines_after_all_methods(tmp_path):
+    assert {row for row, _ in training_queue.SHORT_ROWS} <= {row.config for row in table_rows()}
+    arguments = script.parse_arguments(["--queue", "--short", "--val", "none"])
+    lengths = [(job.row.config, job.config["trainer"]["max_epochs"]) for job in script.jobs_of(
+        script.rows_of(arguments), arguments, {}
+    )]  # fmt: skip
+    assert sorted(lengths) == sorted(training_queue.SHORT_ROWS)
+    first = sum(epochs == 30 for _, epochs in lengths)
+    assert all(epochs == 30 for _, epochs in lengths[:first])
+    assert script.command(arguments) == "python scripts/reproduce.py --queue --short --seeds 1 --val none"
+
+
+def test_rows_that_are_named_have_thirty_epochs_in_the_short_queue():
+    arguments = script.parse_arguments(["--queue", "--short", "cifar100_lt_erm"])
+    assert (arguments.tables, arguments.epochs, arguments.lengths) == (["cifar100_lt_erm"], 30, {})
+
+
+def test_short_rows_belong_to_the_queue(capsys):
+    with pytest.raises(SystemExit):
+        script.parse_arguments(["small", "--short"])
+    assert "--short belongs to --queue" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--state", "--results"])
 def test_folders_of_the_queue_are_refused_without_it(option, capsys):
     with pytest.raises(SystemExit) as stopped:

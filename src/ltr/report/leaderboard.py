@@ -14,6 +14,7 @@ from ltr.evaluation.groups import GROUPS
 from ltr.evaluation.metrics import Metric
 from ltr.report.columns import value_text
 from ltr.report.comparison import Line, Section, sections
+from ltr.report.limits import short_schedule
 from ltr.report.published_lookup import Published, PublishedNumbers, has_published_backbone
 from ltr.report.read_run import Run
 from ltr.report.read_runs import finished_runs, shown_value
@@ -28,6 +29,7 @@ class LeaderboardRow:
     Attributes:
         dataset, split, protocol: the data; splits of one data set are not comparable.
         label: name of the row; equal names are extended by the settings that differ.
+        name: name of its runs.
         method, loss, backbone, schedule, selection: settings as text.
         metric: the headline metric.
         value, deviation: its mean and standard deviation over seeds, as fractions; NaN for one seed.
@@ -35,6 +37,9 @@ class LeaderboardRow:
         seeds: number of runs.
         published: the published number of the same data, backbone, sampler, loss and method; None if there is none.
         hours: time of all stages, including cached ones; NaN if unknown.
+        epochs: length of the main stage; 0 if unknown.
+        cost: multiply-accumulate operations of the whole training; NaN if unknown.
+        is_short: the schedule is shorter than the recipe's, so that no published number is comparable.
         test_images: evaluated images.
         hardware, commit: from ``provenance.json``; empty without it.
         files: run folders below the results folder.
@@ -44,6 +49,7 @@ class LeaderboardRow:
     split: str
     protocol: str
     label: str
+    name: str
     method: str
     loss: str
     backbone: str
@@ -56,6 +62,9 @@ class LeaderboardRow:
     seeds: int
     published: Published | None
     hours: float
+    epochs: int
+    cost: float
+    is_short: bool
     test_images: int
     hardware: str
     commit: str
@@ -76,16 +85,19 @@ class LeaderboardRow:
 
 
 def leaderboard_rows(results: ResultsFolder) -> list[LeaderboardRow]:
-    """Return the rows of all accepted results: by data set and split, best first."""
+    """Return the rows of all accepted results, whole schedules before short ones: by data set and split, best first."""
     if not results.accepted:
         return []
     folders = {run.path: run for run in results.accepted}
     collection = finished_runs([results.folder])
     runs = [run for run in collection.runs if run.path in folders]
+    short = [run for run in runs if short_schedule(run.config)]
     published = PublishedNumbers()
     return [
         _row(section, line, published, results, folders)
-        for section in sections(runs, ("name",))
+        # apart, so that a name need not say its schedule
+        for part in ([run for run in runs if run not in short], short)
+        for section in (sections(part, ("name",)) if part else [])
         for line in section.lines
         if line.rows[0]["headline"]
     ]
@@ -97,7 +109,10 @@ def _row(
     config = line.config
     number = published.of(line, section.protocol)
     name = number.metric if number and number.metric in line.rows[0]["metrics"] else section.metric
-    if number is not None and (name != number.metric or not has_published_backbone(config, number.names_backbone)):
+    is_short = bool(short_schedule(config))
+    if number is not None and (
+        is_short or name != number.metric or not has_published_backbone(config, number.names_backbone)
+    ):
         number = None
     provenance = [_provenance(folders[run.path]) for run in line.runs]
     return LeaderboardRow(
@@ -105,6 +120,7 @@ def _row(
         split=section.split,
         protocol=section.protocol,
         label=line.label,
+        name=str(config.get("name", "?")),
         method=str(config.get("method.name", "?")),
         loss=shown_value(config.get("loss._target_")),
         backbone=backbone_text(config),
@@ -117,6 +133,9 @@ def _row(
         seeds=len(line.runs),
         published=number,
         hours=line.seconds / 3600,
+        epochs=int(config.get("trainer.max_epochs") or 0),
+        cost=results.costs.get(str(folders[line.runs[0].path].result.get("group_hash")), math.nan),
+        is_short=is_short,
         test_images=section.test_images,
         hardware=_joined(text for text, _ in provenance),
         commit=_joined(text for _, text in provenance),
@@ -159,7 +178,8 @@ def schedule_text(config: dict[str, Any]) -> str:
 
 
 def summary_markdown(rows: Sequence[LeaderboardRow]) -> str:
-    """Return the rows as Markdown tables, one per data set, for the documentation."""
+    """Return the rows as Markdown tables, one per data set, for the documentation; short schedules are left out."""
+    rows = [row for row in rows if not row.is_short]
     sources = list(dict.fromkeys(row.published.source for row in rows if row.published))
     text: list[str] = []
     for dataset in dict.fromkeys(row.dataset for row in rows):

@@ -22,14 +22,24 @@ OTHER_CONDITIONS = "published under other conditions"  # first words of such a n
 
 def limits(config: Mapping[str, Any]) -> str:
     """Return the reason why a run of this flat configuration is limited; empty if it is not."""
-    reasons = []
+    return ", ".join(filter(None, (few_batches(config), short_schedule(config))))
+
+
+def few_batches(config: Mapping[str, Any]) -> str:
+    """Return a note about a run whose epochs are not whole; empty for others."""
     batches = config.get("trainer.limit_train_batches")
-    if batches is not None:
-        reasons.append(f"{batches:,g} {'batch' if batches == 1 else 'batches'} an epoch (trainer.limit_train_batches)")
-    for key, epochs, recipe_epochs in _epochs_beside_recipe(config):
-        if epochs < recipe_epochs:
-            reasons.append(f"{epochs:,g} of the recipe's {counted(recipe_epochs, 'epoch')} ({key})")
-    return ", ".join(reasons)
+    if batches is None:
+        return ""
+    return f"{batches:,g} {'batch' if batches == 1 else 'batches'} an epoch (trainer.limit_train_batches)"
+
+
+def short_schedule(config: Mapping[str, Any]) -> str:
+    """Return a note about a run of fewer epochs than its recipe; empty for others."""
+    return ", ".join(
+        f"{epochs:,g} of the recipe's {counted(recipe_epochs, 'epoch')} ({key})"
+        for key, epochs, recipe_epochs in _epochs_beside_recipe(config)
+        if epochs < recipe_epochs
+    )
 
 
 def longer_schedule(config: Mapping[str, Any]) -> str:

@@ -1,11 +1,12 @@
 """Folder of results that a repository keeps: ``result.json`` files without weights, each checked before it counts.
 
     results/splits.csv
+    results/costs.csv                                (optional: operations of training, see `read_costs`)
     results/<data set>/<method>/<name>-s<seed>-<hash>/result.json
                                                      /provenance.json   (optional: commit, hardware, precision)
 
-A result is refused if it is not the whole of a run's schedule, was selected on test, has another split than
-``splits.csv`` lists under its name, or lies in a folder of another run.
+A result is refused if its epochs are not whole, it was selected on test, has another split than ``splits.csv`` lists
+under its name, or lies in a folder of another run. Schedules shorter than the recipe's have a table of their own.
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ from ltr import escaping
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.files import write_text
 from ltr.names import counted
-from ltr.report.limits import limits
+from ltr.report.limits import few_batches
 from ltr.report.read_run import Run, number, read_run
 from ltr.results import AGAIN
 
 SPLITS = "splits.csv"
+COSTS = "costs.csv"
 BOARD = "leaderboard.html"
 RESULT, PROVENANCE = "result.json", "provenance.json"
 SPLIT_COLUMNS = ("split", "digest", "train_images", "val_images", "test_images", "unknown_images", "classes")
+COST_COLUMNS = ("group_hash", "run", "epochs", "operations")
 SELECTIONS = ("last", "best_val")
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -46,11 +49,13 @@ class ResultsFolder:
         folder: the folder.
         accepted: the runs that passed every check, in order of their paths.
         refused: message for each file that did not: what it is, what is allowed, what to do.
+        costs: multiply-accumulate operations of training by group hash, see `read_costs`.
     """
 
     folder: Path
     accepted: tuple[Run, ...] = ()
     refused: tuple[str, ...] = field(default=())
+    costs: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_results_folder(folder: Path) -> ResultsFolder:
@@ -71,7 +76,7 @@ def read_results_folder(folder: Path) -> ResultsFolder:
     refused: list[str] = []
     hashes: dict[str, Path] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()):
-        if path in (folder / SPLITS, folder / BOARD):
+        if path in (folder / SPLITS, folder / COSTS, folder / BOARD):
             continue
         if path.name == RESULT and not path.is_symlink():
             run, reasons = _checked(path, splits, hashes)
@@ -84,7 +89,7 @@ def read_results_folder(folder: Path) -> ResultsFolder:
             )
     if not accepted and not refused:
         raise DataError(f"{folder} holds no {RESULT}. Add a run with ltr-report --leaderboard {folder} --add RUN")
-    return ResultsFolder(folder, tuple(accepted), tuple(refused))
+    return ResultsFolder(folder, tuple(accepted), tuple(refused), read_costs(folder / COSTS))
 
 
 def _checked(
@@ -126,8 +131,8 @@ def entry_mistakes(run: Run) -> list[str]:
             reasons.append(f"{key} is {_short(value)}; needed is a SHA-256 in hex. Keep the file that ltr-train writes")
     if not data.get("split") or not data.get("test_images"):
         reasons.append("data names no split with test images; needed are both. Train with the present version of ltr")
-    if limited := limits(result["config"]):
-        reasons.append(f"limited: {limited}; only whole schedules count. Train without these overrides")
+    if limited := few_batches(result["config"]):
+        reasons.append(f"limited: {limited}; only whole epochs count. Train without this override")
     selection = headline["selection"]
     if selection not in SELECTIONS:
         reasons.append(
@@ -241,6 +246,44 @@ def read_splits(path: Path) -> dict[str, dict[str, str]]:
             )
         splits[line["split"]] = dict(line)
     return splits
+
+
+def read_costs(path: Path) -> dict[str, float]:
+    """Return the multiply-accumulate operations of a whole training by the runs' group hash; none without the file.
+
+    They are those of convolutions and matrix products, forward and backward, of all stages of a run.
+
+    Raises:
+        DataError: it cannot be read, has other columns, or a cost is not a number above 0.
+    """
+    if not path.is_file():
+        return {}
+    again = "Write it again with python scripts/training_operations.py"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            lines, header = list(reader), reader.fieldnames
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read: {error}. {again}") from error
+    if tuple(header or ()) != COST_COLUMNS:
+        raise DataError(f"{path}: its first line is not the list of the columns {', '.join(COST_COLUMNS)}. {again}")
+    costs: dict[str, float] = {}
+    for line_number, line in enumerate(lines, start=2):
+        cost = number(_as_number(line["operations"]))
+        if not 0 < cost < float("inf"):
+            raise DataError(
+                f"{path}, line {line_number}: operations is {_short(line['operations'])}; needed is a number above 0. "
+                f"{again}"
+            )
+        costs[line["group_hash"]] = cost
+    return costs
+
+
+def _as_number(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
 
 
 def _absolute_paths(node: Any) -> Iterable[str]:

@@ -1,0 +1,36 @@
+"""Counted operations of trainings of the digits."""
+
+from __future__ import annotations
+
+import pytest
+
+from ltr.configuration.overrides import load_config
+from ltr.data.sources.digits import digits
+from ltr.runs.plan import plan_of
+from ltr.runs.processes.interrupt import StopRequest
+from training_operations import training_operations
+
+SOURCE = digits()
+
+
+def operations(*overrides: str) -> float:
+    config = load_config(["trainer.max_epochs=4", "trainer.precision=fp32", *overrides])
+    return training_operations(config, plan_of(config, SOURCE), StopRequest())
+
+
+@pytest.fixture(scope="module")
+def plain() -> float:
+    return operations()
+
+
+def test_a_gradient_at_perturbed_weights_counts_twice(plain):
+    assert operations("sharpness=sam") == pytest.approx(2 * plain)
+
+
+def test_epochs_count(plain):
+    assert operations("trainer.max_epochs=8") == pytest.approx(2 * plain)
+
+
+def test_a_frozen_backbone_counts_its_forward_pass_only(plain):
+    classifier = operations("method=crt", "method.classifier.epochs=4") - plain
+    assert plain / 4 < classifier < plain / 2
