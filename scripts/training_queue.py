@@ -33,7 +33,7 @@ ROWS = (
     *(f"{data}_lt_{row}" for row in _LATER for data in ("cifar100", "cifar10")),
     "cifar100_lt_weight_balancing",
     *(f"{data}_lt_{row}" for row in _LAST for data in ("cifar100", "cifar10")),
-    "cifar100_lt_ride",
+    *("cifar100_lt_ride", "cifar100_lt_ride_distill"),
     *(f"{data}_lt_sade" for data in ("cifar100", "cifar10")),
 )
 
@@ -46,6 +46,7 @@ SHORT_ROWS: tuple[tuple[str, int], ...] = (
         for row in (
             *("erm", "balanced_softmax", "mislas", "remix_drw", "ce_drw", "ce_drw_sam", "equalization", "ride"),
             *("mixup_balanced_softmax", "sade", "ldam_drw", "ldam_drw_sam", "mixup_drw", "weight_balancing"),
+            "ride_distill",
         )
     ),
     *((f"cifar100_lt_{row}", epochs) for epochs in (60, 45, 90) for row in ("erm", "balanced_softmax")),

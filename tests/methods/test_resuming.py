@@ -9,6 +9,7 @@ import torch
 
 from ltr.configuration.configs import config_names
 from ltr.methods.m2m.network import M2mClassifier
+from ltr.methods.multi_expert.distillation import DistilledExperts
 from resuming import metric_rows, same_bits, signal_at, weights
 
 pytestmark = pytest.mark.slow
@@ -63,6 +64,12 @@ METHODS |= {
     "weight_balancing": Case(("method=weight_balancing", FOUR), **CLASSIFIER),
     "weight_balancing, each step": Case(("method=weight_balancing", FOUR, "method.projection=step"), **CLASSIFIER),
     "ride, its routers": Case(("method=ride",), (2, 2), "assignment", stored="representation"),
+    "ride_distill, its student": Case(
+        ("method=ride_distill", "method.teacher.experts=2", FEW),
+        stage="representation",
+        network=DistilledExperts,
+        stored="teacher",
+    ),
     "m2m": Case(
         (
             *("method=m2m", "method.beta=0.98", "method.step_size=1", "method.gamma=0.15", "method.steps=3"),

@@ -103,6 +103,16 @@ def test_evaluating_experts_one_by_one_gives_the_scores_of_evaluating_all(plan, 
         torch.testing.assert_close(scores["routed"].logits, scores[one_variant].logits)
 
 
+def test_an_evaluation_passes_images_once(plan, routed, monkeypatch):
+    images = plan.batch("test").images
+    routed.eval().predict(images)
+    expected = routed.routed(images)[1]
+    monkeypatch.setattr(routed, "routed", lambda _: pytest.fail("a second pass"))
+    assert torch.equal(routed.experts_asked(images), expected)
+    monkeypatch.setattr(routed, "routed", lambda other: (None, other.sum()))
+    assert routed.experts_asked(images.clone()) == images.sum(), "other images than those of the prediction"
+
+
 def test_costs_count_the_evaluated_experts(routed):
     one, two, three = routed.macs()
     assert 0 < one < two < three

@@ -85,6 +85,46 @@ class RIDEOptions(RoutersOptions):
     `selection`; see below."""
 
 
+class TeacherOptions(Options):
+    """Settings of the stage that trains the teacher; those of the student for what is not among them."""
+
+    experts: Annotated[int, "[2, 16]"] = 6
+    """Its number of experts; official."""
+    scheduler: Mapping[str, Any] | None = None
+    """Its schedule, `method.teacher.scheduler=NAME`; null: the student's."""
+    start_from: str | None = None
+    """A finished run's folder or a checkpoint to take the teacher from, instead of training it."""
+
+
+class DistillationOptions(Options):
+    """Options of learning from a teacher's predictions."""
+
+    distill_weight: NonNegative = 1.0
+    """Weight of the divergence from the teacher; official."""
+    distill_temperature: Positive = 1.5
+    """Its temperature T; it has the factor T^2. Official."""
+    distill_of: LossOf = "mean"
+    """What learns from the mean of the teacher's experts: the `mean` of the student's (official code), or each of the
+    `experts`."""
+    loss_per_expert: bool = True
+    """Count the whole loss once for each expert, as the official code does: with three experts its gradients are three
+    times as large. `false` counts it once."""
+    teacher_statistics: Literal["batch", "running"] = "batch"
+    """BatchNorm statistics of the teacher: those of the student's `batch`, as in the official code, which leaves the
+    teacher in training mode, or the `running` ones that it was trained with."""
+
+
+class DistilledExpertsOptions(RIDEExpertsOptions, DistillationOptions):
+    """Options of experts that also learn from a teacher's predictions."""
+
+
+class DistilledRIDEOptions(RIDEOptions, DistilledExpertsOptions):
+    """Options of distilled RIDE."""
+
+    teacher: TeacherOptions
+    """Settings of the teacher: `experts`, `scheduler`, `start_from`; see below."""
+
+
 class SADEExpertsOptions(ExpertsOptions):
     """Options of the experts of SADE."""
 

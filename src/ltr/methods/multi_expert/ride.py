@@ -72,14 +72,13 @@ class DiverseExperts(ExpertClassifier):
 class RIDE(Method):
     """RIDE: ``representation`` trains the experts, ``assignment`` the routers between them.
 
-    The loss of the configuration is that of each expert: the paper's is LDAM with deferred class weights. Distillation
-    from a larger network, which the paper adds in some rows, is not part of it.
+    The loss of the configuration is that of each expert: the paper's is LDAM with deferred class weights.
 
     Args:
         options: the fields of `RIDEOptions`.
     """
 
-    Options = RIDEOptions
+    Options: type[RIDEOptions] = RIDEOptions
     options: RIDEOptions
     provides = ("logits", "features")
 

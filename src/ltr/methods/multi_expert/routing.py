@@ -94,6 +94,9 @@ class RoutedClassifier(ExpertClassifier):
             self.head.load_state_dict(trained.head.state_dict())
         self.backbone.requires_grad_(False)
         self.head.requires_grad_(False)
+        self._asked: tuple[Tensor, Tensor] | None = (
+            None  # the latest images of `predict`, and how many experts they ask
+        )
         self.train()
 
     def train(self, mode: bool = True) -> RoutedClassifier:
@@ -134,7 +137,14 @@ class RoutedClassifier(ExpertClassifier):
         expert_logits = self.head.each(features)
         means = running_means(expert_logits)
         used = experts_used(self.router_scores(features, means))
+        self._asked = images, used
         return {"routed": Scores(_at(means, used), features.float()), **self.scores_of(features, expert_logits)}
+
+    def experts_asked(self, images: Tensor) -> Tensor:
+        """Return how many experts each image asks, int64 [B]; no second pass for the latest images of `predict`."""
+        if self._asked is not None and self._asked[0] is images:
+            return self._asked[1]
+        return self.routed(images)[1]
 
     @torch.no_grad()
     def routed(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,8 +211,7 @@ class Routing(PerImageProtocol):
         self._used: Tensor | None = None
 
     def update_images(self, images: Tensor, indices: Tensor | None) -> None:
-        with torch.no_grad():
-            self._used = self.network.routed(images)[1]
+        self._used = self.network.experts_asked(images)
 
     def numbers_of(self, scores: Scores, labels: Tensor) -> Mapping[str, Tensor]:
         assert self._used is not None  # images come before their scores
