@@ -21,7 +21,6 @@ from ltr.methods.multi_expert.options import (
     DistilledExpertsOptions,
     DistilledRIDEOptions,
     RIDEExpertsOptions,
-    RIDEOptions,
     TeacherOptions,
 )
 from ltr.methods.multi_expert.ride import RIDE, DiverseExperts
@@ -108,15 +107,15 @@ def with_batch_statistics(network: torch.nn.Module) -> None:
 
 @named("method/ride_distill")
 class DistilledRIDE(RIDE):
-    """RIDE with distillation: ``teacher``, RIDE's experts of a larger number, then ``representation`` and ``assignment``.
+    """RIDE with distillation: a ``teacher`` of more experts, then ``representation`` and ``assignment``.
 
-    The teacher is the representation of RIDE with that number of experts, so that such a run and this one train it once.
+    The teacher is the representation of RIDE with that number of experts: such a run and this one train it once.
 
     Args:
         options: the fields of `DistilledRIDEOptions`.
     """
 
-    Options: type[RIDEOptions] = DistilledRIDEOptions
+    Options = DistilledRIDEOptions  # type: ignore[assignment]
     options: DistilledRIDEOptions
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:

@@ -78,7 +78,7 @@ class RIDE(Method):
         options: the fields of `RIDEOptions`.
     """
 
-    Options: type[RIDEOptions] = RIDEOptions
+    Options = RIDEOptions
     options: RIDEOptions
     provides = ("logits", "features")
 
