@@ -4,8 +4,8 @@
     python scripts/results_summary.py --check    # exit code 1 if a page is not up to date
 
 docs/results.md gets the whole summary between `<!-- results:begin -->` and `<!-- results:end -->`, and the table of
-schedules shorter than the recipes' between `<!-- short-schedules:begin -->` and `<!-- short-schedules:end -->`. Pages of
-methods and losses get a table of single experiments, beside their published numbers, between
+schedules shorter than the recipes' between `<!-- short-schedules:begin -->` and `<!-- short-schedules:end -->`.
+Pages of methods and losses get a table of single experiments, beside their published numbers, between
 `<!-- results of EXPERIMENT ... -->` and `<!-- end of results -->`.
 """
 
