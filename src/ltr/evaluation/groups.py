@@ -69,7 +69,7 @@ def class_table(
     return {
         "class_id": np.arange(len(class_counts)),
         "train_count": class_counts,
-        "group": _group_of_class(groups),
+        "group": group_of_class(groups),
         "n": n,
         "correct": correct,
         "accuracy": recall,
@@ -79,7 +79,7 @@ def class_table(
     }
 
 
-def _group_of_class(groups: dict[str, np.ndarray]) -> np.ndarray:
+def group_of_class(groups: dict[str, np.ndarray]) -> np.ndarray:
     """Return the name of each class's group, str [C]."""
     names = np.full(len(groups["many"]), "medium", dtype="<U6")
     for name in ("many", "few"):
