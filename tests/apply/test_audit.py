@@ -117,8 +117,8 @@ def test_a_networks_predictions_replace_out_of_fold_ones_for_images_that_it_was_
 
 
 def test_neighbours_equal_those_of_the_full_distance_matrix(monkeypatch):
-    monkeypatch.setattr("ltr.apply.audit._ROWS", 7)
-    features = np.random.default_rng(0).normal(size=(25, 4))
+    monkeypatch.setattr("ltr.apply.audit._ROWS", 70)
+    features = np.random.default_rng(0).normal(size=(400, 4))
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     distance = 1 - unit @ unit.T
     np.fill_diagonal(distance, np.inf)

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ltr.data.tables import read_columns
+from ltr.data.tables import column_names, read_columns
 from ltr.errors import DataError
 
 
@@ -47,6 +47,15 @@ def test_column_names_of_a_parquet_file_are_stripped(tmp_path):
 
 def test_a_separator_inside_quotes_is_text(tmp_path):
     assert read(tmp_path, 'path;label\n"a;b.jpg";"x,y"\n') == {"path": ["a;b.jpg"], "label": ["x,y"]}
+
+
+@pytest.mark.parametrize("text", ["path, label\na.jpg, cat\nb.jpg, dog\n", "path;label\na.jpg;cat\n"])
+def test_column_names_are_those_of_the_header(tmp_path, text):
+    (tmp_path / "t.csv").write_text(text)
+    assert column_names(tmp_path / "t.csv", ("path", "label")) == ["path", "label"]
+    table = pa.table({" path": ["a.jpg"], "label ": ["cat"]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert column_names(tmp_path / "t.parquet") == ["path", "label"]
 
 
 def test_line_numbers_are_those_of_an_editor(tmp_path):

@@ -76,6 +76,12 @@ def test_an_empty_class_has_weight_0_with_a_warning_and_weights_sum_to_the_class
     assert weights.sum() == pytest.approx(3.0)
 
 
+@pytest.mark.parametrize(("number", "shown"), [(5, r"0, 1, 2, 3, 4"), (6, r"0, 1, 2, 3, 4, \.\.\.")])
+def test_at_most_five_empty_classes_are_named(number, shown):
+    with pytest.warns(UserWarning, match=rf"{number} of {number + 1} classes have no training images \({shown}\)"):
+        log_prior([0] * number + [3])
+
+
 def test_a_beta_too_small_for_the_counts_warns_that_all_weights_are_equal():
     with pytest.warns(UserWarning, match=r"beta = 0.9 gives classes of 1000 and of 200000 images the same weight"):
         weights = class_balanced_weights([200_000, 1000], 0.9)

@@ -42,6 +42,13 @@ def test_epochs_have_a_separate_column():
     assert differences(only_epochs) == ["trainer.max_epochs=100", "trainer.max_epochs=200"]
 
 
+def test_beta_of_the_data_set_is_shown_only_if_the_loss_has_none():
+    of_data = [{"dataset.beta": beta, "loss._target_": "ltr.losses.LDAM"} for beta in (0.9, 0.99)]
+    assert differences(of_data) == ["dataset.beta=0.9", "dataset.beta=0.99"]
+    of_both = [{"dataset.beta": beta, "loss.beta": beta} for beta in (0.9, 0.99)]
+    assert differences(of_both) == ["loss.beta=0.9", "loss.beta=0.99"]
+
+
 def test_models_of_a_library_are_labelled_by_their_name():
     optimizers = ({"optimizer._target_": "ltr.optim.libraries.timm_optimizer", "optimizer.name": "lamb"},
                   {"optimizer._target_": "ltr.optim.optimizers.sgd"})  # fmt: skip

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ltr.data.sources.division import hold_out_test_images
+from ltr.data.sources.division import hold_out_test_images, warn_of_untested
 from ltr.errors import ConfigError, DataError
 
 NAMES = ("a", "b", "c")
@@ -32,6 +32,12 @@ def test_added_images_change_the_part_of_few_existing_ones():
     after, _, more_paths = divide([110])
     held, later = ({p for p, t in zip(ps, test) if t} for ps, test in ((paths, before), (more_paths, after)))
     assert len(held - later) <= 4
+
+
+@pytest.mark.parametrize(("tested", "warned"), [([0, 0, 2], ["b"]), ([0, 1, 2], []), ([], [])])
+def test_classes_without_test_images_are_named_if_there_is_a_test_part(tested, warned, recwarn):
+    warn_of_untested("own", np.array(tested, dtype=int), NAMES)
+    assert [str(warning.message).rpartition(": ")[2] for warning in recwarn] == warned
 
 
 def test_the_order_of_the_images_does_not_matter():

@@ -43,6 +43,12 @@ def test_the_latest_images_are_for_testing(traps):
     assert abs(len(source.parts["test"]) / len(source) - 0.25) < 0.1
 
 
+def test_a_fraction_below_one_image_holds_out_the_latest_time(traps):
+    source = read(traps, division="time", group="location", test_fraction=0.001)
+    assert 0 < len(source.parts["test"]) < len(source.parts["train"])
+    assert max(values(source, "date", "train")) <= max(values(source, "date", "test"))
+
+
 def test_a_burst_across_the_cut_belongs_to_the_part_of_its_first_image(traps, tmp_path):
     content = made.coco(SHOTS)
     for image in content["images"]:
