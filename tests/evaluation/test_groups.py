@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ltr.errors import ConfigError
-from ltr.evaluation.groups import GROUPS, class_table, shot_groups
+from ltr.evaluation.groups import GROUPS, class_table, group_means, shot_groups
 
 
 def exponential_counts(n_max: int, imbalance_factor: float, classes: int) -> np.ndarray:
@@ -41,3 +41,9 @@ def test_every_class_is_in_exactly_one_group():
 def test_bounds_that_overlap_are_refused():
     with pytest.raises(ConfigError, match=r"few_below=12 and evaluation\.many_above=10"):
         shot_groups(np.arange(3), many_above=10, few_below=12)
+
+
+def test_group_means_are_over_the_classes_with_images():
+    groups = shot_groups(np.array([200, 150, 50, 10, 5]))
+    means = group_means(np.array([0.9, np.nan, 0.6, 0.2, 0.4]), groups)
+    assert means == pytest.approx({"many": 0.9, "medium": 0.6, "few": 0.3, "balanced_accuracy": 0.525})

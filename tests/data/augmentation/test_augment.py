@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional
 
 from ltr.configuration.allowed import check_values
 from ltr.configuration.targets import check_arguments, instantiate
-from ltr.data.augmentation.augment import Augmentation
+from ltr.data.augmentation.augment import Augmentation, cut_windows, window_constants
 from ltr.errors import ConfigError
 from ltr.randomness import derive_seed, uniforms
 
@@ -263,3 +263,12 @@ def test_a_config_builds_its_augmentation_and_its_values_are_allowed(node):
     augmented_images, mix = augment(images, torch.arange(4), seed=0, positions=np.arange(4))
     assert torch.equal(augmented_images, images) == (node.stem == "none")
     assert (mix is not None) == (node.stem in ("cifar_mixup", "cifar_cutmix"))
+
+
+def test_window_constants_are_the_tensors_that_cut_windows_reads(monkeypatch):
+    pixels = torch.zeros(5, 4, 6, 3, dtype=torch.uint8)
+    constants = window_constants((3, 4, 6), 1, pixels.device, 5)
+    monkeypatch.setattr("torch.arange", None)  # so they are not computed again
+    cut_windows(pixels, torch.zeros(2, 5, dtype=torch.int64), 1)
+    assert constants[0].tolist() == [48 * number for number in range(5)]  # of padded images of 6 x 8 pixels
+    assert constants[1].shape == (2, 24)

@@ -40,14 +40,18 @@ def test_exactly_the_options_that_a_protocol_reads_are_accepted(protocol, key):
 
 
 def test_options_of_all_protocols_of_a_split_are_accepted():
-    evaluation = {**DEFAULTS, "extra_protocols": ["retrieval"]}
     keys = USED["closed_set"] | USED["open_set"] | USED["retrieval"]
-    refuse_unused_options(split("closed_set", "open_set"), evaluation, keys, "test")
+    refuse_unused_options(split("closed_set", "open_set"), {**DEFAULTS, "extra_protocols": ["retrieval"]}, keys, "test")
+    with pytest.raises(ConfigError, match=r"evaluation.recall_at=.* has no effect"):
+        refuse_unused_options(split("closed_set", "open_set"), DEFAULTS, keys, "test")
 
 
-@pytest.mark.parametrize("key", ["batch_size", "views", "monitor_split", "every_n_epochs", "extra_protocols"])
-def test_options_of_every_evaluation_are_accepted(key):
-    refuse_unused_options(split("few_shot"), DEFAULTS, [key], "val")
+def test_options_of_every_evaluation_are_accepted():
+    always = ["batch_size", "views", "monitor_split", "every_n_epochs", "extra_protocols"]
+    refuse_unused_options(split("few_shot"), DEFAULTS, [*always, *USED["few_shot"]], "val")
+    with pytest.raises(ConfigError) as error:  # of these keys it names the one alone
+        refuse_unused_options(split("few_shot"), DEFAULTS, [*always, "top_k"], "val")
+    assert re.findall(r"evaluation\.(\w+)=\S+ has no effect", str(error.value)) == ["top_k"]
 
 
 @pytest.mark.parametrize(
@@ -72,8 +76,7 @@ def configured(**evaluation):
     }
 
 
-@pytest.mark.filterwarnings("error")
-def test_a_training_with_defaults_or_with_options_that_are_read_warns_of_nothing():
+def test_a_training_with_defaults_or_with_options_that_are_read_warns_of_nothing(recwarn):
     warn_of_unused_options(configured(), split("background"))
     warn_of_unused_options(configured(scorers=["energy"]), split("open_set"))
     of_method = configured(scorers=["distance"])
@@ -81,6 +84,7 @@ def test_a_training_with_defaults_or_with_options_that_are_read_warns_of_nothing
     warn_of_unused_options(of_method, split("background"))
     warn_of_unused_options(configured(every_n_epochs=5), split("background", val=[0]))
     warn_of_unused_options(configured(every_n_epochs=5, monitor_split="test"), split("background"))
+    assert not [str(warning.message) for warning in recwarn]
 
 
 @pytest.mark.parametrize(
