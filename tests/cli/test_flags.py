@@ -36,8 +36,22 @@ def test_wrong_flags_are_reported_together_with_wrong_overrides(refused):
 @pytest.mark.parametrize("argument", ["--optimizer.lr=0.1", "--seed=1", "--method.classifier.epochs=2"])
 def test_a_key_with_dashes_is_refused_with_the_right_form_and_advice_for_sweep_agents(argument):
     (mistake,) = read([argument]).mistakes
-    assert f"{argument}: keys are written without dashes: {argument[2:]}." in mistake
+    assert f"keys are written without dashes and with '=': {argument[2:]}." in mistake
     assert "${args_no_hyphens}" in mistake
+
+
+@pytest.mark.parametrize(
+    ("arguments", "override"),
+    [(["--lr", "0.1"], "lr=0.1"), (["--batch-size", "128"], "batch_size=128"), (["--epochs=3"], "epochs=3")],
+)
+def test_an_option_of_other_programs_is_read_as_the_key_that_is_meant(arguments, override):
+    line = read(arguments)
+    assert line.overrides == [override]
+    assert f"with '=': {override}" in line.mistakes[0]
+
+
+def test_a_mistyped_flag_with_a_value_is_no_key():
+    assert read(["--cfgs", "job"]).mistakes[0].endswith("Did you mean '--cfg'?")
 
 
 @pytest.mark.parametrize(

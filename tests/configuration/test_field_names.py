@@ -54,7 +54,8 @@ def test_the_suggested_config_is_the_first_of_the_nearest(group, name, first):
         (["--seed"], "with '=': seed=VALUE"),
         (["crt"], "an override is written key=value, such as method=crt"),
         (["help"], "write ltr-train --help"),
-        (["nonsense"], "an override is written key=value ("),
+        (["debug"], "an override is written key=value, such as debug=fast"),
+        (["nonsense"], "an override is written key=value"),
     ],
 )
 def test_words_of_other_programs_get_the_override(words, hint):
@@ -71,7 +72,9 @@ def test_words_of_other_programs_get_the_override(words, hint):
         ("trainer.gpus=2", "Did you mean 'trainer.devices'?"),
         ("backbone=vit_base_patch16_224", "'backbone=timm backbone.name=vit_base_patch16_224' (of timm"),
         ("optimizer=adam", "Did you mean 'optimizer=torch optimizer.name=Adam'? There are: adamw"),
-        ("debug=true", "Did you mean 'fast'?"),
+        ("debug=true", "there is no debug 'true'. Did you mean 'fast'?"),
+        ("lr=0.1", "Did you mean 'optimizer.lr'?"),
+        ("epochs=3", "Did you mean 'trainer.max_epochs'?"),
     ],
 )
 def test_errors_contain_the_suggestion(word, hint):

@@ -11,9 +11,9 @@ from hydra.types import RunMode
 from method_plans import planned
 from omegaconf import OmegaConf
 
-from ltr.configuration.configs import conf_directory, config_names, read_config
+from ltr.configuration.configs import conf_directory, config_names, read_config, without_defaults
 from ltr.configuration.nested import NestedLoader
-from ltr.configuration.overrides import compose_config
+from ltr.configuration.overrides import compose_config, explain
 from ltr.errors import ConfigError
 
 # what a method's stage can be given beside its own: a name for each group, or the other one where it has that already
@@ -83,7 +83,9 @@ def test_each_nested_choice_plans_in_its_plain_form(method):
         assert planned(f"method={method}", "method.representation=sla").keys
     plan = planned(f"method={method}", *data, *space, *(f"{node}={name}" for node, name in chosen.items()))
     groups = {nodes_of(method)[node]: name for node, name in chosen.items()}
-    own = compose_config([*data, *(f"{group}={name}" for group, name in groups.items())])
+    own = without_defaults(
+        OmegaConf.to_container(compose_config([*data, *(f"{group}={name}" for group, name in groups.items())]))
+    )
     for node in chosen:  # the whole config is there, and nothing of the one that it replaces
         value = plan.config
         for part in node.split("."):
@@ -222,7 +224,14 @@ def test_a_user_method_chooses_nested_configs_in_its_body(own_configs):
         ),
         ("method: {classifier: {optimizer: 3}}", "method.classifier.optimizer=3: keys are needed here"),
         ("method: {classifier: adamw}", "method.classifier=adamw: keys are needed here"),
-        ("trainer: gpu", "trainer=gpu: keys are needed here"),
+        (
+            "trainer: gpu",
+            "trainer=gpu: keys are needed here, not a value. Choose a config in its defaults list: '- override",
+        ),
+        (
+            "method.classifier.epochs: 3",
+            "one key with dots, which nothing reads. Nest the keys: method: {classifier: {e",
+        ),
     ],
 )
 def test_a_file_with_a_value_where_a_config_belongs_is_refused(own_configs, ltr_train, body, reason):
@@ -230,6 +239,37 @@ def test_a_file_with_a_value_where_a_config_belongs_is_refused(own_configs, ltr_
     done = ltr_train(f"--config-dir={folder}", "experiment=mine", "stages=plan")
     assert done.code == 2
     assert reason in done.err
+
+
+@pytest.mark.parametrize(
+    ("defaults", "reason"),
+    [
+        ("defaults: [override /method: crt]", "Write '# @package _global_' as its first line"),
+        ("# @package _global_\ndefaults: [override /methd: crt]", "the defaults list has no 'methd' to override"),
+        ("# @package _global_\ndefaults: [/loss: ldam]", "in a defaults list as '- override /loss: NAME'"),
+        ("# @package _global_\ndefaults: [no_such]", "there is no config 'experiment/no_such'"),
+    ],
+)
+def test_a_wrong_defaults_list_gets_the_right_one(own_configs, defaults, reason):
+    folder = own_configs(experiment__mine=f"{defaults}\n")
+    assert reason in explain(["experiment=mine"], folder, "train")[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["method=erm", "method.classifier.optimizer=adamw"], "it is a key of method=crt, method=lws"),
+        (
+            ["method=crt", "method.classifier.optimizer=adamw", "method.classifier.optimizer.momentum=0.5"],
+            "it is a key of method.classifier.optimizer=sgd",
+        ),
+        (["method=crt", "method.classifier.augment.pad=2"], "it is a key of method.classifier.augment=cifar"),
+        (["method=rkd", "method.teacher.backbone.depth=20"], "it is a key of method.teacher.backbone=resnet20"),
+    ],
+)
+def test_a_key_of_another_nested_choice_gets_that_choice(overrides, reason):
+    (mistake,) = explain(overrides, None, "train")
+    assert reason in mistake
 
 
 def test_a_method_may_have_values_named_like_a_group(own_configs):

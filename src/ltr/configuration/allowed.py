@@ -85,7 +85,10 @@ def check_values(config: Mapping) -> list[str]:
             if reason is None and not _representable(value):
                 reason = "a finite number of at most 64 bits is needed"
             if reason:
-                mistakes.append(f"{path}.{key}".removeprefix(".") + f"={shown(value)}: {reason}")
+                dotted = f"{path}.{key}".removeprefix(".")
+                is_sweep = isinstance(value, list) and value and problem(value[0], rules.get(key, "")) is None
+                swept = f". One run for each is a sweep: -m {dotted}={','.join(map(shown, value))}" if is_sweep else ""
+                mistakes.append(f"{dotted}={shown(value)}: {reason}{swept}")
     return mistakes
 
 

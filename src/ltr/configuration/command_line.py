@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ltr.configuration.unknown_configs import MIXED_UP
-from ltr.errors import nearest
+from ltr.errors import nearest, nearest_name
 
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 SWITCHES = {
@@ -132,21 +131,30 @@ def _told_apart(rest: list[str]) -> CommandLine:
             if flag == "--allow" and (more := _further_packages(rest)):
                 line.mistakes.append(_one_each(" ".join([value, *more]), [value, *more]))
         else:
-            known = [*SWITCHES, *WITH_VALUE]
-            if equals and re.fullmatch(r"--[a-z_]+(\.\w+)*", name) and not nearest(name, known):
-                bare = argument.lstrip("-")
-                line.mistakes.append(
-                    f"{argument}: keys are written without dashes: {bare}. A sweep of Weights & Biases passes them so "
-                    "with ${args_no_hyphens} in its command"
-                )
-                continue
-            if not equals and ("." in name or name.lstrip("-") in _KEYS):
-                has_value = rest and "=" not in rest[0] and not rest[0].startswith("-")
-                written = f"{name.lstrip('-')}={rest.pop(0) if has_value else 'VALUE'}"
-                line.mistakes.append(f"{name}: keys are written without dashes and with '=': {written}")
-                continue
-            line.mistakes.append(f"{name}: there is no such flag; there are: {', '.join(known)}{nearest(name, known)}")
+            _note_unknown_flag(line, argument, rest)
     return line
+
+
+def _note_unknown_flag(line: CommandLine, argument: str, rest: list[str]) -> None:
+    """Note an unknown flag; one that is rather a key of the configuration becomes an override, for further mistakes."""
+    name, equals, value = argument.partition("=")
+    known = [*SWITCHES, *WITH_VALUE]
+    key = name.lstrip("-").replace("-", "_")
+    has_value = bool(equals) or bool(rest and "=" not in rest[0] and not rest[0].startswith("-"))
+    is_key = "." in name or key in _KEYS
+    is_guess = has_value and name.startswith("--") and nearest_name(name, known, cutoff=0.75) is None
+    if not (is_key or is_guess):
+        line.mistakes.append(f"{name}: there is no such flag; there are: {', '.join(known)}{nearest(name, known)}")
+        return
+    if has_value and not equals:
+        value = rest.pop(0)
+    written = f"{key}={value if has_value else 'VALUE'}"
+    if has_value:
+        line.overrides.append(written)
+    advice = f"keys are written without dashes and with '=': {written}"
+    if equals:
+        advice += ". A sweep of Weights & Biases passes them so with ${args_no_hyphens} in its command"
+    line.mistakes.append(f"{name}: {advice if is_key else f'there is no such flag; {advice}'}")
 
 
 def _next_value(flag: str, rest: list[str]) -> str:

@@ -287,13 +287,21 @@ class NestedLoader(ConfigLoaderImpl):
         loaded = super()._load_single_config(default, repo)
         if not OmegaConf.is_dict(loaded.config) or str(default.config_path).startswith("hydra"):
             return loaded
+        if dotted := next((key for key in _keys_of_file(repo, default) if "." in key), None):
+            outer, _, inner = dotted.partition(".")
+            raise ConfigCompositionException(
+                f"In '{default.config_path}': '{dotted}' is one key with dots, which nothing reads. Nest the keys: "
+                f"{outer}: {{{inner.replace('.', ': {')}: ...}}{'}' * inner.count('.')}"
+            )
         loaded, notices = rename_in_file(loaded, str(default.config_path), self.former)
         self._notices += notices
         loaded = self._for_own_choice(default, loaded, repo)
         for path, value in entries_of(loaded.config):
             if path in self._holding_keys and not isinstance(value, Mapping) and _replaces(value):
+                choice = f". Choose a config in its defaults list: '- override /{path}: {shown(value)}'"
                 raise ConfigCompositionException(
                     f"In '{default.config_path}': {path}={shown(value)}: keys are needed here, not a value"
+                    f"{choice if repo.group_exists(path) else ''}"
                 )
             if isinstance(value, Mapping) and value:
                 self._holding_keys.add(path)
@@ -364,6 +372,12 @@ def _replaces(value: Any) -> bool:
 def _nested(choices: Mapping[str, Any]) -> dict[str, str]:
     paths = {(key.partition("@")[2] or key.replace("/", ".")): key for key in choices}
     return {path: key for path, key in paths.items() if "." in path}
+
+
+def _keys_of_file(repo: IConfigRepository, default: ResultDefault) -> list[str]:
+    """Return the keys at the top of a config file."""
+    loaded = repo.load_config(str(default.config_path))
+    return [str(key) for key in loaded.config] if loaded is not None and OmegaConf.is_dict(loaded.config) else []
 
 
 def _group(choice: str) -> str:

@@ -305,7 +305,7 @@ class _Explanation:
             elif exists or one.adds:
                 fitting.append(one)
             elif one.key.partition(".")[0] not in unknown_groups:  # or it may be a key of the config that was meant
-                elsewhere = keys_of_other_configs(one.key, composed)
+                elsewhere = keys_of_other_configs(one.key, composed, self.nodes)
                 self.lacking[one.key] = (
                     f"{one.text}: there is no key '{one.key}'{suggestion(one.key, known, elsewhere)}"
                 )

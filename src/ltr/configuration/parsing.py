@@ -33,7 +33,8 @@ def parse(overrides: Iterable[str]) -> tuple[list[Parsed], list[str]]:
             parsed.append(Parsed(text, override, values))
         except Exception as error:  # Hydra's grammar raises many types of exceptions
             hint = "" if "=" in text.strip("=") else _bare_word_hint(text)
-            mistakes.append(f"{text or repr(text)}: not an override{hint} ({in_short(error)}){quoting_hint(text)}")
+            reason = f" ({in_short(error)})" if "=" in text else ""
+            mistakes.append(f"{text or repr(text)}: not an override{hint}{reason}{quoting_hint(text)}")
     return parsed, mistakes
 
 
@@ -41,7 +42,8 @@ def _bare_word_hint(text: str) -> str:
     """Return the hint for a word without '=': the choices that have this name, or the help."""
     if text in ("help", "list", "version"):
         return f"; write ltr-train --{'version' if text == 'version' else 'help'}"
-    choices = [f"{group}={text}" for group in MIXED_UP if text in config_names(group)]
+    choices = [f"{text}={name}" for name in config_names(text)[:1]] if text.isidentifier() else []
+    choices += [f"{group}={text}" for group in MIXED_UP if text in config_names(group)]
     return f"; an override is written key=value{f', such as {choices[0]}' if choices else ''}"
 
 
@@ -92,11 +94,31 @@ _WORDS = (
         "defaults list, before the data set",
     ),
     (
+        r"Could not override '[\w/]+@(?:experiment|sweep|debug|recipe)\.[^']*'\..*",
+        "the config lies at the key of its group, not at the top level. Write '# @package _global_' as its first line",
+    ),
+    (
+        r"Could not override '([\w/]+)'\. No match in the defaults list\.?",
+        r"the defaults list has no '\1' to override. `ltr-train --help` lists the groups; an experiment is chosen as "
+        "experiment=NAME, not by --config-name",
+    ),
+    (
+        r"Could not load '([\w/]+)'\.?.*",
+        r"there is no config '\1', neither a shipped one nor in the folder of --config-dir. Correct its name",
+    ),
+    (
+        r"Cannot find primary config '([^']+)'\..*",
+        r"there is no primary config '\1'. A config of a group is chosen as GROUP=NAME, such as experiment=\1",
+    ),
+    (
         r"Could not override '([\w/]+@[^']+)'\..*",
         r"no config of this group is chosen at \1. A nested one is chosen by its key, e.g. "
         "method.classifier.optimizer=NAME with method=crt",
     ),
-    (r"Multiple values for ([^ ]+)\. .*", r"a config is chosen there already. Write it without '+'"),
+    (
+        r"Multiple values for ([^ ]+)\. .*",
+        r"a config is chosen there already. Write it without '+', in a defaults list as '- override /\1: NAME'",
+    ),
     (
         r"Error in call to target '[\w.]+\.(\w+)': (\w+)\([\"'](.*)[\"']\)",
         r"\1 does not take this: \2: \3",

@@ -68,8 +68,11 @@ def mismatches(
             hint = _hint(function, by_name[name])
             if hint is not None and not fits(value, hint):
                 assignment = f"{path}.{name}={shown(value)}"
-                as_text = quoting_hint(assignment) if fits("", hint) else ""
-                mistakes.append(f"{assignment}: {target} takes {in_words(hint)}{as_text}")
+                hints = (
+                    quoting_hint(assignment) if fits("", hint) else "",
+                    f", such as [{shown(value)}]" * fits([value], hint),
+                )
+                mistakes.append(f"{assignment}: {target} takes {in_words(hint)}{''.join(hints)}")
             elif hint is not None and (rule := rule_of(hint)) and (reason := problem(value, rule)):
                 mistakes.append(f"{path}.{name}={shown(value)}: {reason}")
         elif not open_ended:

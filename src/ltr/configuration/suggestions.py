@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from omegaconf import DictConfig
 
-from ltr.configuration.configs import config_names, leaves, read_config
+from ltr.configuration.configs import config_names, leaves, mappings, read_config
 from ltr.configuration.field_names import KEYS
 from ltr.errors import nearest, nearest_name
 
@@ -49,17 +49,29 @@ def suggestion(key: str, known: Collection[str], elsewhere: Mapping[str, list[st
     return f"; {group} has {', '.join(keys_of_group)}" if keys_of_group and len(keys_of_group) <= 30 else ""
 
 
-def keys_of_other_configs(key: str, composed: DictConfig) -> dict[str, list[str]]:
-    """Return keys of the group's shipped configs that the chosen config lacks, with the configs that have them."""
-    group = key.partition(".")[0]
+def keys_of_other_configs(key: str, composed: DictConfig, nodes: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return keys that other shipped configs would have in the place of the chosen one, with these configs.
+
+    Args:
+        nodes: nested choices of the configuration, see `ltr.configuration.nested.NestedLoader`.
+    """
+    node = max((path for path in nodes if key.startswith(f"{path}.")), key=len, default=key.partition(".")[0])
+    group = nodes.get(node, node).partition("@")[0]
     configs_of_key: dict[str, list[str]] = {}
-    if "." not in key or group not in composed:
+    if "." not in key or node.partition(".")[0] not in composed:
         return configs_of_key
     for config in config_names(group):
-        content = {name: value for name, value in read_config(f"{group}/{config}").items() if name != "defaults"}
-        for name, _ in leaves(content, group):
+        content = read_config(f"{group}/{config}")
+        inner = [
+            str(choice).partition("@")[2]
+            for entry in content.pop("defaults", [])
+            for choice in entry
+            if not str(choice).startswith("override")
+        ]
+        names = {name for name, _ in (*leaves(content, node), *mappings(content, node))}
+        for name in (names | {f"{node}.{choice}" for choice in inner if choice}) - {node}:
             if not name.endswith("_target_"):
-                configs_of_key.setdefault(name, []).append(f"{group}={config}")
+                configs_of_key.setdefault(name, []).append(f"{node}={config}")
     return configs_of_key
 
 

@@ -26,7 +26,7 @@ def unknown_config(group: str, name: Any, options: Sequence[str]) -> str:
         name: what was given.
         options: the names of the group's configs.
     """
-    written = "null" if name is None else str(name)
+    written = "null" if name is None else str(name).lower() if isinstance(name, bool) else str(name)
     near = nearest_configs(group, written, options) if name else []
     # without the group, if it is the same
     quoted = [f"'{choice.removeprefix(f'{group}=') if ' ' not in choice else choice}'" for choice in near]
