@@ -75,6 +75,7 @@ def test_every_network_that_a_stage_can_store_has_a_name():
         "TransformedClassifier",
         "AdjustedClassifier",
         "ExpertClassifier",
+        "ContrastiveClassifier",
     }
 
 

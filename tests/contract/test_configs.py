@@ -33,6 +33,7 @@ SMALLER = {
     "scheduler/ldam": ["scheduler.warmup_epochs=0"],
     "logger/wandb": ["logger.mode=offline"],
     "augment/imagenet": ["dataset=tiny_imagenet"],
+    "augment/simaugment_files": ["dataset=tiny_imagenet"],
     "dataset/cub_lt": ["dataset.imbalance_factor=3"],
     "dataset/tiny_imagenet_lt": ["dataset.imbalance_factor=3"],
     "trainer/gpu": None,  # needs a GPU

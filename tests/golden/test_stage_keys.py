@@ -34,6 +34,7 @@ WITH = {
         f"tune/{name}": ["dataset=cifar10_lt", "backbone=timm", "backbone.name=test_vit"] for name in ("adapter", "vpt")
     },
     "augment/imagenet": None,  # of image files, as the next ones
+    "augment/simaugment_files": None,
     "augment/herbs": None,
     "augment/window": None,
     **{name: ["dataset=digits_bg"] for name in ("method/background_splitting", "scheduler/background_splitting")},

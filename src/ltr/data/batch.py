@@ -23,6 +23,7 @@ class Batch(NamedTuple):
     labels: Tensor  # int64 [B], the split's labels; -1 where a class has none
     indices: Tensor  # int64 [B], indices into the source
     mix: Mix | None = None
+    views: tuple[Tensor, ...] = ()  # the same images under further augmentations, each as ``images``
 
 
 class PendingBatch(NamedTuple):

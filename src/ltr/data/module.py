@@ -42,6 +42,7 @@ class DataModule(pl.LightningDataModule):
         split: training and evaluation images, as indices into ``source``.
         sampler: order of the training images in an epoch.
         augment: augmentation of training images, or None.
+        views: augmentations of further views of each training image, see `Batch.views`.
         batch_size: images per step over all processes.
         eval_batch_size: images per evaluation batch of one process.
         seed: seed of the run.
@@ -82,6 +83,7 @@ class DataModule(pl.LightningDataModule):
         image_resize: int | Sequence[int] | None = None,
         interpolation: Interpolation | None = None,
         max_skipped: float | None = None,
+        views: Sequence[Augmentation] = (),
         array_size: int | None = None,
         features: StoredFeatures | None = None,
     ) -> None:
@@ -90,6 +92,7 @@ class DataModule(pl.LightningDataModule):
         self.split = split
         self.sampler = sampler
         self.augment = augment
+        self.views = tuple(views)
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.seed = seed
@@ -319,7 +322,7 @@ class DataModule(pl.LightningDataModule):
             if self.augment is not None:
                 self.augment.class_counts = self.class_index.counts
             common |= {"positions": self._positions, "augment": self.augment, "seed_of_epoch": self._augmentation_seed}
-            common["join_single"] = self.join_single
+            common |= {"join_single": self.join_single, "views": self.views}
         elif seed is not None:
             common |= {"positions": order, "augment": self.augment, "seed_of_epoch": lambda epoch: seed}
         if self.images is not None:

@@ -281,6 +281,7 @@ class Stages:
             self.split,
             sampler=instantiate(settings.sampler),
             augment=instantiate(settings.augment, image_shape(self.config, self.source)),
+            views=[instantiate(view, image_shape(self.config, self.source)) for view in settings.views],
             batch_size=settings.batch_size,
             eval_batch_size=self.config["evaluation"]["batch_size"],
             seed=self.config["seed"],

@@ -234,3 +234,36 @@ def test_images_gathered_inside_a_step_equal_those_of_the_batches(augment):
 @pytest.mark.parametrize("changes", [{"pad": 0}, {"cutout": 2}, {"policy": "autoaugment"}, {"mix": "mixup"}])
 def test_an_augmentation_with_host_side_choices_runs_outside_of_a_step(changes):
     assert not loader(augment=Augmentation((3, 8, 8), **({"pad": 2} | changes))).can_leave_images
+
+
+VIEW = Augmentation((3, 8, 8), pad=0, jitter=0.4)
+
+
+def test_further_views_are_of_the_same_images_under_augmentations_and_numbers_of_their_own():
+    batches = list(loader(views=(VIEW, VIEW)))
+    assert same(batches, list(loader()))  # the first view is what it was
+    for batch in batches:
+        one, other = batch.views
+        assert one.shape == other.shape == batch.images.shape
+        assert not torch.equal(one, other)
+    unchanged = list(loader(views=(Augmentation((3, 8, 8), pad=0, flip=False),)))
+    assert all(torch.equal(batch.views[0], pixels_of(batch)) for batch in unchanged)
+
+
+def test_views_follow_from_the_position_and_not_from_the_batch():
+    whole, split = (
+        torch.cat([batch.views[1] for batch in loader(views=(VIEW, VIEW), batch_size=size)]) for size in (23, 4)
+    )
+    assert torch.equal(whole, split)
+    resumed = loader(views=(VIEW, VIEW))
+    resumed.start_at(0, 2)
+    assert torch.equal(next(iter(resumed)).views[1], whole[10:15])
+
+
+def test_a_recorded_step_takes_no_views():
+    assert loader(augment=None).can_leave_images
+    assert not loader(augment=None, views=(VIEW,)).can_leave_images
+
+
+def pixels_of(batch: Batch) -> torch.Tensor:
+    return torch.from_numpy(PIXELS)[batch.indices].permute(0, 3, 1, 2)

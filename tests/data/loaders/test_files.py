@@ -206,3 +206,24 @@ def test_exif_orientation_is_applied_if_the_source_requests_it(exif, tmp_path):
     rgb = pixels(batches)[0].permute(1, 2, 0).numpy()
     top, bottom = rgb[: SIZE // 2].mean(), rgb[SIZE // 2 :].mean()
     assert (top < bottom) == exif
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_each_view_has_a_crop_of_its_own(files, num_workers):
+    plain, window = Augmentation((3, SIZE, SIZE), pad=0, flip=False), FileCrop(SIZE, resize=20)
+    fixed = Augmentation((3, SIZE, SIZE), pad=0, flip=False)
+    fixed.file_crop = window  # the evaluation crop
+    batches = list(loader(files, augment=plain, views=(plain, fixed), num_workers=num_workers))
+    assert torch.equal(pixels(batches), pixels(loader(files, augment=plain)))
+    assert [len(batch.views) for batch in batches] == [2, 2, 2]
+    first, second = (torch.cat([batch.views[number] for batch in batches]) for number in (0, 1))
+    assert not torch.equal(first, pixels(batches))
+    assert torch.equal(second, pixels(loader(files, augment=None, crop=window)))
+
+
+def test_views_start_in_mid_epoch_too(files):
+    view = Augmentation((3, SIZE, SIZE), pad=0)
+    whole, resumed = list(loader(files, views=(view,))), loader(files, views=(view,))
+    resumed.start_at(0, 1)
+    assert torch.equal(next(iter(resumed)).views[0], whole[1].views[0])
+    assert resumed.state_dict() == {"epoch": 0, "batch": 2}

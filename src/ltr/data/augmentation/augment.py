@@ -27,6 +27,8 @@ from ltr.configuration.ranges import (
 )
 from ltr.configuration.targets import instantiate
 from ltr.data.augmentation import pixel_operations as pixel
+from ltr.data.augmentation import resized_crop as resizing
+from ltr.data.augmentation.colour_jitter import ColourJitter
 from ltr.data.augmentation.mixing import MixName, mix_batch, remix_weights
 from ltr.data.augmentation.policies import AutoAugment, Policy, RandAugment, Rotation, apply_steps, fill_colour
 from ltr.data.batch import Mix, to_device
@@ -35,7 +37,9 @@ from ltr.identity import named
 from ltr.randomness import derive_seed, uniforms
 
 PolicyName = Literal["autoaugment", "randaugment", "rotation"]
+JitterOrder = Literal["fixed", "random"]
 Magnitude = Annotated[float, "[0, 30]"]
+HueShift = Annotated[float, "[0, 0.5]"]
 # columns of an image's uniform numbers: fixed, so that adding cutout does not change the crops
 _CROP, _FLIP, _CUTOUT, _JITTER, _POLICY = slice(0, 2), 2, slice(3, 5), slice(5, 8), 8
 
@@ -64,9 +68,17 @@ class Augmentation:
     Args:
         image_shape: (C, H, W); H and W must be equal.
         pad: width in pixels of the black border that is added before a crop of the original size; 0: no crop.
+        resized_crop: range of the area of a random-resized crop of images in memory, as a share of the image's area,
+            which is resized to the original size; None: none. Needs ``pad=0``; image files have ``files.random``.
+        crop_ratio: range of the width over the height of this crop.
         flip: True mirrors an image horizontally with probability 1/2.
         jitter: range of the factors of brightness, contrast and colour (in this order), [1 - jitter, 1 + jitter]; 0:
             none.
+        hue: range of the shift of the hue as a share of the colour circle, [-hue, hue], after brightness, contrast and
+            colour; 0: none.
+        jitter_probability: probability that an image's colours, hue included, are changed.
+        jitter_order: ``fixed``, or a ``random`` order of the four operations for each image, as in torchvision.
+        greyscale: probability that an image becomes grey after them.
         blur: probability of a Gaussian blur.
         blur_pixels: side of the blur's window in pixels, an odd number.
         blur_sigma: range of the blur's standard deviation in pixels.
@@ -98,8 +110,14 @@ class Augmentation:
         image_shape: tuple[int, int, int],
         *,
         pad: NonNegativeInt = 4,
+        resized_crop: Sequence[Positive] | None = None,
+        crop_ratio: Sequence[Positive] = (3 / 4, 4 / 3),
         flip: bool = True,
         jitter: Fraction = 0.0,
+        hue: HueShift = 0.0,
+        jitter_probability: Fraction = 1.0,
+        jitter_order: JitterOrder = "fixed",
+        greyscale: Fraction = 0.0,
         blur: Fraction = 0.0,
         blur_pixels: PositiveInt = 5,
         blur_sigma: Sequence[Positive] = (0.1, 5.0),
@@ -119,8 +137,19 @@ class Augmentation:
     ) -> None:
         self.image_shape = tuple(image_shape)
         self.pad = pad
+        self.resized_crop = None if resized_crop is None else [float(share) for share in resized_crop]
+        self.crop_ratio = [float(ratio) for ratio in crop_ratio]
         self.flip = flip
         self.jitter = jitter
+        self.colours: ColourJitter | None = None  # what jitter alone does not cover
+        if hue or greyscale or jitter_probability < 1 or jitter_order != "fixed":
+            self.colours = ColourJitter(
+                jitter=jitter,
+                hue=hue,
+                probability=jitter_probability,
+                shuffled=jitter_order == "random",
+                greyscale=greyscale,
+            )
         self.blur = blur
         self.blur_pixels = blur_pixels
         self.blur_sigma = blur_sigma
@@ -135,6 +164,8 @@ class Augmentation:
         self.class_counts: np.ndarray | None = None  # training images of each class, which remix needs
         self._counts_on: dict[torch.device, Tensor] = {}
         self.fill = [float(fill)] * image_shape[0] if isinstance(fill, (int, float)) else [float(f) for f in fill]
+        check_option("augment.hue", hue, HueShift)
+        check_option("augment.jitter_order", jitter_order, JitterOrder)
         self._check(policy)
         self.policy = _policy(policy, num_ops, magnitude)
         self.file_crop = instantiate(files, image_shape[1]) if files else None
@@ -143,14 +174,18 @@ class Augmentation:
     @property
     def identity(self) -> bool:
         """True if no operation runs on the device."""
-        on_images = self.pad or self.flip or self.jitter or self.blur or self.sharpen or self.policy or self.cutout
-        return not (on_images or self.mix)
+        return not (self.pad or self.flip or self._changes)
 
     @property
     def only_cuts(self) -> bool:
         """True if crops and mirroring are all that changes an image: operations of the device alone."""
-        changes = self.jitter or self.blur or self.sharpen or self.policy or self.cutout or self.mix
-        return bool(self.pad) and not changes
+        return bool(self.pad) and not self._changes
+
+    @property
+    def _changes(self) -> bool:
+        """True if an operation beside `pad` and `flip` runs on the device."""
+        of_colours = self.jitter or self.colours or self.blur or self.sharpen or self.policy
+        return bool(self.resized_crop or of_colours or self.cutout or self.mix)
 
     @torch.no_grad()
     def __call__(
@@ -189,11 +224,20 @@ class Augmentation:
             return images, None
         seed, positions, draws, windows = parameters
         pixels = images.permute(0, 2, 3, 1).contiguous()
+        mirrored = (draws[:, _FLIP] < 0.5) & self.flip
         if windows is not None:
             pixels = cut_windows(pixels, windows, self.pad)
+        elif self.resized_crop is not None:
+            uniform = uniforms(derive_seed(seed, "resized crop"), positions, resizing.DRAWS)
+            boxes = resizing.sample_boxes(uniform, self.image_shape[1], self.resized_crop, self.crop_ratio)
+            pixels = resizing.crop_and_resize(pixels, boxes, mirrored)
         elif self.flip:
-            pixels = _mirror(pixels, np.flatnonzero(draws[:, _FLIP] < 0.5))
-        if self.jitter:
+            pixels = _mirror(pixels, np.flatnonzero(mirrored))
+        if self.colours:
+            pixels = pixels.clone() if pixels.data_ptr() == images.data_ptr() else pixels
+            uniform = uniforms(derive_seed(seed, "colours"), positions, self.colours.draws)
+            pixels = apply_steps(pixels, self.colours.steps(uniform, self.image_shape[1]), self._fill(images.device))
+        elif self.jitter:
             pixels = self._jitter(pixels, draws[:, _JITTER])
         if self.blur or self.sharpen:
             pixels = self._blur_and_sharpen(pixels, uniforms(derive_seed(seed, "focus"), positions, 3))
@@ -275,6 +319,8 @@ class Augmentation:
             raise ConfigError(
                 f"augment.pad={self.pad}: images have {height} pixels a side; allowed is 0 to {height - 1}"
             )
+        if self.resized_crop is not None:
+            self._check_resized_crop(self.resized_crop)
         if self.cutout is not None and not 1 <= self.cutout < height:
             raise ConfigError(
                 f"augment.cutout={self.cutout}: images have {height} pixels a side; allowed is 1 to {height - 1}"
@@ -290,7 +336,7 @@ class Augmentation:
             )
         check_option("augment.policy", policy, PolicyName | None)
         check_option("augment.mix", self.mix, MixName | None)
-        if (policy or self.jitter) and channels not in (1, 3):
+        if (policy or self.jitter or self.colours) and channels not in (1, 3):
             raise ConfigError(f"augment: a policy and jitter need 1 or 3 channels, and images have {channels}")
         if len(self.fill) != channels or not all(0 <= share <= 1 for share in self.fill):
             raise ConfigError(
@@ -299,6 +345,23 @@ class Augmentation:
         check_option("augment.mix_alpha", self.mix_alpha, Positive)
         check_option("augment.mix_kappa", self.mix_kappa, AtLeastOne)
         check_option("augment.mix_tau", self.mix_tau, Fraction)
+
+    def _check_resized_crop(self, scale: list[float]) -> None:
+        if self.pad:
+            raise ConfigError(
+                f"augment.resized_crop={scale} with augment.pad={self.pad}: they are two kinds of crops. Set "
+                "augment.pad=0, or augment.resized_crop=null"
+            )
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+            raise ConfigError(
+                f"augment.resized_crop={scale}: allowed are two ascending shares of the area in (0, 1], such as "
+                "[0.08, 1.0]"
+            )
+        if len(self.crop_ratio) != 2 or not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
+            raise ConfigError(
+                f"augment.crop_ratio={self.crop_ratio}: allowed are two ascending positive numbers, such as "
+                "[0.75, 1.3333]"
+            )
 
 
 def _policy(name: str | None, num_ops: int, magnitude: float) -> Policy | None:

@@ -89,6 +89,57 @@ def equalize(images: Tensor) -> Tensor:
     return equal.view(count, channels, height, width).permute(0, 2, 3, 1).contiguous()
 
 
+def grey(images: Tensor) -> Tensor:
+    """Return images whose channels all hold the luma of `greyscale`."""
+    return greyscale(images).expand_as(images).contiguous()
+
+
+def hue(images: Tensor, shifts: Tensor) -> Tensor:
+    """Turn the hue by a share of the circle in [-0.5, 0.5], float32 [n]; grey images do not change.
+
+    Hue and saturation have 8 bits between the two conversions, as in Pillow and torchvision.
+    """
+    if images.shape[-1] == 1:
+        return images.clone()
+    angle, saturation, value = _to_hsv(images)
+    turned = (angle + (shifts * 255).to(torch.int64).view(-1, 1, 1)) % 256
+    return _from_hsv(turned, saturation, value)
+
+
+def _to_hsv(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return hue, saturation and value, int64 [n, H, W] in 0..255, of images with three channels."""
+    red, green, blue = images.long().unbind(-1)
+    value, low = images.amax(-1).long(), images.amin(-1).long()
+    span = value - low
+    # position on a circle of 6 * span: the sector's start plus the difference of the two other channels
+    position = torch.where(
+        red == value, green - blue, torch.where(green == value, 2 * span + blue - red, 4 * span + red - green)
+    )
+    circle = (6 * span).clamp(min=1)
+    return (255 * (position % circle)) // circle, (255 * span) // value.clamp(min=1), value
+
+
+def _from_hsv(angle: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
+    """Return images uint8 [n, H, W, 3]; the inverse of `_to_hsv` up to rounding."""
+    sector, offset = (6 * angle) // 255, (6 * angle) % 255  # offset / 255 is the place within the sector
+    full = 255 * 255
+
+    def level(share: Tensor) -> Tensor:
+        """Return value * (1 - saturation * share), rounded half up; share in 255ths."""
+        return (2 * value * (full - saturation * share) + full) // (2 * full)
+
+    lowest, falling, rising = level(torch.full_like(offset, 255)), level(offset), level(255 - offset)
+    channels = (
+        (value, falling, lowest, lowest, rising, value),
+        (rising, value, value, falling, lowest, lowest),
+        (lowest, lowest, rising, value, value, falling),
+    )
+    sector = (sector % 6).unsqueeze(0)
+    return torch.stack([torch.stack(levels).gather(0, sector).squeeze(0) for levels in channels], dim=-1).to(
+        torch.uint8
+    )
+
+
 def greyscale(images: Tensor) -> Tensor:
     """Return the ITU-R 601 luma, uint8 [n, H, W, 1], computed in 16-bit fixed point."""
     if images.shape[-1] == 1:

@@ -17,8 +17,10 @@ from ltr.data.batch import to_device
 
 GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 ENHANCING = ("brightness", "colour", "contrast", "sharpness")
-WITHOUT_VALUE = ("autocontrast", "equalize", "invert")
-OPERATIONS = (*GEOMETRIC, *ENHANCING, "posterize", "solarize", *WITHOUT_VALUE, "identity")
+WITHOUT_VALUE = ("autocontrast", "equalize", "invert", "grey")
+OPERATIONS = (*GEOMETRIC, *ENHANCING, "posterize", "solarize", "autocontrast", "equalize", "invert", "identity",
+              "hue", "grey")  # fmt: skip
+_NOT_IN_RANDAUGMENT = ("invert", "hue", "grey")
 _NUMBER = {name: number for number, name in enumerate(OPERATIONS)}
 
 # Cubuk et al., CVPR 2019, table 7: 25 sub-policies of two (operation, probability, level 0..9)
@@ -55,7 +57,7 @@ class Step(NamedTuple):
     """One operation and its parameter for each image of a batch."""
 
     operations: np.ndarray  # int64 [B], numbers into OPERATIONS
-    values: np.ndarray  # float64 [B]: shear, pixels, degrees, factor, bits or threshold
+    values: np.ndarray  # float64 [B]: shear, pixels, degrees, factor, bits, threshold or share of the hue's circle
 
 
 class Policy(Protocol):
@@ -66,6 +68,11 @@ class Policy(Protocol):
     def steps(self, uniform: np.ndarray, side: int) -> list[Step]:
         """Return the steps of B images of side ``side`` from uniform numbers [B, draws]."""
         ...
+
+
+def number_of(name: str) -> int:
+    """Return the number of an operation of ``OPERATIONS``, as `Step` holds it."""
+    return _NUMBER[name]
 
 
 def value_of(name: str, level: float, sign: int, side: int) -> float:
@@ -126,7 +133,7 @@ class RandAugment:
         self.num_ops = num_ops
         self.magnitude = magnitude
         self.draws = 2 * num_ops
-        self._choices = [name for name in OPERATIONS if name != "invert"]
+        self._choices = [name for name in OPERATIONS if name not in _NOT_IN_RANDAUGMENT]
 
     def steps(self, uniform: np.ndarray, side: int) -> list[Step]:
         numbers = np.array([_NUMBER[name] for name in self._choices])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.nn import functional
 from ltr.data.augmentation.augment import Augmentation, Parameters, cut_windows, window_constants
 from ltr.data.batch import Batch, Mix, PendingBatch, to_device, with_device_index
 from ltr.errors import DataError
+from ltr.randomness import derive_seed
 
 
 class ResidentImages:
@@ -186,6 +187,7 @@ class DeviceLoader(EpochLoader):
         labels: int64 [N], the split's labels of the whole source, on the same device.
         order, batch_size, positions, length, join_single: see `EpochLoader`.
         augment: augmentation of every batch, or None.
+        views: augmentations of further views of each image, see `Batch.views`.
         seed_of_epoch: epoch -> seed of its augmentation.
     """
 
@@ -200,6 +202,7 @@ class DeviceLoader(EpochLoader):
         length: int | None = None,
         join_single: bool = False,
         augment: Augmentation | None = None,
+        views: Sequence[Augmentation] = (),
         seed_of_epoch: Callable[[int], int] = lambda epoch: epoch,
     ) -> None:
         super().__init__(
@@ -208,6 +211,7 @@ class DeviceLoader(EpochLoader):
         self.images = images
         self.labels = labels
         self.augment = augment
+        self.views = tuple(views)
         self.seed_of_epoch = seed_of_epoch
         self.leaves_images = False  # yield `PendingBatch`, whose images a recorded training step takes and augments
         self._kept: dict[int, tuple[Tensor, ...]] = {}
@@ -215,6 +219,8 @@ class DeviceLoader(EpochLoader):
     @property
     def can_leave_images(self) -> bool:
         """True if the device can augment a batch without the host."""
+        if self.views:
+            return False
         if self.augment is None:
             return True
         return type(self.augment) is Augmentation and (self.augment.only_cuts or self.augment.identity)
@@ -237,14 +243,18 @@ class DeviceLoader(EpochLoader):
         if self.leaves_images:
             yield from self._pending(first, on_device, seed, positions)  # type: ignore[misc]
             return
-        augmented = self._augmenter(seed, positions)
+        augmented = self._augmenter(self.augment, seed, positions)
+        further = [
+            self._augmenter(view, view_seed(seed, number), positions) for number, view in enumerate(self.views, 1)
+        ]
         for number in range(first, len(self)):
             part = self.rows(number)
             chosen = on_device[part]
-            images, labels = self.images.take(chosen), self.labels.index_select(0, chosen)
-            images, mix = augmented(images, labels, part)
+            taken, labels = self.images.take(chosen), self.labels.index_select(0, chosen)
+            views = tuple(view(taken, labels, part)[0] for view in further)
+            images, mix = augmented(taken, labels, part)
             self._next_batch = number + 1
-            yield Batch(images, labels, chosen, mix)
+            yield Batch(images, labels, chosen, mix, views)
 
     def _pending(self, first: int, indices: Tensor, seed: int, positions: np.ndarray) -> Iterator[PendingBatch]:
         """Yield the batches of an epoch from batch ``first``, without their images."""
@@ -258,16 +268,20 @@ class DeviceLoader(EpochLoader):
             yield PendingBatch(labels[part], indices[part], None if windows is None else windows[:, part])
 
     def _augmenter(
-        self, seed: int, positions: np.ndarray
+        self, augment: Augmentation | None, seed: int, positions: np.ndarray
     ) -> Callable[[Tensor, Tensor, slice], tuple[Tensor, Mix | None]]:
         """Return a function that augments the images of a slice of the epoch."""
-        augment = self.augment
         if augment is None:
             return lambda images, labels, part: (images, None)
         if not isinstance(augment, Augmentation) or type(augment).__call__ is not Augmentation.__call__:  # the user's
             return lambda images, labels, part: augment(images, labels, seed=seed, positions=positions[part])
         numbers = BlockOfNumbers(augment, seed, positions, self.images.device)
         return lambda images, labels, part: augment.apply(images, labels, numbers.of(part))
+
+
+def view_seed(seed: int, number: int) -> int:
+    """Return the seed of the augmentation of a further view, counted from 1, from that of the epoch."""
+    return derive_seed(seed, "view", number)
 
 
 class BlockOfNumbers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ltr.data.batch import Batch, to_device
 from ltr.data.images.crop import ATTEMPTS, FileCrop
-from ltr.data.loaders.device import EpochLoader
+from ltr.data.loaders.device import EpochLoader, view_seed
 from ltr.data.loaders.readers import iterate_batches, unchanged
 from ltr.data.loaders.replacement import Failure, Replacements, Skipped
 from ltr.data.packed_images.reading import refuse_too_few_pixels
@@ -31,42 +31,44 @@ class Task(NamedTuple):
     positions: np.ndarray  # int64 [B]
     seed: int | None  # seed of the epoch's random crops; None: the evaluation crop
     replace_seed: int | None = None  # seed of the replacements of unreadable images; None: no replacement
+    view: int = 0  # the first view of the images, or a further one
 
 
 class _Files(Dataset):
     """Dataset of the workers that maps tasks to pixels."""
 
-    def __init__(self, files: ImageFiles, crop: FileCrop, replacements: Replacements | None) -> None:
+    def __init__(self, files: ImageFiles, crops: Sequence[FileCrop], replacements: Replacements | None) -> None:
         self.files = files
-        self.crop = crop
+        self.crops = tuple(crops)  # of each view
         self.replacements = replacements
 
     def __getitem__(self, task: Task) -> tuple[Task, Tensor | Failure, list[Failure]]:
         """Return the task (with replaced indices), the pixels or a failure, and all failures that were replaced."""
-        size = self.crop.size
+        crop = self.crops[task.view]
+        size = crop.size
         pixels = np.empty((len(task.indices), size, size, 3), dtype=np.uint8)
         uniform = None if task.seed is None else uniforms(task.seed, task.positions, 4 * ATTEMPTS)
         skipped: list[Failure] = []
         for row, index in enumerate(task.indices):
             row_uniform = None if uniform is None else uniform[row]
-            failure = self._read(int(index), row_uniform, pixels[row])
+            failure = self._read(crop, int(index), row_uniform, pixels[row])
             if failure is None:
                 continue
             if self.replacements is None or task.replace_seed is None:
                 return task, failure, skipped
             skipped.append(failure)
             for candidate in self.replacements.candidates(int(index), task.replace_seed, int(task.positions[row])):
-                if self._read(int(candidate), row_uniform, pixels[row]) is None:
+                if self._read(crop, int(candidate), row_uniform, pixels[row]) is None:
                     task.indices[row] = candidate
                     break
             else:
                 return task, failure, skipped
         return task, torch.from_numpy(pixels), skipped
 
-    def _read(self, index: int, uniform: np.ndarray | None, output: np.ndarray) -> Failure | None:
+    def _read(self, crop: FileCrop, index: int, uniform: np.ndarray | None, output: np.ndarray) -> Failure | None:
         """Decode one image into ``output`` [size, size, 3]; return a failure if that is impossible."""
         try:
-            output[:] = self.crop.read(self.files.open(index), uniform, self.files.decoding)
+            output[:] = crop.read(self.files.open(index), uniform, self.files.decoding)
         except Exception as error:  # decoders raise errors of any type for damaged files
             return Failure(index, self.files.path(index), f"{type(error).__name__}: {error}")
         return None
@@ -99,7 +101,8 @@ class FileLoader(EpochLoader):
         num_workers: number of worker processes; 0 decodes in this process.
         train: True takes random crops if ``crop.random`` is set, False the evaluation crop.
         replacements: source of replacements for unreadable training images; None: such an image is an error.
-        order, batch_size, positions, length, join_single, augment, seed_of_epoch: as in `DeviceLoader`.
+        order, batch_size, positions, length, join_single, augment, views, seed_of_epoch: as in `DeviceLoader`. A file
+            is decoded once for each view, whose crop is that of its augmentation if it has one.
 
     Raises:
         ConfigError: packed images have fewer pixels than ``crop`` needs.
@@ -120,6 +123,7 @@ class FileLoader(EpochLoader):
         length: int | None = None,
         join_single: bool = False,
         augment: Augmentation | None = None,
+        views: Sequence[Augmentation] = (),
         seed_of_epoch: Callable[[int], int] = lambda epoch: epoch,
         num_workers: int = 0,
         train: bool = False,
@@ -128,17 +132,20 @@ class FileLoader(EpochLoader):
         super().__init__(
             order=order, batch_size=batch_size, positions=positions, length=length, join_single=join_single
         )
-        refuse_too_few_pixels(files, crop.resize)
+        crops = [crop, *(view.file_crop or crop for view in views)]
+        for one in crops:
+            refuse_too_few_pixels(files, one.resize)
         self.labels = labels
         self.device = device
         self.augment = augment
+        self.views = tuple(views)
         self.seed_of_epoch = seed_of_epoch
         self.train = train
-        self.random = train and crop.random
+        self.random = [train and one.random for one in crops]  # of each view
         self.replacements = replacements if train else None  # evaluation never replaces an image
         self._tasks = _Tasks()
         self._workers = DataLoader(
-            _Files(files, crop, self.replacements),
+            _Files(files, crops, self.replacements),
             batch_size=None,
             sampler=self._tasks,
             num_workers=num_workers,
@@ -150,27 +157,41 @@ class FileLoader(EpochLoader):
     def __iter__(self) -> Iterator[Batch]:
         epoch, first, indices, positions = self._begin()
         seed = self.seed_of_epoch(epoch)
-        crop_seed = derive_seed(seed, "crop") if self.random else None
+        seeds = [seed, *(view_seed(seed, number) for number in range(1, len(self.random)))]
+        crop_seeds = [derive_seed(one, "crop") if random else None for one, random in zip(seeds, self.random)]
         parts = [self.rows(number) for number in range(first, len(self))]
         replace_seed = seed if self.replacements is not None else None
-        self._tasks.tasks = [Task(indices[part].copy(), positions[part], crop_seed, replace_seed) for part in parts]
+        self._tasks.tasks = [
+            Task(indices[part].copy(), positions[part], crop_seed, replace_seed, view)
+            for part in parts
+            for view, crop_seed in reversed(list(enumerate(crop_seeds)))  # the first view comes last
+        ]
         skipped = Skipped(len(indices), self.replacements.most if self.replacements else 0.0)
         failure = None
-        for number, (task, pixels, failed) in enumerate(iterate_batches(self._workers), start=first):
-            skipped.add(failed)
+        number = first
+        views: list[Tensor] = []  # of the batch at hand
+        for task, pixels, failed in iterate_batches(self._workers):
+            if task.view == 0:  # each view replaces the same images
+                skipped.add(failed)
             if isinstance(pixels, Failure):
                 failure = pixels
                 break  # raise after the loop, so that the workers end now and not when the traceback is collected
             images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
             chosen = to_device(task.indices, self.device)
             labels = self.labels.index_select(0, chosen)
+            if task.view:
+                view = self.views[task.view - 1]
+                views.insert(0, view(images, labels, seed=seeds[task.view], positions=task.positions)[0])
+                continue
             mix = None
             if self.augment is not None:
                 images, mix = self.augment(images, labels, seed=seed, positions=task.positions)
-            self._next_batch = number + 1
-            if number + 1 == len(self):
+            number += 1
+            self._next_batch = number
+            if number == len(self):
                 skipped.warn()  # before the last yield, because a trainer that knows the length does not resume
-            yield Batch(images, labels, chosen, mix)
+            yield Batch(images, labels, chosen, mix, tuple(views))
+            views = []
         if failure is not None:
             raise DataError(self._describe(failure, indices))
 

@@ -65,6 +65,7 @@ _SETTINGS: dict[str, Check] = {
     "tune": (_or_null(lambda value: isinstance(value, Mapping)), "a mapping or null"),
     "features": (_or_null(lambda value: isinstance(value, Mapping)), "a mapping or null"),
     "sharpness": (_or_null(lambda value: isinstance(value, Mapping)), "a mapping or null"),
+    "views": (_is_list_of(lambda config: isinstance(config, Mapping)), "a list of mappings"),
 }
 _DATASET_INFO: dict[str, Check] = {
     "image_shape": (lambda value: _is_list_of(_SIDE)(value) and len(value) == 3, "three whole numbers of at least 1"),

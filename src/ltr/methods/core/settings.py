@@ -82,13 +82,14 @@ class Settings:
     tune: Mapping[str, Any] | None = None  # config of parameter-efficient tuning; None: all of the backbone is trained
     features: Mapping[str, Any] | None = None  # settings of stored features; None: train on images
     sharpness: Mapping[str, Any] | None = None  # config of a perturbed gradient; None: the gradient at the weights
+    views: tuple[Mapping[str, Any], ...] = ()  # augmentations of further views of each image: `Batch.views`
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name, for checkpoints; fields that later versions added only if they are set."""
         return {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
-            if name not in ("tune", "features", "sharpness") or getattr(self, name) is not None
+            if name not in ("tune", "features", "sharpness", "views") or getattr(self, name)
         }
 
     @property
@@ -106,7 +107,7 @@ class Settings:
         return replace(self, **changes)
 
     def for_stage(self, config: Mapping[str, Any], where: str, optional: Sequence[str] = ("augment",)) -> Settings:
-        """Return a copy with the settings of another stage, without ``extras`` and ``sharpness``.
+        """Return a copy with the settings of another stage, without ``extras``, ``sharpness`` and ``views``.
 
         Args:
             config: the stage's settings; all of ``STAGE_KEYS`` are required.
@@ -127,7 +128,7 @@ class Settings:
             raise ConfigError(f"{where}: {', '.join(missing)} must be given; the shipped configs of methods show how")
         present_keys = [key for key in known if key in config]
         check_configs(config, [key for key in present_keys if key in (*_CONFIGS, *optional)], where)
-        return self.replaced(extras=(), sharpness=None, **{key: config[key] for key in present_keys})
+        return self.replaced(extras=(), sharpness=None, views=(), **{key: config[key] for key in present_keys})
 
 
 def tune_of(config: Mapping[str, Any]) -> Mapping[str, Any] | None:

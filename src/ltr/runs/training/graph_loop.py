@@ -271,7 +271,7 @@ def host_state(network: nn.Module) -> list[tuple[str, str, Any]]:
     return state
 
 
-def tensors_of(batch: Batch | PendingBatch | Mix) -> list[Tensor]:
+def tensors_of(batch: Batch | PendingBatch | Mix | tuple[Tensor, ...]) -> list[Tensor]:
     """Return the tensors of a batch."""
     parts: list[Tensor] = []
     for part in batch:
@@ -284,5 +284,5 @@ def tensors_of(batch: Batch | PendingBatch | Mix) -> list[Tensor]:
 
 def cloned(batch: Any) -> Any:
     """Return a batch of copies of its tensors, with their memory formats."""
-    copies = (part.clone() if isinstance(part, Tensor) else None if part is None else cloned(part) for part in batch)
-    return type(batch)(*copies)
+    copies = [part.clone() if isinstance(part, Tensor) else None if part is None else cloned(part) for part in batch]
+    return tuple(copies) if type(batch) is tuple else type(batch)(*copies)

@@ -170,4 +170,5 @@ def micro_batches_of(batch: Batch, size: int) -> Iterator[Batch]:
     for start in range(0, len(batch.labels), size):
         rows = slice(start, start + size)
         mix = None if batch.mix is None else Mix(*(part[rows] for part in batch.mix))
-        yield Batch(batch.images[rows], batch.labels[rows], batch.indices[rows], mix)
+        views = tuple(view[rows] for view in batch.views)
+        yield Batch(batch.images[rows], batch.labels[rows], batch.indices[rows], mix, views)

@@ -1,0 +1,47 @@
+"""The options of the contrastive methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ltr.configuration.ranges import NonNegative, Positive, PositiveInt
+from ltr.methods.core.options import Options
+
+
+class ProjectionOptions(Options):
+    """Options of networks with a contrastive branch."""
+
+    feature_dim: PositiveInt = 128
+    """Width of the projections; 128 on CIFAR, 1024 on ImageNet-LT and iNaturalist."""
+    hidden_dim: PositiveInt | None = 512
+    """Width of the hidden layer of a projection; 512 on CIFAR; null is the width of the backbone's features, as on
+    ImageNet-LT and iNaturalist."""
+    temperature: Positive = 0.1
+    """Temperature of the contrastive loss; 0.1 on CIFAR, 0.07 on ImageNet-LT and iNaturalist."""
+
+
+class ViewsOptions(Options):
+    """Options of methods with contrastive views."""
+
+    contrast_augment: Mapping[str, Any]
+    """Augmentation of the second and the third view of an image, from which the contrastive branch learns; the
+    classifier learns from the first one, `augment`."""
+
+
+class BCLNetworkOptions(ProjectionOptions):
+    """Options of the network of BCL."""
+
+    classification_weight: NonNegative = 1.0
+    """Weight of the classifier's loss, the paper's lambda; the official code's default."""
+    contrastive_weight: NonNegative = 0.35
+    """Weight of the contrastive loss, the paper's mu; the official code's default for ImageNet-LT and iNaturalist."""
+    class_averaging: bool = True
+    """Average the terms of a class in the denominator, so that each class counts once; `false` adds them up, as in
+    supervised contrastive learning."""
+    class_complement: bool = True
+    """Add a centre of each class to every batch, so that each class is in it; `false` leaves them out."""
+
+
+class BCLOptions(BCLNetworkOptions, ViewsOptions):
+    """Options of BCL."""
