@@ -41,6 +41,15 @@ def killed_if_seed_is_zero(config: Any) -> float:
     return 1.0
 
 
+def process_of_job(config: Any) -> float:
+    """Return the number of the process, and leave an environment variable behind; the job with seed 2 fails."""
+    note(config, os.environ.get("LEFT_BEHIND", "clean"))
+    os.environ["LEFT_BEHIND"] = "left behind"
+    if config.seed == 2:
+        raise ValueError("seed 2")
+    return float(os.getpid())
+
+
 def lends(config: Any) -> float:
     """Wait, with the core lent, until the job with seed 1 has run."""
     if config.seed == 0:

@@ -33,16 +33,22 @@ def jobs(tmp_path, monkeypatch):
     overrides = [f"hydra.sweep.dir={tmp_path}", "figures=none", "hydra.mode=MULTIRUN"]
     config = loader.load_configuration("train", overrides, RunMode.MULTIRUN)
 
-    def run(task, seeds: int = 2, **options):
+    def run(task, seeds: int = 2, overrides=(), **options):
         context = HydraContext(config_loader=loader, callbacks=Callbacks())
         launched = LocalJobs(context, task, config, **{"n_jobs": 2, **options})
         started.append(launched)
-        return launched.run([[f"seed={seed}"] for seed in range(seeds)], 0)
+        texts = [[f"seed={seed}", *more] for seed, more in zip(range(seeds), [*overrides, *[[]] * seeds])]
+        return launched.run(texts, 0)
+
+    def close():
+        for launched in started:
+            launched.close()
 
     started: list[LocalJobs] = []
+    run.close = close
+    run.again = lambda overrides: started[-1].run(overrides, 1)
     yield run
-    for launched in started:
-        launched.close()
+    close()
 
 
 def events(folder) -> list[str]:
@@ -66,6 +72,36 @@ def test_a_killed_job_is_reported_as_failed_and_the_others_finish(jobs, tmp_path
     out, err = capfd.readouterr()
     assert "job 0 (seed=0): error: its process ended by SIGKILL" in err
     assert "job 2 (seed=2): finished" in out
+
+
+def test_a_process_takes_further_jobs_until_one_fails(jobs, tmp_path):
+    results = jobs(local_tasks.process_of_job, seeds=5, n_jobs=1)
+    first, second, failed, fourth, fifth = results
+    assert first.return_value == second.return_value
+    assert failed.status is JobStatus.FAILED
+    assert fourth.return_value == fifth.return_value != first.return_value
+    assert events(tmp_path) == [f"{seed} clean" for seed in range(5)]
+
+
+def test_jobs_that_compile_differently_do_not_share_a_process(jobs):
+    results = jobs(local_tasks.process_of_job, seeds=2, n_jobs=1, overrides=[[], ["compile=true"]])
+    assert all(one.status is JobStatus.COMPLETED for one in results)
+    assert results[0].return_value != results[1].return_value
+
+
+def test_processes_end_with_the_sweep(jobs):
+    (result,) = jobs(local_tasks.process_of_job, seeds=1)
+    jobs.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(result.return_value), 0)
+
+
+def test_a_process_that_is_killed_between_jobs_is_replaced(jobs):
+    (result,) = jobs(local_tasks.process_of_job, seeds=1)
+    os.kill(int(result.return_value), signal.SIGKILL)
+    (after,) = jobs.again([["seed=1"]])
+    assert after.status is JobStatus.COMPLETED
+    assert after.return_value != result.return_value
 
 
 def test_a_waiting_job_releases_its_core(jobs, tmp_path):
