@@ -4,10 +4,12 @@
     python scripts/bench_stages.py --data /path/to/cifar    # CIFAR-10-LT as well
 
 - tau:     one run that evaluates 21 values of tau against one that evaluates one; the representation is stored. At most
-1.03. - jobs:    the same 21 values as a sweep of 21 jobs; seconds a job.
+  1.03.
+- jobs:    the same 21 values as a sweep of 21 jobs; seconds a job.
 - methods: a sweep over six methods that share their representation against the run of ERM alone. At most 1.6.
-- local:   eight runs with +launcher=local against the same runs one after another, and with hydra/launcher=joblib;
-  wall time and the processor time of all processes.
+- local:   eight runs with +launcher=local against the same runs one after another, with one thread and with all; wall
+  time (on an idle machine only) and the processor time of all processes. The digits also with 200 epochs; two cores
+  take about three minutes a round.
 - plans:   a sweep of 200 plans against Hydra's own time for 200 jobs that do nothing; seconds beyond it, at most 5.
 """
 
@@ -16,7 +18,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
-import importlib.util
 import os
 import resource
 import shutil
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from ltr.configuration.configs import conf_directory
@@ -41,6 +43,7 @@ def app(config):
 app()
 """
 QUIET = ["figures=none", "callbacks.progress=none"]
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 METHODS = "erm,crt,lws,tau_norm,ncm,posthoc_la"
 
 
@@ -109,31 +112,34 @@ def methods(folder: Path, overrides: list[str], rounds: int) -> str:
 
 
 def local(folder: Path, overrides: list[str], rounds: int) -> str:
-    """Time eight seeds one after another, and in several processes."""
-    launchers: dict[str, list[str]] = {
-        "one after another": [],
-        "+launcher=local": ["+launcher=local"],
-        "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=-1"],
+    """Time eight seeds one after another, with one thread and with all, and in several processes."""
+    one_thread, launched = {"OMP_NUM_THREADS": "1"}, ["+launcher=local"]
+    sides: dict[str, tuple[list[str], dict[str, str]]] = {
+        "in turn, one thread": ([], one_thread),
+        "in turn, all threads": ([], {}),
+        "+launcher=local": (launched, {}),
     }
-    if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None:
-        del launchers["joblib"]
     adopt_orphans()
-    wall: dict[str, list[float]] = {name: [] for name in launchers}
-    work: dict[str, list[float]] = {name: [] for name in launchers}
-    for _ in range(rounds):
-        for name, chosen in launchers.items():
-            before = processor_time()
-            wall[name].append(seconds(TRAIN, ["-m", *chosen, *overrides, "seed=0,1,2,3,4,5,6,7"], folder))
-            work[name].append(processor_time() - before)
-            shutil.rmtree(folder / "outputs")
-    first = next(iter(launchers))
-    lines = [f"eight runs, medians of {counted(rounds, 'round')}"]
-    for name in launchers:
-        ratios = [base / one for base, one in zip(wall[first], wall[name])]
-        lines.append(
-            f"{name:<18} wall {statistics.median(wall[name]):6.1f} s  processor {statistics.median(work[name]):6.1f} s"
-            f"  throughput {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        )
+    lines = [f"eight runs, medians of {counted(rounds, 'round')}; throughput: wall time in turn / with +launcher=local"]
+    lengths = [40, 200] if "dataset=digits_lt" in overrides else [None]
+    for epochs in lengths:
+        length = [] if epochs is None else [f"trainer.max_epochs={epochs}"]
+        wall: dict[str, list[float]] = {name: [] for name in sides}
+        work: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(rounds):
+            for name, (chosen, environment) in sides.items():
+                before = processor_time()
+                command = ["-m", *chosen, *overrides, *length, "seed=0,1,2,3,4,5,6,7"]
+                wall[name].append(seconds(TRAIN, command, folder, environment))
+                work[name].append(processor_time() - before)
+                shutil.rmtree(folder / "outputs")
+        for name in sides:
+            ratios = [base / one for base, one in zip(wall[name], wall["+launcher=local"])]
+            lines.append(
+                f"{name if epochs is None else f'{epochs} epochs, {name}':<32} "
+                f"wall {statistics.median(wall[name]):6.1f} s  processor {statistics.median(work[name]):6.1f} s  "
+                f"throughput {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            )
     return "\n  ".join(lines)
 
 
@@ -161,15 +167,20 @@ def plans(folder: Path, overrides: list[str], rounds: int) -> str:
     return f"200 jobs of Hydra {nothing:6.2f} s   200 plans {planned:6.2f} s   beyond {planned - nothing:.2f} s"
 
 
-def seconds(code: str, arguments: list[str], folder: Path) -> float:
-    """Return the wall seconds of one process from start to end."""
+def seconds(code: str, arguments: list[str], folder: Path, environment: Mapping[str, str] | None = None) -> float:
+    """Return the wall seconds of one process from start to end.
+
+    Args:
+        environment: numbers of threads of the process, which has no others; None: those of this process.
+    """
+    rest = {name: value for name, value in os.environ.items() if environment is None or name not in THREADS}
     script = folder / "command.py"
     script.write_text(code)
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, str(script), *arguments, *QUIET],
         cwd=folder,
-        env={**os.environ, "HYDRA_FULL_ERROR": "0"},
+        env={**rest, **(environment or {}), "HYDRA_FULL_ERROR": "0"},
         capture_output=True,
         text=True,
         check=False,
