@@ -16,6 +16,7 @@ from ltr import quick_torchmetrics
 from ltr.console import print_line
 from ltr.errors import ConfigError, Interrupted, LtrError
 from ltr.runs.processes.interrupt import Stopped, stopped_by_signals
+from ltr.runs.processes.openmp import choose_wait_policy
 from ltr.runs.processes.rank_errors import print_once
 from ltr.train_task import TrainTask
 
@@ -107,6 +108,7 @@ def evaluate_main(argv: list[str]) -> int:
 def run_as_process(command: Callable[[], int]) -> int:
     """Run a command as a process; a reader that closes the pipe early (``| head``) ends it without a message."""
     quick_torchmetrics.install()
+    choose_wait_policy()
     logging.raiseExceptions = False  # Hydra prints through logging, which would report the closed pipe line by line
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # like standard error: a terminal may know fewer letters

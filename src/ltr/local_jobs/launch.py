@@ -30,6 +30,7 @@ from ltr.local_jobs.sources import WAIT, KeptSources
 from ltr.local_jobs.worker import JobSpec
 from ltr.names import counted
 from ltr.runs.processes.interrupt import Stopped, leave_closed_terminal, signals_handled_by
+from ltr.runs.processes.openmp import pop_notice
 from ltr.sweeps import at_sweep_end, chooses_by, note
 
 _POLL = 0.25  # seconds
@@ -110,6 +111,8 @@ class _Launch:
         """Run all jobs to their end."""
         total = len(self.waiting)
         self.display.print_event(f"{counted(total, 'job')}, {self.division}; output of a job: {self.folder}/NUMBER.log")
+        if self.division.threads > 1 and (notice := pop_notice()):
+            self.display.print_event(notice)
         try:
             with self._signals(), self.display:
                 while self.running or (self.waiting and self.signal is None):

@@ -33,6 +33,7 @@ from ltr.runs.plan import RunPlan, plan_of
 from ltr.runs.processes import distributed
 from ltr.runs.processes.device import device_name, keep_freed_memory
 from ltr.runs.processes.interrupt import StopRequest, requeue, stop_request
+from ltr.runs.processes.openmp import pop_notice
 from ltr.runs.result import Outcome, result_rows, run_directory, write_arrays
 from ltr.runs.run_folder import RunFolder
 from ltr.runs.stages import Stages
@@ -238,6 +239,8 @@ class _Run:
             f"{images} images, {counted(self.dataset_info.num_classes, 'class', 'classes')}; {where}\n"
             f"  {self.folder.path}"
         )
+        if self.device.type == "cpu" and (notice := pop_notice()):
+            self.print_line(f"  {notice}")
         for package, identity in self.config.get("code", {}).items():
             self.print_line(f"  code outside ltr: {package} ({identity})")
         for remark in self.source.remarks:
