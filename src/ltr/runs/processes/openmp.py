@@ -79,10 +79,10 @@ def choose_wait_policy(environment: MutableMapping[str, str] = os.environ, machi
     policy = wait_policy(environment, machine)
     if policy is not None:
         environment[POLICY] = policy
+        cores = f"{machine.usable} usable of {machine.cores} cores"
         _notices[:] = [
-            f"this machine is busy (load {machine.load:.1f}, {machine.usable} usable of {machine.cores} cores): threads "
-            f"sleep while they wait for each other ({POLICY}={policy}). OMP_NUM_THREADS=1 may be faster; it rounds "
-            "differently"
+            f"this machine is busy (load {machine.load:.1f}, {cores}): threads sleep while they wait for each other "
+            f"({POLICY}={policy}). OMP_NUM_THREADS=1 may be faster; it rounds differently"
         ]
 
 
