@@ -47,6 +47,13 @@ def counted(number: float, noun: str, plural: str = "") -> str:
     return f"{shown} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+def list_first(entries: Iterable[object], limit: int = 10) -> str:
+    """Join the first entries for a message, with the total number if there are more than ``limit``."""
+    texts = [str(entry) for entry in entries]
+    text = ", ".join(texts[:limit])
+    return text if len(texts) <= limit else f"{text}, ... ({len(texts):,} in all)"
+
+
 def look_alikes(names: Iterable[str]) -> list[list[str]]:
     """Return the groups of names that differ in case, width, white space or invisible characters only, in order."""
     return _groups(names, _visible)

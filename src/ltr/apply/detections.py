@@ -14,9 +14,9 @@ from ltr.apply.pool import refuse_outside
 from ltr.data.annotations.megadetector import Detections, read_megadetector
 from ltr.data.images.regions import BoxCrops
 from ltr.data.source import Decoding, ImageFiles
-from ltr.data.sources.checks import shown
 from ltr.errors import ConfigError, DataError
 from ltr.files import is_regular
+from ltr.names import list_first
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def detection_pool(
     refuse_outside(base, paths, roots)
     if paths and not any(is_regular(os.path.join(base, path)) for path in paths):
         raise DataError(
-            f"--detections {file}: none of its {len(paths):,} images is in {base}; it names {shown(paths[:3])}. Give "
-            "the folder that the detector was run on"
+            f"--detections {file}: none of its {len(paths):,} images is in {base}; it names {list_first(paths[:3])}. "
+            "Give the folder that the detector was run on"
         )
     rows = detections.chosen(categories, min_confidence)
     if not len(rows):

@@ -21,13 +21,12 @@ from ltr.apply.reading import Broken, PoolBatch, ReadPool, batches
 from ltr.data.images.real_paths import named_images
 from ltr.data.images.tally import Tally
 from ltr.data.source import PLAIN, ImageFiles
-from ltr.data.sources.checks import shown
 from ltr.errors import ConfigError, DataError, TrainingError, nearest
 from ltr.escaping import csv_text
 from ltr.evaluation.groups import GROUPS, shot_groups
 from ltr.evaluation.scores import log_normaliser, probabilities
 from ltr.files import written_atomically
-from ltr.names import canonical
+from ltr.names import canonical, list_first
 
 STATE = ".mining.npz"  # state in the output folder
 NOBODY = -1
@@ -113,8 +112,8 @@ def rare_classes(model: Model, names: Sequence[str], group: str, few_below: int 
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ConfigError(
-            f"--classes: the network does not know {shown(unknown)}{nearest(unknown[0], known)}; it knows "
-            f"{shown(list(known))}. A name with a comma is quoted, --classes '\"A, B\",C', or --classes "
+            f"--classes: the network does not know {list_first(unknown)}{nearest(unknown[0], known)}; it knows "
+            f"{list_first(list(known))}. A name with a comma is quoted, --classes '\"A, B\",C', or --classes "
             "is given once for each name"
         )
     if names:

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ltr.data.source import Decoding, ImageFiles
-from ltr.data.sources.checks import shown
 from ltr.data.sources.folder import SUFFIXES
 from ltr.data.tables import SUFFIXES as TABLES
 from ltr.data.tables import read_columns
 from ltr.errors import ConfigError, DataError
 from ltr.files import is_folder
+from ltr.names import list_first
 
 
 def image_pool(path: Path, roots: Sequence[str] = (), *, exif: bool = True) -> ImageFiles:
@@ -112,8 +112,8 @@ def _within(real: str, folders: Sequence[str]) -> bool:
 def _refuse(outside: Sequence[str], base: Path, allowed: Sequence[str]) -> None:
     if outside:
         raise DataError(
-            f"paths lead outside {', '.join([str(base), *allowed])}: {shown(list(outside))}. If that is meant, name "
-            "the folder: --root FOLDER"
+            f"paths lead outside {', '.join([str(base), *allowed])}: {list_first(list(outside))}. If that is meant, "
+            "name the folder: --root FOLDER"
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ltr.data.source import ImageFiles, Source
-from ltr.data.split import INDEX_ARRAYS, Split
+from ltr.data.split import SPLIT_PARTS, Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ def describe(split: Split) -> Description:
         class_names=split.class_names[int(background) :],
         labels=labels,
         class_counts=counts,
-        images={part: len(getattr(split, part)) for part in INDEX_ARRAYS if len(getattr(split, part))},
+        images={part: len(getattr(split, part)) for part in SPLIT_PARTS if len(getattr(split, part))},
         imbalance_factor=int(counts.max()) / smallest if smallest else float("nan"),
         gini=gini(counts),
         background_share=int(split.class_counts[0]) / total if background and total else None,

@@ -21,11 +21,9 @@ from ltr.data.options import Interpolation
 from ltr.data.sampling.class_index import ClassIndex
 from ltr.data.sampling.samplers import Instance, Sampler, shard
 from ltr.data.source import ImageFiles, Source
-from ltr.data.split import Split
+from ltr.data.split import SPLIT_PARTS, Split
 from ltr.errors import ConfigError, nearest
 from ltr.randomness import derive_seed
-
-PARTS = ("train", "val", "test", "unknown")
 
 Loader = DeviceLoader | FileLoader | FeatureLoader
 
@@ -272,8 +270,10 @@ class DataModule(pl.LightningDataModule):
             part: ``train``, ``val``, ``test`` or ``unknown``; or int64 [n] indices into the source, which are not
                 sharded: the calling process gets all of them.
         """
-        if isinstance(part, str) and part not in PARTS:
-            raise ConfigError(f"a split has no part '{part}'; it has {', '.join(PARTS)}{nearest(part, PARTS)}")
+        if isinstance(part, str) and part not in SPLIT_PARTS:
+            raise ConfigError(
+                f"a split has no part '{part}'; it has {', '.join(SPLIT_PARTS)}{nearest(part, SPLIT_PARTS)}"
+            )
         # strided and not padded, so that the processes' last batches may differ in length
         indices = getattr(self.split, part)[self.rank :: self.world_size] if isinstance(part, str) else part
         return self._loader(lambda epoch: indices, len(indices), self.eval_batch_size, train=False)
@@ -312,17 +312,16 @@ class DataModule(pl.LightningDataModule):
         seed: int | None = None,
     ) -> Loader:
         common: dict[str, Any] = {"order": order, "length": length, "batch_size": batch_size}
+        if train:
+            common |= {"positions": self._positions, "seed_of_epoch": self._augmentation_seed}
+            common["join_single"] = self.join_single
         if self.features is not None:
-            if train:
-                common |= {"positions": self._positions, "seed_of_epoch": self._augmentation_seed}
-                common["join_single"] = self.join_single
             tables = (train and self.features.views) or (self.features.plain,)
             return FeatureLoader(tables, self._labels_on_device(), device=self.device, **common)
         if train:
             if self.augment is not None:
                 self.augment.class_counts = self.class_index.counts
-            common |= {"positions": self._positions, "augment": self.augment, "seed_of_epoch": self._augmentation_seed}
-            common |= {"join_single": self.join_single, "views": self.views}
+            common |= {"augment": self.augment, "views": self.views}
         elif seed is not None:
             common |= {"positions": order, "augment": self.augment, "seed_of_epoch": lambda epoch: seed}
         if self.images is not None:

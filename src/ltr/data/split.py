@@ -14,9 +14,9 @@ import numpy as np
 
 from ltr.data.source import Source, read_only, set_field
 from ltr.errors import DataError
-from ltr.names import canonical
+from ltr.names import canonical, list_first
 
-INDEX_ARRAYS = ("train", "val", "test", "unknown")
+SPLIT_PARTS = ("train", "val", "test", "unknown")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class Split:
     val_rule: str = "none"
 
     def __post_init__(self) -> None:
-        for field in (*INDEX_ARRAYS, "label_map", "class_counts"):
+        for field in (*SPLIT_PARTS, "label_map", "class_counts"):
             set_field(self, field, read_only(np.array(getattr(self, field), dtype=np.int64)))
         if not self.protocols:
             raise DataError(f"split '{self.name}': it names no protocol that it is evaluated by")
@@ -80,7 +80,7 @@ class Split:
     def digest(self) -> str:
         """Return the sha256 (hex) of the index arrays and the label map."""
         digest = hashlib.sha256(b"split-1")
-        for field in (*INDEX_ARRAYS, "label_map"):
+        for field in (*SPLIT_PARTS, "label_map"):
             array = getattr(self, field)
             digest.update(len(array).to_bytes(8, "little"))
             digest.update(array.data)
@@ -101,7 +101,7 @@ def save_split(split: Split, path: str | os.PathLike[str]) -> None:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    arrays: dict[str, Any] = {field: getattr(split, field) for field in (*INDEX_ARRAYS, "label_map", "class_counts")}
+    arrays: dict[str, Any] = {field: getattr(split, field) for field in (*SPLIT_PARTS, "label_map", "class_counts")}
     arrays |= {
         "class_names": np.array(split.class_names, dtype=np.str_),
         "protocols": np.array(split.protocols, dtype=np.str_),
@@ -136,7 +136,7 @@ def load_split_file(path: str | os.PathLike[str], source: Source) -> Split:
             f"split file {file} lacks the arrays {', '.join(missing)}; it holds {', '.join(stored) or 'none'}"
         )
     nothing = np.empty(0, dtype=np.int64)
-    indices = {field: stored.get(field, nothing) for field in INDEX_ARRAYS}
+    indices = {field: stored.get(field, nothing) for field in SPLIT_PARTS}
     label_map = stored.get("label_map", np.arange(source.num_classes))
     class_names = tuple(canonical(str(name)) for name in stored.get("class_names", np.array(source.class_names)))
     for field, array in {**indices, "label_map": label_map}.items():
@@ -177,10 +177,9 @@ def _refuse_other_names(what: str, source: Source, label_map: np.ndarray, class_
         if class_names[label] in known and class_names[label] != source.class_names[number]
     ]
     if contradictions:
-        more = ", ..." if len(contradictions) > 10 else ""
         raise DataError(
             f"{what} was made for other data: its class names and its label map contradict each other: "
-            f"{', '.join(contradictions[:10])}{more}. Use the data set that it was saved with"
+            f"{list_first(contradictions)}. Use the data set that it was saved with"
         )
 
 

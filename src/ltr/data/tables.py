@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ltr.errors import DataError, nearest
+from ltr.names import list_first
 
 PARQUET = (".parquet", ".pq")
 SUFFIXES = (".csv", *PARQUET)
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _UNSEEN = "\ufeff\u200b"  # a byte order mark inside the file, a zero width space
-_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def read_columns(table: Path, needed: Sequence[str], optional: Sequence[str] = (
             raise DataError(f"{table} has no rows")
         blank = [columns.where(row) for row, text in enumerate(texts) if not text.strip()]
         if blank:
-            raise DataError(f"the column {column} of {table} is empty in {_shown(blank)}. Every image needs one")
+            raise DataError(f"the column {column} of {table} is empty in {list_first(blank)}. Every image needs one")
     return columns
 
 
@@ -211,7 +211,7 @@ def _positions(table: Path, names: Sequence[str], needed: Sequence[str], optiona
     if missing:
         kinds = ", ".join(SEPARATORS.values())
         raise DataError(
-            f"{table} has no column {' and no column '.join(missing)}; it has {_shown(names)}. The columns are "
+            f"{table} has no column {' and no column '.join(missing)}; it has {list_first(names)}. The columns are "
             f"{', '.join(needed)}{' and, optionally, ' if optional else ''}{', '.join(optional)}; CSV may be "
             f"separated by {kinds}{nearest(missing[0], names)}"
         )
@@ -220,8 +220,3 @@ def _positions(table: Path, names: Sequence[str], needed: Sequence[str], optiona
     if twice:
         raise DataError(f"{table} has more than one column {' and '.join(twice)}. Rename the others")
     return {column: names.index(column) for column in present}
-
-
-def _shown(entries: Sequence[str]) -> str:
-    text = ", ".join(entries[:_SHOWN])
-    return text if len(entries) <= _SHOWN else f"{text}, ... ({len(entries):,} in all)"

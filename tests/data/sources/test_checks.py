@@ -7,8 +7,15 @@ import pytest
 
 from ltr.data.source import ImageFiles
 from ltr.data.sources import checks
-from ltr.data.sources.checks import check_image_files, read_mapping, read_table, refuse_duplicates, require, shown
+from ltr.data.sources.checks import (
+    check_image_files,
+    read_mapping,
+    read_table,
+    refuse_duplicates,
+    require,
+)
 from ltr.errors import DataError
+from ltr.names import list_first
 
 
 def files_below(root, paths):
@@ -178,5 +185,5 @@ def test_each_duplicate_is_shown_once():
 
 
 def test_a_long_list_is_truncated_after_ten():
-    assert shown(range(10)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
-    assert shown(np.arange(11).tolist()) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ... (11 in all)"
+    assert list_first(range(10)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert list_first(np.arange(11).tolist()) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ... (11 in all)"

@@ -29,10 +29,10 @@ from ltr.data.annotations.records import (
     merge_class_names,
     seconds,
 )
-from ltr.data.sources.checks import shown
 from ltr.data.tables import iterate_rows
 from ltr.errors import DataError
 from ltr.files import is_regular
+from ltr.names import list_first
 
 FORMAT = "camtrap_dp"
 TYPES = ("animal", "human", "vehicle", "blank", "unknown", "unclassified")
@@ -94,7 +94,7 @@ def open_package(
     if missing:
         raise DataError(
             f"{name}: {file} has no CSV file for {', '.join(missing)} in its folder; it names "
-            f"{shown([str(table.name) for table in tables.values()]) or 'none'}. Unpack the whole package"
+            f"{list_first([str(table.name) for table in tables.values()]) or 'none'}. Unpack the whole package"
         )
     return Package(file, tables)
 

@@ -28,9 +28,9 @@ from ltr.data.annotations.records import (
     json_text,
     merge_class_names,
 )
-from ltr.data.sources.checks import shown
 from ltr.data.sources.json_arrays import read_arrays
 from ltr.errors import DataError
+from ltr.names import list_first
 
 CAMERA_TRAPS, COCO = "coco_camera_traps", "coco"
 CORRUPT = "marked as corrupt"
@@ -65,7 +65,7 @@ def read_coco(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) -
     remarks = []
     if len(class_names) < len(categories.names):
         merged = [class_names[number] for number in np.flatnonzero(np.bincount(class_of_category) > 1).tolist()]
-        remarks.append(f"categories with the same name are one class: {shown(merged)}")
+        remarks.append(f"categories with the same name are one class: {list_first(merged)}")
     if annotations.of_sequences:
         remarks.append(f"{annotations.of_sequences:,} of {len(rows):,} labels are of whole sequences, not of one image")
     return images.columns.records(
@@ -158,8 +158,8 @@ class _Annotations:
             self._rows[number] = row
         if unknown:
             raise DataError(
-                f"{name}: {file} has annotations of images that it does not list, by image_id: {shown(unknown)}. Add "
-                "the images, or remove the annotations"
+                f"{name}: {file} has annotations of images that it does not list, by image_id: {list_first(unknown)}. "
+                "Add the images, or remove the annotations"
             )
         self._ids.clear()
         return np.array(self._rows, dtype=np.int64)
@@ -171,7 +171,7 @@ class _Annotations:
         if unknown or (codes < 0).any():
             first = int(np.flatnonzero(codes < 0)[0]) if not unknown else -1
             what = (
-                f"categories that it does not list, by id: {shown(unknown)}"
+                f"categories that it does not list, by id: {list_first(unknown)}"
                 if unknown
                 else (f"a blank category_id in annotations[{first}]")
             )

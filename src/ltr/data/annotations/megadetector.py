@@ -27,10 +27,9 @@ from ltr.data.annotations.records import (
     json_text,
 )
 from ltr.data.source import ImageFiles
-from ltr.data.sources.checks import shown
 from ltr.data.sources.json_arrays import read_arrays
 from ltr.errors import DataError, nearest
-from ltr.names import counted, normal_path
+from ltr.names import counted, list_first, normal_path
 
 _WANTED = "Results of MegaDetector have info, detection_categories and images"
 
@@ -77,7 +76,7 @@ class Detections:
         unknown = [name for name in names if name not in self.category_names]
         if unknown:
             raise DataError(
-                f"{self.file} has no detection category {shown(unknown)}; it has {', '.join(self.category_names)}"
+                f"{self.file} has no detection category {list_first(unknown)}; it has {', '.join(self.category_names)}"
                 f"{nearest(unknown[0], self.category_names)}"
             )
         numbers = [number for number, name in enumerate(self.category_names) if name in names]
@@ -116,7 +115,7 @@ def read_megadetector(name: str, file: Path, root: str) -> Detections:
         ]
         raise DataError(
             f"{name}: {file} has {counted(int(is_invalid.sum()), 'box', 'boxes')} outside the image or without area: "
-            f"{shown(wrong)}. A box is [left, top, width, height] in fractions of the image"
+            f"{list_first(wrong)}. A box is [left, top, width, height] in fractions of the image"
         )
     return Detections(
         file,
@@ -160,7 +159,8 @@ def _refuse_unlisted(name: str, file: Path, images: _Images, numbers: dict[str, 
         image = int(np.searchsorted(ends, first, side="right"))
         raise DataError(
             f"{name}: {file} has detections of categories that detection_categories does not list: "
-            f"{shown(list(map(repr, unlisted)))}, the first in images[{image}]. List them, or run the detector again"
+            f"{list_first(list(map(repr, unlisted)))}, the first in images[{image}]. List them, or run the detector "
+            "again"
         )
 
 

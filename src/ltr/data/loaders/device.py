@@ -114,25 +114,31 @@ class EpochLoader:
     Order and positions follow from the epoch number, so that the state of a loader is two integers.
 
     Args:
+        labels: int64 [N], the split's labels of the whole source, on the device of the batches.
         order: epoch -> source indices int64 [n] of this process, in order.
         batch_size: batch size of this process; the last batch of an epoch may be smaller.
         positions: epoch -> int64 [n], position of each index in the epoch's global sample, which determines the random
             numbers of the image. None counts from 0.
         length: n, if it is known without calling ``order``.
         join_single: see `batch_bounds`.
+        seed_of_epoch: epoch -> seed of its random numbers.
     """
 
     batch_sampler = None  # Lightning reads it if there is a sampler
 
     def __init__(
         self,
+        labels: Tensor,
         *,
         order: Callable[[int], np.ndarray],
         batch_size: int,
         positions: Callable[[int], np.ndarray] | None = None,
         length: int | None = None,
         join_single: bool = False,
+        seed_of_epoch: Callable[[int], int] = lambda epoch: epoch,
     ) -> None:
+        self.labels = labels
+        self.seed_of_epoch = seed_of_epoch
         self.order = order
         self.positions = positions
         self.batch_size = batch_size
@@ -184,11 +190,9 @@ class DeviceLoader(EpochLoader):
 
     Args:
         images: all images of the source.
-        labels: int64 [N], the split's labels of the whole source, on the same device.
-        order, batch_size, positions, length, join_single: see `EpochLoader`.
         augment: augmentation of every batch, or None.
         views: augmentations of further views of each image, see `Batch.views`.
-        seed_of_epoch: epoch -> seed of its augmentation.
+        labels, options: see `EpochLoader`.
     """
 
     def __init__(
@@ -196,23 +200,14 @@ class DeviceLoader(EpochLoader):
         images: ResidentImages,
         labels: Tensor,
         *,
-        order: Callable[[int], np.ndarray],
-        batch_size: int,
-        positions: Callable[[int], np.ndarray] | None = None,
-        length: int | None = None,
-        join_single: bool = False,
         augment: Augmentation | None = None,
         views: Sequence[Augmentation] = (),
-        seed_of_epoch: Callable[[int], int] = lambda epoch: epoch,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            order=order, batch_size=batch_size, positions=positions, length=length, join_single=join_single
-        )
+        super().__init__(labels, **options)
         self.images = images
-        self.labels = labels
         self.augment = augment
         self.views = tuple(views)
-        self.seed_of_epoch = seed_of_epoch
         self.leaves_images = False  # yield `PendingBatch`, whose images a recorded training step takes and augments
         self._kept: dict[int, tuple[Tensor, ...]] = {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,26 +37,14 @@ class FeatureLoader(EpochLoader):
 
     Args:
         tables: the views; (seed of the epoch, position) determines the view of each image of a batch.
-        labels: int64 [N], labels of the whole source, on the device.
         device: device of the batches.
-        seed_of_epoch: epoch -> seed of the choice of views.
-        order, batch_size, positions, length, join_single: as in `EpochLoader`.
+        labels, options: see `EpochLoader`.
     """
 
-    def __init__(
-        self,
-        tables: Sequence[FeatureTable],
-        labels: Tensor,
-        *,
-        device: torch.device,
-        seed_of_epoch: Callable[[int], int] = lambda epoch: epoch,
-        **common: Any,
-    ) -> None:
-        super().__init__(**common)
+    def __init__(self, tables: Sequence[FeatureTable], labels: Tensor, *, device: torch.device, **options: Any) -> None:
+        super().__init__(labels, **options)
         self.tables = tables
-        self.labels = labels
         self.device = device
-        self.seed_of_epoch = seed_of_epoch
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, first, indices, positions = self._begin()

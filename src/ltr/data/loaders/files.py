@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -74,19 +74,6 @@ class _Files(Dataset):
         return None
 
 
-class _Tasks:
-    """Sampler of torch's loader that yields the tasks of the current epoch."""
-
-    def __init__(self) -> None:
-        self.tasks: list[Task] = []
-
-    def __iter__(self) -> Iterator[Task]:
-        return iter(self.tasks)
-
-    def __len__(self) -> int:
-        return len(self.tasks)
-
-
 class FileLoader(EpochLoader):
     """Loader of image files, with the interface of `ltr.data.loaders.device.DeviceLoader`.
 
@@ -95,14 +82,14 @@ class FileLoader(EpochLoader):
 
     Args:
         files: all image files of the source.
-        labels: int64 [N], labels of the whole source, on the device.
         crop: crop of the files.
         device: device of the batches.
         num_workers: number of worker processes; 0 decodes in this process.
         train: True takes random crops if ``crop.random`` is set, False the evaluation crop.
         replacements: source of replacements for unreadable training images; None: such an image is an error.
-        order, batch_size, positions, length, join_single, augment, views, seed_of_epoch: as in `DeviceLoader`. A file
-            is decoded once for each view, whose crop is that of its augmentation if it has one.
+        augment, views: as in `DeviceLoader`. A file is decoded once for each view, with the crop of its augmentation if
+            that has one.
+        labels, options: see `EpochLoader`.
 
     Raises:
         ConfigError: packed images have fewer pixels than ``crop`` needs.
@@ -117,33 +104,24 @@ class FileLoader(EpochLoader):
         *,
         crop: FileCrop,
         device: torch.device,
-        order: Callable[[int], np.ndarray],
-        batch_size: int,
-        positions: Callable[[int], np.ndarray] | None = None,
-        length: int | None = None,
-        join_single: bool = False,
         augment: Augmentation | None = None,
         views: Sequence[Augmentation] = (),
-        seed_of_epoch: Callable[[int], int] = lambda epoch: epoch,
         num_workers: int = 0,
         train: bool = False,
         replacements: Replacements | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            order=order, batch_size=batch_size, positions=positions, length=length, join_single=join_single
-        )
+        super().__init__(labels, **options)
         crops = [crop, *(view.file_crop or crop for view in views)]
         for one in crops:
             refuse_too_few_pixels(files, one.resize)
-        self.labels = labels
         self.device = device
         self.augment = augment
         self.views = tuple(views)
-        self.seed_of_epoch = seed_of_epoch
         self.train = train
         self.random = [train and one.random for one in crops]  # of each view
         self.replacements = replacements if train else None  # evaluation never replaces an image
-        self._tasks = _Tasks()
+        self._tasks: list[Task] = []  # of the current epoch, read by torch's loader
         self._workers = DataLoader(
             _Files(files, crops, self.replacements),
             batch_size=None,
@@ -161,7 +139,7 @@ class FileLoader(EpochLoader):
         crop_seeds = [derive_seed(one, "crop") if random else None for one, random in zip(seeds, self.random)]
         parts = [self.rows(number) for number in range(first, len(self))]
         replace_seed = seed if self.replacements is not None else None
-        self._tasks.tasks = [
+        self._tasks[:] = [
             Task(indices[part].copy(), positions[part], crop_seed, replace_seed, view)
             for part in parts
             for view, crop_seed in reversed(list(enumerate(crop_seeds)))  # the first view comes last

@@ -28,7 +28,7 @@ from ltr.data.images.tally import SHOWN, Tally
 from ltr.data.loaders.readers import iterate_batches, unchanged
 from ltr.data.packed_images.reading import PackedImages
 from ltr.data.source import Decoding, ImageFiles, Source
-from ltr.data.split import INDEX_ARRAYS, Split
+from ltr.data.split import SPLIT_PARTS, Split
 from ltr.errors import DataError
 
 _AT_A_TIME = 64
@@ -195,7 +195,7 @@ def check_files(
     files = source.images
     if not isinstance(files, ImageFiles) or isinstance(files, PackedImages):
         return []
-    indices = np.unique(np.concatenate([getattr(split, part) for part in INDEX_ARRAYS]))
+    indices = np.unique(np.concatenate([getattr(split, part) for part in SPLIT_PARTS]))
     key = repr((files.root, source.fingerprint, may_skip)).encode() + indices.tobytes()
     if key in _opened:
         return []
@@ -210,7 +210,7 @@ def _refuse_bad(source: Source, split: Split, bad: list[BadImage], dataset: Mapp
     if not bad:
         return
     numbers = np.array([image.number for image in bad])
-    is_evaluated = np.isin(numbers, np.concatenate([getattr(split, part) for part in INDEX_ARRAYS if part != "train"]))
+    is_evaluated = np.isin(numbers, np.concatenate([getattr(split, part) for part in SPLIT_PARTS if part != "train"]))
     labels = source.labels[split.train]
     readable = np.bincount(labels[~np.isin(split.train, numbers)], minlength=source.num_classes)
     is_irreplaceable = ~is_evaluated & (readable[source.labels[numbers]] == 0)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ltr.errors import DataError
+from ltr.names import list_first
 from ltr.randomness import derive_seed, uniforms
 
 TRIES = 10
@@ -80,5 +81,4 @@ class Skipped:
 
     def _shown(self) -> str:
         first = {failure.path: failure.reason for failure in self.failures}
-        lines = [f"{path} ({reason})" for path, reason in list(first.items())[:10]]
-        return ", ".join(lines) + (", ..." if len(first) > 10 else "")
+        return list_first([f"{path} ({reason})" for path, reason in first.items()])

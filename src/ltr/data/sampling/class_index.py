@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ltr.errors import DataError
+from ltr.names import list_first
 
 RANDOM_BITS = 24  # minimum of random bits in a sort key; ties, which keep their order, are then rare enough
 
@@ -49,9 +50,9 @@ class ClassIndex:
         counts = np.bincount(labels, minlength=num_classes)
         empty = np.flatnonzero(counts == 0)
         if empty.size:
-            shown = ", ".join(map(str, empty[:10])) + (", ..." if empty.size > 10 else "")
             warnings.warn(
-                f"{empty.size} of {num_classes} classes have no training image (labels {shown}): samplers skip them",
+                f"{empty.size} of {num_classes} classes have no training image (labels {list_first(empty)}): samplers "
+                "skip them",
                 stacklevel=2,
             )
         return cls(stable_order(labels), np.cumsum(counts) - counts, counts)

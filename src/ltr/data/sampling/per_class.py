@@ -12,6 +12,7 @@ from ltr.data.sampling.class_index import ClassIndex, image_cycles, shuffled_ran
 from ltr.data.sampling.samplers import Sampler, Stream
 from ltr.errors import ConfigError
 from ltr.identity import named
+from ltr.names import list_first
 
 Several = Annotated[int, "[2, inf)"]
 
@@ -66,7 +67,7 @@ class PerClass(Sampler):
             raise ConfigError("sampler=per_class: a triplet needs two classes, and the training images are of one")
         short = present[counts[present] < self.images_per_class]
         if len(short):
-            shown = ", ".join(f"{c} ({counts[c]})" for c in short[:5]) + (", ..." if len(short) > 5 else "")
+            shown = list_first([f"{label} ({counts[label]})" for label in short], 5)
             raise ConfigError(
                 f"sampler.images_per_class={self.images_per_class}: {len(short)} of {len(present)} classes have fewer "
                 f"training images (label and images: {shown}). Use at most {max(int(counts[present].min()), 2)}, or a "

@@ -17,13 +17,12 @@ from ltr.data.sources.checks import (
     refuse_empty,
     require,
     require_same_ids,
-    shown,
     to_number,
     warn_if_partial,
 )
 from ltr.errors import DataError
 from ltr.identity import named
-from ltr.names import canonical
+from ltr.names import canonical, list_first
 
 CUB_ARCHIVE = Archive(
     "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1",
@@ -92,14 +91,14 @@ def _read(name: str, base: Path, roots: Sequence[str], instructions: str, publis
     flags = _of_images(name, base, paths, "train_test_split.txt", "is_training")
     wrong = [f"{flag!r} of image {image}" for image, flag in flags.items() if flag not in ("0", "1")]
     if wrong:
-        raise DataError(f"{name}: {base / 'train_test_split.txt'} may hold 0 and 1 only, not {shown(wrong)}")
+        raise DataError(f"{name}: {base / 'train_test_split.txt'} may hold 0 and 1 only, not {list_first(wrong)}")
     class_of = _of_images(name, base, paths, "image_class_labels.txt", "class_id")
     names = read_mapping(name, base / "classes.txt", ("class_id", "class_name"))
 
     used = dict.fromkeys(class_of.values())
     unnamed = [number for number in used if number not in names]
     if unnamed:
-        raise DataError(f"{name}: {base / 'classes.txt'} lacks the classes {shown(unnamed)}, which images have")
+        raise DataError(f"{name}: {base / 'classes.txt'} lacks the classes {list_first(unnamed)}, which images have")
     known = names if name == "cub" else used  # NABirds also names the inner nodes of its hierarchy
     class_ids = sorted(to_number(name, f"a class id in {base / 'classes.txt'}", number) for number in known)
     label_of = {str(number): label for label, number in enumerate(class_ids)}
@@ -146,7 +145,7 @@ def _refuse_contradictions(
     if contradictions:
         raise DataError(
             f"{name}: images.txt, image_class_labels.txt and classes.txt in {base} contradict each other: "
-            f"{shown(contradictions)}. Fetch them again"
+            f"{list_first(contradictions)}. Fetch them again"
         )
 
 

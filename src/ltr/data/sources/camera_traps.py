@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 
 from ltr.configuration.ranges import Fraction, NonNegativeInt, ProperFraction, check_option
-from ltr.data.annotations import camtrap_dp, coco, csv_table
+from ltr.data.annotations import coco, csv_table
+from ltr.data.annotations.reading import Format, read_annotations
 from ltr.data.annotations.records import Records
 from ltr.data.images.decode import WhiteLevel, build_decoding
 from ltr.data.images.regions import BoxCrops
 from ltr.data.source import Decoding, ImageFiles, Source
-from ltr.data.sources.checks import shown
 from ltr.data.sources.division import warn_of_untested
 from ltr.data.sources.labelled_boxes import (
     NO_BOX,
@@ -47,9 +47,8 @@ from ltr.data.sources.part_lists import divide_by_column, divide_by_list
 from ltr.data.splitting.groups import FILE, file_groups
 from ltr.errors import ConfigError, DataError
 from ltr.identity import named
-from ltr.names import counted
+from ltr.names import counted, list_first
 
-Format = Literal["auto", "coco_camera_traps", "coco", "camtrap_dp", "csv"]
 Crop = Literal["auto", "box", "none"]
 CropMargin = Annotated[float, "[0, 10]"]
 DivisionRule = Literal["groups", "time"]
@@ -127,7 +126,7 @@ def camera_traps(
     decoding = build_decoding(exif=exif, matte=matte, white_level=white_level)
     base = str(Path(root).expanduser().absolute())
     file = Path(annotations).expanduser().absolute()
-    records = read_annotations(name, file, base, format, (group,))
+    records = read_annotations(name, file, base, format, () if group in (AUTO, NONE, "date") else (group,))
     has_boxes = not np.isnan(records.boxes[:, 0]).all() if len(records.boxes) else False
     if crop == AUTO:
         is_cut = has_boxes and records.format in (coco.COCO, csv_table.FORMAT)
@@ -172,44 +171,6 @@ def camera_traps(
     return _source(name, file, records, table, crops, left_out, decoding=decoding, group=group, division=division,
                    split_list=split_list, test_fraction=test_fraction, split_seed=split_seed,
                    file_sizes=file_sizes)  # fmt: skip
-
-
-def read_annotations(name: str, file: Path, root: str, format: Format, columns: Iterable[str] = ()) -> Records:
-    """Read an annotation file in the format that its content shows, or in ``format``.
-
-    Args:
-        columns: further fields that group images, for formats that allow any.
-
-    Raises:
-        ConfigError: the format is unknown.
-        DataError: the file is missing, damaged or in another format.
-    """
-    check_option("dataset.format", format, Format)
-    more = tuple(column for column in columns if column not in (AUTO, NONE, "date"))
-    if not file.exists():
-        raise DataError(
-            f"{name} was not found: there is no file {file}. dataset.annotations must name an annotation file: COCO "
-            "(Camera Traps) JSON, a Camtrap DP package, or CSV with path and label"
-        )
-    kind = _format_of(file) if format == AUTO else format
-    if kind == camtrap_dp.FORMAT:
-        return camtrap_dp.read_camtrap_dp(name, file, root)
-    if kind == csv_table.FORMAT:
-        return csv_table.read_csv(name, file, root, more)
-    records = coco.read_coco(name, file, root, more)
-    if format != AUTO:
-        records.format = format
-    return records
-
-
-def _format_of(file: Path) -> str:
-    """Detect the format from the name and the beginning of a file; the reader distinguishes the two COCO formats."""
-    if file.is_dir() or file.name == "datapackage.json":
-        return camtrap_dp.FORMAT
-    # workbooks are refused with advice
-    if file.suffix.lower() in (".csv", ".tsv", ".txt", ".xls", ".xlsx", ".ods"):
-        return csv_table.FORMAT
-    return coco.COCO
 
 
 def _source(
@@ -270,7 +231,7 @@ def _source(
         warnings.warn(
             f"{name}: without an image that is used, and so without a class: "
             f"{counted(len(unused), 'category', 'categories')} of {file}: "
-            f"{shown(unused)}",
+            f"{list_first(unused)}",
             stacklevel=4,
         )
     warn_of_untested(name, labels[order][part[order] == PARTS.index("test")], class_names)
@@ -351,9 +312,7 @@ def _warn(name: str, paths: dict[str, tuple[str, ...]]) -> None:
     """Warn of excluded images, by reason."""
     if paths:
         total = sum(map(len, paths.values()))
-        lines = [
-            f"{reason} ({len(of):,}): {shown(of[:3])}{', ...' if len(of) > 3 else ''}" for reason, of in paths.items()
-        ]
+        lines = [f"{reason} ({len(of):,}): {list_first(of, 3)}" for reason, of in paths.items()]
         warnings.warn(
             f"{name}: {counted(total, 'image is', 'images are')} left out; {'; '.join(lines)}. ltr-data "
             "describe writes the whole list",

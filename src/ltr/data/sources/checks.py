@@ -14,7 +14,7 @@ from ltr.data.source import ImageFiles
 from ltr.data.sources.same_files import ListedFiles, unnamed
 from ltr.errors import DataError
 from ltr.files import is_file, is_regular
-from ltr.names import canonical
+from ltr.names import canonical, list_first
 
 MOST_SHOWN = 10
 PARTIAL = "this is not the whole published data set"
@@ -48,12 +48,6 @@ def require(
         f"the environment variable LTR_DATA (the folder that holds {holds or f'dataset.{key}'})"
         + ("" if holds else f", or by dataset.{key}=FOLDER")
     )
-
-
-def shown(entries: Sequence[object]) -> str:
-    """Join the first ten entries, and the total number if there are more."""
-    text = ", ".join(str(entry) for entry in entries[:MOST_SHOWN])
-    return text if len(entries) <= MOST_SHOWN else f"{text}, ... ({len(entries):,} in all)"
 
 
 def warn_if_partial(
@@ -134,7 +128,7 @@ def refuse_duplicates(name: str, what: str, entries: Iterable[object]) -> None:
     seen: set[object] = set()
     twice = [entry for entry in entries if entry in seen or seen.add(entry)]  # type: ignore[func-returns-value]
     if twice:
-        raise DataError(f"{name}: {what} appears twice: {shown(list(dict.fromkeys(twice)))}. Each may appear once")
+        raise DataError(f"{name}: {what} appears twice: {list_first(list(dict.fromkeys(twice)))}. Each may appear once")
 
 
 def refuse_empty(name: str, labels: np.ndarray, entries: Sequence[object], where: str) -> None:
@@ -147,7 +141,7 @@ def refuse_empty(name: str, labels: np.ndarray, entries: Sequence[object], where
     """
     empty = np.flatnonzero(np.bincount(labels, minlength=len(entries)) == 0)
     if empty.size:
-        named = shown([entries[label] for label in empty.tolist()])
+        named = list_first([entries[label] for label in empty.tolist()])
         raise DataError(
             f"{name}: classes without a training image in {where}: {named}. "
             "Every class needs one; fetch the files again"
@@ -163,8 +157,8 @@ def require_same_ids(
     for lacking, holding, keys in ((other_file, file, missing), (file, other_file, more)):
         if keys:
             raise DataError(
-                f"{name}: {lacking} lacks {len(keys):,} ids that {holding} has: {shown(keys)}. One of the two is cut "
-                "off or of another data set; fetch them again"
+                f"{name}: {lacking} lacks {len(keys):,} ids that {holding} has: {list_first(keys)}. One of the two is "
+                "cut off or of another data set; fetch them again"
             )
 
 
@@ -183,8 +177,8 @@ def require_same_names(
     ]
     if contradictions:
         raise DataError(
-            f"{name}: {file} and {other} contradict each other, by class id: {shown(contradictions)}. Both must be of "
-            "one data set and one year; fetch them again"
+            f"{name}: {file} and {other} contradict each other, by class id: {list_first(contradictions)}. Both must "
+            "be of one data set and one year; fetch them again"
         )
 
 

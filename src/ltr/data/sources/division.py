@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ltr.configuration.ranges import ProperFraction, check_option
-from ltr.data.sources.checks import shown
 from ltr.errors import DataError
+from ltr.names import list_first
 from ltr.randomness import derive_seed
 
 
@@ -53,8 +53,8 @@ def hold_out_test_images(
     single = [class_names[label] for label in np.flatnonzero(counts == 1).tolist()]
     if single:
         warnings.warn(
-            f"{name}: classes with a single image are in training only: {shown(single)}. Add images, or divide them "
-            "yourself",
+            f"{name}: classes with a single image are in training only: {list_first(single)}. Add images, or divide "
+            "them yourself",
             stacklevel=3,
         )
     return is_test
@@ -67,11 +67,6 @@ def warn_of_untested(name: str, test_labels: np.ndarray, class_names: Sequence[s
     if untested and tested:
         warnings.warn(
             f"{name}: {len(untested):,} of {len(class_names):,} classes have no test image, so their accuracy is not "
-            f"measured: {shown(untested)}",
+            f"measured: {list_first(untested)}",
             stacklevel=3,
         )
-
-
-def divided_name(name: str, fraction: float, seed: int) -> str:
-    """Add the division rule to the source's name, so that the split's name shows it."""
-    return f"{name}-test{fraction:g}-seed{seed}"

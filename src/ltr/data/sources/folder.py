@@ -13,15 +13,14 @@ import numpy as np
 from ltr.configuration.ranges import NonNegativeInt, ProperFraction
 from ltr.data.images.decode import WhiteLevel, build_decoding
 from ltr.data.source import Grouping, ImageFiles, Source
-from ltr.data.sources.checks import shown
-from ltr.data.sources.division import divided_name, hold_out_test_images, warn_of_untested
+from ltr.data.sources.division import warn_of_untested
 from ltr.data.sources.own_groups import check_groups, check_path_group, groups_of_paths
 from ltr.data.sources.part_division import PARTS, divide_by_groups
 from ltr.data.sources.same_files import ListedFiles, unnamed
 from ltr.errors import DataError, nearest
 from ltr.files import is_file, is_folder
 from ltr.identity import named
-from ltr.names import canonical
+from ltr.names import canonical, list_first
 
 # common synonyms for the folders of parts, in lower case
 _OTHER_PARTS = ("training", "valid", "validation", "dev", "testing", "eval", "evaluation")
@@ -138,15 +137,18 @@ def image_folder(
         if key is not None:
             check_groups(name, key, grouping, ImageFiles.from_paths(base, paths), parts)
     else:
-        if key is None:
-            is_test = hold_out_test_images(name, paths, table, class_names, fraction=test_fraction, seed=split_seed)
-            name = divided_name(name, test_fraction, split_seed)
-        else:
-            listed = ImageFiles.from_paths(base, paths)
-            divided = divide_by_groups(
-                name, listed, table, class_names, key, groupings, fraction=test_fraction, seed=split_seed
-            )
-            is_test, name, remarks = divided.part == PARTS.index("test"), f"{name}-{divided.name}", divided.remarks
+        divided = divide_by_groups(
+            name,
+            ImageFiles.from_paths(base, paths),
+            table,
+            class_names,
+            key,
+            groupings,
+            fraction=test_fraction,
+            seed=split_seed,
+        )
+        is_test, name, remarks = divided.part == PARTS.index("test"), f"{name}-{divided.name}", divided.remarks
+        if key is not None:
             warn_of_untested(name, table[is_test], class_names)
         order = np.argsort(is_test, kind="stable")
         num_train = len(images) - int(is_test.sum())
@@ -185,18 +187,18 @@ def _class_names(name: str, base: Path, classes_of: Mapping[str, Classes]) -> tu
         unknown = [class_name for class_name in sorted(classes) if class_name not in train]
         if unknown:
             raise DataError(
-                f"{name}: {base / part} has classes that {base / 'train'} has not: {shown(unknown)}"
+                f"{name}: {base / part} has classes that {base / 'train'} has not: {list_first(unknown)}"
                 f"{nearest(unknown[0], train)}. Test classes must be training classes; rename the folders"
             )
     strange = [ascii(class_name) for class_name in sorted(train) if not class_name.isprintable()]
     if strange:
         raise DataError(
-            f"{name}: folders in {base} whose names are not printable text (UTF-8): {shown(strange)}. Rename them"
+            f"{name}: folders in {base} whose names are not printable text (UTF-8): {list_first(strange)}. Rename them"
         )
     empty = [class_name for class_name in sorted(train) if not train[class_name]]
     if empty:
         raise DataError(
-            f"{name}: classes without an image in {base}: {shown(empty)}. Images are files whose names end in "
+            f"{name}: classes without an image in {base}: {list_first(empty)}. Images are files whose names end in "
             f"{', '.join(SUFFIXES)}; add some, or remove the folders"
         )
     return tuple(sorted(train))
@@ -232,7 +234,7 @@ class _Walk:
             other_folders = [entry for entry in folders if entry not in PARTS]
             if other_folders:
                 raise DataError(
-                    f"{self.name}: {self.base} has the folder train and {shown(other_folders)}"
+                    f"{self.name}: {self.base} has the folder train and {list_first(other_folders)}"
                     f"{nearest(other_folders[0], PARTS)}. Next to train, only val and test are allowed"
                 )
             parts = {part: self._classes(part) for part in PARTS if part in folders}
@@ -243,19 +245,19 @@ class _Walk:
             parts = {"train": self._classes("")}
         if self.outside:
             raise DataError(
-                f"{self.name}: links lead outside {', '.join(map(str, self.allowed))}: {shown(self.outside)}. If that "
-                "is meant, name the folder: dataset.roots=[FOLDER]"
+                f"{self.name}: links lead outside {', '.join(map(str, self.allowed))}: {list_first(self.outside)}. If "
+                "that is meant, name the folder: dataset.roots=[FOLDER]"
             )
         if self.irregular:
             warnings.warn(
                 f"{self.name}: {len(self.irregular):,} entries are named like images and are not regular files (broken "
-                f"links, named pipes, devices); they are skipped: {shown(self.irregular)}",
+                f"links, named pipes, devices); they are skipped: {list_first(self.irregular)}",
                 stacklevel=4,
             )
         if self.unread:
             warnings.warn(
                 f"{self.name}: {len(self.unread):,} files are images of formats that are not supported, and are "
-                f"skipped: {shown(self.unread)}. Convert them to JPEG or PNG if they belong to the data set",
+                f"skipped: {list_first(self.unread)}. Convert them to JPEG or PNG if they belong to the data set",
                 stacklevel=4,
             )
         return parts
@@ -265,8 +267,8 @@ class _Walk:
         part_like = [folder for folder in folders if folder.casefold() in (*PARTS, *_OTHER_PARTS)]
         if len(part_like) > 1 and len(part_like) == len(folders):
             raise DataError(
-                f"{self.name}: the folders of {self.base} are called {shown(part_like)}, which would be the classes. "
-                f"Folders for parts of the data must be called {', '.join(PARTS)}; rename them"
+                f"{self.name}: the folders of {self.base} are called {list_first(part_like)}, which would be the "
+                f"classes. Folders for parts of the data must be called {', '.join(PARTS)}; rename them"
             )
 
     def _classes(self, folder: str) -> Classes:

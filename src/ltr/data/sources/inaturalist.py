@@ -19,13 +19,12 @@ from ltr.data.sources.checks import (
     refuse_empty,
     require,
     require_same_names,
-    shown,
     warn_if_partial,
 )
 from ltr.data.sources.json_arrays import read_arrays
 from ltr.errors import DataError
 from ltr.identity import named
-from ltr.names import canonical
+from ltr.names import canonical, list_first
 
 BUCKET = "https://ml-inat-competition-datasets.s3.amazonaws.com/"
 RANKS = ("supercategory", "kingdom", "phylum", "class", "order", "family", "genus", "common_name")
@@ -228,20 +227,20 @@ def _join_labels(what: str, ids: np.ndarray, annotations: _Annotations, class_id
     ascending = ids[order]
     twice = ascending[1:][ascending[1:] == ascending[:-1]]
     if twice.size:
-        raise DataError(f"{what} has images of the same id: {shown(np.unique(twice).tolist())}. Fetch it again")
+        raise DataError(f"{what} has images of the same id: {list_first(np.unique(twice).tolist())}. Fetch it again")
     rows = _find_positions(ascending, images)
     if (rows < 0).any():
         unknown = images[rows < 0].tolist()
-        raise DataError(f"{what} has annotations of images that it does not list, by image_id: {shown(unknown)}")
+        raise DataError(f"{what} has annotations of images that it does not list, by image_id: {list_first(unknown)}")
     rows = order[rows]
     times = np.bincount(rows, minlength=len(ids))
     for wrong, words in ((times == 0, "no annotation"), (times > 1, "more than one annotation")):
         if wrong.any():
-            raise DataError(f"{what}: images with {words}, by id: {shown(ids[wrong].tolist())}. Fetch it again")
+            raise DataError(f"{what}: images with {words}, by id: {list_first(ids[wrong].tolist())}. Fetch it again")
     classes = _find_positions(class_ids, categories)
     if (classes < 0).any():
         unknown = np.unique(categories[classes < 0]).tolist()
-        raise DataError(f"{what} has annotations of categories that it does not list, by id: {shown(unknown)}")
+        raise DataError(f"{what} has annotations of categories that it does not list, by id: {list_first(unknown)}")
     labels = np.empty(len(ids), dtype=np.int64)
     labels[rows] = classes
     return labels

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ltr.data.sources.checks import shown
 from ltr.data.tables import PARQUET, Columns, column_names, read_columns
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.escaping import csv_text
-from ltr.names import canonical, is_text
+from ltr.names import canonical, is_text, list_first
 
 NEEDED = ("path", "label")
 
@@ -84,7 +83,7 @@ def read_label_tables(name: str, files: Sequence[str], root: str | None, group: 
     tables = tuple(Path(file).expanduser().absolute() for file in files)
     repeated = [str(table) for row, table in enumerate(tables) if table in tables[:row]]
     if repeated:
-        raise ConfigError(f"dataset.labels lists {shown(repeated)} twice. List each table once, the newest last")
+        raise ConfigError(f"dataset.labels lists {list_first(repeated)} twice. List each table once, the newest last")
     columns = tuple(
         _read(name, table, "dataset.labels" if len(files) > 1 else "dataset.file", group) for table in tables
     )
@@ -179,7 +178,7 @@ def _warn(name: str, table: Path, replaced: int, changes: Sequence[str], unsplit
         number = "1 label changes" if len(changes) == 1 else f"{len(changes):,} labels change"
         warnings.warn(
             f"{name}: {table.name} relabels {images} of an earlier table; its labels are used. "
-            + (f"{number}: {shown(changes)}" if changes else "No label changes"),
+            + (f"{number}: {list_first(changes)}" if changes else "No label changes"),
             stacklevel=4,
         )
     if unsplit:
@@ -213,7 +212,7 @@ def _read(name: str, table: Path, key: str, group: str | None) -> Columns:
     broken = [columns.where(row) for row, label in enumerate(labels) if not label.isascii() and not is_text(label)]
     if broken:
         raise DataError(
-            f"{name}: {table} is not UTF-8: labels that cannot be read in {shown(broken)}. Save the table as UTF-8"
+            f"{name}: {table} is not UTF-8: labels that cannot be read in {list_first(broken)}. Save the table as UTF-8"
         )
     for column in {"label", *further} & set(columns.texts):
         columns.texts[column] = [canonical(text) for text in columns.texts[column]]

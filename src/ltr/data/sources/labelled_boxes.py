@@ -14,9 +14,9 @@ from ltr.data.annotations.megadetector import read_megadetector
 from ltr.data.annotations.records import Records, clip_boxes
 from ltr.data.images.decode import open_image, orientation
 from ltr.data.source import ImageFiles
-from ltr.data.sources.checks import check_image_files, shown
+from ltr.data.sources.checks import check_image_files
 from ltr.errors import DataError
-from ltr.names import counted, normal_path
+from ltr.names import counted, list_first, normal_path
 
 Boxes = Literal["all", "largest"]
 Faulty = Literal["error", "exclude"]  # treatment of an invalid image or box
@@ -112,7 +112,7 @@ def checked_boxes(
             ]
             raise DataError(
                 f"{name}: {file} has {counted(wrong.size, 'box', 'boxes')} outside the image or without area, here in "
-                f"fractions of the image: {shown(named_boxes)}. Correct them, or leave them out with "
+                f"fractions of the image: {list_first(named_boxes)}. Correct them, or leave them out with "
                 "dataset.invalid_boxes=exclude"
             )
         left_out.add(BAD_BOX, table.images[wrong])
@@ -188,10 +188,11 @@ def with_detections(
         dtype=np.int64,
     )
     if row_of and not (image_of >= 0).any():
+        detected = [detections.files.relative(row) for row in range(len(detections.files))]
         raise DataError(
             f"{name}: {file} has none of the {len(row_of):,} labelled images. It names "
-            f"{shown([detections.files.relative(row) for row in range(min(2, len(detections.files)))]) or 'none'}, the "
-            f"annotations {shown(list(row_of)[:2])}. Run the detector from {root}, so that both name the same paths"
+            f"{list_first(detected, 2) or 'none'}, the annotations {list_first(row_of, 2)}. Run the detector from "
+            f"{root}, so that both name the same paths"
         )
     waiting = np.full(len(records), -1, dtype=np.int32)  # class of images without a box
     waiting[table.images[~table.has_box]] = table.classes[~table.has_box]

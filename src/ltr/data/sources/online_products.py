@@ -13,13 +13,13 @@ from ltr.data.sources.checks import (
     dataset_folder,
     read_table,
     require,
-    shown,
     to_number,
     warn_if_partial,
 )
 from ltr.data.sources.text_lists import listed_in
 from ltr.errors import DataError
 from ltr.identity import named
+from ltr.names import list_first
 
 ARCHIVE = Archive(
     "http://ftp.cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip",
@@ -83,10 +83,10 @@ def online_products(
                 )
     both = sorted(set(ids[: parts["train"].stop]) & set(ids[parts["train"].stop :]))
     if both:
-        raise DataError(f"sop: classes in both parts, by class_id: {shown(both)}. Unpack the archive again")
+        raise DataError(f"sop: classes in both parts, by class_id: {list_first(both)}. Unpack the archive again")
     if contradictions:
         raise DataError(
-            f"sop: ids and folders contradict each other: {shown(contradictions)}. Unpack the archive again"
+            f"sop: ids and folders contradict each other: {list_first(contradictions)}. Unpack the archive again"
         )
     class_ids, labels = np.unique(np.array(ids, dtype=np.int64), return_inverse=True)
     kinds = tuple(kind_of[number] for number in class_ids.tolist())

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ltr.data.source import Grouping, ImageFiles
-from ltr.data.sources.checks import shown
 from ltr.data.sources.part_division import refuse_unknown_groups
 from ltr.errors import ConfigError
+from ltr.names import list_first
 
 SUBFOLDER, PATTERN = "subfolder", "pattern"  # keys of the groupings of an image folder
 
@@ -76,6 +76,6 @@ def check_groups(
     if divided:
         warnings.warn(
             f"{name}: the parts divide {len(divided):,} of {len(grouping.values):,} groups by {key}: "
-            f"{shown(divided)}. ltr-data describe counts the test images whose group has training images",
+            f"{list_first(divided)}. ltr-data describe counts the test images whose group has training images",
             stacklevel=3,
         )

@@ -11,9 +11,9 @@ import numpy as np
 from ltr.configuration.ranges import ProperFraction, check_option
 from ltr.data.source import Grouping, ImageFiles
 from ltr.data.sources.division import hold_out_test_images
-from ltr.data.splitting.groups import FILE, file_groups, hold_out_groups
+from ltr.data.splitting.groups import FILE, crop_groups, hold_out_groups
 from ltr.errors import ConfigError, DataError, nearest
-from ltr.names import counted
+from ltr.names import counted, list_first
 
 PARTS = ("train", "val", "test")
 AUTO, NONE = "auto", "none"
@@ -88,11 +88,10 @@ def refuse_unknown_groups(name: str, group: str, grouping: Grouping, files: Imag
     """Raise DataError that names the images without a group, if there are any."""
     unknown = np.flatnonzero(grouping.codes < 0)
     if unknown.size:
-        paths = [files.relative(int(row)) for row in unknown[:10]]
+        paths = list_first([files.relative(row) for row in unknown.tolist()])
         raise DataError(
             f"{name}: {counted(unknown.size, 'image has', 'images have')} no {group} that would keep them together: "
-            f"{', '.join(paths)}"
-            f"{', ...' if unknown.size > 10 else ''}. Fill it in, leave them out, or choose another dataset.group"
+            f"{paths}. Fill it in, leave them out, or choose another dataset.group"
         )
 
 
@@ -106,6 +105,7 @@ def divide_by_groups(
     *,
     fraction: float,
     seed: int,
+    paths: Sequence[str] | None = None,
 ) -> Division:
     """Hold out whole groups for testing, stratified by class as far as possible; single images if ``group`` is None.
 
@@ -114,19 +114,20 @@ def divide_by_groups(
         files: the N images.
         labels: int64 [N].
         class_names: names of the classes, for messages.
-        group: key of ``groupings``; None only if each row has a separate file. Crops of one file need `file_groups`.
+        group: key of ``groupings``; None only if each row has a separate file. Crops of one file are kept together.
         groupings: groupings of the images, by key.
         fraction: requested share of each class for testing, in (0, 1).
         seed: seed of the division.
+        paths: paths that, with the seed, determine the choice of single images; None: those of ``files``.
 
     Raises:
         DataError: there is only one group, or no class has two images.
     """
     rule = f"test{fraction:g}-seed{seed}"
-    if group is None and (shared := file_groups(files)) is not None:
+    if group is None and (shared := crop_groups(files)) is not None:
         group, groupings = FILE, {**groupings, FILE: shared}
     if group is None:
-        paths = [f"{files.relative(row)}{box_text(files, row)}" for row in range(len(files))]
+        paths = paths or [f"{files.relative(row)}{_box_text(files, row)}" for row in range(len(files))]
         is_test = hold_out_test_images(name, paths, labels, class_names, fraction=fraction, seed=seed)
         return Division(np.where(is_test, 2, 0).astype(np.int8), rule, None)
     check_option("dataset.test_fraction", fraction, ProperFraction)
@@ -205,11 +206,10 @@ def divide_by_time(
     check_option("dataset.test_fraction", fraction, ProperFraction)
     unknown = np.flatnonzero(times == UNKNOWN_TIME)
     if unknown.size:
-        paths = [files.relative(int(row)) for row in unknown[:10]]
+        paths = list_first([files.relative(row) for row in unknown.tolist()])
         raise DataError(
             f"{name}: {counted(unknown.size, 'image has', 'images have')} no time that can be read, and "
-            "dataset.division=time needs one: "
-            f"{', '.join(paths)}{', ...' if unknown.size > 10 else ''}. Write it as 2024-05-31 23:59:01"
+            f"dataset.division=time needs one: {paths}. Write it as 2024-05-31 23:59:01"
         )
     if group is None:
         first = times
@@ -244,6 +244,6 @@ def _day(seconds: int) -> str:
     return datetime.fromordinal(max(seconds // 86_400, 1)).date().isoformat()
 
 
-def box_text(files: ImageFiles, row: int) -> str:
+def _box_text(files: ImageFiles, row: int) -> str:
     """Return the box of a crop as text, so that crops of one file differ."""
     return "" if files.crops is None else f"#{files.crops.boxes[row].tobytes().hex()}"

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from ltr.data.source import Grouping, ImageFiles
-from ltr.data.sources.checks import shown
 from ltr.data.sources.part_division import PARTS, Division
 from ltr.data.tables import column_names, iterate_rows
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.escaping import csv_text
 from ltr.files import is_regular
+from ltr.names import list_first
 
 _PART_OF = {"training": "train", "validation": "val", "dev": "val", "testing": "test"}  # synonyms in lists
 
@@ -45,8 +45,8 @@ def divide_by_list(
     if unused:
         what = "paths" if key is None else f"groups of {key}"
         raise DataError(
-            f"{name}: {file} lists {what} that no image has: {shown(sorted(unused))}. Check that it belongs to these "
-            "images"
+            f"{name}: {file} lists {what} that no image has: {list_first(sorted(unused))}. Check that it belongs to "
+            "these images"
         )
     return Division(parts, f"list-{file.stem}", key or group)
 
@@ -72,7 +72,7 @@ def _read_list(
         columns = [column for column in ("path", *groupings) if column in names]
         if not columns:
             raise DataError(
-                f"{name}: {file} has the columns {shown(names)}. It needs split, and path or one of "
+                f"{name}: {file} has the columns {list_first(names)}. It needs split, and path or one of "
                 f"{', '.join(groupings) or 'the groups'}"
             )
         key = None if columns[0] == "path" else columns[0]
@@ -115,7 +115,7 @@ def divide_by_column(name: str, file: Path, split: Grouping, group: str | None) 
     texts = [_PART_OF.get(value.strip().lower(), value.strip().lower()) for value in split.values]
     unknown = [value for value, text in zip(split.values, texts) if value.strip() and text not in PARTS]
     if unknown or (split.codes < 0).any():
-        what = shown(list(map(repr, unknown))) if unknown else f"{int((split.codes < 0).sum()):,} blank cells"
+        what = list_first(list(map(repr, unknown))) if unknown else f"{int((split.codes < 0).sum()):,} blank cells"
         raise DataError(f"{name}: the column split of {file} has {what}. Allowed are {', '.join(PARTS)}")
     part_of = np.array([PARTS.index(text) if text in PARTS else -1 for text in texts], dtype=np.int8)
     return Division(part_of[split.codes], "column-split", group)

@@ -11,14 +11,14 @@ import numpy as np
 from ltr.configuration.ranges import NonNegativeInt, ProperFraction
 from ltr.data.images.decode import WhiteLevel, build_decoding
 from ltr.data.source import ImageFiles, Source
-from ltr.data.sources.checks import check_image_files, shown
-from ltr.data.sources.division import divided_name, hold_out_test_images, warn_of_untested
+from ltr.data.sources.checks import check_image_files
+from ltr.data.sources.division import warn_of_untested
 from ltr.data.sources.label_tables import LabelRows, read_label_tables
 from ltr.data.sources.own_groups import check_groups, grouping_of
 from ltr.data.sources.part_division import PARTS, divide_by_groups
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.identity import named
-from ltr.names import whole_number
+from ltr.names import list_first, whole_number
 
 
 @named("source/image_table")
@@ -75,7 +75,7 @@ def image_table(
     if untrained:
         unknown = sorted({texts[row] for row in untrained})
         raise DataError(
-            f"{name}: {rows.named_in}: labels without a training image: {shown(unknown)}"
+            f"{name}: {rows.named_in}: labels without a training image: {list_first(unknown)}"
             f"{nearest(unknown[0], class_names)}. The first is in {rows.where(min(untrained))}. "
             "Test classes must be training classes"
         )
@@ -94,19 +94,22 @@ def image_table(
         warn_of_untested(name, numbers[rows_of["test"]], class_names)
         for key, grouping in groupings.items():
             check_groups(name, key, grouping, files, rows_of)
-    elif groupings:
+    else:
         divided = divide_by_groups(
-            name, files, numbers, class_names, group, groupings, fraction=test_fraction, seed=split_seed
+            name,
+            files,
+            numbers,
+            class_names,
+            group,
+            groupings,
+            fraction=test_fraction,
+            seed=split_seed,
+            paths=rows.written,
         )
         rows_of = {part: np.flatnonzero(divided.part == PARTS.index(part)).tolist() for part in ("train", "test")}
-        warn_of_untested(name, numbers[rows_of["test"]], class_names)
+        if group is not None:
+            warn_of_untested(name, numbers[rows_of["test"]], class_names)
         source_name, remarks = f"{name}-{divided.name}", divided.remarks
-    else:
-        is_test = hold_out_test_images(
-            name, rows.written, numbers, class_names, fraction=test_fraction, seed=split_seed
-        )
-        rows_of = {"train": np.flatnonzero(~is_test).tolist(), "test": np.flatnonzero(is_test).tolist()}
-        source_name = divided_name(name, test_fraction, split_seed)
     order: list[int] = []
     parts: dict[str, range] = {}
     for part in PARTS:
@@ -151,7 +154,7 @@ def _parts(name: str, rows: LabelRows) -> dict[str, list[int]]:
     if unknown:
         raise DataError(
             f"{name}: {rows.where(rows_of[unknown[0]][0])}: the column split of {rows.named_in} has "
-            f"{shown(list(map(repr, unknown)))}. Allowed are "
+            f"{list_first(list(map(repr, unknown)))}. Allowed are "
             f"{', '.join(PARTS)}{nearest(unknown[0], PARTS)}"
         )
     if "train" not in rows_of:

@@ -17,12 +17,11 @@ from ltr.data.sources.checks import (
     dataset_folder,
     read_lines,
     require,
-    shown,
     warn_if_partial,
 )
 from ltr.errors import DataError
 from ltr.identity import named
-from ltr.names import canonical
+from ltr.names import canonical, list_first
 
 PUBLISHED: dict[str, dict[str, int]] = {
     "imagenet_lt": {"train": 115_846, "val": 20_000, "test": 50_000, "classes": 1_000},
@@ -93,7 +92,7 @@ def text_lists(
     unknown = sorted({label for label in labels if label >= num_classes})
     if unknown:
         raise DataError(
-            f"{name}: {named_in} have labels that {train} lacks: {shown(unknown)}; it has 0 to {num_classes - 1}"
+            f"{name}: {named_in} have labels that {train} lacks: {list_first(unknown)}; it has 0 to {num_classes - 1}"
         )
     warn_if_partial(name, parts, PUBLISHED.get(name, {}), num_classes)
     where_listed = listed_in(parts, chosen)
@@ -120,7 +119,9 @@ def read_list(name: str, file: Path) -> tuple[list[str], list[int]]:
         else:
             invalid.append(f"line {number} ({line[:80]!r})")
     if invalid:
-        raise DataError(f"{name}: {file} must have lines 'path label' with whole numbers from 0, not {shown(invalid)}")
+        raise DataError(
+            f"{name}: {file} must have lines 'path label' with whole numbers from 0, not {list_first(invalid)}"
+        )
     return paths, labels
 
 
@@ -134,7 +135,7 @@ def _count_classes(name: str, file: Path, labels: Sequence[int]) -> int:
         gaps = list(itertools.islice((label for label in range(largest) if label not in present), MOST_SHOWN))
         more = f", ... ({largest + 1 - len(present):,} in all)" if largest + 1 - len(present) > len(gaps) else ""
         raise DataError(
-            f"{name}: {file} has labels up to {largest}, but none of {shown(gaps)}{more}. Labels must be 0..C-1 "
+            f"{name}: {file} has labels up to {largest}, but none of {list_first(gaps)}{more}. Labels must be 0..C-1 "
             "without a gap, and every class needs a training image"
         )
     return largest + 1

@@ -18,11 +18,11 @@ from ltr.data.sources.checks import (
     read_mapping,
     refuse_duplicates,
     require,
-    shown,
     warn_if_partial,
 )
 from ltr.errors import DataError
 from ltr.identity import named
+from ltr.names import list_first
 
 ARCHIVE = Archive(
     "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
@@ -97,12 +97,13 @@ def _train(base: Path, wnids: Sequence[str]) -> tuple[list[str], list[int]]:
         wrong += [f"{wnid}/images/{image}" for image in images if _another_class(image, wnid)]
     if empty:
         raise DataError(
-            f"tiny_imagenet: there is no image (.JPEG) in {base / 'train'} of {shown(empty)}. Unpack the archive again"
+            f"tiny_imagenet: there is no image (.JPEG) in {base / 'train'} of {list_first(empty)}. Unpack the archive "
+            "again"
         )
     if wrong:
         raise DataError(
             f"tiny_imagenet: images in {base / 'train'} are named after another class than their folder: "
-            f"{shown(wrong)}. Unpack the archive again"
+            f"{list_first(wrong)}. Unpack the archive again"
         )
     return paths, labels
 
@@ -120,5 +121,5 @@ def _test(base: Path, wnids: Sequence[str]) -> tuple[list[str], list[int]]:
     ids = {name: rest.split()[0] for name, rest in annotations.items()}
     unknown = sorted({wnid for wnid in ids.values() if wnid not in label_of})
     if unknown:
-        raise DataError(f"tiny_imagenet: {file} has ids that are not in wnids.txt: {shown(unknown)}")
+        raise DataError(f"tiny_imagenet: {file} has ids that are not in wnids.txt: {list_first(unknown)}")
     return [f"val/images/{name}" for name in ids], [label_of[wnid] for wnid in ids.values()]

@@ -14,6 +14,7 @@ from ltr.data.splitting.building import Validation, class_counts_of, finish, gro
 from ltr.data.splitting.published import BackgroundList, background_list, background_list_classes
 from ltr.errors import ConfigError, DataError
 from ltr.identity import named
+from ltr.names import list_first
 from ltr.randomness import generator
 
 Sampled = Literal["uniform", "frequency", "shot"]
@@ -217,16 +218,15 @@ def _classes_of_ids(source: Source, ids: Sequence[int]) -> np.ndarray:
     missing = [number for number in ids if int(number) not in class_of_id]
     if missing:
         raise DataError(
-            f"{source.name} has no class with the id {', '.join(map(str, missing[:10]))}"
-            f"{', ...' if len(missing) > 10 else ''} ({len(missing)} of {len(ids)} foreground ids are missing; its "
-            f"{len(class_ids)} {what} run from {class_ids.min()} to {class_ids.max()})"
+            f"{source.name} has no class with the id {list_first(missing)} ({len(missing)} of {len(ids)} foreground "
+            f"ids are missing; its {len(class_ids)} {what} run from {class_ids.min()} to {class_ids.max()})"
         )
     classes = np.array([class_of_id[int(number)] for number in ids], dtype=np.int64)
     if len(classes) >= source.num_classes:
         raise ConfigError(f"dataset.ids names all {len(classes)} classes of {source.name}: none is left for background")
     empty = classes[class_counts_of(source, "train")[classes] == 0]
     if empty.size:
-        names = ", ".join(source.class_names[number] for number in empty[:10])
+        names = list_first([source.class_names[number] for number in empty])
         raise DataError(f"{source.name}: {empty.size} foreground classes have no training image: {names}")
     return classes
 

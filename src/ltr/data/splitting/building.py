@@ -15,6 +15,7 @@ from ltr.data.source import Source
 from ltr.data.split import Split, check_indices, count_labels
 from ltr.data.splitting.groups import FILE, crop_groups, hold_out_groups, separate_unknown
 from ltr.errors import ConfigError, DataError
+from ltr.names import list_first
 from ltr.randomness import generator
 
 Validation = Literal["none", "train_fraction", "official", "test_fraction"]
@@ -173,7 +174,7 @@ def _hold_out(
         )
     single = [label for label, members in enumerate(groups) if len(members) == 1]
     if single:
-        names = ", ".join(label_names(source, label_map, single[:10])) + (", ..." if len(single) > 10 else "")
+        names = list_first(label_names(source, label_map, single))
         classes = sum(len(members) > 0 for members in groups)
         warnings.warn(
             f"dataset.val={rule}: {len(single):,} of {classes:,} classes have one {part} image, which is not held "

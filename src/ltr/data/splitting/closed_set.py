@@ -13,6 +13,7 @@ from ltr.data.split import Split, load_split_file
 from ltr.data.splitting.building import Validation, finish, group_by_label, label_names, labelled_indices
 from ltr.errors import ConfigError, DataError
 from ltr.identity import named
+from ltr.names import list_first
 from ltr.randomness import generator
 
 Profile = Literal["exponential", "step"]
@@ -173,8 +174,8 @@ def _counts_that_fit(
 
     available_counts = np.array(available)
     if available_counts.min() == 0:
-        empty = label_names(source, label_map, np.flatnonzero(available_counts == 0)[:10])
-        raise DataError(f"{source.name}: classes without any training image cannot be in a tail: {', '.join(empty)}")
+        empty = label_names(source, label_map, np.flatnonzero(available_counts == 0))
+        raise DataError(f"{source.name}: classes without any training image cannot be in a tail: {list_first(empty)}")
     # counts grow with n_max, so that bisection finds the first n_max that does not fit
     fits = bisect.bisect_left(
         range(1, available[0] + 1), True, key=lambda n: bool((counts(n) > available_counts).any())

@@ -13,9 +13,10 @@ from ltr.configuration.targets import instantiate
 from ltr.data.doubts import warn_of_one_class
 from ltr.data.images.real_paths import named_images
 from ltr.data.source import ImageFiles, Source
-from ltr.data.split import INDEX_ARRAYS, Split, load_split_file
+from ltr.data.split import SPLIT_PARTS, Split, load_split_file
 from ltr.errors import ConfigError, DataError
 from ltr.files import is_regular
+from ltr.names import list_first
 
 
 def read_split(dataset: Mapping[str, Any], source: Source, make: Callable[..., Split] = instantiate) -> Split:
@@ -55,19 +56,19 @@ def exclude_images(split: Split, source: Source, file: Path) -> Split:
     listed_paths = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     is_excluded, unknown = _listed(source.images, listed_paths)
     if unknown:
-        shown = ", ".join(sorted(unknown)[:10]) + (", ..." if len(unknown) > 10 else "")
         raise DataError(
-            f"dataset.exclude={file} names {len(unknown)} images that {source.name} does not have: {shown}. "
-            "A line is a path from the data set's root, as ltr-data check --exclude-to writes it"
+            f"dataset.exclude={file} names {len(unknown)} images that {source.name} does not have: "
+            f"{list_first(sorted(unknown))}. A line is a path from the data set's root, as ltr-data check --exclude-to "
+            "writes it"
         )
-    arrays = {name: getattr(split, name)[~is_excluded[getattr(split, name)]] for name in INDEX_ARRAYS}
+    arrays = {name: getattr(split, name)[~is_excluded[getattr(split, name)]] for name in SPLIT_PARTS}
     labels = split.label_map[source.labels[arrays["train"]]]
     counts = np.bincount(labels, minlength=split.num_classes).astype(np.int64)
     emptied = np.flatnonzero((counts == 0) & (split.class_counts > 0))
     if emptied.size:
-        names = ", ".join(split.class_names[label] for label in emptied[:10])
+        names = list_first([split.class_names[label] for label in emptied])
         raise DataError(f"dataset.exclude={file} leaves no training image of {emptied.size} classes: {names}")
-    num_excluded = sum(len(getattr(split, name)) - len(arrays[name]) for name in INDEX_ARRAYS)
+    num_excluded = sum(len(getattr(split, name)) - len(arrays[name]) for name in SPLIT_PARTS)
     return replace(split, name=f"{split.name}-without{num_excluded}", class_counts=counts, **arrays)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ltr.data.source import Source
-from ltr.data.split import INDEX_ARRAYS, Split
+from ltr.data.split import SPLIT_PARTS, Split
 from ltr.data.splitting.groups import share_of_shared_groups
 from ltr.randomness import generator
 
@@ -50,7 +50,7 @@ def random_division(source: Source, split: Split) -> tuple[np.ndarray, np.ndarra
 
 def _class_lines(source: Source, split: Split) -> Iterator[str]:
     """Yield a table of the images of each class by part."""
-    parts = [part for part in INDEX_ARRAYS if part != "unknown" and len(getattr(split, part))]
+    parts = [part for part in SPLIT_PARTS if part != "unknown" and len(getattr(split, part))]
     size = int(split.label_map.max(initial=-1)) + 1
     counts = {part: np.bincount(split.label_map[source.labels[getattr(split, part)]], minlength=size) for part in parts}
     order = np.argsort(counts["train"][: split.num_classes], kind="stable")

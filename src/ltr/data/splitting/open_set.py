@@ -15,6 +15,7 @@ from ltr.data.splitting.closed_set import Profile, Subset, cut_tail
 from ltr.data.splitting.published import OPEN_SET_LISTS, OPEN_SET_TRIALS, SemanticShift, Trial, open_set_list
 from ltr.errors import ConfigError, DataError
 from ltr.identity import named
+from ltr.names import list_first
 from ltr.randomness import generator
 
 Classes = Literal["seeded", "all", "ids"] | Trial | SemanticShift
@@ -179,7 +180,7 @@ def _all_against_part(source: Source, unknown_part: str) -> tuple[np.ndarray, np
     unknown = np.flatnonzero(class_counts_of(source, unknown_part))
     both = np.intersect1d(known, unknown)
     if both.size:
-        names = ", ".join(source.class_names[number] for number in both[:10])
+        names = list_first([source.class_names[number] for number in both])
         raise DataError(
             f"{source.name}: part '{unknown_part}' should hold images of unknown classes only, but {both.size} of its "
             f"classes are trained on: {names}. Remove these images from that part, or these classes "
