@@ -117,6 +117,12 @@ def test_a_methods_keys_are_explained_by_its_declaration():
     assert ".md" not in text
 
 
+def test_the_keys_of_the_local_launcher_are_listed():
+    text = " ".join(help_text(["launcher/local"], width=80).split())
+    assert "hydra.launcher.n_jobs = auto allowed: int [1, inf) or auto jobs at a time" in text
+    assert "hydra.launcher.jobs_per_gpu = 2 allowed: int [1, inf)" in text
+
+
 def test_options_left_at_their_defaults_are_listed_separately():
     _, _, further = help_text(["augment/none"], width=80).partition("Further options")
     assert "augment.cutout = null" in further
@@ -126,6 +132,7 @@ def test_options_left_at_their_defaults_are_listed_separately():
 def test_a_key_is_a_topic_too():
     assert help_text(["trainer.max_epochs"], width=80).splitlines()[0] == "A key of trainer=default"
     assert help_text(["loss.max_margin=1"], width=80).splitlines()[0] == "A key of loss=ldam"
+    assert help_text(["hydra.launcher.threads=2"], width=80).splitlines()[0] == "A key of launcher=local"
     assert help_text(["seed=3"], width=80).splitlines()[0] == "A key of the top level"
 
 

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from ltr.local_jobs.division import Division, available_cores, divide, least_used, visible_gpus
+from ltr.local_jobs.options import LocalOptions
 
 
 @pytest.mark.parametrize(
@@ -20,16 +21,16 @@ def test_jobs_times_threads_never_exceed_the_cores(jobs, cores, at_a_time, threa
 
 
 def test_a_number_of_threads_limits_the_jobs_and_a_number_of_jobs_the_threads():
-    assert divide(8, 8, threads=4, environment={}).at_a_time == 2
-    assert divide(8, 8, n_jobs=2, environment={}).threads == 4
-    assert divide(8, 2, n_jobs=4, threads=3, environment={}) == Division(2, 4, 3)  # as asked
+    assert divide(8, 8, options=LocalOptions(threads=4), environment={}).at_a_time == 2
+    assert divide(8, 8, options=LocalOptions(n_jobs=2), environment={}).threads == 4
+    assert divide(8, 2, options=LocalOptions(n_jobs=4, threads=3), environment={}) == Division(2, 4, 3)  # as asked
     assert divide(2, 8, environment={"OMP_NUM_THREADS": "1"}).threads == 1
     assert divide(2, 8, environment={"OMP_NUM_THREADS": "64"}).threads == 4
-    assert divide(2, 8, threads=3, environment={"OMP_NUM_THREADS": "1"}).threads == 3
+    assert divide(2, 8, options=LocalOptions(threads=3), environment={"OMP_NUM_THREADS": "1"}).threads == 3
 
 
 def test_gpus_limit_the_jobs_and_are_shared_evenly():
-    division = divide(16, 32, ("0", "1"), jobs_per_gpu=3, environment={})
+    division = divide(16, 32, ("0", "1"), options=LocalOptions(jobs_per_gpu=3), environment={})
     assert (division.at_a_time, division.threads) == (6, 5)
     used: list[str] = []
     for _ in range(6):

@@ -19,6 +19,7 @@ from ltr.configuration.configs import conf_directory
 from ltr.configuration.nested import NestedLoader
 from ltr.configuration.resolvers import register
 from ltr.local_jobs.launch import LocalJobs, job_titles
+from ltr.local_jobs.options import LocalOptions
 from ltr.runs.processes.interrupt import Stopped
 
 
@@ -35,7 +36,7 @@ def jobs(tmp_path, monkeypatch):
 
     def run(task, seeds: int = 2, overrides=(), **options):
         context = HydraContext(config_loader=loader, callbacks=Callbacks())
-        launched = LocalJobs(context, task, config, **{"n_jobs": 2, **options})
+        launched = LocalJobs(context, task, config, LocalOptions(**{"n_jobs": 2, **options}))
         started.append(launched)
         texts = [[f"seed={seed}", *more] for seed, more in zip(range(seeds), [*overrides, *[[]] * seeds])]
         return launched.run(texts, 0)

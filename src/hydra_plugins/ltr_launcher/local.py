@@ -11,15 +11,17 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from ltr.local_jobs.options import LocalOptions
+
 
 @dataclass
 class ParallelLauncherConf:
     """Options of `ParallelLauncher`."""
 
     _target_: str = "hydra_plugins.ltr_launcher.local.ParallelLauncher"
-    n_jobs: Any = "auto"
-    threads: Any = "auto"
-    jobs_per_gpu: Any = 2
+    n_jobs: Any = LocalOptions.n_jobs
+    threads: Any = LocalOptions.threads
+    jobs_per_gpu: Any = LocalOptions.jobs_per_gpu
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="local", node=ParallelLauncherConf, provider="ltr")
@@ -29,19 +31,17 @@ class ParallelLauncher(Launcher):
     """Launcher that divides the cores and GPUs of this machine among the jobs, see `ltr.local_jobs`.
 
     Args:
-        n_jobs: jobs at a time, or ``auto``.
-        threads: threads of a job, or ``auto``.
-        jobs_per_gpu: jobs at a time that share a GPU.
+        options: see `ltr.local_jobs.options.LocalOptions`.
     """
 
-    def __init__(self, n_jobs: int | str = "auto", threads: int | str = "auto", jobs_per_gpu: int = 2) -> None:
-        self.options = {"n_jobs": n_jobs, "threads": threads, "jobs_per_gpu": jobs_per_gpu}
+    def __init__(self, **options: Any) -> None:
+        self.options = LocalOptions(**options)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra gives a launcher before its first jobs."""
         from ltr.local_jobs.launch import LocalJobs
 
-        self.jobs = LocalJobs(hydra_context, task_function, config, **self.options)
+        self.jobs = LocalJobs(hydra_context, task_function, config, self.options)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs and return their results in the same order."""

@@ -67,7 +67,7 @@ def _on_topic(topic: str, known: dict[str, Group], config_dir: str | None, width
     if wanted == PRIMARY:
         return _config(described("", PRIMARY), width)
     group, _, name = wanted.rpartition("/")
-    group_of_key = wanted.partition(".")[0]
+    group_of_key = wanted.removeprefix("hydra.").partition(".")[0]
     if group in known and name in known[group].configs:
         return _config(described(group, name, config_dir), width, known[group].choice(name))
     entries = [(title, key) for title, key in _keys_of(group_of_key, known, config_dir) if key.path == wanted]

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from ltr.configuration.allowed import shown
 from ltr.configuration.comments import comments_of, opening_line
 from ltr.configuration.configs import PRIVATE_KEYS, conf_directory, read_config
 from ltr.configuration.dataset_options import PARTS, dataset_options
-from ltr.configuration.declarations import Option, Required, options_of
+from ltr.configuration.declarations import Option, Required, fields_of, options_of
 from ltr.configuration.declared_defaults import with_defaults
+from ltr.configuration.launchers import LOCAL_OPTIONS
 from ltr.configuration.listed_configs import LISTS, NODES, reader
 
 PRIMARY = "train"
@@ -146,6 +147,7 @@ def described(group: str, name: str, config_dir: str | None = None) -> Config:
     target = content.get("_target_", "")
     passed = dataset_options(content) if group == "dataset" else None
     keys = list(_Reader(group, comments, _chosen_code(choices)).keys(content, node, declared=passed))
+    keys += _launcher_keys(content, choices, comments) if group == "launcher" else []
     declared = options_of(target) if isinstance(target, str) else {}
     more = [
         _key(f"{node}.{option.name}".lstrip("."), option.default, option, option.rule, "")
@@ -163,6 +165,14 @@ def described(group: str, name: str, config_dir: str | None = None) -> Config:
         keys,
         more,
     )
+
+
+def _launcher_keys(content: Mapping[str, Any], choices: Sequence[Any], comments: Mapping[str, str]) -> list[Key]:
+    """Return the keys of ``hydra.launcher``, which other configs leave to Hydra."""
+    is_local = any(isinstance(entry, Mapping) and entry.get("override /hydra/launcher") == "local" for entry in choices)
+    declared = fields_of(LOCAL_OPTIONS) if is_local else None
+    written, node = content.get("hydra", {}).get("launcher", {}), "hydra.launcher"
+    return list(_Reader("launcher", comments, {}).keys(written, node, node, declared))
 
 
 def _folders(config_dir: str | None) -> list[Path]:

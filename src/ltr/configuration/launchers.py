@@ -6,11 +6,13 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from ltr.configuration.allowed import shown
+from ltr.configuration.allowed import problem, shown
+from ltr.configuration.declarations import fields_of
 from ltr.errors import ConfigError
 
 _SLURM = "hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
 _OWN = "ltr_launcher.local.ParallelLauncher"
+LOCAL_OPTIONS = "ltr.local_jobs.options.LocalOptions"
 _COMMANDS = ("srun", "sbatch")
 _LOCAL = (
     "hydra/launcher=submitit_local does the same with processes of this machine, +launcher=local runs several jobs at "
@@ -37,14 +39,9 @@ def check_launcher(launcher: Any) -> list[str]:
 
 
 def _wrong_values(launcher: Mapping[str, Any]) -> list[str]:
-    allowed = {"n_jobs": "int [1, inf) or auto", "threads": "int [1, inf) or auto", "jobs_per_gpu": "int [1, inf)"}
-    mistakes = []
-    for key, rule in allowed.items():
-        value = launcher.get(key, 1)
-        is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        if not is_number and not (value == "auto" and rule.endswith("auto")):
-            mistakes.append(f"hydra.launcher.{key}={shown(value)}: allowed is {rule}")
-    return mistakes
+    rules = {key: option.rule for key, option in fields_of(LOCAL_OPTIONS).items() if key in launcher}
+    reasons = {key: problem(launcher[key], rule) for key, rule in rules.items() if rule is not None}
+    return [f"hydra.launcher.{key}={shown(launcher[key])}: {reason}" for key, reason in reasons.items() if reason]
 
 
 def refused_by_queue(error: BaseException) -> ConfigError | None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ltr.local_jobs.options import LocalOptions
 from ltr.names import counted
 
 
@@ -37,10 +38,7 @@ def divide(
     jobs: int,
     cores: int,
     gpus: Sequence[str] = (),
-    *,
-    n_jobs: int | str = "auto",
-    threads: int | str = "auto",
-    jobs_per_gpu: int = 2,
+    options: LocalOptions = LocalOptions(),  # noqa: B008 - frozen
     environment: Mapping[str, str] = os.environ,
 ) -> Division:
     """Divide cores and GPUs among jobs.
@@ -52,15 +50,16 @@ def divide(
         jobs: jobs of the sweep, at least 1.
         cores: see `available_cores`.
         gpus: names of the GPUs that the jobs use.
-        n_jobs: jobs at a time; ``auto``: one for each core, and ``jobs_per_gpu`` for each GPU at most.
-        threads: threads of each job; ``auto``: cores / jobs at a time, rounded down, at least 1.
+        options: numbers of the user.
     """
-    if isinstance(n_jobs, str):
-        n_jobs = min(jobs, cores if isinstance(threads, str) else max(1, cores // threads))
+    at_a_time = options.n_jobs
+    if at_a_time == "auto":
+        at_a_time = cores if options.threads == "auto" else max(1, cores // options.threads)
         if gpus:
-            n_jobs = min(n_jobs, jobs_per_gpu * len(gpus))
-    at_a_time = max(1, min(jobs, n_jobs))
-    if isinstance(threads, str):
+            at_a_time = min(at_a_time, options.jobs_per_gpu * len(gpus))
+    at_a_time = max(1, min(jobs, at_a_time))
+    threads = options.threads
+    if threads == "auto":
         threads = max(1, cores // at_a_time)
         limit = environment.get("OMP_NUM_THREADS", "")
         if limit.isdecimal() and int(limit):

@@ -24,6 +24,7 @@ from ltr.errors import Interrupted, TrainingError
 from ltr.escaping import rich_text
 from ltr.local_jobs.display import JobsDisplay
 from ltr.local_jobs.division import Division, available_cores, divide, least_used
+from ltr.local_jobs.options import LocalOptions
 from ltr.local_jobs.pool import Worker, WorkerPool, visible_gpus_of_jobs
 from ltr.local_jobs.server import THREADS, start_server
 from ltr.local_jobs.sources import WAIT, KeptSources
@@ -53,10 +54,10 @@ class LocalJobs:
     """The jobs of a sweep on this machine.
 
     Args:
-        options: ``n_jobs``, ``threads`` and ``jobs_per_gpu`` of `divide`.
+        context, task, config: what Hydra gives a launcher.
     """
 
-    def __init__(self, context: HydraContext, task: TaskFunction, config: DictConfig, **options: Any) -> None:
+    def __init__(self, context: HydraContext, task: TaskFunction, config: DictConfig, options: LocalOptions) -> None:
         self.config, self.options = config, options
         self.sources = KeptSources()
         self.pool = WorkerPool(context, task, config)
@@ -77,7 +78,7 @@ class LocalJobs:
         folder = Path(str(self.config.hydra.sweep.dir)).absolute() / "jobs"
         folder.mkdir(parents=True, exist_ok=True)
         cores = available_cores()
-        division = divide(len(overrides), cores, self._gpus(), **self.options)
+        division = divide(len(overrides), cores, self._gpus(), self.options)
         return _Launch(self, division, folder, overrides, first).carry_out()
 
     def close(self) -> None:
