@@ -34,7 +34,7 @@ ROWS = (
     "cifar100_lt_weight_balancing",
     *(f"{data}_lt_{row}" for row in _LAST for data in ("cifar100", "cifar10")),
     *("cifar100_lt_ride", "cifar100_lt_ride_distill"),
-    *(f"{data}_lt_{row}" for row in ("sade", "bcl") for data in ("cifar100", "cifar10")),
+    *(f"{data}_lt_{row}" for row in ("sade", "bcl", "cc_sam") for data in ("cifar100", "cifar10")),
 )
 
 SHORT_EPOCHS = 30
@@ -46,7 +46,7 @@ SHORT_ROWS: tuple[tuple[str, int], ...] = (
         for row in (
             *("erm", "balanced_softmax", "mislas", "remix_drw", "ce_drw", "ce_drw_sam", "equalization", "ride"),
             *("mixup_balanced_softmax", "sade", "ldam_drw", "ldam_drw_sam", "mixup_drw", "weight_balancing"),
-            "ride_distill",
+            *("cc_sam", "ride_distill"),
         )
     ),
     *((f"cifar100_lt_{row}", epochs) for epochs in (60, 45, 90) for row in ("erm", "balanced_softmax")),

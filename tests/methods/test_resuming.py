@@ -61,6 +61,7 @@ METHODS |= {
     "crt, all trainable": Case(("method=crt", FOUR, "method.trainable=all"), **CLASSIFIER),
     "lws": Case(("method=lws", FOUR), **CLASSIFIER),
     "mislas": Case(("method=mislas", FOUR), **CLASSIFIER),
+    "cc_sam": Case(("method=cc_sam", FOUR, "augment.mix=mixup"), **CLASSIFIER),
     "weight_balancing": Case(("method=weight_balancing", FOUR), **CLASSIFIER),
     "weight_balancing, each step": Case(("method=weight_balancing", FOUR, "method.projection=step"), **CLASSIFIER),
     "ride, its routers": Case(("method=ride",), (2, 2), "assignment", stored="representation"),
