@@ -14,7 +14,7 @@ from PIL import Image
 import trees
 from ltr.cli import run_guarded
 from ltr.configuration.configs import config_names
-from ltr.data.sources.download_hints import places
+from ltr.data.sources.download_hints import dataset_paths
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_the_list_shows_whether_files_exist(ltr_data, official_trees, monkeypatc
 
 @pytest.mark.parametrize("name", config_names("dataset"))
 def test_the_location_of_every_config_is_known(name, tmp_path):
-    assert places(name, tmp_path) is not None
+    assert dataset_paths(name, tmp_path) is not None
 
 
 def test_the_list_shows_configs_of_the_user(ltr_data, tmp_path):

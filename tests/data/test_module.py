@@ -105,7 +105,7 @@ def test_order_and_augmentation_depend_on_seed_and_role(change):
 
 def test_epochs_differ_in_order():
     data = make(sampler=Instance())
-    assert not np.array_equal(data.draw(0), data.draw(1))
+    assert not np.array_equal(data.epoch_sample(0), data.epoch_sample(1))
 
 
 def test_epochs_differ_in_augmentation_where_the_order_is_the_same():

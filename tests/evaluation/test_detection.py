@@ -203,7 +203,7 @@ def test_the_threshold_at_a_rate_is_the_highest_that_accepts_so_many(scores, rat
 def test_curves_are_thinned_and_keep_their_ends():
     known, unknown, correct = made_up(0, 3000, 3000)
     x, y = detection.oscr_curve(detection.operating_points(known, unknown, correct))
-    keep = curves.thinned(x, y)
+    keep = curves.thin_curve(x, y)
     assert len(keep) <= 200
     assert (keep[0], keep[-1]) == (0, len(x) - 1)
     assert np.interp(x, x[keep], y[keep]) == pytest.approx(y, abs=0.01)

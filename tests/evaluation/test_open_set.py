@@ -119,7 +119,8 @@ def test_the_oracle_is_the_best_of_all_thresholds(seed, images, classes, levels,
         return
     thresholds = np.unique(score)[::-1]
     every = [
-        open_decisions.open_macro_f1(open_decisions.decisions(score, prediction, t), label, classes) for t in thresholds
+        open_decisions.open_macro_f1(open_decisions.decide_open_set(score, prediction, t), label, classes)
+        for t in thresholds
     ]
     assert result == thresholds[np.flatnonzero(np.array(every) >= max(every) - 1e-12)[0]]
     assert evaluate(logits, labels, scorer="max_logit").metrics["open_macro_f1_oracle"] == pytest.approx(max(every))

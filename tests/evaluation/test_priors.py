@@ -11,9 +11,9 @@ from ltr.errors import ConfigError
 from ltr.evaluation.priors import (
     log_prior_ratio,
     long_tail_prior,
-    normalised,
+    normalise_prior,
     posteriors,
-    subsampled,
+    subsample,
     tail_exponent,
     tail_prior,
 )
@@ -45,7 +45,7 @@ def test_the_prior_of_the_scores_changes_no_score(prior):
 
 
 def test_a_class_that_the_target_excludes_is_never_predicted():
-    ratio = log_prior_ratio(TRAIN, normalised(np.array([0, 1, 1])))
+    ratio = log_prior_ratio(TRAIN, normalise_prior(np.array([0, 1, 1])))
     assert posteriors(np.array([[50.0, 0.0, 1.0]]), ratio)[0, 0] == 0
 
 
@@ -57,7 +57,7 @@ def test_a_class_without_training_images_has_no_ratio():
 @pytest.mark.parametrize("weights", [[1.0, -1.0], [0.0, 0.0], [1.0, math.nan], [1.0, math.inf]])
 def test_weights_that_are_not_a_prior_are_refused(weights):
     with pytest.raises(ConfigError, match="a class prior"):
-        normalised(np.array(weights))
+        normalise_prior(np.array(weights))
 
 
 def test_a_long_tail_follows_the_order_of_the_training_images():
@@ -71,15 +71,15 @@ def test_a_long_tail_follows_the_order_of_the_training_images():
 def test_subsets_have_the_frequencies_of_the_prior_and_are_nested():
     labels = np.tile(np.arange(3), 100)
     counts = np.array([3, 2, 1])
-    rows = subsampled(labels, long_tail_prior(counts, 100))
+    rows = subsample(labels, long_tail_prior(counts, 100))
     assert np.bincount(labels[rows]).tolist() == [100, 10, 1]
-    assert set(rows) <= set(subsampled(labels, long_tail_prior(counts, 10)))
-    assert subsampled(labels, np.full(3, 1 / 3)).tolist() == list(range(300))
+    assert set(rows) <= set(subsample(labels, long_tail_prior(counts, 10)))
+    assert subsample(labels, np.full(3, 1 / 3)).tolist() == list(range(300))
 
 
 def test_a_subset_leaves_out_classes_without_images():
     labels = np.repeat([0, 2], [10, 5])
-    assert np.bincount(labels[subsampled(labels, np.full(3, 1 / 3))]).tolist() == [5, 0, 5]
+    assert np.bincount(labels[subsample(labels, np.full(3, 1 / 3))]).tolist() == [5, 0, 5]
 
 
 @pytest.mark.parametrize("exponent", [-1.0, -0.5, 0.5, 1.0])
@@ -102,7 +102,7 @@ def test_a_balanced_training_set_has_no_tail_to_estimate():
 def test_the_exponents_of_the_training_prior_and_of_uniform_are_one_and_zero():
     assert tail_prior(TRAIN, 1.0) == pytest.approx(TRAIN)
     assert tail_prior(TRAIN, 0.0) == pytest.approx([1 / 3] * 3)
-    assert tail_prior(TRAIN, -1.0) == pytest.approx(normalised(1 / TRAIN))
+    assert tail_prior(TRAIN, -1.0) == pytest.approx(normalise_prior(1 / TRAIN))
 
 
 def test_the_known_prior_improves_accuracy():

@@ -18,7 +18,7 @@ import numpy as np
 from ltr.apply.model import Model
 from ltr.apply.pool import table_column
 from ltr.apply.reading import Broken, PoolBatch, ReadPool, batches
-from ltr.data.images.real_paths import named_images
+from ltr.data.images.real_paths import find_named_images
 from ltr.data.images.tally import Tally
 from ltr.data.source import PLAIN, ImageFiles
 from ltr.errors import ConfigError, DataError, TrainingError, nearest
@@ -146,7 +146,7 @@ def without(files: ImageFiles, excluded: Path) -> np.ndarray:
     if not excluded.is_file():
         raise DataError(f"--exclude {excluded}: there is no such table")
     named = [csv_text(path) for path in table_column(excluded, "path")]  # such as a filled-in candidates.csv
-    is_named, _ = named_images(files, named, [str(excluded.absolute().parent)])
+    is_named, _ = find_named_images(files, named, [str(excluded.absolute().parent)])
     keep = ~is_named
     if keep.all():
         raise DataError(

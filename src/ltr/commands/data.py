@@ -194,12 +194,12 @@ def _list(config_dir: str | None) -> int:
     from ltr.commands.layout import columns, terminal_width, wrapped
     from ltr.configuration.configs import conf_directory, config_names
     from ltr.configuration.descriptions import summary_of
-    from ltr.data.sources.download_hints import places
+    from ltr.data.sources.download_hints import dataset_paths
 
     data = os.environ.get("LTR_DATA", "data")
     rows = []
     for name in config_names("dataset"):
-        needed = places(name, data)
+        needed = dataset_paths(name, data)
         rows.append((name, _state_of(needed), summary_of(conf_directory() / "dataset" / f"{name}.yaml")))
     if config_dir is not None:
         own_configs = sorted((Path(config_dir) / "dataset").glob("*.yaml"))

@@ -32,10 +32,10 @@ def check_dataset(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
         DataError: the data set is missing or damaged.
     """
     from ltr.console import progress
-    from ltr.data.images.checking import BadImage, bad_images, write_exclusions
+    from ltr.data.images.checking import BadImage, find_bad_images, write_exclusions
     from ltr.data.images.tally import Tally, tally_arrays
     from ltr.data.packed_images.reading import PackedImages
-    from ltr.data.packed_images.writing import bad_packed
+    from ltr.data.packed_images.writing import find_bad_packed_images
     from ltr.data.source import ImageFiles
 
     if arguments.duplicates and arguments.by == "features":
@@ -48,11 +48,13 @@ def check_dataset(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
     tally = Tally(source.decoding, config["dataset"])
     if isinstance(source.images, PackedImages):
         with progress("decoding", len(source)) as advance:
-            bad = bad_packed(source.images, progress=advance, workers=processes(arguments)["workers"], tally=tally)
+            bad = find_bad_packed_images(
+                source.images, progress=advance, workers=processes(arguments)["workers"], tally=tally
+            )
         print_line(f"{len(source) - len(bad):,} of {len(source):,} packed images are as they were written")
     elif isinstance(source.images, ImageFiles):
         with progress("decoding", len(source)) as advance:
-            bad = bad_images(source.images, progress=advance, tally=tally, **processes(arguments))
+            bad = find_bad_images(source.images, progress=advance, tally=tally, **processes(arguments))
         print_line(f"{len(source) - len(bad):,} of {len(source):,} images can be decoded")
     else:
         tally_arrays(source.images, tally)
@@ -90,10 +92,10 @@ def _check_weights(arguments: argparse.Namespace, config: dict[str, Any]) -> Non
 def _print_identical(source: Source, workers: int) -> None:
     """Warn of images that are byte for byte the same."""
     from ltr.console import progress
-    from ltr.data.deduplication.duplicates import identical_images
+    from ltr.data.deduplication.duplicates import find_identical_images
 
     with progress("comparing", len(source)) as advance:
-        same = identical_images(source, workers=workers if len(source) > _WORTH_PROCESSES else 1, progress=advance)
+        same = find_identical_images(source, workers=workers if len(source) > _WORTH_PROCESSES else 1, progress=advance)
     for line in same.lines(source):
         print_line(f"  {one_line(line.strip())}" if line.startswith(" ") else f"warning: {one_line(line)}")
 
@@ -125,7 +127,7 @@ def _alike_by_hash(
 ) -> tuple[list[Pair], int, str, str]:
     """Return the pairs, the number of test images, the rule and the unit of distances."""
     from ltr.console import plain_warnings, progress
-    from ltr.data.deduplication.near_duplicates import near_duplicates, parts_to_compare
+    from ltr.data.deduplication.near_duplicates import find_near_duplicates, parts_to_compare
     from ltr.data.splitting.exclusion import read_split
 
     with plain_warnings():
@@ -135,7 +137,7 @@ def _alike_by_hash(
     distance = int(_BITS if arguments.distance is None else arguments.distance)
     workers = processes(arguments)["workers"] if total > _WORTH_PROCESSES else 1
     with progress("hashing", total) as advance:
-        pairs = near_duplicates(source, split, distance=distance, workers=workers, progress=advance)
+        pairs = find_near_duplicates(source, split, distance=distance, workers=workers, progress=advance)
     return pairs, len(test), f"hashes differ in at most {distance} of 128 bits", " bits"
 
 
@@ -146,7 +148,7 @@ def _alike_by_features(
     from rich.console import Console
 
     from ltr.console import plain_warnings
-    from ltr.data.deduplication.near_duplicates import near_duplicates_by_features, parts_to_compare
+    from ltr.data.deduplication.near_duplicates import find_near_duplicates_by_features, parts_to_compare
     from ltr.runs.split_features import split_features
 
     with plain_warnings():
@@ -155,7 +157,7 @@ def _alike_by_features(
         split, table = split_features(config, None if is_packed else source, Console())
     train, test = parts_to_compare(split)
     distance = _COSINE if arguments.distance is None else arguments.distance
-    pairs = near_duplicates_by_features(train, table.take(train), test, table.take(test), distance=distance)
+    pairs = find_near_duplicates_by_features(train, table.take(train), test, table.take(test), distance=distance)
     return pairs, len(test), f"cosine distance of features at most {distance:g}", ""
 
 

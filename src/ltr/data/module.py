@@ -184,7 +184,7 @@ class DataModule(pl.LightningDataModule):
         """Training batches per epoch of each process."""
         return len(self._bounds()) - 1
 
-    def draw(self, epoch: int) -> np.ndarray:
+    def epoch_sample(self, epoch: int) -> np.ndarray:
         """Return the global sample of an epoch: source indices int64 [T], over all processes."""
         if self._last_draw is None or self._last_draw[0] != epoch:
             seed = derive_seed(self.seed, self.role, "sampler")
@@ -250,7 +250,7 @@ class DataModule(pl.LightningDataModule):
         return shard(np.arange(length), self.rank, self.world_size, self.batch_size)
 
     def _order(self, epoch: int) -> np.ndarray:
-        return self.draw(epoch)[self._positions(epoch)]
+        return self.epoch_sample(epoch)[self._positions(epoch)]
 
     def _augmentation_seed(self, epoch: int) -> int:
         return derive_seed(self.seed, self.role, "augment", epoch)

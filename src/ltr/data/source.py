@@ -17,7 +17,7 @@ from ltr.names import canonical
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def read_only(array: np.ndarray) -> np.ndarray:
+def as_read_only(array: np.ndarray) -> np.ndarray:
     """Return a read-only view of ``array``."""
     view = array.view()
     view.flags.writeable = False
@@ -89,12 +89,12 @@ class ImageFiles:
         offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
         np.cumsum(np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded)), out=offsets[1:])
         if sizes is not None:
-            sizes = read_only(np.array(sizes, dtype=np.int64))
+            sizes = as_read_only(np.array(sizes, dtype=np.int64))
             if sizes.shape != (len(encoded),):
                 raise DataError(
                     f"{sizes.shape[0]} file sizes were given for {len(encoded)} image files; pass one for each"
                 )
-        return cls(os.fspath(root), b"".join(encoded), read_only(offsets), sizes, decoding, crops)
+        return cls(os.fspath(root), b"".join(encoded), as_read_only(offsets), sizes, decoding, crops)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -127,7 +127,7 @@ class Grouping:
     values: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        set_field(self, "codes", read_only(np.array(self.codes, dtype=np.int32)))
+        set_field(self, "codes", as_read_only(np.array(self.codes, dtype=np.int32)))
 
     def take(self, rows: np.ndarray) -> Grouping:
         """Return the groups of the images ``rows``, int64 [n], with the same names."""
@@ -184,7 +184,7 @@ class Source:
                     f"source '{self.name}': images must be uint8 [N, H, W, C], not {self.images.dtype} "
                     f"{list(self.images.shape)}"
                 )
-            set_field(self, "images", read_only(np.ascontiguousarray(self.images)))
+            set_field(self, "images", as_read_only(np.ascontiguousarray(self.images)))
         if len(self.images) != len(self.labels):
             raise DataError(f"source '{self.name}': {len(self.images)} images but {len(self.labels)} labels")
         _check_parts(self.name, self.parts, len(self.labels))
@@ -196,13 +196,13 @@ class Source:
         set_field(self, "taxonomy", {rank: tuple(names) for rank, names in self.taxonomy.items()})
         per_class = {f"taxonomy '{rank}'": len(names) for rank, names in self.taxonomy.items()}
         if self.class_ids is not None:
-            set_field(self, "class_ids", read_only(np.array(self.class_ids, dtype=np.int64)))
+            set_field(self, "class_ids", as_read_only(np.array(self.class_ids, dtype=np.int64)))
             per_class["class_ids"] = len(self.class_ids)
         for what, length in per_class.items():
             if length != self.num_classes:
                 raise DataError(f"source '{self.name}': {what} has {length} entries for {self.num_classes} classes")
         if self.boxes is not None:
-            set_field(self, "boxes", read_only(np.array(self.boxes, dtype=np.float32)))
+            set_field(self, "boxes", as_read_only(np.array(self.boxes, dtype=np.float32)))
             if self.boxes.shape != (len(self.labels), 4):
                 raise DataError(f"source '{self.name}': boxes must be [N, 4], not {list(self.boxes.shape)}")
         for name, grouping in self.groupings.items():
@@ -249,7 +249,7 @@ def _checked_labels(name: str, labels: np.ndarray, num_classes: int) -> np.ndarr
             f"source '{name}': label {values[first]} of image {first} is outside 0..{num_classes - 1} "
             f"({bad.size} of {values.size} labels are). Check the label file, or the number of class names"
         )
-    return read_only(np.array(values, dtype=np.int64))
+    return as_read_only(np.array(values, dtype=np.int64))
 
 
 def _check_parts(name: str, parts: Mapping[str, range], total: int) -> None:

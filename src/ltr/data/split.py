@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ltr.data.source import Source, read_only, set_field
+from ltr.data.source import Source, as_read_only, set_field
 from ltr.errors import DataError
 from ltr.names import canonical, list_first
 
@@ -59,7 +59,7 @@ class Split:
 
     def __post_init__(self) -> None:
         for field in (*SPLIT_PARTS, "label_map", "class_counts"):
-            set_field(self, field, read_only(np.array(getattr(self, field), dtype=np.int64)))
+            set_field(self, field, as_read_only(np.array(getattr(self, field), dtype=np.int64)))
         if not self.protocols:
             raise DataError(f"split '{self.name}': it names no protocol that it is evaluated by")
         if len(self.class_counts) != self.num_classes:

@@ -9,7 +9,7 @@ import numpy as np
 _BINS = 60
 
 
-def thinned(x: np.ndarray, y: np.ndarray, points: int = 200) -> np.ndarray:
+def thin_curve(x: np.ndarray, y: np.ndarray, points: int = 200) -> np.ndarray:
     """Return the indices of at most ``points`` points, spread evenly along a curve and including both ends."""
     if len(x) <= points:
         return np.arange(len(x))

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ltr.evaluation.ranking import Array, as_numpy, flags, without_nan
+from ltr.evaluation.ranking import Array, as_bool, as_numpy, refuse_nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ def operating_points(known: Array, unknown: Array, correct: Array | None = None)
     first, second = as_numpy(known), as_numpy(unknown)
     scores = np.concatenate([first, second])
     order = np.argsort(scores)
-    ascending = without_nan(scores[order])
+    ascending = refuse_nan(scores[order])
     last = np.empty(len(scores), dtype=bool)  # True for the last image of each distinct score
     last[-1:] = True
     np.not_equal(ascending[1:], ascending[:-1], out=last[:-1])
@@ -102,7 +102,7 @@ def operating_points(known: Array, unknown: Array, correct: Array | None = None)
     correct_up_to = None
     if correct is not None:
         right = np.zeros(len(scores), dtype=np.int8)
-        right[: len(first)] = flags(correct)
+        right[: len(first)] = as_bool(correct)
         correct_up_to = np.cumsum(right[order], dtype=np.int64)[ends]
     return OperatingPoints(ascending[ends].astype(np.float64), known_up_to, ends + 1 - known_up_to, correct_up_to)
 
@@ -153,7 +153,7 @@ def oscr_arpl(known: Array, unknown: Array, correct: Array) -> float:
         return float("nan")
     order = np.argsort(np.concatenate([first, second]), kind="stable")
     right, unseen = np.zeros((2, len(order)), dtype=bool)
-    right[: len(first)], unseen[len(first) :] = flags(correct), True
+    right[: len(first)], unseen[len(first) :] = as_bool(correct), True
     right_from, unknown_from = (np.cumsum(kind[order][::-1])[::-1] for kind in (right, unseen))
     rate = np.concatenate([[1.0], right_from[1:] / len(first), [0.0]])
     false = np.concatenate([[1.0], unknown_from[:-1] / len(second), [0.0]])
@@ -210,7 +210,7 @@ def threshold_at_tpr(known: Array, tpr: float = 0.95) -> float:
         known: scores [n] of known images.
         tpr: share in (0, 1].
     """
-    ascending = without_nan(np.sort(as_numpy(known)))
+    ascending = refuse_nan(np.sort(as_numpy(known)))
     n = len(ascending)
     if not n:
         return float("nan")

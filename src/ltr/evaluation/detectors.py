@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ltr.errors import ConfigError, nearest
-from ltr.evaluation.scorers import Scorer, exact
+from ltr.evaluation.scorers import Scorer, as_float64
 from ltr.evaluation.scores import Scores
 from ltr.evaluation.training_scores import TrainingScores
 from ltr.identity import named
@@ -110,8 +110,8 @@ class Detector(Scorer):
         inputs = inputs.cpu() if self.needs_training else inputs  # fitted detectors are on the CPU
         with torch.autocast(inputs.device.type, enabled=False):
             if self.of_features:
-                return -exact(self._fitted.predict_features(inputs.float())).to(device)
-            return -exact(self._fitted.predict_logits(inputs)).to(device)
+                return -as_float64(self._fitted.predict_features(inputs.float())).to(device)
+            return -as_float64(self._fitted.predict_logits(inputs)).to(device)
 
     def _built(self, of_head: Mapping[str, Any]) -> Any:
         return self._class(**{name: of_head.get(name) for name in self._arguments}, **self._options)

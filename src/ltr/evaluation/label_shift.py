@@ -12,7 +12,14 @@ from torch import Tensor
 from ltr.errors import ConfigError
 from ltr.evaluation.averages import ratio
 from ltr.evaluation.groups import group_means, shot_groups
-from ltr.evaluation.priors import log_prior_ratio, long_tail_prior, normalised, subsampled, tail_exponent, tail_prior
+from ltr.evaluation.priors import (
+    log_prior_ratio,
+    long_tail_prior,
+    normalise_prior,
+    subsample,
+    tail_exponent,
+    tail_prior,
+)
 from ltr.evaluation.protocol import Measurements, Protocol
 from ltr.evaluation.rows import Rows
 from ltr.evaluation.scores import Scores, class_labels, require_part, top_classes
@@ -89,14 +96,14 @@ class LabelShift(Protocol):
             )
         self.class_counts = np.asarray(class_counts)
         self.groups = shot_groups(self.class_counts, many_above, few_below)
-        self.prior = None if prior is None else normalised(prior)
-        self.prior_of_scores = normalised(prior_of_scores)
+        self.prior = None if prior is None else normalise_prior(prior)
+        self.prior_of_scores = normalise_prior(prior_of_scores)
         self.scorer = composition
         self.table = table
         self.fills = fills
         # raises for a class without training images before the evaluation
         log_prior_ratio(
-            self.prior_of_scores if prior is not None else normalised(self.class_counts), self.prior_of_scores
+            self.prior_of_scores if prior is not None else normalise_prior(self.class_counts), self.prior_of_scores
         )
 
     def update(self, scores: Scores, labels: Tensor, indices: Tensor | None = None) -> None:
@@ -117,7 +124,7 @@ class LabelShift(Protocol):
         logits, labels = self.table.arrays
         shape = COMPOSITIONS[str(self.scorer)]
         if shape is not None:
-            rows = subsampled(labels, long_tail_prior(self.class_counts, *shape))
+            rows = subsample(labels, long_tail_prior(self.class_counts, *shape))
             logits, labels = logits[rows], labels[rows]
         counts = np.bincount(labels, minlength=len(self.class_counts))
         estimate = {}
@@ -126,7 +133,7 @@ class LabelShift(Protocol):
             exponent = tail_exponent(logits, self.prior_of_scores, self.class_counts)
             prior, estimate = tail_prior(self.class_counts, exponent), {"prior_exponent": exponent}
         correct = _hits(logits, labels, log_prior_ratio(self.prior_of_scores, prior))
-        known = log_prior_ratio(self.prior_of_scores, normalised(counts))
+        known = log_prior_ratio(self.prior_of_scores, normalise_prior(counts))
         recall = ratio(np.bincount(labels, weights=correct, minlength=len(counts)), counts)
         return Measurements(
             {

@@ -11,7 +11,7 @@ import numpy as np
 from ltr.evaluation.averages import mean, ratio
 
 
-def decisions(score: np.ndarray, prediction: np.ndarray, threshold: float) -> np.ndarray:
+def decide_open_set(score: np.ndarray, prediction: np.ndarray, threshold: float) -> np.ndarray:
     """Return the class, or -1 for unknown, int64 [N]; a score equal to the threshold is accepted."""
     return np.where(score >= threshold, prediction, -1)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ltr.errors import ConfigError, DataError
 from ltr.evaluation.averages import ratio
-from ltr.evaluation.curves import histograms, thinned
+from ltr.evaluation.curves import histograms, thin_curve
 from ltr.evaluation.detection import (
     aupr_known,
     aupr_unknown,
@@ -33,7 +33,7 @@ from ltr.evaluation.detection import (
     threshold_at_tpr,
 )
 from ltr.evaluation.groups import GROUPS, class_table, group_means, shot_groups
-from ltr.evaluation.open_decisions import best_threshold, decisions, open_f_measure, open_macro_f1
+from ltr.evaluation.open_decisions import best_threshold, decide_open_set, open_f_measure, open_macro_f1
 from ltr.evaluation.protocol import Measurements, Protocol
 from ltr.evaluation.rows import PerImageTable, refuse_bad_scores
 from ltr.evaluation.scorers import Scorer, build_scorer, known_scores
@@ -198,7 +198,7 @@ class OpenSet(Protocol):
                 ("roc", roc_curve(points), ("fpr", "tpr")),
                 ("oscr", oscr_curve(points), ("fpr", "ccr")),
             ):
-                keep = thinned(x, y)
+                keep = thin_curve(x, y)
                 curves |= {f"{curve}_{name}": values[keep] for name, values in zip(names, (x, y))}
         return OpenSetResult(
             metrics,
@@ -230,7 +230,7 @@ class OpenSet(Protocol):
             ("threshold", "open_macro_f1", "open_f_measure", "unknown_rejected", "open_accuracy", *GROUPS), float("nan")
         )
         if not math.isnan(threshold):
-            decision = decisions(score, prediction, threshold)
+            decision = decide_open_set(score, prediction, threshold)
             known = label >= 0
             right = np.bincount(label[known & (decision == label)], minlength=self.num_classes)
             n = np.bincount(label[known], minlength=self.num_classes)

@@ -15,7 +15,7 @@ EXPONENTS = tuple(step / 20 for step in range(-30, 31))  # candidates of `tail_e
 _REJECTED = 10.83  # chi-squared with one degree of freedom at p = 0.001
 
 
-def normalised(weights: np.ndarray) -> np.ndarray:
+def normalise_prior(weights: np.ndarray) -> np.ndarray:
     """Normalise class weights [C] to a prior, float64 [C], whose sum is 1.
 
     Raises:
@@ -67,7 +67,7 @@ def long_tail_prior(class_counts: np.ndarray, imbalance_factor: float, backward:
     return prior / prior.sum()
 
 
-def subsampled(labels: np.ndarray, prior: np.ndarray) -> np.ndarray:
+def subsample(labels: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """Return the rows of the largest subset whose class frequencies follow a prior, int64, sorted.
 
     Each class that has images keeps at least one. The kept images of a class are a function of the class and of their
@@ -98,7 +98,7 @@ def posteriors(logits: np.ndarray, log_ratio: np.ndarray) -> np.ndarray:
 def tail_prior(counts: np.ndarray, exponent: float) -> np.ndarray:
     """Return the prior proportional to counts^exponent, float64 [C]; exponent 1 is the training prior, 0 uniform."""
     logarithm = exponent * np.log(np.asarray(counts, dtype=np.float64))
-    return normalised(np.exp(logarithm - logarithm.max()))
+    return normalise_prior(np.exp(logarithm - logarithm.max()))
 
 
 def tail_exponent(logits: np.ndarray, source: np.ndarray, counts: np.ndarray) -> float:

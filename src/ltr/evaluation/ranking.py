@@ -32,12 +32,12 @@ def as_numpy(values: Array) -> np.ndarray:
     return array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
 
 
-def flags(values: Array) -> np.ndarray:
+def as_bool(values: Array) -> np.ndarray:
     """Return values as bool on the host."""
     return np.asarray(values.detach().cpu().numpy() if isinstance(values, Tensor) else values, dtype=bool)
 
 
-def without_nan(ascending: np.ndarray) -> np.ndarray:
+def refuse_nan(ascending: np.ndarray) -> np.ndarray:
     """Return sorted scores unchanged.
 
     Raises:
@@ -114,7 +114,7 @@ def ranked_positives(scores: np.ndarray, positives: np.ndarray) -> RankedPositiv
         ValueError: a score is NaN.
     """
     of_class = np.sort(scores[positives])
-    ascending = without_nan(np.sort(scores))
+    ascending = refuse_nan(np.sort(scores))
     above = len(ascending) - np.searchsorted(ascending, of_class)
     hits = len(of_class) - np.searchsorted(of_class, of_class)
     return RankedPositives(ascending, of_class[::-1], hits[::-1], above[::-1])
@@ -141,7 +141,7 @@ def ranked_columns(batches: list[Tensor] | list[np.ndarray], labels: np.ndarray)
 
 def average_precision(scores: Array, positive: Array) -> float:
     """Return the average precision of one class: scores [N], positive bool [N]; NaN without positives."""
-    return ranked_positives(as_numpy(scores), np.flatnonzero(flags(positive))).average_precision()
+    return ranked_positives(as_numpy(scores), np.flatnonzero(as_bool(positive))).average_precision()
 
 
 def average_precisions(scores: Array, labels: Array) -> np.ndarray:

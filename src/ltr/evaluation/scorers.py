@@ -121,7 +121,7 @@ class MethodScore(Scorer):
                 f"evaluation.scorers: '{self.name}' needs a method that gives one (rpl, arpl, gcpl); this one gives "
                 f"class logits only. Use {names}"
             )
-        knownness = exact(scores.knownness)
+        knownness = as_float64(scores.knownness)
         return torch.where(knownness.isfinite(), knownness, torch.nan)
 
 
@@ -173,7 +173,7 @@ def known_scores(scorer: str | Mapping[str, Any] | Scorer, scores: Scores, link:
             per image.
     """
     built = build_scorer(scorer)
-    exact_scores = scores if scores.logits is None else scores._replace(logits=exact(scores.logits))
+    exact_scores = scores if scores.logits is None else scores._replace(logits=as_float64(scores.logits))
     known = built(exact_scores, link)
     images = next(len(part) for part in scores if part is not None)
     if not isinstance(known, Tensor) or known.shape != (images,):
@@ -182,14 +182,14 @@ def known_scores(scorer: str | Mapping[str, Any] | Scorer, scores: Scores, link:
             f"evaluation.scorers: '{built.name}' returns {shape} for {images} images; one number for each is needed. "
             "Return a tensor [B]"
         )
-    return exact(known)
+    return as_float64(known)
 
 
 def _snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
-def exact(values: Tensor) -> Tensor:
+def as_float64(values: Tensor) -> Tensor:
     """Return values in float64, or in float32 on Apple's GPUs, which have no float64."""
     return values.float() if values.device.type == "mps" else values.double()
 
@@ -199,7 +199,7 @@ def log_odds(logits: Tensor, link: str) -> Tensor:
 
     Softmax: z_c - log sum_{k != c} exp(z_k); sigmoid: the logit itself.
     """
-    logits = exact(logits)
+    logits = as_float64(logits)
     if link == "sigmoid":
         return logits
     log_p = logits - logits.logsumexp(dim=1, keepdim=True)
@@ -221,7 +221,7 @@ def _minus_log_entropy(logits: Tensor, link: str) -> Tensor:
     if link == "sigmoid":
         size = logits.abs()
         tail = (-size).exp().clamp_min(torch.finfo(logits.dtype).tiny)
-        # h(a) = log(1 + e^-a) + a / (1 + e^a), with e^-a factored out so that its logarithm stays exact
+        # h(a) = log(1 + e^-a) + a / (1 + e^a), with e^-a factored out so that its logarithm stays as_float64
         return -(torch.log(torch.log1p(tail) / tail + size / (1 + tail)) - size).logsumexp(dim=1)
     odds = log_odds(logits, link)
     information = functional.softplus(-odds)  # -log p

@@ -32,7 +32,7 @@ def draws_of(data: DataModule) -> dict[str, np.ndarray]:
     chosen |= {epoch for epoch in (start - 1, start) if 0 <= epoch < data.epochs}
     epochs = sorted(chosen)
     labels, classes = data.split.labels(data.source), data.split.num_classes
-    counts = [np.bincount(labels[data.draw(epoch)], minlength=classes) for epoch in epochs]
+    counts = [np.bincount(labels[data.epoch_sample(epoch)], minlength=classes) for epoch in epochs]
     return {"epochs": np.array(epochs) + 1, "counts": np.array(counts, dtype=np.int32)}
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import trees
 from ltr.data.deduplication import duplicates
-from ltr.data.deduplication.duplicates import identical_images
+from ltr.data.deduplication.duplicates import find_identical_images
 from ltr.data.images.regions import BoxCrops
 from ltr.data.packed_images.reading import open_packed
 from ltr.data.packed_images.writing import pack
@@ -46,14 +46,14 @@ def test_identical_images_are_found_in_every_kind_of_source(tmp_path, kind):
         files = ImageFiles.from_paths(tmp_path, PATHS)
         source = Source("own", files, source.labels, source.class_names, source.parts)
     seen: list[int] = []
-    same = identical_images(source, progress=seen.append)
+    same = find_identical_images(source, progress=seen.append)
     assert same.groups == ((0, 2), (1, 4, 5))
     assert sum(seen) == len(source)
 
 
 def test_the_message_names_the_positions_of_duplicates(tmp_path):
     source = files_source(tmp_path)
-    lines = list(identical_images(source).lines(source))
+    lines = list(find_identical_images(source).lines(source))
     assert lines[0].startswith("3 images are byte for byte the same in different parts")
     assert lines[1] == "  train/a/1.jpg (train, a) = test/a/4.jpg (test, a) = test/b/5.jpg (test, b)"
     assert lines[2].startswith("5 images are byte for byte the same under different labels")
@@ -62,7 +62,7 @@ def test_the_message_names_the_positions_of_duplicates(tmp_path):
 
 def test_duplicates_within_a_class_are_reported_separately(tmp_path):
     source = files_source(tmp_path, (0, 0, 1, 2, 3, 4))
-    lines = list(identical_images(source).lines(source))
+    lines = list(find_identical_images(source).lines(source))
     assert lines == [
         "2 images appear more than once in their class:",
         "  train/a/0.jpg (train, a) = train/a/1.jpg (train, a)",
@@ -71,7 +71,7 @@ def test_duplicates_within_a_class_are_reported_separately(tmp_path):
 
 def test_images_in_memory_are_named_by_their_index(tmp_path):
     source = array_source()
-    assert "  image 1 of train (a) = image 0 of test (a) = image 1 of test (b)" in identical_images(source).lines(
+    assert "  image 1 of train (a) = image 0 of test (a) = image 1 of test (b)" in find_identical_images(source).lines(
         source
     )
 
@@ -80,14 +80,14 @@ def test_files_of_the_same_size_are_compared_by_content(tmp_path):
     for path, content in zip(PATHS, b"abcdef"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(bytes([content]) * 100)
-    assert identical_images(image_folder(name="own", root=str(tmp_path))).groups == ()
+    assert find_identical_images(image_folder(name="own", root=str(tmp_path))).groups == ()
 
 
 def test_missing_files_have_no_duplicates(tmp_path):
     source = files_source(tmp_path)
     for path in PATHS:
         (tmp_path / path).unlink()
-    assert identical_images(source).groups == ()
+    assert find_identical_images(source).groups == ()
 
 
 def test_a_file_of_several_crops_is_read_once_and_equal_crops_are_found(tmp_path, monkeypatch):
@@ -102,6 +102,6 @@ def test_a_file_of_several_crops_is_read_once_and_equal_crops_are_found(tmp_path
         duplicates, "file_digest", lambda path, digest=duplicates.file_digest: read.append(path) or digest(path)
     )
     seen: list[int] = []
-    assert identical_images(source, progress=seen.append).groups == ((0, 5), (1, 3))
+    assert find_identical_images(source, progress=seen.append).groups == ((0, 5), (1, 3))
     assert sum(seen) == 6
     assert sorted(path.rsplit("/", 1)[1] for path in read) == sorted({path.rsplit("/", 1)[1] for path in read})

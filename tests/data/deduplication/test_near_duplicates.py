@@ -10,8 +10,8 @@ from ltr.data.deduplication import near_duplicates as module
 from ltr.data.deduplication.near_duplicates import (
     MAX_DISTANCE,
     _close_pairs,
-    near_duplicates,
-    near_duplicates_by_features,
+    find_near_duplicates,
+    find_near_duplicates_by_features,
     perceptual_hash,
 )
 from ltr.data.source import ImageFiles, Source
@@ -47,14 +47,14 @@ def source(tmp_path):
 
 
 def test_frames_copies_and_recompressions_are_named_and_nothing_else(source):
-    pairs = near_duplicates(source, natural(source))
+    pairs = find_near_duplicates(source, natural(source))
     assert {(pair.train, pair.test) for pair in pairs} == {(0, 6), (1, 7), (2, 8)}
 
 
 def test_arrays_are_compared_too(source):
     pixels = np.stack([np.asarray(scene(number % 3)) for number in range(6)])
     arrays = Source("arrays", pixels, np.arange(6) % 2, ("a", "b"), {"train": range(3), "test": range(3, 6)})
-    pairs = near_duplicates(arrays, natural(arrays), distance=0)
+    pairs = find_near_duplicates(arrays, natural(arrays), distance=0)
     assert [(pair.train, pair.test, pair.distance) for pair in pairs] == [(0, 3, 0), (1, 4, 0), (2, 5, 0)]
 
 
@@ -94,7 +94,7 @@ def test_pairs_by_features_are_those_of_the_cosines(distance, monkeypatch):
     cosine = (tested @ known.T) / np.outer(np.linalg.norm(tested, axis=1), np.linalg.norm(known, axis=1))
     rows, columns = np.nonzero(1 - cosine <= distance + 1e-6)
     expected = {(int(train[column]), int(test[row])) for row, column in zip(rows, columns)}
-    pairs = near_duplicates_by_features(train, known, test, tested, distance=distance)
+    pairs = find_near_duplicates_by_features(train, known, test, tested, distance=distance)
     assert {(pair.train, pair.test) for pair in pairs} == expected
     assert len(pairs) == len(expected) >= 5
     for pair in pairs:
@@ -102,13 +102,13 @@ def test_pairs_by_features_are_those_of_the_cosines(distance, monkeypatch):
     assert [(pair.test, pair.distance) for pair in pairs] == sorted((pair.test, pair.distance) for pair in pairs)
     monkeypatch.setattr(module, "_ROWS", 4)
     monkeypatch.setattr(module, "_COLUMNS", 5)
-    in_blocks = near_duplicates_by_features(train, known, test, tested, distance=distance)
+    in_blocks = find_near_duplicates_by_features(train, known, test, tested, distance=distance)
     assert {pair[:2] for pair in in_blocks} == expected
 
 
 def test_zero_features_have_no_duplicates_and_too_many_pairs_are_refused(monkeypatch):
     rows, zeros = np.arange(3), np.zeros((3, 2))
-    assert near_duplicates_by_features(rows, zeros, rows, zeros, distance=1.0) == []
+    assert find_near_duplicates_by_features(rows, zeros, rows, zeros, distance=1.0) == []
     monkeypatch.setattr(module, "MAX_PAIRS", 8)
     with pytest.raises(DataError, match=r"more than 8 pairs .* Choose a smaller --distance"):
-        near_duplicates_by_features(rows, zeros + 1, rows, zeros + 1, distance=0.1)
+        find_near_duplicates_by_features(rows, zeros + 1, rows, zeros + 1, distance=0.1)

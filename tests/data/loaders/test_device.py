@@ -219,8 +219,8 @@ def test_images_of_the_requested_size_are_not_resized():
 @pytest.mark.parametrize("augment", [Augmentation((3, 8, 8), pad=2), Augmentation((3, 8, 8), pad=0, flip=False), None])
 def test_images_gathered_inside_a_step_equal_those_of_the_batches(augment):
     usual, pending = loader(augment=augment), loader(augment=augment)
-    pending.leaves_images = True
-    assert pending.can_leave_images
+    pending.defers_images = True
+    assert pending.can_defer_images
     for start in (0, 3):
         usual.start_at(1, start)
         pending.start_at(1, start)
@@ -233,7 +233,7 @@ def test_images_gathered_inside_a_step_equal_those_of_the_batches(augment):
 
 @pytest.mark.parametrize("changes", [{"pad": 0}, {"cutout": 2}, {"policy": "autoaugment"}, {"mix": "mixup"}])
 def test_an_augmentation_with_host_side_choices_runs_outside_of_a_step(changes):
-    assert not loader(augment=Augmentation((3, 8, 8), **({"pad": 2} | changes))).can_leave_images
+    assert not loader(augment=Augmentation((3, 8, 8), **({"pad": 2} | changes))).can_defer_images
 
 
 VIEW = Augmentation((3, 8, 8), pad=0, jitter=0.4)
@@ -261,8 +261,8 @@ def test_views_follow_from_the_position_and_not_from_the_batch():
 
 
 def test_a_recorded_step_takes_no_views():
-    assert loader(augment=None).can_leave_images
-    assert not loader(augment=None, views=(VIEW,)).can_leave_images
+    assert loader(augment=None).can_defer_images
+    assert not loader(augment=None, views=(VIEW,)).can_defer_images
 
 
 def pixels_of(batch: Batch) -> torch.Tensor:

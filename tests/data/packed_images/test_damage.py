@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from ltr.data.packed_images.checks import FIRST_KIND, about_digest
-from ltr.data.packed_images.reading import about_of, open_packed, with_about
+from ltr.data.packed_images.checks import FIRST_KIND, metadata_digest
+from ltr.data.packed_images.reading import open_packed, read_metadata, with_metadata
 from ltr.data.packed_images.writing import pack
 from ltr.data.source import ImageFiles, Source
 from ltr.errors import DataError
@@ -33,7 +33,7 @@ def packed(folder, *, boxes=True, **how):
 def contents(path):
     with pa.memory_map(str(path)) as mapped:
         reader = pa.ipc.open_file(mapped)
-        return about_of(reader.schema), reader.schema, reader.get_batch(0)
+        return read_metadata(reader.schema), reader.schema, reader.get_batch(0)
 
 
 def with_bytes(path, before, after):
@@ -46,7 +46,7 @@ def with_bytes(path, before, after):
 def rewritten(path, about):
     """The store with another description, and the file around it whole."""
     _, schema, batch = contents(path)
-    schema = with_about(schema.remove_metadata(), about)
+    schema = with_metadata(schema.remove_metadata(), about)
     other = path.with_name("q.arrow")
     with pa.ipc.new_file(str(other), schema) as writer:
         writer.write_batch(batch.replace_schema_metadata(schema.metadata))
@@ -89,7 +89,7 @@ def test_a_changed_description_is_detected(tmp_path):
         open_packed(rewritten(path, {**about, "kind": FIRST_KIND}))
     wrong = {**about, "digests": "none"}
     with pytest.raises(DataError, match="no proper digests"):
-        open_packed(rewritten(path, {**wrong, "about": about_digest(wrong)}))
+        open_packed(rewritten(path, {**wrong, "about": metadata_digest(wrong)}))
 
 
 def test_the_number_of_stored_pixels_must_match_the_size(tmp_path):

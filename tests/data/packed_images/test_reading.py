@@ -17,7 +17,7 @@ import trees
 from ltr.data.images.decode import decode_image
 from ltr.data.packed_images import writing as packing
 from ltr.data.packed_images.reading import PackedImages, open_packed, read_source
-from ltr.data.packed_images.writing import bad_packed, pack
+from ltr.data.packed_images.writing import find_bad_packed_images, pack
 from ltr.data.source import Decoding, ImageFiles, Source
 from ltr.data.sources.birds import cub
 from ltr.errors import ConfigError, DataError
@@ -282,10 +282,10 @@ def test_an_arrow_file_of_something_else_is_refused(tmp_path):
 def test_checking_finds_a_changed_pixel(birds, tmp_path):
     packed_source = packed(birds, tmp_path / "p")
     seen: list[int] = []
-    assert bad_packed(packed_source.images, progress=seen.append) == []
+    assert find_bad_packed_images(packed_source.images, progress=seen.append) == []
     assert sum(seen) == 30
     flip_a_pixel(tmp_path / "p", np.asarray(image(packed_source, 29)).tobytes())
-    bad = bad_packed(open_packed(tmp_path / "p").images, progress=seen.append)
+    bad = find_bad_packed_images(open_packed(tmp_path / "p").images, progress=seen.append)
     assert [entry.number for entry in bad] == list(range(24, 30))
 
 

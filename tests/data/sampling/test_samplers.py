@@ -221,7 +221,7 @@ def test_classes_sampled_by_table_equal_those_of_plain_inversion():
     # inversion by plain search gives the same classes for the same uniform numbers
     probabilities = np.array([0.0, 1e-7, 0.3, 0.0, 0.2, 1e-9, 0.5 - 1e-7 - 1e-9, 0.0])
     rng = [np.random.Generator(np.random.Philox(key=1)) for _ in range(2)]
-    drawn = class_index.draw_classes(probabilities, 100_000, rng[0])
+    drawn = class_index.sample_classes(probabilities, 100_000, rng[0])
     edges = np.cumsum(probabilities)
     plain = np.searchsorted(edges / edges[-1], rng[1].random(100_000), side="right")
     assert drawn.tolist() == plain.tolist()

@@ -40,7 +40,7 @@ def test_replayed_steps_give_the_weights_of_eager_ones_also_after_an_interruptio
     # 3 epochs of 7 full batches and a smaller one, without those that warm up
     assert [loop.replayed for loop in loops] == [3 * 7 - 3]
     assert loops[0].recorder.recordings == 1
-    assert loops[0].trainer.train_dataloader.leaves_images  # the recorded step takes and augments them
+    assert loops[0].trainer.train_dataloader.defers_images  # the recorded step takes and augments them
     assert replayed.directory.name == usual.directory.name
     assert same_bits(weights(usual.directory), weights(replayed.directory))
     assert usual.result["rows"] == replayed.result["rows"]

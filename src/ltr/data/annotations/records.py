@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ltr.data.source import Grouping, ImageFiles, read_only
+from ltr.data.source import Grouping, ImageFiles, as_read_only
 from ltr.errors import DataError
 from ltr.names import canonical
 
@@ -43,7 +43,7 @@ class Paths:
 
     def files(self, root: str) -> ImageFiles:
         """Return the table; paths start from ``root``."""
-        return ImageFiles(root, bytes(self._blob), read_only(np.array(self._ends, dtype=np.int64)))
+        return ImageFiles(root, bytes(self._blob), as_read_only(np.array(self._ends, dtype=np.int64)))
 
 
 class Interned:

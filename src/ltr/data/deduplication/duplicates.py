@@ -47,7 +47,7 @@ class Duplicates:
                 yield from (_line(source, group) for group in groups[:_SHOWN])
 
 
-def identical_images(
+def find_identical_images(
     source: Source, *, workers: int = 1, progress: Callable[[int], object] = lambda number: None
 ) -> Duplicates:
     """Find byte-identical images of a source.

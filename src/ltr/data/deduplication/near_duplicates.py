@@ -38,7 +38,7 @@ class Pair(NamedTuple):
     distance: float
 
 
-def near_duplicates(
+def find_near_duplicates(
     source: Source,
     split: Split,
     *,
@@ -75,7 +75,7 @@ def parts_to_compare(split: Split) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([split.train, split.val]), np.concatenate([split.test, split.unknown])
 
 
-def near_duplicates_by_features(
+def find_near_duplicates_by_features(
     train: np.ndarray, train_features: np.ndarray, test: np.ndarray, test_features: np.ndarray, *, distance: float
 ) -> list[Pair]:
     """Return the pairs of a training and a test image whose features have at most this cosine distance.

@@ -14,7 +14,9 @@ from ltr.data.source import ImageFiles, Source
 _END = 4096  # bytes at each end of a file that are compared before whole files
 
 
-def trained_on(trained: Source, train: np.ndarray, evaluated: Source, indices: np.ndarray) -> np.ndarray | None:
+def find_trained_images(
+    trained: Source, train: np.ndarray, evaluated: Source, indices: np.ndarray
+) -> np.ndarray | None:
     """Return a mask of the images ``indices`` of ``evaluated`` that are among the images ``train`` of ``trained``.
 
     Within one source (or its packed files) images are compared by index. Image files of two sources are equal if they

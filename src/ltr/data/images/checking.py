@@ -29,7 +29,7 @@ class BadImage(NamedTuple):
     reason: str
 
 
-def bad_images(
+def find_bad_images(
     files: ImageFiles,
     *,
     workers: int = 1,
@@ -64,7 +64,7 @@ def collect_failures(
     Args:
         pieces: outcome of every image in order: the reason of a failure, or notes.
         files: the images.
-        progress, tally: see `bad_images`.
+        progress, tally: see `find_bad_images`.
     """
     bad: list[BadImage] = []
     index = 0

@@ -20,7 +20,9 @@ def real_paths(files: ImageFiles, indices: Iterable[int]) -> Iterator[bytes]:
         yield _real_path(path, real_folders)
 
 
-def named_images(files: ImageFiles, names: Sequence[str], roots: Sequence[str] = ()) -> tuple[np.ndarray, list[str]]:
+def find_named_images(
+    files: ImageFiles, names: Sequence[str], roots: Sequence[str] = ()
+) -> tuple[np.ndarray, list[str]]:
     """Find the images that a list of paths names, in any spelling.
 
     If a path is not the real path of an image, it matches an image whose path has the same composed Unicode form.

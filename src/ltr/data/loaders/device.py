@@ -27,7 +27,7 @@ class ResidentImages:
         device: device of the batches and their augmentation.
         max_bytes: size limit in bytes. None: no limit on a CPU, 80 % of the free memory on a GPU.
         side: height and width in pixels to which `take` resizes images; None: no resizing.
-        interpolation: interpolation of this resizing, see `resized`; None: bilinear.
+        interpolation: interpolation of this resizing, see `resize_images`; None: bilinear.
 
     Raises:
         DataError: the images exceed the limit.
@@ -70,10 +70,10 @@ class ResidentImages:
     def take(self, indices: Tensor) -> Tensor:
         """Return a new tensor uint8 [B, C, H, W] in channels_last memory, for int64 [B] indices on the same device."""
         images = self.pixels.index_select(0, indices).permute(0, 3, 1, 2)
-        return images if self.side is None else resized(images, (self.side, self.side), self.interpolation)
+        return images if self.side is None else resize_images(images, (self.side, self.side), self.interpolation)
 
 
-def resized(images: Tensor, size: tuple[int, int], interpolation: str = "bilinear") -> Tensor:
+def resize_images(images: Tensor, size: tuple[int, int], interpolation: str = "bilinear") -> Tensor:
     """Return images uint8 [B, C, H, W] resized to ``size`` (height, width), antialiased, in channels_last.
 
     Args:
@@ -208,11 +208,11 @@ class DeviceLoader(EpochLoader):
         self.images = images
         self.augment = augment
         self.views = tuple(views)
-        self.leaves_images = False  # yield `PendingBatch`, whose images a recorded training step takes and augments
+        self.defers_images = False  # yield `PendingBatch`, whose images a recorded training step takes and augments
         self._kept: dict[int, tuple[Tensor, ...]] = {}
 
     @property
-    def can_leave_images(self) -> bool:
+    def can_defer_images(self) -> bool:
         """True if the device can augment a batch without the host."""
         if self.views:
             return False
@@ -235,7 +235,7 @@ class DeviceLoader(EpochLoader):
         # a generator reads the epoch at the first batch: Lightning creates the iterator before it calls set_epoch
         epoch, first, indices, positions = self._begin()
         seed, on_device = self.seed_of_epoch(epoch), to_device(indices, self.images.device)
-        if self.leaves_images:
+        if self.defers_images:
             yield from self._pending(first, on_device, seed, positions)  # type: ignore[misc]
             return
         augmented = self._augmenter(self.augment, seed, positions)

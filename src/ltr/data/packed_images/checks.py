@@ -71,18 +71,18 @@ def paths_of(batch: pa.RecordBatch) -> tuple[bytes, np.ndarray]:
     return bytes(memoryview(buffers[2])[ends[0] : ends[-1]]) if buffers[2] else b"", ends - ends[0]
 
 
-def about_digest(about: Mapping[str, Any]) -> str:
+def metadata_digest(about: Mapping[str, Any]) -> str:
     """Return the sha256 (hex) of a store's description without this digest."""
     plain = {key: value for key, value in about.items() if key != "about"}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def check_about(about: Mapping[str, Any]) -> None:
+def check_metadata(about: Mapping[str, Any]) -> None:
     """Raise ValueError if a store's description was changed."""
     kind = about.get("kind")
     if kind not in (FIRST_KIND, KIND):
         raise ValueError("it was not made by ltr-data pack, or was made by another version of it")
-    if (kind == KIND or "about" in about) and (kind == FIRST_KIND or about.get("about") != about_digest(about)):
+    if (kind == KIND or "about" in about) and (kind == FIRST_KIND or about.get("about") != metadata_digest(about)):
         raise ValueError("its description is not the one that was written")
     invalid_keys = [key for key, of in _TYPES.items() if not isinstance(about.get(key), of)]
     if invalid_keys:

@@ -22,8 +22,8 @@ import numpy as np
 from ltr.configuration.targets import instantiate
 from ltr.data.doubts import warn_of_names
 from ltr.data.images.crop import FileCrop
-from ltr.data.packed_images.checks import FIRST_KIND, check_about, check_batches, paths_of
-from ltr.data.source import Decoding, Grouping, ImageFiles, Source, read_only
+from ltr.data.packed_images.checks import FIRST_KIND, check_batches, check_metadata, paths_of
+from ltr.data.source import Decoding, Grouping, ImageFiles, Source, as_read_only
 from ltr.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ class PackedStore:
             raise DataError(f"{what} is not there. ltr-data pack makes one; dataset.packed=null reads the image files")
         try:
             reader = pa.ipc.open_file(pa.memory_map(self.path))
-            self.about = about_of(reader.schema)
-            check_about(self.about)
+            self.about = read_metadata(reader.schema)
+            check_metadata(self.about)
             self.batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
             check_batches(self.about, reader.schema, self.batches)
         except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
@@ -109,7 +109,7 @@ class PackedStore:
         return Image.frombuffer("RGB", (width, height), content, "raw", "RGB", 0, 1)
 
 
-def about_of(schema: pa.Schema) -> dict[str, Any]:
+def read_metadata(schema: pa.Schema) -> dict[str, Any]:
     """Read the description of a packed file or of a part of one.
 
     Raises:
@@ -121,7 +121,7 @@ def about_of(schema: pa.Schema) -> dict[str, Any]:
     return about
 
 
-def with_about(schema: pa.Schema, about: Mapping[str, Any]) -> pa.Schema:
+def with_metadata(schema: pa.Schema, about: Mapping[str, Any]) -> pa.Schema:
     """Add a description to the metadata of a schema."""
     return schema.with_metadata({_ABOUT: json.dumps(dict(about)).encode()})
 
@@ -188,7 +188,9 @@ def _source_of(store: PackedStore) -> Source:
     made = (FIRST_KIND, *(about[key] for key in ("source", "size", "format", "quality", "decoder", "content")))
     return Source(
         about["name"],
-        PackedImages(store.path, b"".join(blobs), read_only(np.concatenate(offsets)), decoding=decoding, store=store),
+        PackedImages(
+            store.path, b"".join(blobs), as_read_only(np.concatenate(offsets)), decoding=decoding, store=store
+        ),
         np.concatenate(labels) if labels else np.empty(0, dtype=np.int64),
         tuple(about["class_names"]),
         {part: range(start, stop) for part, (start, stop) in about["parts"].items()},

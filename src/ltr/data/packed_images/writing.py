@@ -22,8 +22,15 @@ from PIL import Image, __version__, features
 from ltr.data.images.checking import BadImage, collect_failures, describe_error
 from ltr.data.images.decode import MAX_PIXELS, Notes, decode_image, to_image
 from ltr.data.images.tally import Tally, constant_value
-from ltr.data.packed_images.checks import KIND, about_digest, schema, table_digest
-from ltr.data.packed_images.reading import PackedImages, PackedStore, about_of, chunk_digest, identity_of, with_about
+from ltr.data.packed_images.checks import KIND, metadata_digest, schema, table_digest
+from ltr.data.packed_images.reading import (
+    PackedImages,
+    PackedStore,
+    chunk_digest,
+    identity_of,
+    read_metadata,
+    with_metadata,
+)
 from ltr.data.parallel import map_in_parallel
 from ltr.data.source import Decoding, ImageFiles, Source
 from ltr.errors import ConfigError, DataError
@@ -68,7 +75,7 @@ def pack(
         size: short side in pixels to which images are resized; smaller images are not enlarged.
         format: ``jpeg`` or ``raw``.
         quality: JPEG quality, 1 to 100 (with Pillow's chroma subsampling); ignored for ``raw``.
-        workers, max_pixels: as in `ltr.data.images.checking.bad_images`.
+        workers, max_pixels: as in `ltr.data.images.checking.find_bad_images`.
         progress: called with the number of images packed since the last call.
         tally: counts peculiarities of the images that this call packs.
 
@@ -117,7 +124,7 @@ def pack(
     return True
 
 
-def bad_packed(
+def find_bad_packed_images(
     images: PackedImages, *, workers: int = 1, progress: Callable[[int], object], tally: Tally | None = None
 ) -> list[BadImage]:
     """Return the images of a packed file that cannot be decoded, or whose chunk has a wrong digest."""
@@ -249,7 +256,7 @@ def _batch(source: Source, rows: range, images: list[Resized]) -> pa.RecordBatch
 
 
 def _write(path: Path, batches: list[pa.RecordBatch] | Iterator[pa.RecordBatch], about: Mapping[str, Any]) -> None:
-    columns = with_about(schema(), about)
+    columns = with_metadata(schema(), about)
     with written_atomically(path) as temporary, pa.ipc.new_file(str(temporary), columns) as writer:
         for batch in batches:
             writer.write_batch(batch)
@@ -278,14 +285,14 @@ def _join(parts: Path, count: int, about: Mapping[str, Any], to: Path, groups: s
     whole = {**about, "digests": images, "content": content, "tables": tables}
     if groups is not None:
         whole["groups"] = groups
-    _write(to, chunks(), {**whole, "about": about_digest(whole)})
+    _write(to, chunks(), {**whole, "about": metadata_digest(whole)})
 
 
 def _read_part(part: Path, *, check: bool) -> tuple[pa.RecordBatch, tuple[str, str]]:
     """Read a finished chunk and its digests; delete a damaged chunk, so that the next call makes it again."""
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(part)))
-        about = about_of(reader.schema)
+        about = read_metadata(reader.schema)
         batch = reader.get_batch(0)
         batch.validate(full=True)
         digests = (about["digest"], about["table"])

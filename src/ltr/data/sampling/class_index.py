@@ -61,7 +61,7 @@ class ClassIndex:
         return len(self.order)
 
 
-def draw_classes(probabilities: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+def sample_classes(probabilities: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """Sample classes independently, by inversion with a lookup table instead of a binary search per sample."""
     edges = np.cumsum(probabilities)
     edges /= edges[-1]

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from ltr.configuration.ranges import Fraction, PositiveInt, check_option
-from ltr.data.sampling.class_index import ClassIndex, draw_classes, image_cycles, shuffled_ranges, stable_order
+from ltr.data.sampling.class_index import ClassIndex, image_cycles, sample_classes, shuffled_ranges, stable_order
 from ltr.errors import ConfigError, DataError
 from ltr.identity import named
 from ltr.randomness import generator
@@ -123,7 +123,7 @@ class Power(Sampler):
         self.q = check_option("sampler.q", q, Exponent)
 
     def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
-        classes = draw_classes(_power_probabilities(index.counts, self.q), size, stream("classes"))
+        classes = sample_classes(_power_probabilities(index.counts, self.q), size, stream("classes"))
         within = stream("images").random(size)
         within *= index.counts[classes]
         return index.order[index.starts[classes] + within.astype(np.int64)]
@@ -221,7 +221,7 @@ class Progressive(Sampler):
         self.schedule = schedule
 
     def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
-        classes = draw_classes(self._probabilities(index.counts, epoch, epochs), size, stream("classes"))
+        classes = sample_classes(self._probabilities(index.counts, epoch, epochs), size, stream("classes"))
         visits = np.bincount(classes, minlength=len(index.counts))
         images, offsets = image_cycles(index, visits, stream("images"))
         # the k-th sample of a class takes its k-th image

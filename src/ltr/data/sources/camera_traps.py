@@ -25,11 +25,11 @@ from ltr.data.sources.labelled_boxes import (
     LeftOut,
     Multiple,
     WithoutBox,
-    checked_boxes,
-    existing_images,
-    only_boxed,
+    add_detections,
+    check_boxes,
+    find_existing_images,
     resolve_multiple,
-    with_detections,
+    select_boxes,
 )
 from ltr.data.sources.part_division import (
     AUTO,
@@ -146,19 +146,19 @@ def camera_traps(
     for reason, rows in records.left_out.items():
         left_out.add(reason, rows)
 
-    is_usable = existing_images(name, records.files, file, roots, missing, left_out)
+    is_usable = find_existing_images(name, records.files, file, roots, missing, left_out)
     table = LabelTable(records.images, records.classes, records.boxes)
     table = table.take(is_usable[table.images])
     if crop == "box":
-        table = checked_boxes(name, file, records, table, invalid_boxes, left_out, exif)
+        table = check_boxes(name, file, records, table, invalid_boxes, left_out, exif)
     table = resolve_multiple(table, multiple, len(records), left_out, crop == "box")
     if crop == "box":
         if detections is not None:
             results_file = Path(detections).expanduser().absolute()
-            table = with_detections(
+            table = add_detections(
                 name, results_file, base, records, table, detector_categories, min_confidence, left_out
             )
-        table = only_boxed(table, without_box, boxes, left_out)
+        table = select_boxes(table, without_box, boxes, left_out)
     else:
         table.boxes[:] = np.nan
     if not len(table.images):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ltr.data.source import ImageFiles
-from ltr.data.sources.same_files import ListedFiles, unnamed
+from ltr.data.sources.same_files import ListedFiles, no_position
 from ltr.errors import DataError
 from ltr.files import is_file, is_regular
 from ltr.names import canonical, list_first
@@ -197,7 +197,7 @@ def check_image_files(
     named_in: str,
     roots: Sequence[str] = (),
     sizes: bool = False,
-    where: Callable[[int], str] = unnamed,
+    where: Callable[[int], str] = no_position,
     missing_rows: list[int] | None = None,
 ) -> ImageFiles:
     """Check that each file exists, is listed once, and lies in its root or one of ``roots`` (links resolved).

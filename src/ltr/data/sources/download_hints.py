@@ -26,7 +26,7 @@ _SOURCES = "ltr.data.sources."
 _KEYS = ("folder", "lists", "file", "annotations")
 
 
-def places(name: str, data: str | os.PathLike[str]) -> list[Path] | None:
+def dataset_paths(name: str, data: str | os.PathLike[str]) -> list[Path] | None:
     """Return the folders and files that ``dataset=name`` reads, below ``data`` (``paths.data``).
 
     Returns:

@@ -16,7 +16,7 @@ from ltr.data.source import Grouping, ImageFiles, Source
 from ltr.data.sources.division import warn_of_untested
 from ltr.data.sources.own_groups import check_groups, check_path_group, groups_of_paths
 from ltr.data.sources.part_division import PARTS, divide_by_groups
-from ltr.data.sources.same_files import ListedFiles, unnamed
+from ltr.data.sources.same_files import ListedFiles, no_position
 from ltr.errors import DataError, nearest
 from ltr.files import is_file, is_folder
 from ltr.identity import named
@@ -172,7 +172,7 @@ def _refuse_twice(name: str, files: ImageFiles, images: Sequence[Image], real: M
             rows_of.setdefault(os.path.dirname(image.path), []).append(row)
     for folder, rows in rows_of.items():
         listed.add_folder(os.fsencode(real[folder]), rows, [images[row].inode for row in rows])
-    listed.refuse_twice(name, unnamed)
+    listed.refuse_twice(name, no_position)
 
 
 def _class_names(name: str, base: Path, classes_of: Mapping[str, Classes]) -> tuple[str, ...]:

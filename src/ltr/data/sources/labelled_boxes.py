@@ -75,7 +75,7 @@ class LabelTable:
         return ~np.isnan(self.boxes[:, 0])
 
 
-def existing_images(
+def find_existing_images(
     name: str, files: ImageFiles, named_in: Path, roots: Sequence[str], missing: Faulty, left_out: LeftOut
 ) -> np.ndarray:
     """Return a mask of the images whose file exists and that are not excluded."""
@@ -91,7 +91,7 @@ def existing_images(
     return ~left_out.mask
 
 
-def checked_boxes(
+def check_boxes(
     name: str, file: Path, records: Records, table: LabelTable, invalid: Faulty, left_out: LeftOut, exif: bool
 ) -> LabelTable:
     """Convert boxes to fractions and clip them; refuse or exclude boxes outside the image."""
@@ -164,7 +164,7 @@ def resolve_multiple(table: LabelTable, rule: Multiple, total: int, left_out: Le
     return table.take(table.has_box | is_first)
 
 
-def with_detections(
+def add_detections(
     name: str,
     file: Path,
     root: str,
@@ -217,7 +217,7 @@ def with_detections(
     return LabelTable(images[order], classes[order], boxes[order])
 
 
-def only_boxed(table: LabelTable, without_box: WithoutBox, boxes: Boxes, left_out: LeftOut) -> LabelTable:
+def select_boxes(table: LabelTable, without_box: WithoutBox, boxes: Boxes, left_out: LeftOut) -> LabelTable:
     """Keep all boxes or the largest box of each image; images without a box stay whole or are excluded."""
     check_option("dataset.without_box", without_box, WithoutBox)
     check_option("dataset.boxes", boxes, Boxes)

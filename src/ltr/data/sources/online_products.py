@@ -16,7 +16,7 @@ from ltr.data.sources.checks import (
     to_number,
     warn_if_partial,
 )
-from ltr.data.sources.text_lists import listed_in
+from ltr.data.sources.text_lists import position_in_lists
 from ltr.errors import DataError
 from ltr.identity import named
 from ltr.names import list_first
@@ -95,7 +95,7 @@ def online_products(
     return Source(
         "sop",
         check_image_files(
-            "sop", files, named_in=" and ".join(LISTS.values()), roots=roots, where=listed_in(parts, LISTS)
+            "sop", files, named_in=" and ".join(LISTS.values()), roots=roots, where=position_in_lists(parts, LISTS)
         ),
         labels,
         tuple(f"{kind} {number}" for kind, number in zip(kinds, class_ids.tolist())),

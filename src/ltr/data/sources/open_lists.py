@@ -11,7 +11,7 @@ import numpy as np
 from ltr.data.images.decode import WhiteLevel
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import check_image_files, dataset_folder, read_lines, require
-from ltr.data.sources.text_lists import listed_in, text_lists
+from ltr.data.sources.text_lists import position_in_lists, text_lists
 from ltr.errors import DataError
 from ltr.identity import named
 
@@ -75,7 +75,7 @@ def open_lists(
         ImageFiles(files.root, files.blob + unknown.blob, offsets, decoding=files.decoding),
         named_in=open,
         roots=roots,
-        where=listed_in(parts, {"train": train, "val": val or "", "test": test, "open": open}),
+        where=position_in_lists(parts, {"train": train, "val": val or "", "test": test, "open": open}),
     )
     return Source(f"{known.name}_open", together, labels, (*known.class_names, UNKNOWN), parts)
 

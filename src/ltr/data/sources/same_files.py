@@ -100,6 +100,6 @@ class ListedFiles:
         return self._files.relative(row) + (f" ({position})" if position else "")
 
 
-def unnamed(row: int) -> str:
+def no_position(row: int) -> str:
     """Return an empty position, for rows that are identified by their path."""
     return ""

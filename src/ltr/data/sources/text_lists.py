@@ -95,7 +95,7 @@ def text_lists(
             f"{name}: {named_in} have labels that {train} lacks: {list_first(unknown)}; it has 0 to {num_classes - 1}"
         )
     warn_if_partial(name, parts, PUBLISHED.get(name, {}), num_classes)
-    where_listed = listed_in(parts, chosen)
+    where_listed = position_in_lists(parts, chosen)
     files = ImageFiles.from_paths(base, paths, decoding=decoding)
     files = check_image_files(name, files, named_in=named_in, roots=roots, where=where_listed)
     class_names, depth = _class_names(paths[:num_train], labels[:num_train], num_classes)
@@ -141,7 +141,7 @@ def _count_classes(name: str, file: Path, labels: Sequence[int]) -> int:
     return largest + 1
 
 
-def listed_in(parts: Mapping[str, range], lists: Mapping[str, str]) -> Callable[[int], str]:
+def position_in_lists(parts: Mapping[str, range], lists: Mapping[str, str]) -> Callable[[int], str]:
     """Return a function that gives the list and the line (without blank lines) of a row."""
 
     def where(row: int) -> str:

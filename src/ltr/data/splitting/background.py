@@ -10,7 +10,7 @@ import numpy as np
 from ltr.configuration.ranges import NonNegativeInt, PositiveInt, ProperFraction, check_option
 from ltr.data.source import Source
 from ltr.data.split import Split
-from ltr.data.splitting.building import Validation, class_counts_of, finish, group_by_label, labelled_indices
+from ltr.data.splitting.building import Validation, build_split, class_counts_of, group_by_label, labelled_indices
 from ltr.data.splitting.published import BackgroundList, background_list, background_list_classes
 from ltr.errors import ConfigError, DataError
 from ltr.identity import named
@@ -93,7 +93,7 @@ def background(
         train = _capped(source, train, label_map, max_per_class, seed)
         name += f"-max{max_per_class}"
     counts = np.bincount(label_map[source.labels[train]], minlength=len(classes) + 1)
-    return finish(
+    return build_split(
         source,
         f"{source.name}-bg{len(classes)}-{name}-share{_share(counts):.4f}",
         train,

@@ -53,7 +53,7 @@ def label_names(source: Source, label_map: np.ndarray, labels: Sequence[int] | n
     return [source.class_names[int(np.flatnonzero(label_map == label)[0])] for label in labels]
 
 
-def carve_validation(
+def hold_out_validation(
     source: Source,
     train: np.ndarray,
     label_map: np.ndarray,
@@ -104,7 +104,7 @@ def carve_validation(
     return train, held, test
 
 
-def finish(
+def build_split(
     source: Source,
     name: str,
     train: np.ndarray,
@@ -118,21 +118,21 @@ def finish(
     unknown: np.ndarray | None = None,
     protocols: tuple[str, ...] = ("closed_set",),
 ) -> Split:
-    """Build and check the Split of some training images, after `carve_validation` holds out validation images.
+    """Build and check the Split of some training images, after `hold_out_validation` holds out validation images.
 
     Args:
         source: source of the images.
         name: name of the split, without the validation rule.
-        train, label_map, val, val_fraction, seed: see `carve_validation`.
+        train, label_map, val, val_fraction, seed: see `hold_out_validation`.
         class_names: names of the labels; None: the names of the source's classes, which must map to one label each.
         test: test images; None: the labelled images of part ``test``.
         unknown: images of unknown classes; None: no images.
         protocols: evaluation protocols, the headline first.
 
     Raises:
-        ConfigError, DataError: see `carve_validation` and `check_indices`.
+        ConfigError, DataError: see `hold_out_validation` and `check_indices`.
     """
-    train, val_indices, test = carve_validation(
+    train, val_indices, test = hold_out_validation(
         source, train, label_map, val=val, val_fraction=val_fraction, seed=seed, test=test
     )
     if val != "none":

@@ -10,7 +10,7 @@ from ltr.configuration.ranges import NonNegativeInt, ProperFraction
 from ltr.data.source import Source
 from ltr.data.split import Split
 from ltr.data.splitting.background import NAME
-from ltr.data.splitting.building import Validation, finish, labelled_indices
+from ltr.data.splitting.building import Validation, build_split, labelled_indices
 from ltr.errors import DataError
 from ltr.identity import named
 from ltr.names import canonical
@@ -28,7 +28,7 @@ def camera_traps(
     """Keep the parts of the source; the classes of empty images become the background, label 0.
 
     Without such a class it is a closed-set split. Validation images are held out in whole groups, see
-    `ltr.data.splitting.building.carve_validation`.
+    `ltr.data.splitting.building.hold_out_validation`.
 
     Args:
         empty: names of classes of images without an animal, in upper or lower case; they become the background.
@@ -44,12 +44,14 @@ def camera_traps(
     if not is_empty.any():
         label_map = np.arange(source.num_classes)
         train = labelled_indices(source, label_map, "train")
-        return finish(source, f"{source.name}-natural", train, label_map, val=val, val_fraction=val_fraction, seed=seed)
+        return build_split(
+            source, f"{source.name}-natural", train, label_map, val=val, val_fraction=val_fraction, seed=seed
+        )
     label_map = np.where(is_empty, 0, np.cumsum(~is_empty))
     train = labelled_indices(source, label_map, "train")
     share = float((label_map[source.labels[train]] == 0).mean())
     kept = [class_name for class_name, is_background in zip(source.class_names, is_empty) if not is_background]
-    return finish(
+    return build_split(
         source,
         f"{source.name}-bg{len(kept)}-empty-share{share:.4f}",
         train,

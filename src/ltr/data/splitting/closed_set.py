@@ -10,7 +10,7 @@ import numpy as np
 from ltr.configuration.ranges import AtLeastOne, NonNegativeInt, PositiveInt, ProperFraction, check_option
 from ltr.data.source import Source
 from ltr.data.split import Split, load_split_file
-from ltr.data.splitting.building import Validation, finish, group_by_label, label_names, labelled_indices
+from ltr.data.splitting.building import Validation, build_split, group_by_label, label_names, labelled_indices
 from ltr.errors import ConfigError, DataError
 from ltr.identity import named
 from ltr.names import list_first
@@ -47,7 +47,7 @@ def natural(
     label_map = _first_classes(source, num_classes)
     train = labelled_indices(source, label_map, "train")
     name = f"{source.name}-natural" + ("" if num_classes is None else f"-classes{num_classes}")
-    return finish(source, name, train, label_map, val=val, val_fraction=val_fraction, seed=seed)
+    return build_split(source, name, train, label_map, val=val, val_fraction=val_fraction, seed=seed)
 
 
 @named("split/long_tail")
@@ -90,7 +90,7 @@ def long_tail(
         source, label_map, imbalance_factor=imbalance_factor, profile=profile, subset=subset, n_max=n_max, seed=seed
     )
     name = f"{source.name}-{name}" + ("" if num_classes is None else f"-classes{num_classes}")
-    return finish(source, name, train, label_map, val=val, val_fraction=val_fraction, seed=seed)
+    return build_split(source, name, train, label_map, val=val, val_fraction=val_fraction, seed=seed)
 
 
 def cut_tail(

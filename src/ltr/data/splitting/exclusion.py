@@ -11,7 +11,7 @@ import numpy as np
 
 from ltr.configuration.targets import instantiate
 from ltr.data.doubts import warn_of_one_class
-from ltr.data.images.real_paths import named_images
+from ltr.data.images.real_paths import find_named_images
 from ltr.data.source import ImageFiles, Source
 from ltr.data.split import SPLIT_PARTS, Split, load_split_file
 from ltr.errors import ConfigError, DataError
@@ -86,5 +86,5 @@ def _listed(files: ImageFiles, paths: Sequence[str]) -> tuple[np.ndarray, list[s
             matched.add(path)
     if len(matched) == len(listed):
         return is_listed, []
-    more_listed, unknown = named_images(files, [path for path in paths if path not in matched])
+    more_listed, unknown = find_named_images(files, [path for path in paths if path not in matched])
     return is_listed | more_listed, unknown

@@ -10,7 +10,7 @@ import numpy as np
 from ltr.configuration.ranges import AtLeastOne, NonNegativeInt, PositiveInt, ProperFraction, check_option
 from ltr.data.source import Source
 from ltr.data.split import Split
-from ltr.data.splitting.building import Validation, class_counts_of, finish, label_map_of, labelled_indices
+from ltr.data.splitting.building import Validation, build_split, class_counts_of, label_map_of, labelled_indices
 from ltr.data.splitting.closed_set import Profile, Subset, cut_tail
 from ltr.data.splitting.published import OPEN_SET_LISTS, OPEN_SET_TRIALS, SemanticShift, Trial, open_set_list
 from ltr.errors import ConfigError, DataError
@@ -97,7 +97,7 @@ def open_set(
             source, label_map, imbalance_factor=imbalance_factor, profile=profile, subset=subset, n_max=n_max, seed=seed
         )
         name += f"-{tail}"
-    return finish(
+    return build_split(
         source,
         name,
         train,

@@ -10,7 +10,7 @@ import numpy as np
 from ltr.configuration.ranges import NonNegativeInt, PositiveInt, ProperFraction, check_option
 from ltr.data.source import Source
 from ltr.data.split import Split
-from ltr.data.splitting.building import class_counts_of, finish
+from ltr.data.splitting.building import build_split, class_counts_of
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.randomness import generator
@@ -75,7 +75,7 @@ def retrieval(
     label_map[ordered] = np.arange(len(ordered))
 
     name = f"{source.name}-retrieval{n_train}-{classes}" + (str(seed) if classes == "seeded" else "")
-    return finish(
+    return build_split(
         source,
         name + ("-own_part" if images == "own_part" else ""),
         _of_labels(source, train_parts, label_map, 0, n_train),

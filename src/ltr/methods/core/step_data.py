@@ -69,7 +69,7 @@ def step_of(data: Any, epoch: int, number: int, batch: Batch) -> Step:
         labels = batch.labels.cpu().numpy()
         return Step(labels, np.arange(len(labels)))
     places = data.positions_of_step(number)
-    draw = data.draw(epoch)[places]
+    draw = data.epoch_sample(epoch)[places]
     labels = data.split.label_map[data.source.labels[draw]]
     return Step(labels, np.arange(places.start, places.stop), data.rank, data.world_size)
 

@@ -20,7 +20,7 @@ from ltr.errors import ConfigError
 from ltr.evaluation.averages import mean, ratio
 from ltr.evaluation.groups import GROUPS, shot_groups
 from ltr.evaluation.label_shift import COMPOSITIONS
-from ltr.evaluation.priors import long_tail_prior, subsampled
+from ltr.evaluation.priors import long_tail_prior, subsample
 from ltr.evaluation.protocol import Measurements, Protocol
 from ltr.evaluation.rows import Rows
 from ltr.evaluation.scores import Scores, class_labels, top_classes
@@ -173,7 +173,7 @@ class TestTimeAggregation(Protocol):
         views, logits, labels = self.table.all()
         shape = COMPOSITIONS[str(self.scorer)]
         if shape is not None:
-            rows = subsampled(labels, long_tail_prior(self.class_counts, *shape))
+            rows = subsample(labels, long_tail_prior(self.class_counts, *shape))
             views, logits, labels = views[rows], logits[rows], labels[rows]
         weights, epochs = learned_weights(views, self.table.options, self.table.network.seed)
         correct = _hits(logits, labels, weights)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ltr.data.tables import read_columns
 from ltr.errors import ConfigError, DataError
-from ltr.evaluation.priors import normalised
+from ltr.evaluation.priors import normalise_prior
 from ltr.identity import name_of
 from ltr.names import canonical
 
@@ -75,8 +75,8 @@ def deployment_prior(value: str, class_counts: np.ndarray, class_names: Sequence
     if value == UNIFORM:
         return np.full(len(class_counts), 1 / len(class_counts))
     if value == TRAIN:
-        return normalised(class_counts)
-    return normalised(_weights(Path(value), class_names))
+        return normalise_prior(class_counts)
+    return normalise_prior(_weights(Path(value), class_names))
 
 
 def _of_training(loss: Mapping[str, Any], sampler: Mapping[str, Any]) -> str | None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ltr.data.loaders.device import resized
+from ltr.data.loaders.device import resize_images
 from ltr.data.source import ImageFiles, Source
 from ltr.data.split import Split
 from ltr.errors import CheckpointError, ConfigError, LtrError
@@ -61,7 +61,7 @@ class InputAdapter(nn.Module):
         if self.repeat > 1:
             images = images.repeat_interleave(self.repeat, dim=1)
         if self.size is not None:
-            images = resized(images, self.size)
+            images = resize_images(images, self.size)
         return images.contiguous(memory_format=torch.channels_last)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ltr.configuration.configs import canonical_json
 from ltr.configuration.reuse import with_overrides
-from ltr.data.deduplication.overlap import trained_on
+from ltr.data.deduplication.overlap import find_trained_images
 from ltr.data.packed_images.reading import PackedImages, identity_of, read_source
 from ltr.data.source import Source
 from ltr.data.split import Split, load_split_file
@@ -75,7 +75,7 @@ class TrainingImages:
         except LtrError as error:
             lines = str(error).splitlines() or [type(error).__name__]
             return Overlap(None, len(indices), lines[0])
-        is_trained_on = trained_on(trained, train, source, indices)
+        is_trained_on = find_trained_images(trained, train, source, indices)
         if is_trained_on is None:
             return Overlap(None, len(indices), _incomparable(trained, source))
         return Overlap(int(is_trained_on.sum()), len(indices))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltr.data.loaders.device import resized
+from ltr.data.loaders.device import resize_images
 from ltr.evaluation.scores import Scores
 
 SHARE = 224 / 248  # side of a crop relative to the image's; LIFT's, which crops 224 of 248 pixels
@@ -34,7 +34,9 @@ def five_crops(images: Tensor) -> list[Tensor]:
     rows, columns = max(round(SHARE * height), 1), max(round(SHARE * width), 1)
     bottom, right = height - rows, width - columns
     corners = [(bottom // 2, right // 2), (0, 0), (0, right), (bottom, 0), (bottom, right)]
-    return [resized(images[:, :, top : top + rows, left : left + columns], (height, width)) for top, left in corners]
+    return [
+        resize_images(images[:, :, top : top + rows, left : left + columns], (height, width)) for top, left in corners
+    ]
 
 
 class TestTimeViews(nn.Module):

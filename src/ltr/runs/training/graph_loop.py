@@ -108,14 +108,14 @@ class GraphEpochLoop(DirectEpochLoop):
         self._is_recordable = reason is None
         if isinstance(loader, DeviceLoader):  # it starts with the first batch
             # Lightning's own loop takes the first batch after a restart
-            loader.leaves_images = self._is_recordable and loader.can_leave_images and not self.restarting
+            loader.defers_images = self._is_recordable and loader.can_defer_images and not self.restarting
         if reason is not None:
             self._forget()
             if reason not in self._reasons:
                 self._reasons.add(reason)
                 self.on_obstacle(reason)
             return
-        state = [("", "loader", getattr(loader, "leaves_images", False)), *host_state(network)]
+        state = [("", "loader", getattr(loader, "defers_images", False)), *host_state(network)]
         if state != self._state:
             self._forget()
             self._state = state
