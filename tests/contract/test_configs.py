@@ -90,6 +90,12 @@ LISTED = {"scorer": "evaluation.scorers", "protocol": "evaluation.extra_protocol
 SMALLER |= {config: ["dataset=digits_open"] for config in CONFIGS if config.startswith("scorer/")}
 SMALLER |= {"scorer/distance": ["dataset=digits_open", "method=gcpl"], "protocol/open_set": ["dataset=digits_open"]}
 SMALLER["protocol/few_shot"] = ["evaluation.episodes=5"]
+SMALLER |= {f"experiment/{data}_linear_probe": ["dataset.resize_to=32"] for data in ("cifar100_lt", "cifar10_open")}
+SMALLER |= {
+    f"experiment/cifar100_lt_{name}": ["method.assignment.batch_size=32", "method.assignment.epochs=1"]
+    for name in ("ride", "ride_distill")
+}
+SMALLER["experiment/cifar10_open_arpl_cs"] = ["method.width=8"]
 # two steps of generation take the same code paths as ten or a hundred
 generating = [config for config in CONFIGS if config.startswith("experiment/") and "_m2m" in config]
 for config in ("method/non_robust_features", *generating):
@@ -134,6 +140,11 @@ def reads_files(config: str) -> bool:
     return "image_size" in read_config(config)
 
 
+def images_per_class(config: str) -> int:
+    """Return the number of made-up training images in each class of CIFAR-100; a long tail needs more than 100."""
+    return 20 if re.search("cifar100_(bg|retrieval)", config) else 120
+
+
 def checked_config(*overrides: str) -> dict:
     return check_config(compose_config(list(overrides)))
 
@@ -176,7 +187,8 @@ def test_the_rules_of_a_config_name_its_keys(config):
 @pytest.mark.parametrize(
     "config", [p for p in NAMED_CONFIGS if p.split("/")[0] not in ("debug", "experiment", "sweep")]
 )
-def test_a_config_trains_for_two_steps(config, ltr_train, small_sources):
+def test_a_config_trains_for_two_steps(config, ltr_train, put_small_sources, monkeypatch):
+    put_small_sources(monkeypatch, train_images=images_per_class(config))
     more = SMALLER.get(config, [])
     if more is None:
         pytest.skip("cannot run here")
@@ -192,7 +204,7 @@ def test_a_config_trains_for_two_steps(config, ltr_train, small_sources):
 @pytest.mark.slow
 @pytest.mark.parametrize("config", EXPERIMENTS)
 def test_an_experiment_or_debug_config_runs(config, ltr_train, put_small_sources, monkeypatch):
-    put_small_sources(monkeypatch, train_images=20 if re.search("cifar100_(bg|retrieval)_", config) else 120)
+    put_small_sources(monkeypatch, train_images=images_per_class(config))
     short = ["trainer.max_epochs=2", "trainer.limit_train_batches=2"]
     short += ["batch_size=32"] if config.startswith("experiment/cifar") else []  # instead of 128: quicker steps
     # a recipe may give values to a schedule's own keys
