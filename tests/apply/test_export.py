@@ -81,8 +81,8 @@ def test_a_description_cannot_name_code_outside_the_allow_list(checkpoint, tmp_p
         load_exported(tmp_path)
 
 
-@pytest.mark.skipif(HAS_ONNX, reason="onnx is installed")
-def test_without_its_packages_onnx_is_refused_before_any_work(checkpoint, tmp_path):
+def test_without_its_packages_onnx_is_refused_before_any_work(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install onnx"):
         export(checkpoint, tmp_path / "out", onnx=True)
     assert not (tmp_path / "out").exists()

@@ -224,7 +224,6 @@ def test_an_exported_model_is_the_start_of_another_run(spec_of, tmp_path, caplog
 
 
 def test_lora_is_merged_into_the_weights(spec_of, tmp_path):
-    pytest.importorskip("peft")
     spec = spec_of(VIT, 64, 3, tune={"_target_": "ltr.models.tuning_lora.TuneLoRA", "rank": 2})
     network = ImageClassifier(spec)
     for name, parameter in network.backbone.named_parameters():

@@ -77,8 +77,9 @@ def test_the_panels_of_figures_are_those_that_a_run_writes(logged):
 
 
 def test_the_workspace_and_the_report_have_all_sections():
-    reports = pytest.importorskip("wandb_workspaces.reports.v2")
-    workspaces = pytest.importorskip("wandb_workspaces.workspaces")
+    import wandb_workspaces.reports.v2 as reports
+    from wandb_workspaces import workspaces
+
     made = workspace(workspaces, reports, "mine", "team", "ltr")
     spec = json.loads(made._to_model().model_dump_json(by_alias=True))
     sections = spec["spec"]["section"]["panelBankConfig"]["sections"]
@@ -101,8 +102,7 @@ def test_the_panels_can_be_printed_without_a_network(capsys):
 
 @pytest.mark.parametrize("error", [RuntimeError("not logged in"), ConnectionError(), KeyError("project")])
 def test_a_refusal_is_explained_without_a_traceback(monkeypatch, capsys, error):
-    wandb = pytest.importorskip("wandb")
-    pytest.importorskip("wandb_workspaces")
+    import wandb
 
     def refuse(**options):
         raise error
@@ -115,9 +115,10 @@ def test_a_refusal_is_explained_without_a_traceback(monkeypatch, capsys, error):
 
 
 def test_a_workspace_is_saved_and_its_address_is_printed(monkeypatch, capsys):
-    wandb = pytest.importorskip("wandb")
-    reports = pytest.importorskip("wandb_workspaces.reports.v2")
-    workspaces = pytest.importorskip("wandb_workspaces.workspaces")
+    import wandb
+    import wandb_workspaces.reports.v2 as reports
+    from wandb_workspaces import workspaces
+
     saved = []
     api = types.SimpleNamespace(default_entity="me", project=lambda name, entity: types.SimpleNamespace(id="7"))
     monkeypatch.setattr(wandb, "Api", lambda **options: api)

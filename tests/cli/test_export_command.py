@@ -60,8 +60,11 @@ def test_mistakes_are_reported(command, finished_run, tmp_path, arguments, code,
     assert "Traceback" not in err
 
 
-@pytest.mark.skipif(importlib.util.find_spec("onnx") is not None, reason="onnx is installed")
-def test_onnx_without_its_package_is_refused_with_the_installation(command, finished_run):
+def test_onnx_without_its_package_is_refused_with_the_installation(command, finished_run, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: (name != "onnx" and find_spec(name, *more)) or None
+    )
     code, _, err = command(finished_run, "--out", "exported", "--onnx")
     assert code == 2
     assert "pip install onnx" in err

@@ -32,7 +32,8 @@ def test_with_slurm_on_the_path_the_launcher_is_accepted(tmp_path, monkeypatch):
 
 
 def test_a_refusal_by_slurm_is_passed_on():
-    submitit = pytest.importorskip("submitit")
+    import submitit
+
     message = refused_by_queue(submitit.core.utils.FailedJobError("\nsbatch: error: invalid partition\nmore"))
     assert message is not None
     assert "could not carry out the jobs: sbatch: error: invalid partition. hydra.launcher" in str(message)

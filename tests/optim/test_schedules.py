@@ -69,6 +69,7 @@ def test_a_fraction_is_the_nearest_whole_epoch(fraction, epochs, epoch):
 def test_milestones_may_be_epochs():
     schedule = MultiStep(90, STEPS, milestones=[30, 60], gamma=0.1)
     assert [schedule(epoch * STEPS) for epoch in (0, 29, 30, 59, 60, 89)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert MultiStep(90, STEPS, milestones=[1], gamma=0.1)(STEPS) == pytest.approx(0.1)  # the first, not the whole run
 
 
 @pytest.mark.parametrize("milestones", [[0.9, 0.8], [0.0], [-1], [200], [1.5], [160, 0.5]])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from made_up_runs import metrics_of, per_class_table, row
 
-from ltr.report.blocks import table_blocks, wrap_lines
+from ltr.report.blocks import table_blocks, terminal_width, wrap_lines
 from ltr.report.sweep import Job, sweep_table
 from ltr.report.table import plain_table
 
@@ -60,6 +61,13 @@ def test_if_no_number_fits_next_to_the_labels_each_row_is_a_block():
         ["*, name erm", "  first   1.0", "  second  2.0", "  third   3.0"],
         ["name balanced_softmax", "  first   4.0", "  second  5.0", "  third   6.0"],
     ]
+
+
+@pytest.mark.parametrize(("is_terminal", "width"), [(True, 93), (False, None)])
+def test_only_a_terminal_has_a_width(monkeypatch, is_terminal, width):
+    monkeypatch.setenv("COLUMNS", "93")
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(isatty=lambda: is_terminal))
+    assert terminal_width() == width
 
 
 def test_lines_have_the_index_of_their_row():

@@ -10,11 +10,11 @@ from made_up_outputs import predictions, write
 from made_up_runs import row
 from scipy import stats
 
-from ltr.errors import DataError
+from ltr.errors import ConfigError, DataError
 from ltr.report.comparison import sections
 from ltr.report.compose import Options, compose_report
 from ltr.report.intervals import hits_of, holm, mcnemar, paired_bootstrap, paired_p_value, sign_flip_p_value
-from ltr.report.paired_tests import pairs, reference_of
+from ltr.report.paired_tests import check_reference, pairs, reference_of
 from ltr.report.read_runs import finished_runs
 
 
@@ -155,6 +155,15 @@ def test_lines_are_compared_with_the_best_or_a_named_one(tmp_path):
     # 40 images that only one gets right, 0 the other; in both seeds the same
     assert pair.p == pytest.approx(mcnemar(40, 0))
     assert pair.p_seeds == pytest.approx(2 / 4)
+
+
+def test_a_reference_that_no_table_has_is_refused(tmp_path):
+    make(tmp_path)
+    tables = sections(finished_runs([tmp_path]).runs)
+    for label in ("best", "erm", "crt"):
+        check_reference(tables, label)
+    with pytest.raises(ConfigError, match="--against ncm: no line has this name"):
+        check_reference(tables, "ncm")
 
 
 def test_a_line_without_predictions_is_reported_and_the_rest_are_compared(tmp_path):

@@ -52,6 +52,13 @@ def test_runs_of_all_subsets_and_seeds_form_one_line(outputs):
     assert spread.lines[1].components == variance_components(values_of("erm"))
 
 
+def test_lines_are_sorted_by_their_mean_and_not_by_their_number_of_runs(tmp_path):
+    write_grid(tmp_path, "erm")
+    write_grid(tmp_path, "crt", shape=(2, 2))
+    (spread,) = spreads(finished_runs([tmp_path]).runs)
+    assert [line.label for line in spread.lines] == ["crt", "erm"]
+
+
 def test_differences_are_computed_run_by_run(outputs):
     (spread,) = spreads(finished_runs([outputs]).runs)
     (pair,) = spread.pairs

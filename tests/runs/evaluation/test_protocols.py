@@ -64,15 +64,12 @@ def test_an_empty_list_is_refused(key):
         protocols_of(split("closed_set"), {**CONFIG, key: []}, "softmax", CPU)
 
 
-@pytest.mark.skipif(ERM.provides != ("logits", "features"), reason="about a method without distances")
 def test_the_distance_scorer_is_refused_for_a_method_without_distances():
-    pytest.importorskip("ltr.evaluation.open_set")
     with pytest.raises(ConfigError, match="method=erm gives no distance to score by"):
         check_method(ERM(), "erm", split("open_set", unknown=[0]), {**CONFIG, "scorers": ["distance"]})
 
 
 def test_an_open_set_without_unknown_images_is_refused():
-    pytest.importorskip("ltr.evaluation.open_set")
     with pytest.raises(ConfigError, match="has no images of unknown classes"):
         check_method(ERM(), "erm", split("open_set"), CONFIG)
 

@@ -23,7 +23,6 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def offline_run(tmp_path_factory) -> Path:
     """The directory of a decoupled run with everything logged, made on a machine with secrets."""
-    pytest.importorskip("wandb")
     from ltr.cli import train_main
 
     outputs = tmp_path_factory.mktemp("home") / "alice-private"
@@ -120,7 +119,6 @@ def test_paths_in_the_configuration_are_shortened_to_their_last_part():
 
 
 def test_a_run_that_trains_nothing_is_logged_too(ltr_train):
-    pytest.importorskip("wandb")
     outputs = [*SHORT, "method=tau_norm", "method.tau=0.5"]
     assert ltr_train(*outputs).code == 0
     done = ltr_train(*outputs, "method.tau=0.7", "logger=wandb", "logger.mode=offline")
@@ -133,7 +131,8 @@ def test_a_run_that_trains_nothing_is_logged_too(ltr_train):
 
 
 def test_two_runs_in_one_process_do_not_share_an_id_but_a_group(ltr_train, tmp_path):
-    wandb = pytest.importorskip("wandb")
+    import wandb
+
     logged = [*SHORT, "debug=fast", "logger=wandb", "logger.mode=offline"]
     before = os.environ.get("WANDB_MODE")
     runs = [ltr_train(*logged, f"seed={seed}", outputs=tmp_path / str(seed)).directory for seed in (0, 1)]
@@ -145,7 +144,8 @@ def test_two_runs_in_one_process_do_not_share_an_id_but_a_group(ltr_train, tmp_p
 
 
 def test_a_failed_run_closes_its_logger(ltr_train):
-    wandb = pytest.importorskip("wandb")
+    import wandb
+
     done = ltr_train(*SHORT, "logger=wandb", "logger.mode=offline", "optimizer.lr=1e18")
     assert done.code == 1
     assert wandb.run is None
@@ -155,7 +155,7 @@ def test_a_failed_run_closes_its_logger(ltr_train):
 
 
 def test_refusals_by_wandb_are_reported_with_advice(ltr_train, monkeypatch):
-    wandb = pytest.importorskip("wandb")
+    import wandb
 
     def refuse(*arguments, **options):
         raise wandb.errors.UsageError("No API key configured. Use `wandb login` to log in.")
@@ -168,7 +168,8 @@ def test_refusals_by_wandb_are_reported_with_advice(ltr_train, monkeypatch):
 
 
 def test_tensorboard_gets_the_epochs_of_both_stages(ltr_train):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tensorboard.backend.event_processing import event_accumulator as accumulator
+
     done = ltr_train(*SHORT, "method=crt", "method.classifier.epochs=1", "logger=tensorboard")
     assert done.code == 0, done.err
     events = accumulator.EventAccumulator(str(done.directory / "tensorboard"))
@@ -250,7 +251,6 @@ def test_a_logger_that_cannot_start_is_refused_before_the_training_and_a_warning
 
 
 def test_long_tags_and_names_are_truncated():
-    pytest.importorskip("wandb")
     from ltr.runs.tracking.wandb_run import shortened, tags
 
     shortened_tags = tags(["d" * 65, "", "  ", "crt", "crt", "d" * 64 + "e", " x "])
