@@ -34,7 +34,7 @@ ROWS = (
     "cifar100_lt_weight_balancing",
     *(f"{data}_lt_{row}" for row in _LAST for data in ("cifar100", "cifar10")),
     *("cifar100_lt_ride", "cifar100_lt_ride_distill"),
-    *(f"{data}_lt_{row}" for row in ("sade", "bcl", "cc_sam") for data in ("cifar100", "cifar10")),
+    *(f"{data}_lt_{row}" for row in ("sade", "bcl", "cc_sam", "proco") for data in ("cifar100", "cifar10")),
 )
 
 SHORT_EPOCHS = 30

@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from method_plans import planned, state, step
+from view_batches import three_views
 
-from ltr.configuration.targets import instantiate
-from ltr.data.batch import Batch
-from ltr.data.module import DataModule
 from ltr.methods.contrastive.losses import balanced_contrastive
 from ltr.methods.contrastive.network import unit_length
 from ltr.methods.core.stage import NetworkSpec
@@ -19,26 +17,6 @@ BCL = ("method=bcl", "augment=digits", "method.contrast_augment.flip=false")
 @pytest.fixture(scope="module")
 def plan():
     return planned(*BCL)
-
-
-def three_views(plan, epoch: int = 0) -> Batch:
-    """The first training batch of the stage, with its views."""
-    settings, shape = plan.stages["representation"].settings, plan.dataset_info.image_shape
-    data = DataModule(
-        plan.data.source,
-        plan.data.split,
-        sampler=instantiate(settings.sampler),
-        augment=instantiate(settings.augment, shape),
-        views=[instantiate(view, shape) for view in settings.views],
-        batch_size=64,
-        eval_batch_size=64,
-        seed=0,
-        role="representation",
-        epochs=1,
-    )
-    loader = data.train_dataloader()
-    loader.sampler.set_epoch(epoch)
-    return next(iter(loader))
 
 
 def test_the_loss_is_the_sum_of_both_branches(plan):

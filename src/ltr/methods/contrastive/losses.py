@@ -1,4 +1,4 @@
-"""The balanced contrastive loss of BCL."""
+"""The balanced contrastive loss of BCL, and the expected contrastive loss of ProCo."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from ltr.losses.functional import at_least_float32, integer_labels
+from ltr.methods.contrastive.options import Form
+from ltr.methods.contrastive.von_mises_fisher import log_expected_exponential, mean_length
 
 
 def balanced_contrastive(
@@ -49,3 +51,45 @@ def balanced_contrastive(
         positives = is_positive.sum(1)
         means = (similarities * is_positive).sum(1) / positives.clamp(min=1)
         return torch.where(positives > 0, log_sums - means, 0.0)
+
+
+def expected_contrastive(
+    projections: Tensor,
+    labels: Tensor,
+    directions: Tensor,
+    kappa: Tensor,
+    log_prior: Tensor,
+    temperature: float,
+    form: Form = "in",
+) -> Tensor:
+    """Return the contrastive loss of each projection with infinitely many others, float64 [N] (Du et al., TPAMI 2024).
+
+    The projections V of class j have a von Mises-Fisher distribution with mean direction m_j and concentration k_j, and
+    class j the share p_j. With e_j = log E[exp(z V / t) | j],
+
+        in:  L = log sum over j of p_j exp(e_j) - log p_y - e_y,
+        out: L = log sum over j of p_j exp(e_j) - log p_y - z E[V | y] / t.
+
+    ``in`` is the cross-entropy of the logits e_j + log p_j; ``out`` is at least as large.
+
+    Args:
+        projections: z, of unit length, [N, D].
+        labels: y, [N].
+        directions: m_j, of unit length, [C, D].
+        kappa: k_j, [C].
+        log_prior: log p_j, [C].
+        temperature: t.
+        form: see above.
+    """
+    with torch.autocast(projections.device.type, enabled=False):
+        projections, labels = at_least_float32(projections), integer_labels(labels)
+        cosines = (projections @ directions.to(projections.dtype).T).double()
+        width, scale = projections.shape[1], 1 / temperature
+        log_prior = log_prior.double()
+        logits = log_expected_exponential(cosines, kappa, scale, width) + log_prior
+        if form == "in":
+            of_label = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+        else:
+            expected = scale * cosines * mean_length(kappa, width) + log_prior
+            of_label = expected.gather(1, labels.unsqueeze(1)).squeeze(1)
+        return logits.logsumexp(1) - of_label

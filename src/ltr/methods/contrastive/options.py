@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from ltr.configuration.ranges import NonNegative, Positive, PositiveInt
 from ltr.methods.core.options import Options
+
+ConcentrationRule = Literal["official", "banerjee"]
+Form = Literal["in", "out"]
+Sample = Literal["two_epochs", "last_epoch"]
 
 
 class ProjectionOptions(Options):
@@ -45,3 +49,23 @@ class BCLNetworkOptions(ProjectionOptions):
 
 class BCLOptions(BCLNetworkOptions, ViewsOptions):
     """Options of BCL."""
+
+
+class ProCoNetworkOptions(ProjectionOptions):
+    """Options of the network of ProCo."""
+
+    contrastive_weight: NonNegative = 1.0
+    """Weight of the contrastive loss, the code's alpha; official."""
+    form: Form = "in"
+    """Where the logarithm stands: `in`, of the expected exponential of the similarity to the own class (official code),
+    or `out`, whose place takes the expected similarity itself; the two forms of the supervised contrastive loss."""
+    concentration: ConcentrationRule = "official"
+    """Estimate of the concentration from the norm R of a class's mean projection: `official`, pR/(1-R²), or `banerjee`,
+    R(p-R²)/(1-R²), the usual approximation of the maximum-likelihood estimate."""
+    sample: Sample = "two_epochs"
+    """Projections whose mean describes a class: those of the last epoch and of this one so far (`two_epochs`, official
+    code), or of the last epoch alone."""
+
+
+class ProCoOptions(ProCoNetworkOptions, ViewsOptions):
+    """Options of ProCo."""
