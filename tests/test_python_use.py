@@ -120,9 +120,9 @@ def test_losses_without_weights_need_no_counts_and_are_those_with_counts():
     for kind in (classification.CrossEntropy, classification.FocalSoftmax, classification.FocalSigmoid):
         assert torch.equal(kind()(LOGITS, LABELS), kind(COUNTS)(LOGITS, LABELS))
         assert "class_counts" not in kind().state_dict()
-    with pytest.raises(ConfigError, match="FocalSoftmax without class_counts"):
+    with pytest.raises(ConfigError, match="FocalSoftmax: beta and background need class_counts"):
         classification.FocalSoftmax(beta=0.9)
-    with pytest.raises(ConfigError, match="CrossEntropy without class_counts"):
+    with pytest.raises(ConfigError, match="CrossEntropy: beta and background need class_counts"):
         classification.CrossEntropy(background=0)
 
 

@@ -38,6 +38,11 @@ class Interrupted(LtrError):
         self.exit_code = 128 + signal_number
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, at most 200 characters; its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint such as ``. Did you mean 'beta'?``, or an empty string where nothing is close."""
     close = nearest_name(str(name), [str(option) for option in known])

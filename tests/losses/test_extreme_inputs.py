@@ -82,10 +82,10 @@ LOSSES: dict[str, Loss] = {
     "dropped none": lambda x, y: herbs.dropped_loss([x[:, None]], [torch.zeros(len(x), 1, dtype=torch.bool)]),
     "refinement": lambda x, y: herbs.refinement_loss([x[:, None]], [x.flip(0)[:, None]], 0.5),
     "reciprocal_class": points(lambda d, y: open_set.reciprocal_class(d, y, 1.0)),
-    "open_space": points(lambda d, y: open_set.open_space(open_set.of_labels(d, y), torch.ones(len(y)))),
-    "margin": points(lambda d, y: open_set.adversarial_margin(open_set.of_labels(d, y), torch.ones(len(y)))),
+    "open_space": points(lambda d, y: open_set.open_space(open_set.label_distances(d, y), torch.ones(len(y)))),
+    "margin": points(lambda d, y: open_set.adversarial_margin(open_set.label_distances(d, y), torch.ones(len(y)))),
     "prototype_class": points(lambda d, y: open_set.prototype_class(d, y, 1.0)),
-    "prototype_pull": points(lambda d, y: open_set.prototype_pull(open_set.of_labels(d, y))),
+    "prototype_pull": points(lambda d, y: open_set.prototype_pull(open_set.label_distances(d, y))),
     "confusion": lambda x, y: open_set.confusion(x),
 }
 

@@ -66,7 +66,7 @@ def test_preprocessing_given_in_the_config_takes_precedence():
     assert config["augment"]["files"]["interpolation"] == "bicubic"
     note = preprocessing_note(config, (3, 128, 128))
     assert "mean [0.1, 0.2, 0.3]" in note
-    assert "the weights' own: mean [0.5, 0.5, 0.5], size 224" in note
+    assert "of the weights themselves: mean [0.5, 0.5, 0.5], size 224" in note
 
 
 def test_grey_images_take_the_mean_over_the_colours():

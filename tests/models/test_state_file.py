@@ -54,7 +54,7 @@ def test_a_truncated_checkpoint_is_named(tmp_path):
 
 
 def test_a_missing_file_and_an_unknown_suffix_are_named(tmp_path):
-    with pytest.raises(CheckpointError, match=r"No weights at .*gone\.pth"):
+    with pytest.raises(CheckpointError, match=r"There is no weights file .*gone\.pth"):
         read_state(tmp_path / "gone.pth")
     (tmp_path / "weights.pkl").write_bytes(pickle.dumps({}))
     with pytest.raises(CheckpointError, match=r"\.pkl.*\.safetensors, \.pth"):

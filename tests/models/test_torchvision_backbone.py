@@ -101,7 +101,7 @@ def test_a_transformer_without_maps_is_refused_with_three_that_have_them(monkeyp
     assert backbone.map_channels == ()
     assert backbone.num_features == 16
     assert backbone.last_block() is backbone.net.encoder.layers[-1]
-    with pytest.raises(ConfigError, match=r"'vit_b_32' gives no multi-scale.*resnet50, convnext_tiny or swin_t"):
+    with pytest.raises(ConfigError, match=r"'vit_b_32' has no multi-scale.*resnet50, convnext_tiny or swin_t"):
         backbone.feature_maps(torch.randn(1, 3, 224, 224))
 
 

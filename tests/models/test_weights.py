@@ -78,14 +78,14 @@ def test_missing_unexpected_and_mis_shaped_names_are_listed(network, tmp_path):
     with pytest.raises(CheckpointError) as caught:
         DigitsNet(1, weights=str(tmp_path / "file.pth"))
     message = str(caught.value)
-    assert "missing in the file: stage1.0.weight" in message
-    assert "unexpected in the file: stage9.weight" in message
+    assert "missing in the file (1): stage1.0.weight" in message
+    assert "unexpected in the file (1): stage9.weight" in message
     assert "stage2.0.weight is [48, 32, 5, 5], needs [48, 32, 3, 3]" in message
 
 
 def test_only_the_first_names_are_listed(tmp_path):
     torch.save(CifarResNet(3, depth=8).state_dict(), tmp_path / "file.pth")
-    with pytest.raises(CheckpointError, match=r"missing in the file: .*, and \d+ more"):
+    with pytest.raises(CheckpointError, match=r"missing in the file \(\d+\): .*, and \d+ more"):
         CifarResNet(3, depth=14, weights=str(tmp_path / "file.pth"))
 
 

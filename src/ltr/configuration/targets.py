@@ -81,6 +81,11 @@ def check_targets(config: Mapping) -> list[str]:
     ]
 
 
+def class_name(config: Mapping[str, Any]) -> str:
+    """Return the name of a config's class or function, such as ``LDAM``."""
+    return str(config.get("_target_")).rpartition(".")[2]
+
+
 def locate(target: str, path: str = "") -> Any:
     """Import the object of a ``_target_``.
 

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ltr.configuration.ranges import BelowOne, Fraction
+from ltr.configuration.ranges import BelowOne, Fraction, check_option
 from ltr.errors import ConfigError
 from ltr.losses import functional
-from ltr.losses.deferred import Deferral
 from ltr.losses.reductions import Reduction
 from ltr.losses.weights import ClassCounts, as_counts, class_balanced_weights
 
@@ -33,7 +32,8 @@ class ClassificationLoss(nn.Module):
         is_deterministic: False if equal logits need not give equal losses in training, as a solver needs it.
         background: class without a margin and without a sigmoid, or None.
         weights: class weights [C] of mean 1, or None.
-        active: True while weights and adjustments are on (see `start_epoch`).
+        active: True while weights and adjustments are on, see `start_epoch`. A Python bool, so that a step reads it
+            without waiting for the device.
         class_factors: factor of each class's losses [C], as set from outside for a part of the loss; None: all 1.
 
     Args:
@@ -69,23 +69,20 @@ class ClassificationLoss(nn.Module):
         super().__init__()
         name = type(self).__name__
         if class_counts is None and (beta is not None or background is not None):
-            raise ConfigError(
-                f"{name} without class_counts has neither weights nor a background: with beta or background pass the "
-                "training images of each class"
-            )
+            raise ConfigError(f"{name}: beta and background need class_counts. Pass the training images of each class")
         counts = None if class_counts is None else as_counts(class_counts)
         if background is not None and not self.takes_background:
             raise ConfigError(
-                f"{name} moves every logit by its class's prior, which has no meaning for a constant background "
-                "logit. Use loss=cross_entropy, focal_softmax, focal_sigmoid, class_balanced or ldam."
+                f"{name} is not defined for a constant background logit. Use loss=cross_entropy, focal_softmax, "
+                "focal_sigmoid, class_balanced or ldam"
             )
         if background is not None and counts is not None and not 0 <= background < len(counts):
-            raise ConfigError(f"{name}: background = {background}, expected a class in 0..{len(counts) - 1}.")
-        functional.check_reduction(reduction)
+            raise ConfigError(f"{name}: background={background}; allowed is a class from 0 to {len(counts) - 1}")
         self.background = background
-        self.reduction = reduction
+        self.reduction = check_option("loss.reduction", reduction, Reduction)
         self.adjusts_prior = bool(beta)
-        self.deferral = Deferral(defer_from)
+        self.defer_from = check_option("loss.defer_from", defer_from, Fraction | None)
+        self.active = not defer_from
         self.register_buffer("class_counts", None if counts is None else torch.from_numpy(counts))
         weights = None if beta is None or counts is None else to_float32(class_balanced_weights(counts, beta))
         self.register_buffer("weights", weights)
@@ -97,14 +94,12 @@ class ClassificationLoss(nn.Module):
             return None
         return -math.log(max(len(self.class_counts) - 1, 1))
 
-    @property
-    def active(self) -> bool:
-        """True if weights and adjustments are on in this epoch."""
-        return self.deferral.active
-
     def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Switch weights and adjustments on from epoch round(defer_from * epochs), counted from 0."""
-        self.deferral.start_epoch(epoch, epochs)
+        """Switch weights and adjustments on from epoch round(defer_from * epochs), counted from 0.
+
+        Deferred re-weighting (DRW) is algorithm 1 of Cao et al., NeurIPS 2019, whose code switches at epoch 160 of 200.
+        """
+        self.active = epoch >= first_epoch(self.defer_from, epochs)
 
     def losses(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
         """Return the loss of each image, [B].
@@ -146,7 +141,7 @@ class ClassificationLoss(nn.Module):
         if self.class_counts is not None and logits.shape[1] != len(self.class_counts):
             raise ValueError(
                 f"{type(self).__name__} was built for {len(self.class_counts)} classes and got logits of shape "
-                f"{tuple(logits.shape)}. Build it with one count for each column of the head."
+                f"{tuple(logits.shape)}. Build it with one count for each column of the head"
             )
         weight = self._active_weights()
         losses = self._factored(self.losses(logits, labels, weight), labels)
@@ -166,13 +161,18 @@ class ClassificationLoss(nn.Module):
 
     def extra_repr(self) -> str:
         classes = None if self.class_counts is None else len(self.class_counts)
-        return f"classes={classes}, reduction={self.reduction}, defer_from={self.deferral.defer_from}"
+        return f"classes={classes}, reduction={self.reduction}, defer_from={self.defer_from}"
 
     def _factored(self, losses: Tensor, labels: Tensor) -> Tensor:
         return losses if self.class_factors is None else losses * self.class_factors[labels]
 
     def _active_weights(self) -> Tensor | None:
         return self.weights if self.active else None
+
+
+def first_epoch(defer_from: float | None, epochs: int) -> int:
+    """Return the first epoch (from 0) after a deferral: defer_from * epochs, rounded; 0 for None."""
+    return 0 if defer_from is None else round(defer_from * epochs)
 
 
 def to_float32(values: np.ndarray) -> Tensor:

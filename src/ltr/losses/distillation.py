@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ltr.losses.functional import at_least_float32
 from ltr.losses.scale import rescale_near_one
 
 
@@ -21,8 +22,8 @@ def kl_to_teacher(student_logits: Tensor, teacher_logits: Tensor, temperature: f
     Returns:
         [...], >= 0 up to rounding.
     """
-    student = functional.log_softmax(_at_least_float32(student_logits) / temperature, dim=-1)
-    teacher = functional.log_softmax(_at_least_float32(teacher_logits) / temperature, dim=-1)
+    student = functional.log_softmax(at_least_float32(student_logits) / temperature, dim=-1)
+    teacher = functional.log_softmax(at_least_float32(teacher_logits) / temperature, dim=-1)
     return temperature**2 * (teacher.exp() * (teacher - student)).sum(dim=-1)
 
 
@@ -57,12 +58,12 @@ def hint_loss(regressed: Tensor, teacher_map: Tensor) -> Tensor:
         teacher_map: [B, C, H', W'], detached here.
     """
     student, teacher = match_sizes(regressed, teacher_map.detach())
-    return functional.mse_loss(_at_least_float32(student), _at_least_float32(teacher))
+    return functional.mse_loss(at_least_float32(student), at_least_float32(teacher))
 
 
 def attention_map(feature_map: Tensor) -> Tensor:
     """Return the mean over channels of the squared activations, L2-normalised: [B, C, H, W] -> [B, H * W]."""
-    wide = _at_least_float32(feature_map)
+    wide = at_least_float32(feature_map)
     return functional.normalize(rescale_near_one(wide, wide.dtype, grow=False).square().mean(1).flatten(1), dim=1)
 
 
@@ -86,12 +87,6 @@ def match_sizes(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     size = (min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3]))
 
     def pool(feature_map: Tensor) -> Tensor:
-        return (
-            feature_map if tuple(feature_map.shape[2:]) == size else functional.adaptive_avg_pool2d(feature_map, size)
-        )
+        return feature_map if feature_map.shape[2:] == size else functional.adaptive_avg_pool2d(feature_map, size)
 
     return pool(first), pool(second)
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values.float() if values.element_size() < 4 else values

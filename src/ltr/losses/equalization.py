@@ -10,6 +10,7 @@ from ltr.configuration.ranges import Fraction, NonNegative, Positive, check_opti
 from ltr.identity import named
 from ltr.losses import functional
 from ltr.losses.base import ClassificationLoss, Mixed
+from ltr.losses.gathering import all_reduce_sum
 from ltr.losses.weights import ClassCounts, as_counts
 
 _INITIAL_RATIO = 100.0  # of positive to negative gradient, before any image: both weights then are 1; the code's
@@ -40,8 +41,8 @@ def gradient_weights(
         positive, negative: accumulated absolute gradients of each class's logit, [C].
     """
     ratio = torch.where(positive + negative == 0, _INITIAL_RATIO, positive / (negative + _LEAST_GRADIENT))
-    of_negatives = torch.sigmoid(gamma * (ratio - mu))
-    return 1 + alpha * (1 - of_negatives), of_negatives
+    negative_weights = torch.sigmoid(gamma * (ratio - mu))
+    return 1 + alpha * (1 - negative_weights), negative_weights
 
 
 @named("loss/equalization")
@@ -137,9 +138,9 @@ class EqualizationV2(ClassificationLoss):
     def _weights(self, labels: Tensor, logits: Tensor) -> Tensor:
         """Return the weight of each term, [B, C]."""
         pair = gradient_weights(self.positive, self.negative, self.gamma, self.mu, self.alpha)
-        of_positives, of_negatives = (one.to(logits.dtype) for one in pair)
+        positive_weights, negative_weights = (one.to(logits.dtype) for one in pair)
         is_label = nn_functional.one_hot(labels, logits.shape[1]).bool()
-        return torch.where(is_label, of_positives, of_negatives)
+        return torch.where(is_label, positive_weights, negative_weights)
 
     @torch.no_grad()
     def _accumulate(self, logits: Tensor, labels: Tensor, mix: Mixed | None) -> None:
@@ -149,8 +150,7 @@ class EqualizationV2(ClassificationLoss):
         else:
             share = mix[1][:, None]
             sums = self._gradients(logits, labels, share) + self._gradients(logits, mix[0], 1 - share)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(sums)
+        all_reduce_sum(sums)
         self.positive += sums[0]
         self.negative += sums[1]
 

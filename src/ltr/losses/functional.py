@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ltr.configuration.ranges import check_option
 from ltr.errors import DataError
+from ltr.losses.gathering import all_reduce_sum, world_size
 from ltr.losses.reductions import Reduction
 
 # PyTorch ignores images labelled -100 by default; here every label counts
@@ -115,8 +116,8 @@ def ldam(logits: Tensor, labels: Tensor, margins: Tensor, scale: float = 1.0, we
     """
     labels = integer_labels(labels)
     logits = at_least_float32(logits)
-    of_labels = logits.gather(1, labels[:, None])
-    lowered = logits.scatter(1, labels[:, None], of_labels - (scale * margins[labels])[:, None].to(logits.dtype))
+    label_logits = logits.gather(1, labels[:, None])
+    lowered = logits.scatter(1, labels[:, None], label_logits - (scale * margins[labels])[:, None].to(logits.dtype))
     return cross_entropy(lowered, labels, weight)
 
 
@@ -156,24 +157,19 @@ def reduce(
     Raises:
         ConfigError: the reduction is unknown.
     """
-    check_reduction(reduction)
+    check_option("loss.reduction", reduction, Reduction)
     if reduction == "batch" or weights_of_labels is None:
         return per_image.mean()
     total = weights_of_labels.detach().sum()
-    if across_processes and torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(total)
-        total = total / torch.distributed.get_world_size()
+    if across_processes:
+        all_reduce_sum(total)
+        total = total / world_size()
     return per_image.sum() / total.clamp_min(torch.finfo(total.dtype).tiny)
 
 
-def check_reduction(reduction: str) -> None:
-    """Raise ConfigError for an unknown reduction."""
-    check_option("loss.reduction", reduction, Reduction)
-
-
-def at_least_float32(logits: Tensor) -> Tensor:
-    """Convert half-precision logits to float32; other types are returned unchanged."""
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+def at_least_float32(values: Tensor) -> Tensor:
+    """Convert half-precision values to float32; other types are returned unchanged."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def _flipped(logits: Tensor, labels: Tensor, background: int | None) -> Tensor:

@@ -49,7 +49,6 @@ class Prototypical(nn.Module):
         """Refuse batches that are not episodes.
 
         Args:
-            sampler: the training sampler.
             batch_size: images per optimiser step.
             classes: number of classes with training images.
 
@@ -86,7 +85,7 @@ class Prototypical(nn.Module):
             DataError: labels are not integers.
         """
         if mix is not None:
-            raise ConfigError("loss=prototypical cannot use mixed images; use an augmentation without mixup or cutmix")
+            raise ConfigError("loss=prototypical cannot use mixed images. Use an augmentation without mixup or cutmix")
         embeddings, labels = gather_with_gradient(embeddings), gather_with_gradient(integer_labels(labels))
         with torch.autocast(embeddings.device.type, enabled=False):
             # rescales very large embeddings, whose squared distances would be infinite

@@ -42,7 +42,7 @@ def rkd_distance(student: Tensor, teacher: Tensor, reduction: RelationalReductio
     Returns:
         A scalar, 0 for a single image.
     """
-    check_reduction(reduction)
+    check_option("reduction", reduction, RelationalReduction)
     with torch.autocast(student.device.type, enabled=False):
         student_distances, teacher_distances = _relative_distances(student), _relative_distances(teacher.detach())
         total = functional.huber_loss(student_distances, teacher_distances.to(student_distances.dtype), reduction="sum")
@@ -64,12 +64,11 @@ def rkd_angle(student: Tensor, teacher: Tensor, reduction: RelationalReduction =
     Returns:
         A scalar, 0 for fewer than three images.
     """
-    check_reduction(reduction)
+    check_option("reduction", reduction, RelationalReduction)
     with torch.autocast(student.device.type, enabled=False):
         student_squares, teacher_squares = _relative_squares(student), _relative_squares(teacher.detach())
-        total: Tensor = _AngleLoss.apply(
-            student_squares, teacher_squares, _at_least_float32(student), reduction == "valid"
-        )
+        dtype = torch.promote_types(student.dtype, torch.float32)
+        total: Tensor = _AngleLoss.apply(student_squares, teacher_squares, dtype, reduction == "valid")
     images = len(student)
     return total / (images**3 if reduction == "all" else max(images * (images - 1) * (images - 2), 1))
 
@@ -100,11 +99,6 @@ def _precise_dtype(embeddings: Tensor) -> torch.dtype:
     return torch.float64 if embeddings.device.type != "mps" else torch.float32
 
 
-def check_reduction(reduction: str) -> None:
-    """Raise ConfigError for an unknown reduction."""
-    check_option("reduction", reduction, RelationalReduction)
-
-
 def _relative_distances(embeddings: Tensor) -> Tensor:
     """Return distances [N, N] divided by their mean, in float32 or better; 0 between equal points."""
     squares = _relative_squares(embeddings)
@@ -113,7 +107,7 @@ def _relative_distances(embeddings: Tensor) -> Tensor:
     distances = torch.where(is_apart, torch.where(is_apart, squares, 1.0).sqrt(), 0.0)
     images = len(embeddings)
     mean = distances.sum() / max(images * (images - 1), 1)
-    return (distances / torch.where(mean > 0, mean, 1.0)).to(_at_least_float32(embeddings))
+    return (distances / torch.where(mean > 0, mean, 1.0)).to(torch.promote_types(embeddings.dtype, torch.float32))
 
 
 class _AngleLoss(torch.autograd.Function):
@@ -167,7 +161,3 @@ def _cosines(squares: Tensor, inverse: Tensor, vertices: slice) -> Tensor:
     cosines *= (0.5 * inverse_arms)[:, :, None]
     cosines *= inverse_arms[:, None, :]
     return cosines
-
-
-def _at_least_float32(embeddings: Tensor) -> torch.dtype:
-    return torch.float32 if embeddings.element_size() < 4 else embeddings.dtype

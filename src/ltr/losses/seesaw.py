@@ -12,6 +12,7 @@ from ltr.configuration.ranges import NonNegative, check_option
 from ltr.identity import named
 from ltr.losses import functional
 from ltr.losses.base import ClassificationLoss, Mixed
+from ltr.losses.gathering import all_reduce_sum
 from ltr.losses.weights import ClassCounts
 
 Counts = Literal["seen", "training"]
@@ -36,9 +37,9 @@ def seesaw(logits: Tensor, labels: Tensor, counts: Tensor, p: float, q: float) -
     logits = functional.at_least_float32(logits)
     log_counts = counts.to(logits.dtype).clamp_min(1.0).log()
     log_p = torch.log_softmax(logits.detach(), dim=1)
-    of_label = log_p.gather(1, labels[:, None]).clamp_min(math.log(_LEAST_PROBABILITY))
+    label_log_p = log_p.gather(1, labels[:, None]).clamp_min(math.log(_LEAST_PROBABILITY))
     mitigation = p * (log_counts[None] - log_counts[labels][:, None]).clamp_max(0.0)
-    compensation = q * (log_p - of_label).clamp_min(0.0)
+    compensation = q * (log_p - label_log_p).clamp_min(0.0)
     factors = (mitigation + compensation).scatter(1, labels[:, None], 0.0)
     return functional.cross_entropy(logits + factors, labels)
 
@@ -94,8 +95,7 @@ class Seesaw(ClassificationLoss):
             first = mix[1].double().expand(len(labels))
             new.index_add_(0, labels, first)
             new.index_add_(0, functional.integer_labels(mix[0]), share - first)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(new)
+        all_reduce_sum(new)
         self.seen += new
 
     def losses(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:

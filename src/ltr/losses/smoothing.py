@@ -61,10 +61,10 @@ def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: Tensor, sp
     """
     labels = functional.integer_labels(labels)
     log_p = torch.log_softmax(functional.at_least_float32(logits), dim=1)
-    of_label = log_p.gather(1, labels[:, None])[:, 0]
+    label_log_p = log_p.gather(1, labels[:, None])[:, 0]
     share = smoothing[labels].to(log_p.dtype)
-    mean = log_p.mean(1) if spread == "all" else (log_p.sum(1) - of_label) / max(log_p.shape[1] - 1, 1)
-    return -(1.0 - share) * of_label - share * mean
+    mean = log_p.mean(1) if spread == "all" else (log_p.sum(1) - label_log_p) / max(log_p.shape[1] - 1, 1)
+    return -(1.0 - share) * label_log_p - share * mean
 
 
 @named("loss/label_aware_smoothing")

@@ -104,7 +104,7 @@ class Triplet(nn.Module):
             DataError: labels are not integers.
         """
         if mix is not None:
-            raise ConfigError("loss=triplet cannot use mixed images; use an augmentation without mixup or cutmix")
+            raise ConfigError("loss=triplet cannot use mixed images. Use an augmentation without mixup or cutmix")
         if uniforms is not None and self.mining != "distance_weighted":
             raise ConfigError(
                 f"uniforms were passed and mining={self.mining} does not use them; leave them out, or use "

@@ -31,8 +31,8 @@ def as_counts(class_counts: ClassCounts) -> np.ndarray:
     whole = raw.ndim == 1 and raw.size > 0 and raw.dtype.kind in "iuf" and bool(np.all(raw == np.floor(raw)))
     if not whole or raw.min() < 0 or raw.max() == 0 or not np.isfinite(raw).all():
         raise DataError(
-            f"class_counts = {np.array2string(raw, threshold=10)}: expected one whole number >= 0 for each class, at "
-            "least one of them above 0. Pass the counts of the whole training set."
+            f"class_counts={np.array2string(raw, threshold=10)}; allowed is a whole number >= 0 for each class, at "
+            "least one of them above 0. Pass the counts of the whole training set"
         )
     return raw.astype(np.int64)
 
@@ -54,7 +54,7 @@ def effective_number(class_counts: ClassCounts, beta: float) -> np.ndarray:
     """
     counts = as_counts(class_counts)
     if not 0.0 <= beta <= 1.0:
-        raise ConfigError(f"beta = {beta}: expected a number in [0, 1), the effective number's beta.")
+        raise ConfigError(f"beta={beta}; allowed is [0, 1). Use (N - 1) / N for N distinct prototypes of a class")
     if beta == 0.0:
         return (counts > 0).astype(np.float64)
     if beta == 1.0:
@@ -103,7 +103,7 @@ def ldam_margins(class_counts: ClassCounts, max_margin: float) -> np.ndarray:
     """
     counts = as_counts(class_counts)
     if not 0.0 <= max_margin < np.inf:
-        raise ConfigError(f"max_margin = {max_margin}: expected a finite number >= 0.")
+        raise ConfigError(f"loss.max_margin={max_margin}; allowed is a finite number >= 0. LDAM uses 0.5")
     _warn_of_empty(counts, "they get the largest margin")
     smallest = counts[counts > 0].min()
     return max_margin * (smallest / np.where(counts > 0, counts, smallest)) ** 0.25

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ltr.configuration.targets import locate
-from ltr.errors import CheckpointError, ConfigError
+from ltr.errors import CheckpointError, ConfigError, first_line
 from ltr.models.hub_weights import weights_file
 from ltr.models.preprocessing import Preprocessing, checkpoint_preprocessing
 from ltr.models.published_names import WeightsMap
@@ -97,18 +98,13 @@ class Backbone(nn.Module):
         """Return values for the config's null options that depend on the image size.
 
         Args:
-            config: the backbone's config.
             image_shape: (C, H, W).
         """
         return {}
 
     @staticmethod
     def preprocessing(config: Mapping[str, Any]) -> Preprocessing | None:
-        """Return the preprocessing that the initial weights describe; None without a description.
-
-        Args:
-            config: the backbone's config.
-        """
+        """Return the preprocessing that the initial weights describe; None without a description."""
         return checkpoint_preprocessing(config["weights"]) if config.get("weights") else None
 
     def nearest_architecture(self, weights: str) -> str:
@@ -184,8 +180,11 @@ def kaiming_convolutions(module: nn.Module) -> None:
 
 def no_feature_maps_error(name: str, alternatives: tuple[str, str, str]) -> ConfigError:
     """Return the error for a network without spatial feature maps."""
-    listed = f"{alternatives[0]}, {alternatives[1]} or {alternatives[2]}"
-    return ConfigError(f"Backbone '{name}' gives no multi-scale feature maps; {listed} do. Set backbone.name to one.")
+    first, second, third = alternatives
+    return ConfigError(
+        f"Backbone '{name}' has no multi-scale feature maps. Set backbone.name to one that has, such as {first}, "
+        f"{second} or {third}"
+    )
 
 
 def no_tokens_error(name: str) -> ConfigError:
@@ -201,6 +200,19 @@ def no_final_map_error(name: str) -> ConfigError:
     return ConfigError(
         f"features.output=map: the backbone '{name}' ends with no feature map [C, H, W]. Use features.output=tokens "
         "for a vision transformer, or features.output=vector"
+    )
+
+
+def download_error(model: str, key: str, error: Exception) -> CheckpointError:
+    """Return the error for pretrained weights that could not be downloaded.
+
+    Args:
+        model: library and name, such as ``timm's resnet50``.
+        key: the model's key in the configuration.
+    """
+    return CheckpointError(
+        f"{key}.pretrained=true: the weights of {model} could not be downloaded ({first_line(error)}). Fetch them on a "
+        f"machine with network and set {key}.weights=FILE {key}.pretrained=false"
     )
 
 
@@ -256,15 +268,22 @@ def dry_run(network: nn.Module, call: Callable[[Tensor], Any], image_shape: tupl
         for tensors in (runner.named_parameters(), runner.named_buffers())
         for name, tensor in tensors
     }
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
+    with eval_mode(network):
         try:
             return torch.func.functional_call(runner, shapes, torch.empty(1, *image_shape, device="meta"))
         except (RuntimeError, NotImplementedError):  # the network creates tensors on the CPU
             return call(torch.zeros(1, *image_shape))
+
+
+@contextmanager
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Put a network into eval mode during a block; each module gets its own mode back."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
     finally:
-        for module, training in modes:  # frozen modules may differ from the network's mode
+        for module, training in modes:
             module.training = training
 
 

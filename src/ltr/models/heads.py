@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ltr.configuration.ranges import Positive, check_option
+from ltr.configuration.targets import locate
 from ltr.errors import ConfigError
 from ltr.identity import named
 
 CLASS_MEANS = "class_means"  # initialisation of a cosine head
 ZEROS = "zeros"  # initialisation of a linear head
+
+
+def head_kind(config: Mapping[str, Any], where: str = "head") -> str | None:
+    """Return the kind of head that a config names, such as ``linear`` or ``cosine``; None for a class without one.
+
+    Args:
+        where: its key in the configuration, for messages.
+    """
+    return getattr(locate(config["_target_"], where), "head_kind", None)
 
 
 @named("head/linear")
@@ -62,9 +73,7 @@ class LinearHead(nn.Module):
             ConfigError: the head has no bias.
         """
         if self.bias is None:
-            raise ConfigError(
-                "This loss sets the bias of the head to a prior, and head.bias=false. Set head.bias=true."
-            )
+            raise ConfigError("This loss sets the bias of the head to a prior, and head.bias=false. Set head.bias=true")
         self.bias.copy_(torch.as_tensor(value, dtype=self.bias.dtype).expand_as(self.bias))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -136,9 +145,7 @@ class CosineHead(nn.Module):
 
     def init_bias(self, value: float | Tensor) -> None:
         """Raise ConfigError, because cosine logits have no bias."""
-        raise ConfigError(
-            "This loss sets the bias of the head to a prior, and a cosine head has none. Set head=linear."
-        )
+        raise ConfigError("This loss sets the bias of the head to a prior, and a cosine head has none. Set head=linear")
 
     def forward(self, features: Tensor) -> Tensor:
         # half precision resolves a cosine to 0.004, which the scale turns into 0.1 of a logit: too coarse for margins

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ltr.errors import CheckpointError
+from ltr.errors import CheckpointError, first_line
 from ltr.escaping import one_line
 
 LOCAL, HUB = "local-dir:", ("hf-hub:", "hf_hub:")
@@ -114,4 +114,4 @@ def _downloaded(name: str) -> tuple[str | None, str]:
         except EntryNotFoundError:
             return fetch(WEIGHTS[1]), ""
     except Exception as error:  # network, hub and a wrong name raise different errors
-        return None, one_line((str(error).strip().splitlines() or [type(error).__name__])[0][:200])
+        return None, one_line(first_line(error))

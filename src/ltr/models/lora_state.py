@@ -50,16 +50,15 @@ def scale_of(description: Any, path: Any) -> float:
 
     Args:
         description: the checkpoint's entry of that name, JSON text.
-        path: the file, for the message.
 
     Raises:
-        CheckpointError: the checkpoint does not say so.
+        CheckpointError: the description lacks alpha or rank.
     """
     try:
         tune = json.loads(description)["settings"]["tune"]
         return float(tune["alpha"]) / int(tune["rank"])
     except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
         raise CheckpointError(
-            f"'{path}' holds low-rank updates (LoRA), and does not say by what they are scaled. Give the checkpoint of "
-            "an ltr run, or merge them with the code that trained them"
+            f"'{path}' holds low-rank updates (LoRA) without their scale, alpha / rank. Give the checkpoint of an ltr "
+            "run, or merge them with the code that trained them"
         ) from error

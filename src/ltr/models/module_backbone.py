@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltr.errors import ConfigError
+from ltr.errors import ConfigError, first_line
 from ltr.models.backbones import Backbone, deepest_block, dry_run
 from ltr.models.timm_backbone import TimmFeatures
 
@@ -37,10 +37,9 @@ def backbone_from(in_channels: int, *, module: nn.Module, image_shape: tuple[int
     except ConfigError:
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
         raise ConfigError(
-            f"backbone={name}: it cannot be applied to images of shape {list(image_shape)} ({reason}). It must take "
-            "normalised images [B, C, H, W]; set image_size and channels to those that it is made for"
+            f"backbone={name}: it cannot be applied to images of shape {list(image_shape)} ({first_line(error)}). It "
+            "must take normalised images [B, C, H, W]; set image_size and channels to those that it is made for"
         ) from error
 
 
@@ -55,7 +54,6 @@ class ModuleBackbone(Backbone):
     It has feature maps if the module has `features_and_maps`, ``map_channels`` and ``map_strides`` as in `Backbone`.
 
     Args:
-        net: the module.
         image_shape: (C, H, W) of the image with which the width of the features is measured.
 
     Raises:
@@ -89,9 +87,9 @@ class ModuleBackbone(Backbone):
     def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         if not self.map_channels:
             raise ConfigError(
-                f"backbone={type(self.net).__name__}: this method needs feature maps, which such a module does not "
-                "give. Give it features_and_maps(images), map_channels and map_strides as in ltr.models.backbones."
-                "Backbone, or pass a timm model or the name of one"
+                f"backbone={type(self.net).__name__}: this method needs feature maps, which the module does not have. "
+                "Give it features_and_maps(images), map_channels and map_strides as in ltr.models.backbones.Backbone, "
+                "or pass a timm model or the name of one"
             )
         return self.net.features_and_maps(images)
 

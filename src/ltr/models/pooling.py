@@ -126,7 +126,7 @@ class AttentivePool(Pool):
         num_heads: number of attention heads, which must divide the width D.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: ``num_heads`` does not divide D.
     """
 
     reads_standardized = True

@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 
-from ltr.models.hub_weights import hub_config
+from ltr.models.hub_weights import HUB, hub_config
 
-_HUBS = ("hf-hub:", "hf_hub:")
 INTERPOLATIONS = ("bilinear", "bicubic")
 
 
@@ -67,7 +66,7 @@ def timm_preprocessing(name: str, pretrained: bool, weights: str | None) -> Prep
     try:
         if weights is not None and (described_beside := hub_config(weights)) is not None:
             described: Any = described_beside
-        elif name.startswith(_HUBS):
+        elif name.startswith(HUB):
             described = timm.models.load_model_config_from_hf(name.partition(":")[2])[0] if pretrained else None
         else:
             described = _timm_config(name, weights)

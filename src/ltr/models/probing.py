@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ltr.models.backbones import dry_run
+from ltr.models.backbones import dry_run, eval_mode
 
 ImageShape = tuple[int, int, int]
 _NEAR = 4  # steps of the search in either direction
@@ -48,7 +47,7 @@ def probe(network: nn.Module, call: Callable[[Tensor], Any], image_shape: ImageS
     norms = {
         name: part
         for name, part in network.named_modules()
-        if isinstance(part, _BatchNorm) and _uses_batch_statistics(part)
+        if isinstance(part, _BatchNorm) and uses_batch_statistics(part)
     }
     patches = {
         name: part for name, part in network.named_modules() if isinstance(part, nn.Conv2d) and _cuts_patches(part)
@@ -81,7 +80,7 @@ def probe(network: nn.Module, call: Callable[[Tensor], Any], image_shape: ImageS
     return ProbeResult(list(single_values), cut_patches)
 
 
-def _uses_batch_statistics(norm: _BatchNorm) -> bool:
+def uses_batch_statistics(norm: _BatchNorm) -> bool:
     """Return whether the layer normalises by batch statistics in training."""
     return norm.training or norm.running_mean is None
 
@@ -114,7 +113,7 @@ def ignored_share(backbone: nn.Module, image_shape: ImageShape) -> float:
     It is measured by the gradient of one random image under the current weights of the backbone.
     """
     pixels = torch.rand(1, *image_shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    with _eval_mode(backbone), torch.enable_grad():
+    with eval_mode(backbone), torch.enable_grad():
         features = backbone(pixels)
         weights = torch.rand(features.shape, generator=torch.Generator().manual_seed(1)) - 0.5
         (gradient,) = torch.autograd.grad((features * weights).sum(), pixels)
@@ -124,19 +123,3 @@ def ignored_share(backbone: nn.Module, image_shape: ImageShape) -> float:
         return 0.0
     used = int(rows[-1] - rows[0] + 1) * int(columns[-1] - columns[0] + 1)
     return 1 - used / math.prod(image_shape[1:])
-
-
-@contextmanager
-def _eval_mode(network: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in network.modules()]
-    try:
-        network.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of a library's error message, shortened."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")

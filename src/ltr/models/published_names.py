@@ -76,7 +76,6 @@ def read_published(
     """Read the tensors of a file under their original names, and the name of their layout.
 
     Args:
-        path: weights file.
         read: function that returns the tensors of an entry, see `ltr.models.state_file.read_state`.
         entry: entry of the file with the tensors; None: the layout's.
         name: name of the layout; None: recognise it.

@@ -26,7 +26,6 @@ def read_state(path: str | Path, entry: str | None = None) -> State:
     removed. Low-rank updates of a run with ``tune=lora`` are merged into their weights.
 
     Args:
-        path: weights file.
         entry: entry to read instead, with dots between nested keys. Keys nested inside it become prefixes.
 
     Raises:
@@ -34,7 +33,8 @@ def read_state(path: str | Path, entry: str | None = None) -> State:
     """
     path = Path(path)
     if not path.exists():
-        raise CheckpointError(f"No weights at '{path}' (looked in '{Path.cwd()}' if the path is relative).")
+        folder = "" if path.is_absolute() else f" in '{Path.cwd()}'"
+        raise CheckpointError(f"There is no weights file '{path}'{folder}. Name one that exists")
     if path.is_dir():
         refuse_other_files(path)
     if path.suffix == ".safetensors":
@@ -43,14 +43,14 @@ def read_state(path: str | Path, entry: str | None = None) -> State:
         content = load_torch_file(path)
     else:
         allowed = ", ".join((".safetensors", *TORCH_SUFFIXES))
-        raise CheckpointError(
-            f"Weights '{path}' have the suffix '{path.suffix}'; allowed: {allowed}. Convert the file."
-        )
+        raise CheckpointError(f"Weights '{path}' have the suffix '{path.suffix}'; allowed: {allowed}. Convert the file")
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"'{path}' holds one {type(content).__name__}, not a state dict of named tensors.")
+        raise CheckpointError(
+            f"'{path}' holds one {type(content).__name__}, not a state dict. Save `module.state_dict()` into it"
+        )
     if "base" in content and content.get("format") == "ltr-stage":
         raise CheckpointError(
-            f"'{path}' holds only what was tuned of other weights. Export the run (ltr-export RUN --out FOLDER) and "
+            f"'{path}' holds only the tuned part of its weights. Export the run (ltr-export RUN --out FOLDER) and "
             "start from FOLDER/model.safetensors, or train the run that wrote it with checkpoint.tuned=whole"
         )
     if entry is not None:
@@ -59,12 +59,10 @@ def read_state(path: str | Path, entry: str | None = None) -> State:
     state = {_plain_name(str(name)): value for name, value in inner.items() if isinstance(value, Tensor)}
     if not state:
         nested = [str(key) for key, value in content.items() if isinstance(value, Mapping) and _flat(value)]
-        where = (
-            f" at its top; they are in: {one_line(', '.join(nested))}"
-            if nested
-            else ". Save `module.state_dict()` into it"
+        places = f" at its top level; they are in: {one_line(', '.join(nested))}"
+        raise CheckpointError(
+            f"'{path}' holds no named tensors{places if nested else ''}. Save `module.state_dict()` alone into a file"
         )
-        raise CheckpointError(f"'{path}' holds no named tensors{where}.")
     if content.get("format") == "ltr-stage" and has_updates(state):
         state = _merged(state, scale_of(content.get("description"), path), path)
     return state
@@ -92,7 +90,7 @@ def _named_entry(content: Mapping, entry: str, path: Path) -> State:
     if not state:
         nested = [one_line(str(key)) for key, value in content.items() if isinstance(value, Mapping) and _flat(value)]
         raise CheckpointError(
-            f"'{path}' has no named tensors in an entry '{entry}'; it has some in: {', '.join(nested) or 'none'}."
+            f"'{path}' has no named tensors in an entry '{entry}'; entries with tensors: {', '.join(nested) or 'none'}"
         )
     return state
 

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ltr.configuration.ranges import PositiveInt, check_option
-from ltr.errors import CheckpointError, ConfigError, nearest
+from ltr.errors import CheckpointError, ConfigError, first_line, nearest
 from ltr.identity import named
-from ltr.models.probing import first_line, ignored_share, nearest_sides, probe
+from ltr.models.backbones import download_error
+from ltr.models.probing import ignored_share, nearest_sides, probe
 from ltr.models.state_file import State, read_state
 from ltr.models.timm_backbone import needs_img_size
 from ltr.models.weights import load_state, seeded_construction
@@ -215,12 +216,7 @@ def _create(library: Library, name: str, pretrained: bool, num_classes: int | No
     except Exception as error:
         if not pretrained:
             raise
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"method.aux.teacher: the pretrained weights of {library}'s {name} could not be downloaded ({reason}). "
-            "Fetch them on a machine with network and pass method.aux.teacher.weights=FILE "
-            "method.aux.teacher.pretrained=false"
-        ) from error
+        raise download_error(f"{library}'s {name}", "method.aux.teacher", error) from error
 
 
 def _unknown(library: Library, name: str, known: Sequence[str]) -> ConfigError:

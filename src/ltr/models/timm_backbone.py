@@ -12,18 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from ltr.configuration.ranges import BelowOne, PositiveInt, check_option
-from ltr.errors import CheckpointError, ConfigError, nearest
+from ltr.errors import ConfigError, first_line, nearest
 from ltr.identity import named
 from ltr.models.backbones import (
     Backbone,
     ImageSizeError,
     deepest_block,
+    download_error,
     dry_run,
     no_feature_maps_error,
     no_final_map_error,
     no_tokens_error,
 )
-from ltr.models.hub_weights import other_architecture
+from ltr.models.hub_weights import HUB, other_architecture
 from ltr.models.nearest_architecture import family_of, nearest_architecture
 from ltr.models.preprocessing import Preprocessing, timm_preprocessing
 from ltr.models.published_names import WeightsMap
@@ -42,7 +43,6 @@ class TimmFeatures(Backbone):
     all of its blocks, at the stride of the patches.
 
     Args:
-        net: the model.
         name: timm's name of the model, for messages.
         image_shape: (C, H, W) of the image with which widths and strides are measured.
     """
@@ -194,14 +194,13 @@ class TimmBackbone(TimmFeatures):
 def _wrong_size(name: str, img_size: Any, error: Exception) -> ImageSizeError:
     published = timm.get_pretrained_cfg(name)
     made_for = "" if published is None else f" It is made for images of {published.input_size[1]} pixels."
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
-    return ImageSizeError(f"timm's {name} cannot be built with img_size={img_size} ({reason}).{made_for}")
+    return ImageSizeError(f"timm's {name} cannot be built with img_size={img_size} ({first_line(error)}).{made_for}")
 
 
 @functools.lru_cache(maxsize=64)
 def needs_img_size(name: str, image_shape: tuple[int, int, int]) -> bool:
     """Return whether a model must be built with ``img_size`` to take images of this shape."""
-    if name.startswith(("hf-hub:", "hf_hub:")) or not timm.is_model(name):
+    if name.startswith(HUB) or not timm.is_model(name):
         return False
     published = timm.get_pretrained_cfg(name)
     if published is None or not published.fixed_input_size or tuple(published.input_size[1:]) == image_shape[1:]:
@@ -220,7 +219,7 @@ def needs_img_size(name: str, image_shape: tuple[int, int, int]) -> bool:
 
 
 def _create(name: str, pretrained: bool, in_channels: int, options: dict[str, Any]) -> Any:
-    on_hub = name.startswith(("hf-hub:", "hf_hub:"))
+    on_hub = name.startswith(HUB)
     if on_hub and not pretrained:
         raise ConfigError(
             f"backbone.name={name} is a model on a hub, and even its architecture must be downloaded. Set "
@@ -237,7 +236,7 @@ def _create(name: str, pretrained: bool, in_channels: int, options: dict[str, An
     except TypeError as error:
         if not options:
             raise
-        keys = {"drop_path_rate": "drop_path"}
+        keys = {"drop_path_rate": "drop_path"}  # timm's name -> ours
         passed = ", ".join(f"backbone.{keys.get(key, key)}={value}" for key, value in options.items())
         raise ConfigError(f"timm's {name} does not take one of {passed} ({error}).") from error
     except Exception as error:
@@ -245,11 +244,7 @@ def _create(name: str, pretrained: bool, in_channels: int, options: dict[str, An
             if "img_size" not in options:
                 raise
             raise _wrong_size(name, options["img_size"], error) from error
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"The pretrained weights of timm's {name} could not be downloaded ({reason}). Fetch them on a machine with "
-            "network and pass backbone.weights=FILE backbone.pretrained=false."
-        ) from error
+        raise download_error(f"timm's {name}", "backbone", error) from error
 
 
 def _set_pool(net: Any, name: str, pool: Pool) -> None:

@@ -11,11 +11,12 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import GoogLeNet, Inception3, SqueezeNet, SwinTransformer, VisionTransformer
 
-from ltr.errors import CheckpointError, ConfigError, nearest
+from ltr.errors import ConfigError, nearest
 from ltr.identity import named
 from ltr.models.backbones import (
     Backbone,
     deepest_block,
+    download_error,
     dry_run,
     no_feature_maps_error,
     no_final_map_error,
@@ -158,11 +159,7 @@ def _create(name: str, pretrained: bool) -> nn.Module:
     except Exception as error:
         if not pretrained:
             raise
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"The pretrained weights of torchvision's {name} could not be downloaded ({reason}). Fetch them on a "
-            "machine with network and pass backbone.weights=FILE backbone.pretrained=false."
-        ) from error
+        raise download_error(f"torchvision's {name}", "backbone", error) from error
     if isinstance(net, GoogLeNet | Inception3):
         net.aux_logits = False
         for branch in ("aux1", "aux2", "AuxLogits"):
@@ -176,8 +173,7 @@ def _remove_classifier(net: nn.Module) -> None:
         net.classifier = nn.Sequential(net.classifier[0], nn.AdaptiveAvgPool2d(1))
         return
     path = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
-    parent, _, name = path.rpartition(".")
-    setattr(net.get_submodule(parent), name, nn.Identity())
+    net.set_submodule(path, nn.Identity())
 
 
 def _set_in_channels(net: nn.Module, in_channels: int, keep: bool) -> None:
@@ -196,8 +192,7 @@ def _set_in_channels(net: nn.Module, in_channels: int, keep: bool) -> None:
             new.weight.copy_(repeated * (3 / in_channels))
             if new.bias is not None and old.bias is not None:
                 new.bias.copy_(old.bias)
-    parent, _, name = path.rpartition(".")
-    setattr(net.get_submodule(parent), name, new)
+    net.set_submodule(path, new)
 
 
 def _candidates(net: nn.Module) -> tuple[str, ...]:

@@ -133,12 +133,6 @@ def hold_frozen_parts(backbone: nn.Module) -> None:
             module.eval()
 
 
-def replace_module(root: nn.Module, path: str, new: nn.Module) -> None:
-    """Replace the module at a dotted path."""
-    parent, _, name = path.rpartition(".")
-    setattr(root.get_submodule(parent), name, new)
-
-
 def transformer_blocks(backbone: Backbone, tuning: str) -> list[tuple[str, nn.Module]]:
     """Return (path, block) of every transformer block: a module with an ``mlp`` after a second normalisation.
 
@@ -167,11 +161,6 @@ def called_modules(backbone: Backbone, kinds: tuple[type[nn.Module], ...], call:
 
     Some attention modules read the weights of their layers instead of calling them; an update of such a layer would
     have no effect.
-
-    Args:
-        backbone: the backbone.
-        kinds: types of the modules.
-        call: function that runs the forward pass.
     """
     called: dict[str, None] = {}
     handles = [

@@ -12,7 +12,7 @@ from ltr.configuration.ranges import Positive, PositiveInt
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.models.backbones import Backbone
-from ltr.models.tuning import ImageShape, Tuning, replace_module, transformer_blocks
+from ltr.models.tuning import ImageShape, Tuning, transformer_blocks
 
 
 class AdaptedMLP(nn.Module):
@@ -67,4 +67,4 @@ class TuneAdapter(Tuning):
                 raise ConfigError(f"tune=adapter: the MLP of {path} has no linear layer. Use tune=lora, norm or bias")
             adapted = AdaptedMLP(block.mlp, linear.in_features, self.bottleneck, self.scale)  # type: ignore[arg-type]
             adapted.mlp.requires_grad_(False)
-            replace_module(backbone, f"{path}.mlp", adapted)
+            backbone.set_submodule(f"{path}.mlp", adapted)

@@ -13,7 +13,7 @@ from ltr.configuration.ranges import BelowOne, Positive, PositiveInt
 from ltr.errors import ConfigError, nearest
 from ltr.identity import named
 from ltr.models.backbones import Backbone, dry_run
-from ltr.models.tuning import ImageShape, Tuning, called_modules, replace_module
+from ltr.models.tuning import ImageShape, Tuning, called_modules
 
 _ADAPTER = "lora"
 
@@ -89,7 +89,7 @@ class TuneLoRA(Tuning):
         for path, layer in list(backbone.named_modules()):
             if isinstance(layer, LoraLayer):
                 layer.merge()
-                replace_module(backbone, path, layer.get_base_layer())
+                backbone.set_submodule(path, layer.get_base_layer())
 
 
 def _peft() -> Any:
@@ -112,11 +112,11 @@ def _layers(backbone: Backbone, image_shape: ImageShape) -> dict[str, nn.Linear 
 
 
 def _usual(layers: dict[str, nn.Linear | nn.Conv2d]) -> list[str]:
-    of_attention = [
+    attention_layers = [
         path for path, layer in layers.items() if isinstance(layer, nn.Linear) and "attn" in path.split(".")[-2:-1]
     ]
     pointwise = [
         path for path, layer in layers.items() if isinstance(layer, nn.Conv2d) and math.prod(layer.kernel_size) == 1
     ]
     convolutions = [path for path, layer in layers.items() if isinstance(layer, nn.Conv2d)][1:]
-    return of_attention or pointwise or convolutions or list(layers)
+    return attention_layers or pointwise or convolutions or list(layers)

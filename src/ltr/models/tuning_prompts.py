@@ -49,22 +49,22 @@ class TunePrompts(Tuning):
                 "prompts", nn.Parameter(torch.empty(1, self.tokens, width).uniform_(-bound, bound))
             )
             block.num_prefix_tokens = prefix
-            block.register_forward_pre_hook(_insert)
-            block.register_forward_hook(_take_out)
+            block.register_forward_pre_hook(_insert_prompts)
+            block.register_forward_hook(_remove_prompts)
         try:
             dry_run(backbone, backbone, image_shape)
         except Exception as error:  # window attention, or attention with a position table
             raise ConfigError(_refusal(backbone)) from error
 
 
-def _insert(block: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+def _insert_prompts(block: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     tokens, *rest = inputs
     prompts = block.prompts.to(tokens.dtype).expand(len(tokens), -1, -1)
     prefix = block.num_prefix_tokens
     return torch.cat([tokens[:, :prefix], prompts, tokens[:, prefix:]], 1), *rest
 
 
-def _take_out(block: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+def _remove_prompts(block: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
     prefix = block.num_prefix_tokens
     return torch.cat([output[:, :prefix], output[:, prefix + block.prompts.shape[1] :]], 1)
 

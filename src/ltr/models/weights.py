@@ -66,22 +66,14 @@ def load_state(
     prefixes = tuple(f"{name}." for name in classifier_names)
     ignored = [name for name in state if name not in expected and name.startswith(prefixes)]
     offered = {name: value for name, value in state.items() if name in expected or not name.startswith(prefixes)}
-    # files older than torch 0.4.1 lack BatchNorm's step counters
-    missing = [name for name in expected if name not in offered and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in offered if name not in expected]
-    common = [name for name in offered if name in expected]
-    mis_shaped = [name for name in common if offered[name].shape != expected[name].shape]
-    fitting = {name: offered[name] for name in common if offered[name].shape == expected[name].shape}
-
-    used = {name: value for name, value in offered.items() if name in expected}
-    refuse_unfit(source, used, expected, finite_names(module))
-    complaints = _complaints(expected, offered, missing, unexpected, mis_shaped)
-    if complaints and (strict or not fitting):
-        raise CheckpointError(
-            f"Weights from '{source}' belong to another architecture than {type(module).__name__}:\n"
-            + "\n".join(f"  {line}" for line in complaints)
-        )
-    for line in complaints:
+    common = {name: value for name, value in offered.items() if name in expected}
+    fitting = {name: value for name, value in common.items() if value.shape == expected[name].shape}
+    refuse_unfit(source, common, expected, finite_names(module))
+    mismatches = describe_mismatch(expected, offered)
+    if mismatches and (strict or not fitting):
+        lines = [f"Weights from '{source}' belong to another architecture than {type(module).__name__}:", *mismatches]
+        raise CheckpointError("\n  ".join(lines))
+    for line in mismatches:
         log.warning("Weights from '%s' fit in part: %s", source, line)
     if ignored:
         log.info("Weights from '%s': classifier entries left out: %s", source, ", ".join(ignored))
@@ -105,8 +97,6 @@ def load_backbone(
     tensors are mapped by order (see `ltr.models.weights_order`), with a logged warning.
 
     Args:
-        module: the backbone.
-        path: path of the file.
         strict, classifier_names: see `load_state`.
         convert: conversion that is tried if the file does not match, for example timm's renaming and resizing.
         layout: published code whose names the file uses, or ``order`` to map only by order; None: by names, then by
@@ -218,40 +208,36 @@ def set_trainable(backbone: nn.Module, trainable: Trainable, last_block: nn.Modu
 
 def channel_note(offered: Tensor, expected: Tensor) -> str:
     """Return a note for convolution weights that differ only in their input channels, else an empty text."""
-    if (
-        offered.ndim != 4
-        or expected.ndim != 4
-        or offered.shape[:1] + offered.shape[2:] != expected.shape[:1] + expected.shape[2:]
-    ):
+    is_convolution = offered.ndim == expected.ndim == 4
+    if not is_convolution or offered.shape[:1] + offered.shape[2:] != expected.shape[:1] + expected.shape[2:]:
         return ""
     return f" (weights for {offered.shape[1]} input channels, not {expected.shape[1]})"
 
 
-def _complaints(
-    expected: Mapping[str, Tensor],
-    offered: Mapping[str, Tensor],
-    missing: list[str],
-    unexpected: list[str],
-    mis_shaped: list[str],
+def describe_mismatch(
+    expected: Mapping[str, Tensor], offered: Mapping[str, Tensor], optional: tuple[str, ...] = ("num_batches_tracked",)
 ) -> list[str]:
-    def shape(tensor: Tensor) -> str:
-        return f"[{', '.join(str(size) for size in tensor.shape)}]"
+    """Return a line each for missing, unexpected and mis-shaped tensors of a state dict; empty if it fits.
 
-    def line(kind: str, names: list[str]) -> str:
-        rest = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-        return one_line(f"{kind}: {', '.join(names[:_LISTED])}{rest}")
-
-    lines = []
-    if missing:
-        lines.append(line("missing in the file", missing))
-    if unexpected:
-        lines.append(line("unexpected in the file", unexpected))
-    if mis_shaped:
-        described = []
-        for name in mis_shaped:
-            needed, actual = expected[name], offered[name]
-            is_transposed = needed.ndim == 2 and actual.T.shape == needed.shape
-            note = " (transposed)" if is_transposed else channel_note(actual, needed)
-            described.append(f"{name} is {shape(actual)}, needs {shape(needed)}{note}")
-        lines.append(line("mis-shaped", described))
-    return lines
+    Args:
+        optional: endings of names that may be missing; files older than torch 0.4.1 lack BatchNorm's step counters.
+    """
+    mis_shaped = []
+    for name, tensor in offered.items():
+        if name in expected and tensor.shape != (needed := expected[name]).shape:
+            is_transposed = needed.ndim == 2 and tensor.T.shape == needed.shape
+            note = " (transposed)" if is_transposed else channel_note(tensor, needed)
+            mis_shaped.append(f"{name} is {list(tensor.shape)}, needs {list(needed.shape)}{note}")
+    lines = {
+        "missing in the file": [name for name in expected if name not in offered and not name.endswith(optional)],
+        "unexpected in the file": [name for name in offered if name not in expected],
+        "mis-shaped": mis_shaped,
+    }
+    return [
+        one_line(
+            f"{kind} ({len(names)}): {', '.join(names[:_LISTED])}"
+            + (f", and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+        )
+        for kind, names in lines.items()
+        if names
+    ]

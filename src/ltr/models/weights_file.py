@@ -183,9 +183,6 @@ def refuse_unfit(path: Path | str, state: Mapping, expected: Mapping[str, Tensor
     """Raise CheckpointError for the first entry of a state dict that is not a tensor of the network's type.
 
     Args:
-        path: the file, for the message.
-        state: the state dict.
-        expected: tensors of the network.
         finite: names of the tensors that must be finite.
     """
     for name, value in state.items():

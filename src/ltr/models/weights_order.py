@@ -26,7 +26,6 @@ class OrderedWeights:
     """Tensors of a file under a network's names.
 
     Attributes:
-        state: the tensors.
         left_out: names of the file's tensors after the network's last one, which belong to a classifier.
         first, last: (name in the file, name in the network) of the first and the last pair.
     """
@@ -53,8 +52,6 @@ def map_by_order(state: Mapping[str, Tensor], module: nn.Module, source: str | P
 
     Args:
         state: state dict in the order of the file.
-        module: the network.
-        source: the file, for messages.
 
     Raises:
         CheckpointError: the file keeps no order, or a tensor differs in shape or kind from the network's tensor at its
@@ -76,18 +73,12 @@ def map_by_order(state: Mapping[str, Tensor], module: nn.Module, source: str | P
         )
     stem = next((n for n, m in module.named_modules() if isinstance(m, nn.Conv2d) and m.groups == 1), None)
     for position, (file_name, network_name) in enumerate(zip(offered, expected), 1):
-        fault = _fault(
-            file_name,
-            offered[file_name],
-            network_name,
-            expected[network_name],
-            is_stem=network_name == f"{stem}.weight",
-        )
-        if fault:
+        is_stem = network_name == f"{stem}.weight"
+        if fault := _fault(file_name, offered[file_name], network_name, expected[network_name], is_stem):
             raise CheckpointError(
                 f"'{source}' cannot be mapped by the order of its tensors: tensor {position} of {len(offered)} is "
-                f"{file_name} {_shape(offered[file_name])}, and the network's is {network_name} "
-                f"{_shape(expected[network_name])}: {fault}"
+                f"{file_name} {list(offered[file_name].shape)}, and the network's is {network_name} "
+                f"{list(expected[network_name].shape)}: {fault}"
             )
     rest = list(offered)[len(expected) :]
     if len(offered) < len(expected) or not _is_classifier([offered[name] for name in rest]):
@@ -135,7 +126,3 @@ def _is_classifier(tensors: list[Tensor]) -> bool:
     shapes = [tuple(tensor.shape) for tensor in tensors]
     is_matrix = len(shapes[0]) in (2, 4) and all(side == 1 for side in shapes[0][2:])
     return len(shapes) <= _CLASSIFIER and is_matrix and shapes[1:] in ([], [shapes[0][:1]])
-
-
-def _shape(tensor: Tensor) -> str:
-    return f"[{', '.join(str(size) for size in tensor.shape)}]"

@@ -69,13 +69,13 @@ def parameter_groups(
 
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     seen: set[int] = set()
-    of_parts = _of_parts((backbone, head), (extra or {}).values())
+    part_ids = _part_ids((backbone, head), (extra or {}).values())
     for part, module in modules.items():
         exempt = set() if decay_norm_and_bias else _norms_and_vectors(module)
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad or id(parameter) in seen:
                 continue
-            if part in ("backbone", "head") and id(parameter) in of_parts:
+            if part in ("backbone", "head") and id(parameter) in part_ids:
                 continue
             seen.add(id(parameter))
             group = "last_block" if id(parameter) in last_block else part
@@ -120,11 +120,11 @@ def over_parameter_groups(build: Callable[..., torch.optim.Optimizer]) -> Callab
     return optimizer
 
 
-def _of_parts(wholes: Iterable[nn.Module], extra: Iterable[nn.Module]) -> set[int]:
+def _part_ids(wholes: Iterable[nn.Module], extra: Iterable[nn.Module]) -> set[int]:
     """Return the ids of the parameters of extra modules that are a proper part of the backbone or of the head."""
     sets = [{id(parameter) for parameter in module.parameters()} for module in extra]
-    of_wholes = [{id(parameter) for parameter in module.parameters()} for module in wholes]
-    return {number for numbers in sets if any(numbers < whole for whole in of_wholes) for number in numbers}
+    whole_ids = [{id(parameter) for parameter in module.parameters()} for module in wholes]
+    return {number for numbers in sets if any(numbers < whole for whole in whole_ids) for number in numbers}
 
 
 def _norms_and_vectors(module: nn.Module) -> set[int]:

@@ -203,8 +203,8 @@ class ReleasedCosine(Schedule):
         self.batches_per_step = int(batches_per_step)
 
     def __call__(self, step: int) -> float:
-        epoch, of_epoch = divmod(step, self.steps_per_epoch)
-        last = min((of_epoch + 1) * self.batches_per_step, self.batches_per_epoch) - 1
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        last = min((step_in_epoch + 1) * self.batches_per_step, self.batches_per_epoch) - 1
         total = self.epochs * self.batches_per_epoch
         batch = min(epoch * self.batches_per_epoch + last, total - 1)
         warmup = round(self.warmup_epochs * self.batches_per_epoch)
