@@ -124,14 +124,11 @@ def measured_rate(config: Mapping[str, Any], planned: RunPlan, request: StopRequ
         selection="last",
         scheduler=without_private(read_config("scheduler/constant")),  # a warm-up may be longer than this
     )
-    nothing = replace(planned.split, val=np.empty(0, dtype=np.int64))
+    without_val = replace(planned.split, val=np.empty(0, dtype=np.int64))
     with tempfile.TemporaryDirectory() as folder:
         stages = Stages(
             config={**config, "callbacks": {**config["callbacks"], "progress": "none"}},
-            source=planned.source,
-            split=nothing,
-            dataset_info=planned.dataset_info,
-            device=planned.device,
+            plan=replace(planned, split=without_val),
             store=StageStore(Path(folder)),
             console=Console(quiet=True),
             request=request,

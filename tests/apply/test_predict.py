@@ -122,7 +122,7 @@ def test_knownness_by_max_logit_is_the_largest_logit(redness, pool, tmp_path):
     np.testing.assert_allclose([float(row["known"]) for row in written], wanted, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("scorer", "reason"), [("mspp", "Did you mean 'msp'"), ("distance", "gives no distance")])
+@pytest.mark.parametrize(("scorer", "reason"), [("mspp", "Did you mean 'msp'"), ("distance", "no distance")])
 def test_unusable_scorers_are_refused(redness, pool, tmp_path, scorer, reason):
     with pytest.raises(ConfigError, match=reason):
         predict_files(redness(), image_pool(pool), tmp_path / "p.csv", scorer=scorer)

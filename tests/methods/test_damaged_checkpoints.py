@@ -180,7 +180,7 @@ def test_a_changed_content_is_reported(tmp_path, content):
 @pytest.mark.parametrize("content", [b"", b"x", b"PK\x03\x04", bytes(100)])
 def test_damaged_arrays_are_reported(tmp_path, content):
     (tmp_path / "arrays.npz").write_bytes(content)
-    with pytest.raises(CheckpointError, match="arrays that cannot be read"):
+    with pytest.raises(CheckpointError, match="the arrays cannot be read"):
         _read_arrays(tmp_path / "arrays.npz")
 
 

@@ -170,9 +170,9 @@ def test_all_mismatches_are_reported_at_once_with_the_names_to_map(tmp_path, fil
     assert "wrong.pt" in lines[0]
     assert lines[1:] == [
         "  missing in the file (52): backbone.layer1.* (50), head.weight [10, 64], head.bias [10]",
-        "  in the file alone (3): last_classifier.weight [10, 64], last_classifier.bias [10], "
+        "  unexpected in the file (3): last_classifier.weight [10, 64], last_classifier.bias [10], "
         "layer2.0.shortcut.0.weight [32, 16, 1, 1]",
-        "  other shape: conv1.weight is [16, 1, 3, 3], backbone.conv1.weight needs [16, 3, 3, 3]"
+        "  mis-shaped: conv1.weight is [16, 1, 3, 3], backbone.conv1.weight needs [16, 3, 3, 3]"
         " (weights for 1 input channels, not 3)",
         "  perhaps: weights.map='{last_classifier: head}'",
     ]
@@ -194,7 +194,7 @@ def test_using_features_only_needs_no_classifier(tmp_path, file, images):
     ("how", "words"),
     [
         ({"names": {"liner": "head"}}, "begins with 'liner'.*Did you mean 'linear'"),
-        ({"names": {"bn1": "conv1"}}, "both conv1.weight and bn1.weight are backbone.conv1.weight"),
+        ({"names": {"bn1": "conv1"}}, "both conv1.weight and bn1.weight map to backbone.conv1.weight"),
         ({"transposed": ["fc.weight"]}, "has no tensor 'fc.weight'"),
     ],
 )

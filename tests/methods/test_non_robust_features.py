@@ -92,7 +92,8 @@ def test_random_targets_are_independent_of_the_label_and_next_targets_follow_it(
 
 
 @pytest.mark.parametrize(
-    ("more", "reason"), [("augment=cifar_mixup", "labels of neither"), ("augment=imagenet", "too large for that")]
+    ("more", "reason"),
+    [("augment=cifar_mixup", "and no label"), ("augment=imagenet", "files are too large")],
 )
 def test_data_that_cannot_be_perturbed_are_refused(more, reason):
     with pytest.raises(ConfigError, match=reason):

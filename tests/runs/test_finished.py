@@ -14,7 +14,7 @@ from PIL import Image
 from ltr.report.read_runs import finished_runs
 from ltr.runs import provenance, stages
 from ltr.runs.finished import fingerprint_of
-from ltr.runs.provenance import differs
+from ltr.runs.provenance import describe_difference
 
 FAST = ("debug=fast", "backbone=digits_net", "dataset.image_size=16", "batch_size=8", "trainer.num_workers=0")
 CHANGED = "the data have changed since the run in"
@@ -195,7 +195,7 @@ CLEAN = {"commit": "a" * 40, "dirty": False, "source": "s"}
     ],
 )
 def test_other_code_of_ltr_is_named(then, now, words):
-    difference = differs(then, now)
+    difference = describe_difference(then, now)
     assert difference is None if words is None else words in difference
 
 

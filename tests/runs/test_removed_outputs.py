@@ -65,7 +65,7 @@ def test_a_file_removed_at_the_end_is_named_and_the_run_has_no_result(ltr_train,
     removes(runner._Run, "_draw_figures", f"digits_lt/*/*/{name}")
     done = ltr_train("debug=fast")
     assert done.code == 1
-    assert f"{name} missing: something removed files of the run" in done.err
+    assert f"{name} missing: files of the run were removed" in done.err
     assert done.directories == []
 
 

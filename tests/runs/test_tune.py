@@ -85,7 +85,7 @@ def test_a_checkpoint_holds_the_tuned_parameters_and_the_digest_of_the_base(tmp_
 def test_without_its_base_or_with_another_one_a_checkpoint_is_refused(tmp_path, base):
     path = outcome(tmp_path, "tune=norm", f"backbone.weights={base}").directory / "checkpoints" / "final.ckpt"
     before = load_network(path).state_dict()
-    with pytest.raises(CheckpointError, match="holds only what was tuned of other weights"):
+    with pytest.raises(CheckpointError, match="holds only the tuned part of its weights"):
         read_state(path)
     moved = base.rename(path.parent / base.name)
     assert all(torch.equal(tensor, before[name]) for name, tensor in load_network(path).state_dict().items())

@@ -6,10 +6,16 @@ decoupled methods start from: the stage's role, settings and data decide its bit
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ltr.configuration.configs import read_config, without_private
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Method, Stage
+from ltr.models.heads import head_kind
+
+_PLAIN = {"sampler": "sampler/instance", "loss": "loss/cross_entropy", "head": "head/linear"}
 
 
 @named("method/erm")
@@ -22,3 +28,19 @@ class ERM(Method):
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         return [Stage("representation", "representation", settings, module=ImageClassifier)]
+
+
+def plain_representation(
+    settings: Settings, dataset_info: DatasetInfo, name: str, start_from: str | None = None
+) -> Stage:
+    """Return the stage of plain ERM: cross-entropy, instance sampling and a linear head.
+
+    Args:
+        settings: the main stage's; a linear head is kept with its options.
+        start_from: a finished run's folder or a checkpoint to load instead of training.
+    """
+    plain = {key: without_private(read_config(config)) for key, config in _PLAIN.items()}
+    if head_kind(settings.head) == "linear":
+        plain["head"] = settings.head
+    (stage,) = ERM().stages(settings.replaced(extras=(), **plain), dataset_info)
+    return replace(stage, name=name, checkpoint=start_from)

@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor
 
-from ltr.configuration.targets import locate
 from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.escaping import one_line
 from ltr.methods.core.checkpoint import without_initial_weights
@@ -17,6 +16,7 @@ from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.herbs.released_weights import read_herbs
 from ltr.methods.metric import EmbeddingNetwork
+from ltr.models.heads import head_kind
 from ltr.models.published_names import LAYOUTS, Layout, check_padding, read_published
 from ltr.models.state_file import read_state
 from ltr.models.weights import CLASSIFIER_NAMES, channel_note
@@ -46,8 +46,8 @@ def foreign_network(
 
     Args:
         dataset_info: description of the data set that it is evaluated on.
-        entry, names, transposed, layout, padding: see `ForeignWeights`. The config ``method``
-            is looked at only for files of a whole method (HERBS, PIM).
+        entry, names, transposed, layout, padding: see `ltr.configuration.evaluation_overrides.ForeignWeights`. The
+            config ``method`` is read only for files of a whole method (HERBS, PIM).
 
     Raises:
         CheckpointError: the file is missing or has no tensors, or names, shapes or the number of classes do not fit.
@@ -78,16 +78,15 @@ def foreign_network(
     )
     if published is not None and published.method is not None:
         return read_herbs(path, state, configs, settings, dataset_info)
-    embeds = getattr(locate(configs["head"]["_target_"], "head"), "head_kind", None) == "embedding"
-    network = (EmbeddingNetwork if embeds else ImageClassifier)(NetworkSpec(settings, dataset_info, 0, "foreign"))
+    network_class = EmbeddingNetwork if head_kind(configs["head"]) == "embedding" else ImageClassifier
+    network = network_class(NetworkSpec(settings, dataset_info, 0, "foreign"))
     expected = {n: t for n, t in network.state_dict().items() if n.startswith(("backbone.", "head."))}
     matches = _match_names(state, expected, names or {}, path)
     _transpose(matches, transposed, path)
     _refuse_misfits(path, matches, expected, dataset_info)
-    refuse_unfit(
-        path, {network_name: tensor for network_name, (_, tensor) in matches.items()}, expected, finite_names(network)
-    )
-    network.load_state_dict({network_name: tensor for network_name, (_, tensor) in matches.items()}, strict=False)
+    renamed_state = {network_name: tensor for network_name, (_, tensor) in matches.items()}
+    refuse_unfit(path, renamed_state, expected, finite_names(network))
+    network.load_state_dict(renamed_state, strict=False)
     return network.eval()
 
 
@@ -100,11 +99,11 @@ def _with_padding(backbone: dict[str, Any], layout: Layout, padding: str | None,
 
 
 def _refuse_linear(state: State, layout: Layout, head: Mapping[str, Any], path: Path) -> None:
-    """Refuse a linear head for a normalised classifier: its weights would fit, but its logits would be others."""
-    kind = getattr(locate(head["_target_"], "head"), "head_kind", None)
-    if layout.normalised and kind == "linear" and "head.weight" in state and "head.bias" not in state:
+    """Refuse a linear head for a normalised classifier: the weights would fit, and the logits would be wrong."""
+    is_normalised = layout.normalised and "head.weight" in state and "head.bias" not in state
+    if is_normalised and head_kind(head) == "linear":
         raise ConfigError(
-            f"{path}: its classifier has no bias, which is {layout.code}'s normalised one: its logits are cosines, and "
+            f"{path}: its classifier has no bias and so is {layout.code}'s normalised one, whose logits are cosines; "
             "the head is linear. Set head=cosine"
         )
 
@@ -118,28 +117,27 @@ def _match_names(state: State, expected: State, names: Mapping[str, str | None],
     matches: Matches = {}
     for name, tensor in state.items():
         rule = _rule(tuple(name.split(".")), rules)
-        renamed: str | None = name
+        renamed = name
         if rule is not None:
             unused.pop(rule, None)
-            renamed = _rename(name, rule, rules[rule])
-        if renamed is None:
-            continue
+            if (new := rules[rule]) is None:
+                continue
+            renamed = _rename(name, rule, new)
         network_name = _network_name(renamed, expected)
         if network_name in matches:
             raise ConfigError(
-                f"{path}: both {matches[network_name][0]} and {name} are {network_name}; weights.map can leave one out"
+                f"{path}: both {matches[network_name][0]} and {name} map to {network_name}. Leave one out with "
+                "weights.map='{NAME: null}'"
             )
         matches[network_name] = (name, tensor)
     if unused:
         first = ".".join(next(iter(unused)))
         known = list(dict.fromkeys(part for name in state for part in (name.split(".")[0], name.rpartition(".")[0])))
-        hint = f"{_join_names(known)}{nearest(first, known)}"
-        raise ConfigError(f"weights.map: nothing in {path} begins with '{first}'; {hint}")
+        listed = f"{', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"
+        raise ConfigError(
+            f"weights.map: no name in {path} begins with '{first}'; there are {listed}{nearest(first, known)}"
+        )
     return matches
-
-
-def _join_names(names: Sequence[str]) -> str:
-    return f"there is {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
 
 
 def _plain(name: str) -> str:
@@ -160,9 +158,7 @@ def _rule(parts: tuple[str, ...], rules: Iterable[tuple[str, ...]]) -> tuple[str
     return max(fitting, key=lambda rule: (len(rule), -rule.count("*")), default=None)
 
 
-def _rename(name: str, rule: tuple[str, ...], new: str | None) -> str | None:
-    if new is None:
-        return None
+def _rename(name: str, rule: tuple[str, ...], new: str) -> str:
     parts = name.split(".")
     starred = iter([part for pattern, part in zip(rule, parts) if pattern == "*"])
     beginning = [next(starred, "*") if part == "*" else part for part in new.split(".") if part]
@@ -192,42 +188,34 @@ def _transpose(matches: Matches, transposed: Sequence[str], path: Path) -> None:
 
 def _refuse_misfits(path: Path, matches: Matches, expected: State, dataset_info: DatasetInfo) -> None:
     missing = [name for name in expected if name not in matches and not name.endswith(_OPTIONAL)]
-    strange = [name for name in matches if name not in expected]
-    shapes = []
-    for network_name, (name, tensor) in matches.items():
-        if network_name in expected and tensor.shape != expected[network_name].shape:
-            turned = tensor.ndim == 2 and tensor.T.shape == expected[network_name].shape
-            advice = f" (transposed: add weights.transposed=[{name}])" if turned else ""
-            rows = (
-                network_name.startswith("head.") and not turned and tensor.shape[1:] == expected[network_name].shape[1:]
-            )
-            advice = f" (the data set has {dataset_info.num_classes} classes)" if rows else advice
-            advice = advice or channel_note(tensor, expected[network_name])
-            shapes.append(f"{name} is {_shape(tensor)}, {network_name} needs {_shape(expected[network_name])}{advice}")
-    if not (missing or strange or shapes):
-        return
+    unexpected = dict(matches[name] for name in matches if name not in expected)  # by their names in the file
     lines = []
     if missing:
-        lines.append(f"missing in the file ({len(missing)}): {', '.join(_short(missing, expected))}")
-    if strange:
-        names = [matches[name][0] for name in strange]
-        all_of_file = dict(matches.values())
-        lines.append(f"in the file alone ({len(strange)}): {', '.join(_short(names, all_of_file))}")
-    lines += [f"other shape: {line}" for line in shapes]
-    rules = _suggest_rules(missing, {matches[name][0]: matches[name][1] for name in strange}, expected)
+        lines.append(f"missing in the file ({len(missing)}): {', '.join(_abbreviate(missing, expected))}")
+    if unexpected:
+        names = _abbreviate(list(unexpected), dict(matches.values()))
+        lines.append(f"unexpected in the file ({len(unexpected)}): {', '.join(names)}")
+    for network_name, (name, tensor) in matches.items():
+        if network_name in expected and tensor.shape != (needed := expected[network_name].shape):
+            if tensor.ndim == 2 and tensor.T.shape == needed:
+                advice = f" (transposed: add weights.transposed=[{name}])"
+            elif network_name.startswith("head.") and tensor.shape[1:] == needed[1:]:
+                advice = f" (the data set has {dataset_info.num_classes} classes)"
+            else:
+                advice = channel_note(tensor, expected[network_name])
+            lines.append(f"mis-shaped: {name} is {list(tensor.shape)}, {network_name} needs {list(needed)}{advice}")
+    if not lines:
+        return
+    rules = _suggest_rules(missing, unexpected, expected)
     if rules:
         lines.append(f"perhaps: weights.map='{{{', '.join(f'{old}: {new}' for old, new in rules.items())}}}'")
-    elif missing or strange:
-        lines.append("weights.map='{NAME_IN_FILE: NAME_IN_NETWORK, ...}' says which is which; null leaves one out")
+    elif missing or unexpected:
+        lines.append("weights.map='{NAME_IN_FILE: NAME_IN_NETWORK, ...}' renames tensors; null leaves one out")
     lines = [one_line(line) for line in lines]
     raise CheckpointError("\n  ".join([f"{path}: these weights do not fit the network:", *lines]))
 
 
-def _shape(tensor: Tensor) -> str:
-    return f"[{', '.join(map(str, tensor.shape))}]"
-
-
-def _short(names: Sequence[str], everything: Mapping[str, Tensor]) -> list[str]:
+def _abbreviate(names: Sequence[str], everything: Mapping[str, Tensor]) -> list[str]:
     """Return names with shapes; a module whose tensors are all listed is abbreviated, as ``layer1.* (30)``."""
     remaining = dict.fromkeys(names)
     lines = []
@@ -243,16 +231,16 @@ def _short(names: Sequence[str], everything: Mapping[str, Tensor]) -> list[str]:
                     del remaining[other]
                 break
         else:
-            lines.append(f"{name} {_shape(everything[name])}")
+            lines.append(f"{name} {list(everything[name].shape)}")
             del remaining[name]
     return lines
 
 
-def _suggest_rules(missing: Sequence[str], strange: State, expected: State) -> dict[str, str]:
+def _suggest_rules(missing: Sequence[str], unexpected: State, expected: State) -> dict[str, str]:
     """Return suggested rules: prefixes of unmatched names in the file -> prefixes of missing ones of equal shapes."""
     votes: dict[tuple[str, str], int] = {}
     for missing_name in missing:
-        for name, tensor in strange.items():
+        for name, tensor in unexpected.items():
             if tensor.shape == expected[missing_name].shape:
                 old, new = name.split("."), missing_name.split(".")
                 while len(old) > 1 and len(new) > 1 and old[-1] == new[-1]:

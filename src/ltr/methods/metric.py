@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltr.configuration.targets import instantiate, locate
+from ltr.configuration.targets import class_name, instantiate, locate
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores
@@ -18,6 +18,7 @@ from ltr.losses.relational import squared_distances
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Method, Stage
+from ltr.models.heads import head_kind
 
 
 @named("network/embedding")
@@ -67,22 +68,22 @@ def check_metric(settings: Settings, dataset_info: DatasetInfo, where: str) -> N
     """Refuse settings with which a network of embeddings cannot be trained.
 
     Args:
-        where: the keys stand in the configuration, with a dot at the end.
+        where: prefix of the keys in messages, ending with a dot, such as ``method.teacher.``.
 
     Raises:
         ConfigError: a head or a loss of class scores, batches too small, classes of too few images.
     """
-    head, loss = (str(config["_target_"]) for config in (settings.head, settings.loss))
-    if getattr(locate(head, f"{where}head"), "head_kind", None) != "embedding":
+    if head_kind(settings.head, f"{where}head") != "embedding":
         raise ConfigError(
-            f"{where}head is {head.rsplit('.', 1)[-1]}: metric learning needs an embedding, head=embedding"
+            f"{where}head is {class_name(settings.head)}: metric learning needs embeddings. Use {where}head=embedding"
         )
-    if getattr(locate(loss, f"{where}loss"), "of", "") != "embedding":
+    if getattr(locate(settings.loss["_target_"], f"{where}loss"), "of", "") != "embedding":
         raise ConfigError(
-            f"{where}loss is {loss.rsplit('.', 1)[-1]}: metric learning needs one of embeddings, loss=triplet"
+            f"{where}loss is {class_name(settings.loss)}: metric learning needs a loss of embeddings. Use "
+            f"{where}loss=triplet"
         )
     if settings.batch_size < 3:
-        raise ConfigError(f"batch_size={settings.batch_size}: a triplet needs 3 images at least")
+        raise ConfigError(f"batch_size={settings.batch_size}: a triplet needs 3 images. Set at least 3")
     sampler = check_sampler(settings.sampler, dataset_info, settings.epochs)
     check_batches = getattr(instantiate(settings.loss, dataset_info.class_counts), "check_batches", None)
     if check_batches is not None:
@@ -90,7 +91,7 @@ def check_metric(settings: Settings, dataset_info: DatasetInfo, where: str) -> N
 
 
 def check_sampler(config: Mapping[str, Any], dataset_info: DatasetInfo, epochs: int) -> Any:
-    """Return the sampler; it raises a ConfigError itself if it cannot sample from such classes."""
+    """Return the sampler of a config; raise its ConfigError if it cannot sample from these classes."""
     sampler = instantiate(config)
     sampler.class_probabilities(np.asarray(dataset_info.class_counts), 0, epochs)
     return sampler

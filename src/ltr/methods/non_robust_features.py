@@ -1,8 +1,8 @@
 """Non-robust features (Ilyas et al., NeurIPS 2019, section 3.2), the idea behind M2m.
 
 A small, hardly visible perturbation changes every training image until a plain network predicts another class t, and
-the image gets the label t, which looks wrong to a person. A new network that is trained on these images only still
-classifies unperturbed test images far above chance: the perturbations hold features of t that generalise.
+the image gets the label t. A new network that is trained only on these seemingly mislabelled images still classifies
+unperturbed test images far above chance: the perturbations hold features of t that generalise.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Computation, Method, NetworkSpec, Stage
 from ltr.methods.core.step_data import augment_images, step_of
 from ltr.methods.decoupling.representation import network_of
-from ltr.methods.m2m.method import plain_representation
+from ltr.methods.erm import plain_representation
 from ltr.methods.options import NonRobustFeaturesOptions, Perturbation, Targets
 from ltr.randomness import derive_seed, generator
 
@@ -41,7 +41,7 @@ def perturbed_images(
 
     Args:
         computation: with the trained ``representation``.
-        targets: ``random``: any class, the image's own included, so that the label says nothing of the image;
+        targets: ``random``: any class, the image's own included, so that the label is independent of the image;
             ``next``: y + 1, modulo the number of classes.
         perturbation: ``adversarial``: `generation.translate` towards the target; ``noise``: the control, a random
             direction of equal norm.
@@ -92,10 +92,7 @@ class OnPerturbedImages(ImageClassifier):
 
     graph_obstacle = "the host augments the perturbed images of every batch"
 
-    def __init__(
-        self,
-        spec: NetworkSpec,
-    ) -> None:
+    def __init__(self, spec: NetworkSpec) -> None:
         super().__init__(spec)
         self._arrays = spec.parents["perturbed"].arrays if spec.parents else {}
         self._on_device: tuple[Tensor, Tensor] | None = None
@@ -106,7 +103,7 @@ class OnPerturbedImages(ImageClassifier):
         self._on_device = images, targets
 
     def on_train_end(self) -> None:
-        self._on_device = None  # a data set's worth of memory
+        self._on_device = None  # frees the memory of a whole data set
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
         assert self._on_device is not None
@@ -114,9 +111,9 @@ class OnPerturbedImages(ImageClassifier):
         images, targets = (tensor[batch.indices] for tensor in self._on_device)
         step = step_of(data, self.current_epoch, batch_index, batch)
         seed = derive_seed(self.seed, self.role, "augment", self.current_epoch)
-        positions = step.positions[step.rank :: step.world_size]
-        image_labels = step.labels[step.rank :: step.world_size]
-        pixels = augment_images(data.augment, images.permute(0, 3, 1, 2), image_labels, seed=seed, positions=positions)
+        pixels = augment_images(
+            data.augment, images.permute(0, 3, 1, 2), step.local_labels, seed=seed, positions=step.local_positions
+        )
         return super().training_step(batch._replace(images=pixels, labels=targets), batch_index)
 
 
@@ -126,9 +123,6 @@ class NonRobustFeatures(Method):
 
     ERM's plain network (cross-entropy, instance sampling) perturbs the images, and a new network is trained on them.
     The top level of the configuration has the settings of both networks.
-
-    Args:
-        options: the fields of `NonRobustFeaturesOptions`.
 
     Raises:
         ConfigError: image files, or an augmentation that mixes images.
@@ -141,13 +135,13 @@ class NonRobustFeatures(Method):
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         if settings.augment.get("files"):
             raise ConfigError(
-                "method=non_robust_features keeps a perturbed copy of every image in memory: images that are read from "
-                "files are too large for that. Use a data set of small images, such as dataset=cifar10"
+                "method=non_robust_features keeps a perturbed copy of every image in memory, for which image files are "
+                "too large. Use a data set of small images, such as dataset=cifar10"
             )
         if settings.augment.get("mix"):
             raise ConfigError(
-                f"method=non_robust_features with augment.mix={settings.augment['mix']}: a mixed image holds two "
-                "perturbations and keeps the labels of neither. Use augment=cifar"
+                f"method=non_robust_features with augment.mix={settings.augment['mix']}: a mixed image has two "
+                "perturbations and no label. Use augment=cifar"
             )
         base = plain_representation(settings, dataset_info, "representation")
         perturbed = Stage(

@@ -12,6 +12,7 @@ from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.settings import DatasetInfo
 from ltr.methods.core.stage import Method, Stage
 from ltr.models.backbone_output import BackboneOutput
+from ltr.models.heads import head_kind
 from ltr.models.pooling import POOLS
 
 _OF_LBFGS = ("l2", "l2_path", "max_iterations")
@@ -64,13 +65,13 @@ def _output(features: Mapping[str, Any]) -> dict[str, Any]:
     if output == "vector":
         if pool is not None:
             raise ConfigError(
-                "features.pool: a vector of each image has nothing to pool. Use features.output=map, or "
+                "features.pool: features.output=vector has nothing to pool. Use features.output=map, or "
                 "features.output=tokens for a vision transformer; or leave features.pool out"
             )
         return {}
     if pool is None:
         raise ConfigError(
-            f"features.output={output}: heads read one vector of an image, and no pool makes one. Choose "
+            f"features.output={output}: a head needs one vector per image, and no pool is set. Choose "
             f"features.pool={POOLS}; or use features.output=vector"
         )
     return BackboneOutput(output, features.get("prefix_tokens", False)).spec() | {"pool": pool}
@@ -139,7 +140,7 @@ def _check_linear(stage: Stage, config: Mapping[str, Any]) -> None:
             "trained. Use features.solver=minibatch, or features.pool=average, "
             "max, average_max or gem with features.pool.learn=false"
         )
-    kind = getattr(locate(stage.settings.head["_target_"], "head"), "head_kind", None)
+    kind = head_kind(stage.settings.head)
     is_plain = stage.target.training_step is ImageClassifier.training_step and stage.target.is_solvable
     if not is_plain or kind != "linear":
         what = f"method={config['method']['name']}" if kind == "linear" else f"a head of kind '{kind}'"

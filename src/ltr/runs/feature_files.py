@@ -66,7 +66,6 @@ def copy_shared_rows(
         identities: identities of all images, from `file_identities`.
         missing: int64 [n], images without stored features.
         spec: specification of the table; tables to copy from differ only in the source.
-        store: store of the tables.
     """
     copied = 0
     wanted = _without_source(spec)
@@ -94,8 +93,10 @@ def _copy(
 ) -> int:
     known = missing[identities[missing, 0] != _UNKNOWN]
     rows = np.flatnonzero((other_identities[:, 0] != _UNKNOWN) & other.has(np.arange(len(other_identities))))
-    _, of_known, of_rows = np.intersect1d(identities[known, 0], other_identities[rows, 0], return_indices=True)
-    indices, sources = known[of_known], rows[of_rows]
+    _, known_positions, row_positions = np.intersect1d(
+        identities[known, 0], other_identities[rows, 0], return_indices=True
+    )
+    indices, sources = known[known_positions], rows[row_positions]
     is_same = identities[indices, 1] == other_identities[sources, 1]
     order = np.argsort(indices[is_same])
     indices, sources = indices[is_same][order], sources[is_same][order]

@@ -148,7 +148,6 @@ def write_table_record(store: StageStore, spec: Mapping[str, Any], table: Featur
     """Write the record by which ``ltr-stages`` lists a table.
 
     Args:
-        store: store of the table.
         spec: specification from `table_spec`.
         table: the table, whose blocks have separate digests.
         seconds: total time of this and all earlier extractions.
@@ -188,12 +187,7 @@ class FeatureStage:
 
     Args:
         stage: first stage that trains on the features.
-        dataset_info: description of the data.
-        seed: seed of the run.
         data: images of the run, with its augmentation.
-        store: store of the tables.
-        device: device of the computation.
-        print_line: prints a line.
     """
 
     def __init__(

@@ -51,7 +51,6 @@ def write_figure_arrays(
     """Write ``artifacts/draws.npz`` and ``artifacts/class_weights.npz``.
 
     Args:
-        directory: directory of the run.
         trained: name and data of each stage that trains on batches.
         outputs: outputs of all stages, by name. If a later stage changes the classifier of ``representation``, the
             norms of that stage are kept as ``before``.

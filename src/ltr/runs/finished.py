@@ -47,7 +47,6 @@ def find_result(
 
     Args:
         config: the checked, resolved, plain configuration.
-        print_line: prints a line.
         source: the data set of ``config``, if it has been read already.
         read: builds a source from its config.
 

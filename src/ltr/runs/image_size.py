@@ -12,18 +12,19 @@ import torch
 from torch import nn
 
 from ltr.configuration.configs import canonical_json
-from ltr.configuration.targets import instantiate
+from ltr.configuration.targets import class_name, instantiate
 from ltr.configuration.weights_input import weights_input
-from ltr.errors import LtrError
+from ltr.errors import LtrError, first_line
 from ltr.methods.core.checkpoint import without_initial_weights
 from ltr.methods.core.settings import DatasetInfo
 from ltr.methods.core.stage import Stage
 from ltr.models.backbones import ImageSizeError, check_weights_map, config_for_image_size
-from ltr.models.probing import ImageShape, ProbeResult, first_line, ignored_share, nearest_sides, probe
+from ltr.models.hub_weights import HUB
+from ltr.models.probing import ImageShape, ProbeResult, ignored_share, nearest_sides, probe
 from ltr.models.weights import seeded_construction
 from ltr.runs.failures import is_out_of_memory
 
-_LOOKING = 15.0  # time limit in seconds of the search for accepted sizes
+_SEARCH_SECONDS = 15.0  # time limit of the search for accepted sizes
 
 
 def check_configured_size(config: Mapping[str, Any]) -> None:
@@ -70,12 +71,12 @@ def _check_backbone(backbone: str, image_shape: ImageShape, resizable: bool) -> 
         ImageSizeError: the message has the nearest sides that the backbone accepts.
     """
     config = json.loads(backbone)
-    if str(config.get("name", "")).startswith(("hf-hub:", "hf_hub:")):
+    if str(config.get("name", "")).startswith(HUB):
         return  # building it here would download its layout; `check_images` checks the network later
     shown = f"{_named(config)}: images of {image_shape[1]} x {image_shape[2]} pixels"
 
     free = {key: None if key == "img_size" else value for key, value in config.items()}
-    deadline = time.monotonic() + _LOOKING
+    deadline = time.monotonic() + _SEARCH_SECONDS
     built: dict[str, nn.Module] = {}  # networks by config, because most do not depend on the size
 
     def takes(side: int) -> bool:
@@ -83,15 +84,15 @@ def _check_backbone(backbone: str, image_shape: ImageShape, resizable: bool) -> 
         try:
             if time.monotonic() > deadline:
                 return False
-            which = canonical_json(config_for_image_size(free, shape))
-            built[which] = built.get(which) or _built(free, shape, "meta")
-            return not _probed(built[which], shape).cut
+            key = canonical_json(config_for_image_size(free, shape))
+            built[key] = built.get(key) or _built(free, shape, "meta")
+            return not _probed(built[key], shape).cut
         except Exception:  # libraries raise different errors
             return False
 
     try:
         network = _built(config, image_shape, "meta")
-        seen = _probed(network, image_shape)
+        result = _probed(network, image_shape)
     except ImageSizeError as error:
         raise ImageSizeError(f"{error} {_advice(resizable, nearest_sides(image_shape[1], takes), config)}") from error
     except LtrError:
@@ -104,17 +105,17 @@ def _check_backbone(backbone: str, image_shape: ImageShape, resizable: bool) -> 
         except Exception:
             return  # an error in the constructor is not about the size
         try:
-            seen = _probed(network, image_shape)
+            result = _probed(network, image_shape)
         except Exception as error:
             if isinstance(error, LtrError) or is_out_of_memory(error):
                 raise
             advice = _advice(resizable, nearest_sides(image_shape[1], takes), config)
             raise ImageSizeError(f"{shown} cannot be taken ({first_line(error)}). {advice}") from error
-    if not seen.cut:
+    if not result.cut:
         return
     ignored = ignored_share(_built(config, image_shape, "cpu"), image_shape)
     if ignored:
-        patch = max(seen.cut.values())
+        patch = max(result.cut.values())
         advice = _advice(resizable, nearest_sides(image_shape[1], takes, multiples_of=patch), config)
         raise ImageSizeError(
             f"{shown} are cut into patches of {patch} x {patch}, which does not divide: {ignored:.0%} of every image "
@@ -156,7 +157,7 @@ def _probed(network: nn.Module, image_shape: ImageShape) -> ProbeResult:
 
 def _named(config: Mapping[str, Any]) -> str:
     name = config.get("name")
-    return f"backbone.name={name}" if name else f"backbone {str(config['_target_']).rsplit('.', 1)[-1]}"
+    return f"backbone.name={name}" if name else f"backbone {class_name(config)}"
 
 
 def _advice(resizable: bool, sides: str, config: Mapping[str, Any]) -> str:
@@ -170,15 +171,11 @@ def _advice(resizable: bool, sides: str, config: Mapping[str, Any]) -> str:
 def resized_for(stage: Stage, dataset_info: DatasetInfo) -> str:
     """Return a sentence if a stage's backbone is built for an image size other than its default; '' otherwise."""
     config = stage.settings.backbone
-    if (
-        stage.module is None
-        or stage.checkpoint is not None
-        or config_for_image_size(config, dataset_info.image_shape) == config
-    ):
+    is_trained = stage.module is not None and stage.checkpoint is None
+    if not is_trained or config_for_image_size(config, dataset_info.image_shape) == config:
         return ""
-    weights = (
-        "; position embeddings of its weights are resized" if config.get("pretrained") or config.get("weights") else ""
-    )
+    has_weights = config.get("pretrained") or config.get("weights")
+    weights = "; position embeddings of its weights are resized" if has_weights else ""
     _, height, width = dataset_info.image_shape
     return (
         f"{stage.name}: {_named(config)} has another default size and is built for {height} x {width} pixels{weights}"
@@ -189,7 +186,6 @@ def preprocessing_note(config: Mapping[str, Any], image_shape: ImageShape) -> st
     """Return a line about the preprocessing of images for a run's pretrained weights; '' without such weights.
 
     Args:
-        config: configuration of the run.
         image_shape: (C, H, W) of its images.
     """
     backbone, dataset = config["backbone"], config["dataset"]
@@ -213,5 +209,5 @@ def preprocessing_note(config: Mapping[str, Any], image_shape: ImageShape) -> st
     shown = ", ".join(f"{name} {value}" for name, value, _ in values)
     differences = ", ".join(f"{name} {expected}" for name, value, expected in values if value != expected)
     return f"preprocessing of {described.source}: {shown}" + (
-        f"; the weights' own: {differences}" if differences else ""
+        f"; of the weights themselves: {differences}" if differences else ""
     )

@@ -59,7 +59,7 @@ def stage_spec(
     dataset_info: DatasetInfo,
     parent_keys: Mapping[str, str],
     execution: Mapping[str, Any] | None = None,
-    makers: Mapping[str, Any] | None = None,
+    code_configs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return everything that determines a stage's outcome, as plain data.
 
@@ -69,13 +69,10 @@ def stage_spec(
     process. A stage from a checkpoint is determined by the content of the file.
 
     Args:
-        stage: the stage.
-        seed: seed of the run.
-        source, split, dataset_info: data of the run.
         parent_keys: keys of the stage's parents, by name.
         execution: see `execution_spec`.
-        makers: configs of method and data set (`makers_of`). If these, the settings or the stage's class name code
-            outside ltr, the identity of that code is part of the key.
+        code_configs: configs of method and data set (`code_configs_of`). If these, the settings or the stage's class
+            name code outside ltr, the identity of that code is part of the key.
     """
     if stage.checkpoint is not None:
         return {"checkpoint": file_digest(checkpoint_file(Path(stage.checkpoint)))}
@@ -105,7 +102,7 @@ def stage_spec(
     if stage.of_source:
         for key in ("seed", "train", "label_map"):
             del spec[key]
-    code = own_code([settings, options, makers or {}]) | identities(_modules_of(stage.target))
+    code = own_code([settings, options, code_configs or {}]) | identities(_modules_of(stage.target))
     if code:
         spec["code"] = code
     for part in stage.reads:
@@ -133,7 +130,7 @@ def _modules_of(target: Any) -> list[str]:
     return [str(getattr(cls, "__module__", "")) for cls in classes]
 
 
-def makers_of(config: Mapping[str, Any]) -> dict[str, Any]:
+def code_configs_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configs of method and data set, on whose code a stage depends in addition to its settings."""
     return {"method": config["method"], "dataset": config["dataset"]}
 

@@ -28,7 +28,7 @@ from ltr.runs.evaluation.deployment_prior import evaluation_of
 from ltr.runs.evaluation.protocols import check_method, protocols_of
 from ltr.runs.evaluation.unused_options import warn_of_unused_options
 from ltr.runs.image_size import check_backbones, check_configured_size
-from ltr.runs.keys import execution_spec, makers_of, stage_key, stage_spec
+from ltr.runs.keys import code_configs_of, execution_spec, stage_key, stage_spec
 from ltr.runs.processes.device import check_strategy, resolve_device, resolve_precision
 from ltr.runs.training.micro_batch import check_plan
 from ltr.runs.training.sharpness import check_sharpness
@@ -87,7 +87,6 @@ def plan_of(
     """Read the data and return the plan of a checked, resolved, plain configuration.
 
     Args:
-        config: the configuration.
         source: data set of ``config`` if it is already read; runs that share it then share the memory.
         read: builds a source from its config if ``source`` is None.
 
@@ -120,7 +119,9 @@ def plan_of(
         for stage in stages:
             check_plan(stage, dataset_info)
     try:
-        keys = plan_keys(stages, config["seed"], data, split, dataset_info, execution_spec(config), makers_of(config))
+        keys = plan_keys(
+            stages, config["seed"], data, split, dataset_info, execution_spec(config), code_configs_of(config)
+        )
     except NeedsValidation as error:
         raise NeedsValidation(f"{error}. {hold_out(config, error.otherwise)}") from error
     return RunPlan(device, precision, method, data, split, dataset_info, stages, keys)
@@ -273,16 +274,13 @@ def plan_keys(
     split: Split,
     dataset_info: DatasetInfo,
     execution: Mapping[str, Any] | None = None,
-    makers: Mapping[str, Any] | None = None,
+    code_configs: Mapping[str, Any] | None = None,
 ) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return key and specification of every stage, parents first.
 
     Args:
-        stages: the stages in order.
-        seed: seed of the run.
-        source, split, dataset_info: data of the run.
         execution: execution of trainings, see `ltr.runs.keys.execution_spec`.
-        makers: see `ltr.runs.keys.makers_of`.
+        code_configs: see `ltr.runs.keys.code_configs_of`.
 
     Raises:
         ConfigError: a stage does not come after its parent, or needs images that the split does not have.
@@ -298,7 +296,7 @@ def plan_keys(
                     f"earlier stages: {', '.join(keys) or 'none'}"
                 )
         _check_parts(stage, split)
-        spec = stage_spec(stage, seed, source, split, dataset_info, keys, execution, makers)
+        spec = stage_spec(stage, seed, source, split, dataset_info, keys, execution, code_configs)
         keys[stage.name] = stage_key(spec)
         planned[stage.name] = (keys[stage.name], spec)
     return planned

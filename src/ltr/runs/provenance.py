@@ -71,7 +71,7 @@ def code_state() -> dict[str, Any]:
     return {"commit": git("rev-parse", "HEAD") or None, "dirty": None if status is None else bool(status), **source}
 
 
-def differs(earlier: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str | None:
+def describe_difference(earlier: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str | None:
     """Return a description of two different states of ltr's code; None if they are equal or one is unknown.
 
     The description mentions uncommitted changes, but does not list them.

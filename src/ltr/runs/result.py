@@ -20,6 +20,7 @@ from ltr.runs.keys import group_hash, run_hash
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ltr.data.split import Split
     from ltr.runs.evaluation.network import ProtocolResult
 
 FIRST_COLUMNS = ("stage", "epoch", "step", "lr", "train/loss", "train/accuracy", "images_per_second")
@@ -89,6 +90,23 @@ def result_rows(
     ]
 
 
+def data_entry(split: Split, fingerprint: str) -> dict[str, Any]:
+    """Return the entry ``data`` of ``result.json``.
+
+    Args:
+        split: the evaluated split.
+        fingerprint: that of its source.
+    """
+    return {
+        "fingerprint": fingerprint,
+        "split": split.name,
+        "split_digest": split.digest(),
+        "val_rule": split.val_rule,
+        "classes": split.num_classes,
+        **{f"{part}_images": len(getattr(split, part)) for part in ("train", "val", "test", "unknown")},
+    }
+
+
 def write_tables(directory: Path, evaluated: Sequence[ProtocolResult], class_names: Sequence[str]) -> None:
     """Write the tables and curves of the evaluation on the test split.
 
@@ -113,9 +131,9 @@ def write_tables(directory: Path, evaluated: Sequence[ProtocolResult], class_nam
         if curves:
             parts = (one.protocol, one.variant, one.scorer)
             write_arrays(directory / "artifacts" / ("_".join(filter(None, parts)) + ".npz"), curves)
-    for name, of_name in tables.items():
+    for name, variant_tables in tables.items():
         with written_atomically(directory / f"{name}.parquet") as temporary:
-            pq.write_table(pa.concat_tables(of_name), temporary)
+            pq.write_table(pa.concat_tables(variant_tables), temporary)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -170,11 +188,7 @@ def write_result(
     """Write ``result.json``, the last file of a run: its presence means that the run is finished.
 
     Args:
-        directory: run directory.
-        config: resolved configuration.
-        stages: entries of the stages.
         rows: rows of the evaluation, the headline first.
-        data: entry about the data.
         metric: name of the metric that selects weights and that a sweep maximises.
         declared: metrics of protocols from outside ltr, see `ltr.evaluation.metrics.Metric.to_dict`.
     """

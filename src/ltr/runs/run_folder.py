@@ -23,6 +23,7 @@ from ltr.runs.result import (
     AT_THE_START,
     FINAL,
     RESULT,
+    data_entry,
     write_curve,
     write_metrics,
     write_result,
@@ -83,15 +84,14 @@ class RunFolder:
             if self.path.is_dir():
                 self.note("failed")
             raise TrainingError(
-                f"{self.path}: {', '.join(missing)} missing: something removed files of the run while it was "
-                "running. The same command writes them again from the cached stages"
+                f"{self.path}: {', '.join(missing)} missing: files of the run were removed while it was running. The "
+                "same command writes them again from the cached stages"
             )
 
     def write_weights(self, predictor: Any, last: StageOutput) -> None:
         """Write ``checkpoints/``: links to the stored files, which may be pruned, or the method's final network.
 
         Args:
-            predictor: the evaluated network.
             last: output of the last stage.
         """
         stored = self.store.folder(last.key)
@@ -116,7 +116,6 @@ class RunFolder:
 
         Args:
             outputs: outputs of all stages, by name.
-            rows: rows of the result.
             on_test: results of the selected weights on the test split, for the tables.
             run_info: entries of ``provenance.json`` about this run: device, precision, seconds, ...
         """
@@ -139,7 +138,7 @@ class RunFolder:
             self.config,
             [_stage_entry(output) for output in outputs.values()],
             rows,
-            self._data_entry(),
+            data_entry(self.split, self.source.fingerprint),
             headline_metric(self.split),
             declared_metrics(self.split, self.config["evaluation"]),
         )
@@ -160,16 +159,6 @@ class RunFolder:
             "split_digest": self.split.digest(),
         }
         write_json(self.path / "provenance.json", {**entries, "seconds": round(run_info["seconds"], 3)})
-
-    def _data_entry(self) -> dict[str, Any]:
-        return {
-            "fingerprint": self.source.fingerprint,
-            "split": self.split.name,
-            "split_digest": self.split.digest(),
-            "val_rule": self.split.val_rule,
-            "classes": self.split.num_classes,
-            **{f"{part}_images": len(getattr(self.split, part)) for part in ("train", "val", "test", "unknown")},
-        }
 
 
 def _stage_entry(output: StageOutput) -> dict[str, Any]:

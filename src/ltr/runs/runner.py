@@ -7,6 +7,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,6 @@ def run(
     Args:
         config: see ``conf/train.yaml``; values and targets are checked.
         overrides: the command's overrides, stored in the run directory.
-        console: shows progress.
         source: data set of ``config`` if it is already read.
         read: see `ltr.runs.plan.plan_of`.
         draw: draws the figures of a finished run directory, also for the loggers; `ltr.runs` does not import reports.
@@ -123,34 +123,31 @@ class _Run:
         # one process downloads and unpacks the data set
         with distributed.rank_by_rank() if config["dataset"]["source"].get("download") else contextlib.nullcontext():
             planned = plan()
-        self.device, self.precision, self.method = planned.device, planned.precision, planned.method
-        self.source = share_pixels(planned.source, self.print_line)
-        self.split, self.dataset_info = planned.split, planned.dataset_info
-        self.plan, self.keys = planned.stages, planned.keys
-        if self.device.type == "cpu":
+        self.plan = replace(planned, source=share_pixels(planned.source, self.print_line))
+        if self.plan.device.type == "cpu":
             keep_freed_memory()
-        for stage in self.plan:
+        for stage in self.plan.stages:
             if stage.module and not stage.checkpoint:
-                warn_of_doubts(stage, self.dataset_info)
-            if note := resized_for(stage, self.dataset_info):
+                warn_of_doubts(stage, self.plan.dataset_info)
+            if note := resized_for(stage, self.plan.dataset_info):
                 self.print_line(note)
-        if note := preprocessing_note(config, self.dataset_info.image_shape):
+        if note := preprocessing_note(config, self.plan.dataset_info.image_shape):
             self.print_line(note)
         self.store = StageStore(Path(config["paths"]["stages"]), self.print_line)
         self.folder = RunFolder(
-            run_directory(config), config, overrides, self.source, self.split, self.store, self.print_line
+            run_directory(config), config, overrides, self.plan.source, self.plan.split, self.store, self.print_line
         )
         self.loggers = RunLoggers(
             config if distributed.is_rank_zero() else {**config, "logger": {"name": "csv"}},
             self.folder.path,
-            {stage.name: stage.settings.epochs if stage.module and not stage.checkpoint else 0 for stage in self.plan},
+            {
+                stage.name: stage.settings.epochs if stage.module and not stage.checkpoint else 0
+                for stage in self.plan.stages
+            },
         )
         self.stages = Stages(
             config=config,
-            source=self.source,
-            split=self.split,
-            dataset_info=self.dataset_info,
-            device=self.device,
+            plan=self.plan,
             store=self.store,
             console=console,
             request=request,
@@ -164,31 +161,31 @@ class _Run:
             self._print_plan()
             return Outcome(self.folder.path, None)
         distributed.broadcast_from_rank_zero(self._check_resume)
-        self._announce()
+        self._print_header()
         self._check_files()
         start = time.perf_counter()
         rows: list[dict[str, Any]] = []
         on_test: list[ProtocolResult] = []
         finished = False
         try:
-            self.stages.obtain_features(self.plan)
+            self.stages.obtain_features()
             outputs: dict[str, StageOutput] = {}
-            for stage in self.plan:
-                key, spec = self.keys[stage.name]
+            for stage in self.plan.stages:
+                key, spec = self.plan.keys[stage.name]
                 outputs[stage.name] = self.stages.obtain(stage, key, spec, outputs)
             self.folder.begin()
-            predictor = self.method.predictor(outputs)
+            predictor = self.plan.method.predictor(outputs)
             rows, on_test = self._evaluate(predictor, outputs)
             result = None
             if distributed.is_rank_zero():
                 self._check_stages(outputs)
                 self._write_examples(predictor)
                 write_figure_arrays(self.folder.path, self._trained_stages(), outputs, predictor)
-                self.folder.write_weights(predictor, outputs[self.plan[-1].name])
+                self.folder.write_weights(predictor, outputs[self.plan.stages[-1].name])
                 run_info = {
-                    "device": device_name(self.device),
-                    "precision": self.precision,
-                    "stored_stages": self.stages.made_by,
+                    "device": device_name(self.plan.device),
+                    "precision": self.plan.precision,
+                    "stored_stages": self.stages.cached_code,
                     "seconds": time.perf_counter() - start,
                 }
                 result = self.folder.finish(outputs, rows, on_test, run_info)
@@ -213,7 +210,7 @@ class _Run:
     # -- before ---------------------------------------------------------------------------------------------------
 
     def _check_resume(self) -> None:
-        states = [self.store.folder(key) / "state" for key, _ in self.keys.values()]
+        states = [self.store.folder(key) / "state" for key, _ in self.plan.keys.values()]
         if self.config["resume"] == "must" and not any(state.is_dir() for state in states):
             raise CheckpointError(
                 f"resume=must: there is nothing to continue from, neither a result in {self.folder.path} nor an "
@@ -224,38 +221,38 @@ class _Run:
                 shutil.rmtree(state, ignore_errors=True)
 
     def _print_plan(self) -> None:
-        for stage in self.plan:
-            key = self.keys[stage.name][0]
+        for stage in self.plan.stages:
+            key = self.plan.keys[stage.name][0]
             status = "stored" if self.store.record(key) else "to train"
             work = "computed" if stage.compute else stage.checkpoint or counted(stage.settings.epochs, "epoch")
             self.print_line(f"{stage.name:<16} {key}  {status:<9} {work}")
 
-    def _announce(self) -> None:
-        images = ", ".join(f"{len(getattr(self.split, part))} {part}" for part in ("train", "val", "test"))
-        where = f"{device_name(self.device)}, {self.precision}"
+    def _print_header(self) -> None:
+        images = ", ".join(f"{len(getattr(self.plan.split, part))} {part}" for part in ("train", "val", "test"))
+        where = f"{device_name(self.plan.device)}, {self.plan.precision}"
         where += f", {distributed.world_size()} processes" if distributed.is_distributed() else ""
         self.print_line(
             f"{self.config['dataset']['name']} x {self.config['method']['name']}, seed {self.config['seed']}: "
-            f"{images} images, {counted(self.dataset_info.num_classes, 'class', 'classes')}; {where}\n"
+            f"{images} images, {counted(self.plan.dataset_info.num_classes, 'class', 'classes')}; {where}\n"
             f"  {self.folder.path}"
         )
         if self.device.type == "cpu" and (notice := pop_notice()):
             self.print_line(f"  {notice}")
         for package, identity in self.config.get("code", {}).items():
             self.print_line(f"  code outside ltr: {package} ({identity})")
-        for remark in self.source.remarks:
+        for remark in self.plan.source.remarks:
             self.print_line(f"  {remark}")
 
     def _check_files(self) -> None:
         """Open the image files before the first training, unless all stages are cached."""
         trainer = self.config["trainer"]
-        if not trainer["check_files"] or all(self.store.record(key) for key, _ in self.keys.values()):
+        if not trainer["check_files"] or all(self.store.record(key) for key, _ in self.plan.keys.values()):
             return
 
         def lines() -> list[str]:
             return check_files(
-                self.source,
-                self.split,
+                self.plan.source,
+                self.plan.split,
                 workers=trainer["num_workers"],
                 dataset=self.config["dataset"],
                 may_skip=trainer["on_error"] == "skip",
@@ -280,46 +277,46 @@ class _Run:
         self, predictor: Any, outputs: Mapping[str, StageOutput]
     ) -> tuple[list[dict[str, Any]], list[ProtocolResult]]:
         """Return the rows of all splits and checkpoints, and the results of the selected weights on test."""
-        final = self.plan[-1]
+        final = self.plan.stages[-1]
         selection = final.settings.selection
         data = self.stages.data_module(final.settings, final.role)
         self._check_shares()
 
         evaluator = SplitEvaluator(
-            self.split, data, evaluation_of(self.config), self.device, self.precision, "evaluation "
+            self.plan.split, data, evaluation_of(self.config), self.plan.device, self.plan.precision, "evaluation "
         )
         last = outputs[final.name].load_last
         selected = "final" if last is None else "best"
         results = evaluator.evaluate_parts(predictor, ("val", "test"))
         rows: list[dict[str, Any]] = []
-        for part, of_part in results.items():
-            rows += result_rows(of_part, split=part, checkpoint=selected, selection=selection)
+        for part, part_results in results.items():
+            rows += result_rows(part_results, split=part, checkpoint=selected, selection=selection)
         if last is not None:
             # the threshold applies to the selected weights, not to those of the last epoch
-            of_last = evaluator.evaluate_parts(last(), ["test"], with_threshold=False)["test"]
-            last_rows = result_rows(of_last, split="test", checkpoint="final", selection="last")
+            last_results = evaluator.evaluate_parts(last(), ["test"], with_threshold=False)["test"]
+            last_rows = result_rows(last_results, split="test", checkpoint="final", selection="last")
             rows += [{**row, "headline": False} for row in last_rows]
         return rows, results["test"]
 
     def _check_shares(self) -> None:
         """Refuse a part of the split with fewer images than processes: a process would have nothing to evaluate."""
         for part in ("val", "test"):
-            images = len(getattr(self.split, part))
+            images = len(getattr(self.plan.split, part))
             if 0 < images < distributed.world_size():
                 raise DataError(
-                    f"the split '{self.split.name}' has {images} {part} images for "
+                    f"the split '{self.plan.split.name}' has {images} {part} images for "
                     f"{distributed.world_size()} processes. Use fewer processes: trainer.devices={images} at most"
                 )
 
     def _write_examples(self, predictor: Any) -> None:
         """Write the method's example arrays of a few test images, for figures."""
-        data = self.stages.data_module(self.plan[-1].settings, self.plan[-1].role)
-        arrays = examples_of(predictor, predictor, data, self.device, self.precision)
+        data = self.stages.data_module(self.plan.stages[-1].settings, self.plan.stages[-1].role)
+        arrays = examples_of(predictor, predictor, data, self.plan.device, self.plan.precision)
         if arrays:
             write_arrays(self.folder.path / "artifacts" / "examples.npz", arrays)
 
     def _trained_stages(self) -> list[tuple[str, DataModule]]:
-        stages = [stage for stage in self.plan if stage.module and not stage.checkpoint]
+        stages = [stage for stage in self.plan.stages if stage.module and not stage.checkpoint]
         return [(stage.name, self.stages.data_module(stage.settings, stage.role)) for stage in stages]
 
     def _check_stages(self, outputs: Mapping[str, StageOutput]) -> None:

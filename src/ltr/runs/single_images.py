@@ -17,11 +17,7 @@ def join_single_images(
     """Join an epoch's last batch to the one before it if it is a single image and the network needs more than one.
 
     Args:
-        stage: the stage.
-        data: its data.
         norms: names of the batch normalisation layers whose input is 1x1.
-        strategy: config of the strategy.
-        print_line: prints a message.
 
     Raises:
         ConfigError: every batch of a process is a single image.

@@ -29,7 +29,6 @@ def split_features(config: Mapping[str, Any], source: Source | None, console: Co
     Args:
         config: checked configuration with ``features=stored``.
         source: source of the config; None: read it.
-        console: shows messages and progress.
 
     Raises:
         ConfigError: the config trains on images.
@@ -47,18 +46,15 @@ def split_features(config: Mapping[str, Any], source: Source | None, console: Co
     warn_of_frozen_random_weights(stages[0])
     print_line = printer(console)
     with stop_request() as request:
-        made = Stages(
+        computed = Stages(
             config=config,
-            source=plan.source,
-            split=plan.split,
-            dataset_info=plan.dataset_info,
-            device=plan.device,
+            plan=plan,
             store=StageStore(Path(config["paths"]["stages"]), print_line),
             console=console,
             request=request,
             loggers=lambda stage: [],
             started=lambda: None,
         )
-        made.obtain_features(stages)
-    assert made.features is not None
-    return plan.split, made.features.plain
+        computed.obtain_features()
+    assert computed.features is not None
+    return plan.split, computed.features.plain

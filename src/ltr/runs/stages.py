@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +16,12 @@ from rich.console import Console
 from ltr.configuration.targets import instantiate
 from ltr.data.loaders.features import StoredFeatures
 from ltr.data.module import DataModule
-from ltr.data.source import Source
-from ltr.data.split import Split
 from ltr.errors import CheckpointError, DataError, TrainingError
 from ltr.escaping import rich_text
 from ltr.files import checkpoint_file, link_or_copy
 from ltr.methods.core.checkpoint import check_fits, load_network
 from ltr.methods.core.initial_head import check_initial_head
-from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.settings import Settings
 from ltr.methods.core.stage import Computation, Stage, StageOutput
 from ltr.methods.decoupling.representation import warn_of_balanced_representation
 from ltr.runs.evaluation.protocols import headline_metric, selecting_protocol
@@ -31,11 +29,11 @@ from ltr.runs.failures import explain_failures, out_of_memory_in_evaluation
 from ltr.runs.features import NAME, FeatureStage
 from ltr.runs.image_size import check_images
 from ltr.runs.opening_progress import feature_progress
-from ltr.runs.plan import image_shape
+from ltr.runs.plan import RunPlan, image_shape
 from ltr.runs.processes import distributed
 from ltr.runs.processes.device import autocast
 from ltr.runs.processes.interrupt import StopRequest
-from ltr.runs.provenance import code_state, differs
+from ltr.runs.provenance import code_state, describe_difference
 from ltr.runs.result import write_arrays
 from ltr.runs.single_images import join_single_images
 from ltr.runs.store import RECORD, REMOVED, StageStore
@@ -57,8 +55,8 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
             return {name: stored[name] for name in stored.files}
     except Exception as error:  # zip and NumPy raise different errors for a damaged file
         raise CheckpointError(
-            f"{path}: arrays that cannot be read ({type(error).__name__}): damaged, or pickled objects, which are "
-            "never loaded. Move its folder elsewhere, and the same command makes the stage again"
+            f"{path}: the arrays cannot be read ({type(error).__name__}): damaged, or pickled objects, which are never "
+            "loaded. Move the folder elsewhere; the same command then makes the stage again"
         ) from error
 
 
@@ -72,10 +70,7 @@ class Stages:
     """
 
     config: Mapping[str, Any]
-    source: Source
-    split: Split
-    dataset_info: DatasetInfo
-    device: torch.device
+    plan: RunPlan
     store: StageStore
     console: Console
     request: StopRequest
@@ -84,21 +79,23 @@ class Stages:
     images: Any = field(default=None, init=False)
     feature_stage: FeatureStage | None = field(default=None, init=False)
     features: StoredFeatures | None = field(default=None, init=False)
-    made_by: dict[str, dict[str, Any]] = field(
+    cached_code: dict[str, dict[str, Any]] = field(
         default_factory=dict, init=False
-    )  # stage -> the code that made it, if it was stored
+    )  # code of cached stages, by their name
 
-    def obtain_features(self, plan: Sequence[Stage]) -> None:
+    def obtain_features(self) -> None:
         """Compute the missing features that the stages of a run and its evaluation read."""
-        stage = next((one for one in plan if one.module is not None and one.settings.features is not None), None)
+        stage = next(
+            (one for one in self.plan.stages if one.module is not None and one.settings.features is not None), None
+        )
         if stage is None:
             return
         images = self.data_module(stage.settings.replaced(features=None), stage.role)
         images.processes = (0, 1)  # rank 0 computes all of them
         self.feature_stage = FeatureStage(
-            stage, self.dataset_info, self.config["seed"], images, self.store, self.device, self._print_line
+            stage, self.plan.dataset_info, self.config["seed"], images, self.store, self.plan.device, self._print_line
         )
-        split = self.split
+        split = self.plan.split
         parts = [split.train, split.val, split.test, split.unknown]
 
         tables: list[StoredFeatures] = []  # filled on rank 0 only, because opening a table reads all of it
@@ -121,8 +118,6 @@ class Stages:
         """Return the finished stage of a key from the store, or train and store it.
 
         Args:
-            stage: the stage.
-            key: its key.
             spec: specification that the key is the hash of; stored with the stage.
             before: outputs of the earlier stages, by name.
         """
@@ -158,7 +153,7 @@ class Stages:
         last = folder / "last.ckpt"
         arrays = _read_arrays(folder / ARRAYS)
         if "summary" in arrays:
-            self.console.print(rich_text(f"{stage.name}: {arrays['summary']}"), soft_wrap=True)
+            self._print_line(f"{stage.name}: {arrays['summary']}")
         return StageOutput(
             name=stage.name,
             key=key,
@@ -175,11 +170,11 @@ class Stages:
 
     def _report_reuse(self, name: str, key: str, code: Mapping[str, Any] | None) -> None:
         """Print that a stage comes from the store, and name the code that made it if it differs."""
-        other = differs(code, code_state())
+        other = describe_difference(code, code_state())
         made = f", made by {other}" if other else ""
-        self.console.print(rich_text(f"{name}: cached stage {key[:12]}{made}"), soft_wrap=True)
+        self._print_line(f"{name}: cached stage {key[:12]}{made}")
         if code:
-            self.made_by[name] = dict(code)
+            self.cached_code[name] = dict(code)
 
     def _make(
         self,
@@ -190,7 +185,7 @@ class Stages:
     ) -> TrainingRecord:
         """Train a stage in all processes, or compute or copy it in the first one."""
         if stage.checkpoint is not None:
-            return TrainingRecord(distributed.broadcast_from_rank_zero(lambda: self._take(stage, folder, parents)))
+            return TrainingRecord(distributed.broadcast_from_rank_zero(lambda: self._link_checkpoint(stage, folder)))
         if stage.compute is not None:
             return TrainingRecord(distributed.broadcast_from_rank_zero(lambda: self._compute(stage, folder, parents)))
         return self._train(stage, folder, *(prepared or self._prepared(stage, parents)))
@@ -215,16 +210,16 @@ class Stages:
         data = self.data_module(stage.settings, stage.role)
         validation = self._validation_spec(stage)
         data.monitored_part = validation.split if validation else None
-        if validation and len(getattr(self.split, validation.split)) < distributed.world_size():
+        if validation and len(getattr(self.plan.split, validation.split)) < distributed.world_size():
             raise DataError(
-                f"fewer {validation.split} images than processes ({distributed.world_size()}): some would evaluate none"
+                f"fewer {validation.split} images than processes ({distributed.world_size()}). Lower trainer.devices"
             )
         seed = self.config["seed"]
-        network = stage.network(self.dataset_info, seed, parents)
+        network = stage.network(self.plan.dataset_info, seed, parents)
         if self.feature_stage is not None and stage.settings.features is not None:
             self.feature_stage.check(network.backbone, stage.name)
             network.fit_standardization(map(torch.from_numpy, data.plain_features(data.split.train)))
-        norms = check_images(stage, network, self.dataset_info, self.config["dataset"])
+        norms = check_images(stage, network, self.plan.dataset_info, self.config["dataset"])
         join_single_images(stage, data, norms, self.config["strategy"], self._print_line)
         check_initial_head(network)
         network.optimisation(data.steps_per_epoch)
@@ -240,14 +235,14 @@ class Stages:
         network = load_network(path)
         if stage.foreign:
             return
-        check_fits(network, stage.settings, self.dataset_info, path)
+        check_fits(network, stage.settings, self.plan.dataset_info, path)
         warn_of_balanced_representation(network.settings, network.dataset_info)
 
-    def _take(self, stage: Stage, folder: Path, parents: Mapping[str, StageOutput]) -> float:
+    def _link_checkpoint(self, stage: Stage, folder: Path) -> float:
         assert stage.checkpoint is not None
         self.started()
         link_or_copy(checkpoint_file(Path(stage.checkpoint)), folder / "weights.ckpt")
-        self.console.print(rich_text(f"{stage.name}: taken from {stage.checkpoint}"), soft_wrap=True)
+        self._print_line(f"{stage.name}: taken from {stage.checkpoint}")
         return 0.0
 
     def _compute(self, stage: Stage, folder: Path, parents: Mapping[str, StageOutput]) -> float:
@@ -257,12 +252,12 @@ class Stages:
         computation = Computation(
             parents=parents,
             settings=stage.settings,
-            dataset_info=self.dataset_info,
-            source=self.source,
-            split=self.split,
+            dataset_info=self.plan.dataset_info,
+            source=self.plan.source,
+            split=self.plan.split,
             loader=data.evaluation_loader,
-            device=self.device,
-            autocast=lambda: autocast(self.device, stage.settings.precision),
+            device=self.plan.device,
+            autocast=lambda: autocast(self.plan.device, stage.settings.precision),
             seed=self.config["seed"],
             role=stage.role,
         )
@@ -275,19 +270,19 @@ class Stages:
 
     def data_module(self, settings: Settings, role: str) -> DataModule:
         """Return the data of a stage with these settings."""
-        trainer = self.config["trainer"]
+        trainer, shape = self.config["trainer"], image_shape(self.config, self.plan.source)
         data = DataModule(
-            self.source,
-            self.split,
+            self.plan.source,
+            self.plan.split,
             sampler=instantiate(settings.sampler),
-            augment=instantiate(settings.augment, image_shape(self.config, self.source)),
-            views=[instantiate(view, image_shape(self.config, self.source)) for view in settings.views],
+            augment=instantiate(settings.augment, shape),
+            views=[instantiate(view, shape) for view in settings.views],
             batch_size=settings.batch_size,
             eval_batch_size=self.config["evaluation"]["batch_size"],
             seed=self.config["seed"],
             role=role,
             epochs=settings.epochs,
-            device=self.device,
+            device=self.plan.device,
             num_workers=self.config["trainer"]["num_workers"],
             images=self.images,
             image_size=self.config["dataset"].get("image_size"),
@@ -304,19 +299,19 @@ class Stages:
     def _validation_spec(self, stage: Stage) -> ValidationSpec | None:
         config = self.config["evaluation"]
         wants_test = config["monitor_split"] == "test" or stage.settings.selection == "best_test"
-        split = "test" if wants_test else "val" if len(self.split.val) else None
+        split = "test" if wants_test else "val" if len(self.plan.split.val) else None
         if split is None:
             return None
         return ValidationSpec(
             split=split,
-            protocol=lambda link: selecting_protocol(self.split, config, link, self.device),
-            monitor=headline_metric(self.split),
+            protocol=lambda link: selecting_protocol(self.plan.split, config, link, self.plan.device),
+            monitor=headline_metric(self.plan.split),
             every_n_epochs=config["every_n_epochs"],
         )
 
     def _training_context(self, stage: Stage) -> TrainingContext:
         return TrainingContext(
-            device=self.device,
+            device=self.plan.device,
             config=self.config,
             console=self.console,
             request=self.request,

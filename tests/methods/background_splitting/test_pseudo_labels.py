@@ -15,10 +15,10 @@ from splitting import output, parents_of, plan_of
 
 from ltr.errors import CheckpointError, ConfigError
 from ltr.methods.background_splitting import pseudo_labels
+from ltr.methods.background_splitting.imagenet import output_indices
 from ltr.methods.background_splitting.partition import partition, statistics, summary, warn_of_one_class
 from ltr.methods.background_splitting.pseudo_labels import by_kmeans, by_taxonomy, by_teacher, kmeans
 from ltr.methods.core.stage import StageOutput
-from ltr.models.imagenet import output_indices
 from ltr.models.weights import seeded_construction
 
 OUTPUTS = 6
@@ -115,7 +115,7 @@ def test_excluded_outputs_are_not_pseudo_classes(plan, monkeypatch):
 
 @pytest.mark.parametrize(
     ("excluded", "message"),
-    [([7], "7: the teacher has 5 outputs, 0 to 4"), ([0, 1, 2, 3], "leaves 1 of the teacher's 5 outputs")],
+    [([7], "7: the teacher has 5 outputs; allowed are 0 to 4"), ([0, 1, 2, 3], "leaves 1 of the teacher's 5 outputs")],
 )
 def test_invalid_exclusions_are_refused(plan, monkeypatch, excluded, message):
     Probe(monkeypatch, logits_of(plan))
@@ -131,7 +131,7 @@ def test_foreground_classes_are_excluded_from_an_imagenet_teacher_by_name():
 
 def test_exclusion_by_name_needs_imagenets_outputs(plan, monkeypatch):
     Probe(monkeypatch, logits_of(plan))
-    with pytest.raises(ConfigError, match="the teacher has 5 outputs, and ImageNet's 1000"):
+    with pytest.raises(ConfigError, match="the teacher has 5 outputs, and only ImageNet's 1000"):
         by_teacher(plan.computation("pseudo_labels", {}), exclude_classes=[1], top_k=1, outputs=1000)
 
 
@@ -181,7 +181,7 @@ def test_kmeans_of_pixels_is_deterministic():
 
 def test_more_groups_than_images_are_refused():
     plan = plan_of()
-    with pytest.raises(ConfigError, match="1397 training images to group"):
+    with pytest.raises(ConfigError, match=r"1397 training images\. Set at most"):
         by_kmeans(plan.computation("pseudo_labels", {}), features="pixels", groups=1398)
 
 

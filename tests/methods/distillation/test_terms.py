@@ -149,7 +149,7 @@ def test_every_term_changes_the_students_gradient(plan, taught):
 @pytest.mark.parametrize(
     ("term", "options", "message"),
     [
-        ("RKD", {"distance_weight": 0, "angle_weight": 0}, "does nothing"),
+        ("RKD", {"distance_weight": 0, "angle_weight": 0}, "has no effect"),
         ("HKD", {"temperature": 0}, "temperature=0"),
         ("FitNet", {"level": -4}, "level=-4.*-3 to -1"),
         ("FitNet", {"level": 0}, "level=0"),
@@ -182,7 +182,7 @@ def test_terms_on_maps_refuse_a_network_without_maps(plan, taught, term, which, 
 
 def test_a_teacher_of_other_data_is_refused_unless_that_is_allowed(taught):
     other = planned("dataset=digits")
-    with pytest.raises(ConfigError, match=r"different data: it learnt from 500 images"):
+    with pytest.raises(ConfigError, match=r"different data: 500 training images"):
         student(other, config("RKD"))
     student(other, config("RKD", same_split=False))
 
@@ -197,7 +197,7 @@ def test_images_of_another_shape_are_refused_even_if_other_data_are_allowed(plan
     network = plan.representation()
     dataset_info = copy.copy(plan.dataset_info)
     object.__setattr__(dataset_info, "image_shape", (3, 8, 8))
-    with pytest.raises(ConfigError, match=r"shape \(1, 8, 8\), the student's \(3, 8, 8\)"):
+    with pytest.raises(ConfigError, match=r"shape \(1, 8, 8\) and images of shape \(3, 8, 8\)"):
         teacher.check_teacher(network, dataset_info, WHERE, same_split=False)
 
 

@@ -367,9 +367,9 @@ def test_the_released_configs_have_the_released_schedule_by_batches(config):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("method.paths=top_down",), "needs a classifier to learn from"),
-        (("method.selected=[4,2,1]", "method.selected_fractions=[0.1,0.1,0.1]"), "give one"),
-        (("method.selected=[4,2,5]",), "level 3 of 3 has 4 locations and 5"),
+        (("method.paths=top_down",), "method.paths=top_down has one path"),
+        (("method.selected=[4,2,1]", "method.selected_fractions=[0.1,0.1,0.1]"), "both set the number of locations"),
+        (("method.selected=[4,2,5]",), "level 3 of 3 has 4 locations, so that 5"),
         (("method.selected=[4,2]",), "3 levels select"),
     ],
 )

@@ -163,7 +163,7 @@ def test_learned_mixing_is_a_weighted_sum_of_all_locations_for_a_fixed_size():
     level = torch.randn(2, 2, 2, 5)
     expected = mixing.mixing(level.flatten(1, 2).transpose(1, 2)).transpose(1, 2).unflatten(1, (3, 3))
     torch.testing.assert_close(mixing(level, (3, 3)), expected)
-    with pytest.raises(ConfigError, match="3 x 3 locations came to weights for 4"):
+    with pytest.raises(ConfigError, match="weights are for 4 locations, and these images give 3 x 3"):
         mixing(torch.randn(1, 3, 3, 5), (3, 3))
 
 

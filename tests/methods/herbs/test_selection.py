@@ -72,10 +72,10 @@ def test_fewer_levels_use_the_last_fractions():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"counts": [4, 17]}, r"level 2 of 2 has 16 locations and 17 of them"),
+        ({"counts": [4, 17]}, r"level 2 of 2 has 16 locations, so that 17"),
         ({"counts": [0, 4]}, "level 1 of 2"),
         ({"counts": [4]}, "2 levels select"),
-        ({"fractions": [0.5, 1.5]}, r"allowed are shares"),
+        ({"fractions": [0.5, 1.5]}, r"allowed are fractions"),
         ({"fractions": [0.5]}, "2 levels select"),
     ],
 )

@@ -318,7 +318,7 @@ def test_images_of_processes_are_gathered_in_the_order_of_the_batch(monkeypatch)
 def test_a_network_without_its_generator_generates_no_image():
     stage = planned("method=m2m").stages["classifier"]
     f = stage.network(planned("method=m2m").dataset_info, 0)
-    with pytest.raises(CheckpointError, match="trained network, its stage 'generator'"):
+    with pytest.raises(CheckpointError, match="network of its stage 'generator'"):
         _ = f.generator
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ltr.data.sampling.class_index import ClassIndex
-from ltr.methods.m2m.seeds import DRAWS, acceptance, choose_slots, sample_columns, seed_distribution
+from ltr.methods.m2m.rejection import acceptance
+from ltr.methods.m2m.seeds import DRAWS, choose_slots, sample_columns, seed_distribution
 
 COUNTS = np.array([50, 5000, 500, 1])  # the largest is not the first
 

@@ -73,7 +73,7 @@ def test_the_radius_is_initialised_once_with_the_mean_distance_of_the_first_batc
     built.training_step(batch, 0)
     with torch.no_grad():
         measured = built.head.measure(built.features(built.to_unit(batch.images)))
-        expected = open_set.of_labels(built.head.open_space_distances(measured), batch.labels).mean()
+        expected = open_set.label_distances(built.head.open_space_distances(measured), batch.labels).mean()
     torch.testing.assert_close(built.head.radius.detach(), expected.expand(6))
     before = built.head.radius.detach().clone()
     with torch.no_grad():

@@ -7,6 +7,7 @@ import torch
 
 from ltr.errors import ConfigError
 from ltr.methods.reciprocal_points.heads import Prototypes, ReciprocalPoints
+from ltr.methods.reciprocal_points.options import RPLOptions
 from ltr.models.weights import seeded_construction
 
 B, C, M, D = 6, 4, 3, 5
@@ -128,4 +129,4 @@ def test_gradients_of_distances_equal_finite_differences(features):
 )
 def test_a_value_outside_its_range_is_named(options, named):
     with pytest.raises(ConfigError, match=named):
-        built(**options)
+        RPLOptions(**options)

@@ -22,7 +22,7 @@ LABELS = torch.tensor([0, 3, 1, 1, 2])
 
 def test_distances_to_the_points_of_the_label_are_selected(distances):
     expected = torch.stack([distances[row, label] for row, label in enumerate(LABELS)])
-    assert torch.equal(open_set.of_labels(distances, LABELS), expected)
+    assert torch.equal(open_set.label_distances(distances, LABELS), expected)
 
 
 def test_a_larger_distance_makes_a_class_more_likely(distances):
@@ -51,7 +51,7 @@ def test_the_class_term_does_not_depend_on_the_order_of_points(distances, term):
 
 
 def test_the_open_space_term_is_the_mean_squared_gap_to_the_radius(distances):
-    own, radius = open_set.of_labels(distances, LABELS), torch.linspace(0.5, 2.5, B, dtype=torch.float64)
+    own, radius = open_set.label_distances(distances, LABELS), torch.linspace(0.5, 2.5, B, dtype=torch.float64)
     for row in range(B):
         expected = sum((float(d) - float(radius[row])) ** 2 for d in own[row]) / M
         assert float(open_set.open_space(own, radius)[row]) == pytest.approx(expected, rel=1e-12)
@@ -84,7 +84,7 @@ def test_gradients_equal_finite_differences(distances):
     points = distances.requires_grad_()
 
     def terms(d: torch.Tensor, r: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        own = open_set.of_labels(d, LABELS)
+        own = open_set.label_distances(d, LABELS)
         return (
             open_set.reciprocal_class(d, LABELS, 0.5),
             open_set.prototype_class(d, LABELS, 0.5),

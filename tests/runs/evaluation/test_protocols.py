@@ -60,12 +60,12 @@ def test_a_method_that_does_not_provide_what_a_protocol_needs_is_refused():
 
 @pytest.mark.parametrize("key", ["scorers", "recall_at"])
 def test_an_empty_list_is_refused(key):
-    with pytest.raises(ConfigError, match=rf"evaluation.{key}=\[\]: at least one is needed"):
+    with pytest.raises(ConfigError, match=rf"evaluation.{key}=\[\]: the list is empty"):
         protocols_of(split("closed_set"), {**CONFIG, key: []}, "softmax", CPU)
 
 
 def test_the_distance_scorer_is_refused_for_a_method_without_distances():
-    with pytest.raises(ConfigError, match="method=erm gives no distance to score by"):
+    with pytest.raises(ConfigError, match="method=erm has no distance to score by"):
         check_method(ERM(), "erm", split("open_set", unknown=[0]), {**CONFIG, "scorers": ["distance"]})
 
 

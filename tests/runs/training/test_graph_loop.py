@@ -62,7 +62,7 @@ def test_a_loss_that_changes_with_the_epoch_is_recorded_again(ltr_train, tmp_pat
 
 REASONS = {
     "trainer.on_nonfinite=skip": "decides on the host within a step",
-    "trainer.accumulate=2": "need the host in every step",
+    "trainer.accumulate=2": "run code on the host in every step",
     "optimizer.fused=false": "the optimiser has no fused form",
 }
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ltr.errors import ConfigError
 from ltr.identity import named
+from ltr.losses.functional import at_least_float32
 
 
 @named("head/background")
@@ -38,20 +39,18 @@ class BackgroundHead(nn.Module):
     def __init__(self, rows: nn.Module, b0: float) -> None:
         super().__init__()
         if not math.isfinite(b0):
-            raise ConfigError(
-                f"method.b0={b0}: a finite number is needed, or null for a background row that is learned"
-            )
+            raise ConfigError(f"method.b0={b0}: allowed is a finite number, or null for a learned background row")
         self.rows = rows
         self.b0 = float(b0)
 
     @property
     def weight(self) -> Any:
-        """Return the weights of the foreground rows, [N, D]."""
+        """Weights of the foreground rows, [N, D]."""
         return self.rows.weight
 
     @property
     def bias(self) -> Any:
-        """Return the biases of the foreground rows, [N], or None."""
+        """Biases of the foreground rows, [N], or None."""
         return self.rows.bias
 
     def init_bias(self, value: float | Tensor) -> None:
@@ -59,10 +58,8 @@ class BackgroundHead(nn.Module):
         self.rows.init_bias(value)  # type: ignore[operator]
 
     def forward(self, features: Tensor) -> Tensor:
-        logits = self.rows(features)
-        if logits.dtype in (torch.float16, torch.bfloat16):
-            logits = logits.float()  # bfloat16 would round the constant, e.g. 0.1
-        return F.pad(logits, (1, 0), value=self.b0)
+        # bfloat16 would round the constant, e.g. 0.1
+        return F.pad(at_least_float32(self.rows(features)), (1, 0), value=self.b0)
 
     def weight_norms(self) -> Tensor | None:
         """Return NaN for the background and the norms of the rows, float64 [N + 1]; None if the rows have none."""

@@ -11,13 +11,15 @@ where the second term is over all training images, with pseudo-labels from a cla
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ltr.configuration.configs import read_config, without_private
-from ltr.configuration.targets import instantiate, locate
+from ltr.configuration.targets import class_name, instantiate, locate
 from ltr.errors import CheckpointError, ConfigError, nearest
 from ltr.identity import named
+from ltr.methods.background_splitting.imagenet import NUM_CLASSES, output_indices
 from ltr.methods.background_splitting.network import BackgroundClassifier
 from ltr.methods.background_splitting.options import AuxOptions, BackgroundSplittingOptions
 from ltr.methods.background_splitting.partition import partition, warn_of_one_class
@@ -26,7 +28,7 @@ from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Method, Stage, StageOutput
 from ltr.methods.erm import ERM
-from ltr.models.imagenet import NUM_CLASSES, output_indices
+from ltr.models.heads import head_kind
 
 FOREGROUND = "foreground"  # in exclude_classes: ImageNet's outputs of the foreground's names
 AUX_KEYS = tuple(AuxOptions.__dataclass_fields__)
@@ -36,14 +38,11 @@ AUX_KEYS = tuple(AuxOptions.__dataclass_fields__)
 class BackgroundSplitting(Method):
     """Background splitting: pseudo-labels, then the network with both heads.
 
-    Stages: ``pseudo_labels`` (if needed after a ``teacher`` or ``erm`` network that computes them), ``partition``, and
+    Stages: a ``teacher`` or ``erm`` network if pseudo-labels need it, ``pseudo_labels``, ``partition``, and
     ``representation``, which the top level of the configuration describes.
 
-    Args:
-        options: the fields of `BackgroundSplittingOptions`.
-
     Raises:
-        ConfigError: values outside their ranges, or a combination that has no meaning.
+        ConfigError: values outside their ranges, or that contradict each other.
     """
 
     Options = BackgroundSplittingOptions
@@ -72,8 +71,9 @@ class BackgroundSplitting(Method):
             options = {"shuffled": self.aux["shuffled"], "labelled_fraction": self.options.labelled_fraction}
             parents: tuple[str, ...] = ("pseudo_labels",) if earlier else ()
             neutral = without_training(settings, {})
-            stage = Stage("partition", "partition", neutral, compute=partition, parents=parents, options=options)
-            earlier.append(stage)
+            earlier.append(
+                Stage("partition", "partition", neutral, compute=partition, parents=parents, options=options)
+            )
         options = {
             "b0": self.b0,
             "bias_init": self.options.bias_init,
@@ -105,13 +105,13 @@ class BackgroundSplitting(Method):
         network_stages: list[Stage] = []
         if network == "representation":
             (erm,) = ERM().stages(settings.replaced(extras=()), dataset_info)
-            network_stages = [Stage("erm", erm.role, erm.settings, module=erm.module)]
+            network_stages = [replace(erm, name="erm")]
         elif network == "teacher" and aux["run"] is not None:
             stage_options = {"checkpoint": aux["run"], "foreign": True}
             network_stages = [Stage("teacher", "teacher", settings, module=ImageClassifier, **stage_options)]
         elif network == "teacher":
             config = without_private(aux["teacher"])
-            check_weights(config)
+            check_teacher_weights(config)
         top_k = aux["top_k"] if aux["labels"] == "soft" else 1
         computations: dict[str, tuple[Any, dict[str, Any]]] = {
             "teacher": (by_teacher, {**self._exclusion_options(dataset_info), "top_k": top_k}),
@@ -137,38 +137,36 @@ class BackgroundSplitting(Method):
             return {"exclude_classes": sorted(excluded)}
         if self.aux["run"] is not None:
             raise ConfigError(
-                "method.aux.exclude_classes=[foreground] is about a teacher of ImageNet's 1000 classes, not about "
-                "method.aux.run: give the numbers of its outputs"
+                "method.aux.exclude_classes=[foreground] needs a teacher of ImageNet's 1000 classes, and "
+                "method.aux.run has other classes. Give the numbers of its outputs"
             )
         names = [name for label, name in enumerate(dataset_info.class_names) if label != dataset_info.background]
         numbers = {*(entry for entry in excluded if entry != FOREGROUND), *output_indices(names)}
         return {"exclude_classes": sorted(numbers), "outputs": NUM_CLASSES}
 
     def _check(self, settings: Settings, dataset_info: DatasetInfo) -> None:
-        target = str(settings.loss["_target_"])
-        loss_class, name = locate(target, "loss"), target.rsplit(".", 1)[-1]
-        by_prior = not getattr(loss_class, "takes_background", True)
-        if self.b0 is not None and by_prior:
+        name = class_name(settings.loss)
+        takes_background = getattr(locate(settings.loss["_target_"], "loss"), "takes_background", True)
+        if self.b0 is not None and not takes_background:
             raise ConfigError(
-                f"{name} moves every logit by its class's prior, which has no meaning for a constant background logit "
-                f"(method.b0={self.b0:g}). Use loss=cross_entropy, focal_softmax, focal_sigmoid, class_balanced or "
-                "ldam, or method.b0=null"
+                f"{name} is not defined for a constant background logit (method.b0={self.b0:g}). Use "
+                "loss=cross_entropy, focal_softmax, focal_sigmoid, class_balanced or ldam, or method.b0=null"
             )
-        if self.options.background_weight is not None and by_prior:
+        if self.options.background_weight is not None and not takes_background:
             raise ConfigError(
-                f"method.background_weight={self.options.background_weight:g}: {name} has no class weights"
+                f"method.background_weight={self.options.background_weight:g}: {name} has no class weights. Use "
+                "method.background_weight=null"
             )
-        config = settings.head
-        kind = getattr(locate(config["_target_"], "head"), "head_kind", None)
-        if self.options.bias_init == "prior" and (kind == "cosine" or config.get("bias") is False):
+        has_bias = head_kind(settings.head) != "cosine" and settings.head.get("bias") is not False
+        if self.options.bias_init == "prior" and not has_bias:
             raise ConfigError(
                 "method.bias_init=prior needs a head with a bias: head=linear head.bias=true, or method.bias_init=head"
             )
         mix = getattr(instantiate(settings.augment, dataset_info.image_shape), "mix", None)
         if mix and (self.aux["weight"] > 0 or self.options.labelled_fraction < 1):
             raise ConfigError(
-                f"augment.mix={mix}: an image that is made of two has no pseudo-label of its own. Use augment.mix=null,"
-                " or method.aux.weight=0 with method.labelled_fraction=1"
+                f"augment.mix={mix}: a mixed image has no pseudo-label. Use augment.mix=null, or method.aux.weight=0 "
+                "with method.labelled_fraction=1"
             )
 
 
@@ -198,7 +196,7 @@ def without_training(settings: Settings, backbone: Mapping[str, Any]) -> Setting
     )
 
 
-def check_weights(config: Mapping[str, Any]) -> None:
+def check_teacher_weights(config: Mapping[str, Any]) -> None:
     """Refuse a teacher without weights or with a missing file of weights, before anything is built.
 
     Raises:
@@ -229,17 +227,18 @@ def check_aux(aux: Mapping[str, Any]) -> dict[str, Any]:
     for key in options:
         if key not in AUX_KEYS:
             raise ConfigError(
-                f"method.aux.{key}: nothing reads it; it has {', '.join(AUX_KEYS)}{nearest(key, AUX_KEYS)}"
+                f"method.aux.{key}: there is no such option; allowed are {', '.join(AUX_KEYS)}{nearest(key, AUX_KEYS)}"
             )
     missing = [key for key in AUX_KEYS if key not in options]
     if missing:
         raise ConfigError(
-            f"method.aux: {', '.join(missing)} must be given; the config method/background_splitting has all"
+            f"method.aux: {', '.join(missing)} must be set. Start from the config method/background_splitting"
         )
-    by_teacher_alone = {"labels": options["labels"] == "soft", "exclude_classes": bool(options["exclude_classes"])}
-    for key, used in by_teacher_alone.items():
-        if used and options["partition"] != "teacher":
+    only_with_teacher = {"labels": options["labels"] == "soft", "exclude_classes": bool(options["exclude_classes"])}
+    for key, is_set in only_with_teacher.items():
+        if is_set and options["partition"] != "teacher":
             raise ConfigError(
-                f"method.aux.{key}={options[key]} is of method.aux.partition=teacher, not of {options['partition']}"
+                f"method.aux.{key}={options[key]}: only method.aux.partition=teacher uses it, not "
+                f"{options['partition']}. Leave it out"
             )
     return options

@@ -86,15 +86,12 @@ class BackgroundClassifier(ImageClassifier):
                 self.aux_head = nn.Linear(self.num_features, aux_classes)
             if pseudo:
                 start_from_teacher(self.aux_head, pseudo, aux_init)
-        # these belong to the training data, not to the network: they are not in checkpoints
-        taken_from = report.get("taken_from", slice(None))
-        for name in ("labels", "shares"):
-            values = parent_arrays.get("pseudo_labels", {}).get(name)
-            self.register_buffer(
-                f"_{name}", None if values is None else torch.tensor(values[taken_from]), persistent=False
-            )
-        labelled = report.get("labelled")
-        self.register_buffer("_labelled", None if labelled is None else torch.tensor(labelled), persistent=False)
+        pseudo, rows = parent_arrays.get("pseudo_labels", {}), report.get("taken_from", slice(None))
+        per_image: dict[str, Any] = {name: pseudo[name][rows] for name in ("labels", "shares") if name in pseudo}
+        per_image["labelled"] = report.get("labelled")
+        for name in ("labels", "shares", "labelled"):  # of the training data: not in checkpoints
+            values = per_image.get(name)
+            self.register_buffer(f"_{name}", None if values is None else torch.tensor(values), persistent=False)
         # DistributedDataParallel would broadcast all buffers at every step
         self._ddp_params_and_buffers_to_ignore = ["_labels", "_shares", "_labelled"]
         self._report = {name: report[name] for name in report if name not in ("taken_from", "labelled", "summary")}
@@ -121,7 +118,7 @@ class BackgroundClassifier(ImageClassifier):
             outcome["logs"] = {"main_loss": loss.detach(), "aux_loss": aux_loss.detach(), "aux_accuracy": aux_correct}
             loss = loss + self.aux_weight * aux_loss
         outcome["loss"] = loss
-        return self.with_extras(outcome, batch, features, logits) if self.extras else outcome
+        return self.with_extras(outcome, batch, features, logits)
 
     def main_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the mean loss of the batch's images with labels; 0 if there are none."""

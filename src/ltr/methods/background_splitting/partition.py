@@ -51,8 +51,8 @@ def partition(computation: Computation, *, shuffled: bool, labelled_fraction: fl
         order = generator(computation.seed, computation.role, "labelled").permutation(len(train))
         labelled = np.zeros(len(source), dtype=bool)
         for label in range(split.num_classes):
-            of_class = order[labels[order] == label]
-            labelled[train[of_class[: max(round(labelled_fraction * len(of_class)), 1)]]] = True
+            class_rows = order[labels[order] == label]
+            labelled[train[class_rows[: max(round(labelled_fraction * len(class_rows)), 1)]]] = True
         arrays["labelled"] = labelled
         arrays["labelled_counts"] = np.bincount(labels[labelled[train]], minlength=split.num_classes)
     return arrays

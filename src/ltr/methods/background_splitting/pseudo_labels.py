@@ -26,8 +26,8 @@ _FULL_KMEANS = 100_000  # number of images above which k-means uses mini-batches
 
 def training_images(source: Source) -> np.ndarray:
     """Return the source indices int64 [n] of possible training images: those of the part ``train``, or else all."""
-    batches = source.parts.get("train", range(len(source)))
-    return np.arange(batches.start, batches.stop)
+    part = source.parts.get("train", range(len(source)))
+    return np.arange(part.start, part.stop)
 
 
 @named("computation/pseudo_labels_of_a_teacher")
@@ -56,18 +56,18 @@ def by_teacher(
     indices = training_images(source)
     batches: list[tuple[Tensor, ...]] = []
     keep: Tensor | None = None
-    expected, outputs = outputs, 0
+    num_outputs = 0
     with torch.inference_mode(), computation.autocast():
         for batch in computation.loader(indices):
             logits = teacher_outputs(batch.images)[0].float()
             if keep is None:
-                outputs = logits.shape[1]
-                if expected is not None and outputs != expected:
+                num_outputs = logits.shape[1]
+                if outputs is not None and num_outputs != outputs:
                     raise ConfigError(
-                        f"method.aux.exclude_classes=[foreground]: the teacher has {outputs} outputs, and ImageNet's "
-                        f"{expected} classes are what is known by name. Give the numbers of its outputs instead"
+                        f"method.aux.exclude_classes=[foreground]: the teacher has {num_outputs} outputs, and only "
+                        f"ImageNet's {outputs} classes are known by name. Give the numbers of its outputs instead"
                     )
-                keep = _remaining_outputs(outputs, exclude_classes, top_k).to(logits.device)
+                keep = _remaining_outputs(num_outputs, exclude_classes, top_k).to(logits.device)
             if exclude_classes:
                 logits = logits[:, keep]
             if top_k == 1:
@@ -82,7 +82,7 @@ def by_teacher(
     }
     remaining = keep.cpu()
     arrays["classes"] = remaining.int().numpy()
-    if last_layer is not None and len(last_layer[0]) == outputs:
+    if last_layer is not None and len(last_layer[0]) == num_outputs:
         arrays |= {
             name: tensor.cpu()[remaining].float().numpy() for name, tensor in zip(("weight", "bias"), last_layer)
         }
@@ -108,7 +108,10 @@ def by_kmeans(computation: Computation, *, features: str, groups: int) -> dict[s
     source = computation.source
     indices = training_images(source)
     if groups > len(indices):
-        raise ConfigError(f"method.aux.groups={groups}: {source.name} has {len(indices)} training images to group")
+        raise ConfigError(
+            f"method.aux.groups={groups}: {source.name} has {len(indices)} training images. Set at most that many "
+            "groups"
+        )
     if features == "pixels":
 
         def read(images: Tensor) -> Tensor:
@@ -154,9 +157,9 @@ def by_taxonomy(computation: Computation, *, rank: str) -> dict[str, np.ndarray]
     source = computation.source
     check_rank(source, rank)
     names = sorted(set(source.taxonomy[rank]))
-    of_class = np.array([names.index(name) for name in source.taxonomy[rank]], dtype=np.int32)
+    class_groups = np.array([names.index(name) for name in source.taxonomy[rank]], dtype=np.int32)
     indices = training_images(source)
-    labels = of_class[source.labels[indices]]
+    labels = class_groups[source.labels[indices]]
     return {"labels": _over_source(source, indices, labels, NONE), "classes": np.arange(len(names), dtype=np.int32)}
 
 
@@ -178,7 +181,7 @@ def _teacher(computation: Computation) -> tuple[Any, tuple[Tensor, Tensor] | Non
         teacher = instantiate(computation.settings.backbone)
         teacher.check_size(computation.dataset_info.image_shape)
         teacher = teacher.to(computation.device)
-        return lambda images: teacher(_unit(images)), teacher.last_layer()
+        return lambda images: teacher(images.float().mul_(1 / 255)), teacher.last_layer()
     network = parent.load().to(computation.device).eval()
     channels = network.dataset_info.image_shape[0]
     if channels != computation.dataset_info.image_shape[0]:
@@ -198,17 +201,13 @@ def _teacher(computation: Computation) -> tuple[Any, tuple[Tensor, Tensor] | Non
     return outputs, (weight, weight.new_zeros(len(weight)) if head.bias is None else head.bias.detach())
 
 
-def _unit(images: Tensor) -> Tensor:
-    return images.float().mul_(1 / 255)
-
-
 def _remaining_outputs(outputs: int, exclude_classes: Sequence[int], top_k: int) -> Tensor:
     """Return the teacher's outputs that are not excluded, int64 [G]."""
     unknown = [number for number in exclude_classes if not 0 <= number < outputs]
     if unknown:
         raise ConfigError(
-            f"method.aux.exclude_classes: {', '.join(map(str, unknown[:5]))}: the teacher has {outputs} outputs, 0 to "
-            f"{outputs - 1}"
+            f"method.aux.exclude_classes: {', '.join(map(str, unknown[:5]))}: the teacher has {outputs} outputs; "
+            f"allowed are 0 to {outputs - 1}"
         )
     mask = torch.ones(outputs, dtype=torch.bool)
     mask[list(exclude_classes)] = False
@@ -216,7 +215,7 @@ def _remaining_outputs(outputs: int, exclude_classes: Sequence[int], top_k: int)
     if remaining < max(2, top_k):
         raise ConfigError(
             f"method.aux.exclude_classes leaves {remaining} of the teacher's {outputs} outputs, and at least "
-            f"{max(2, top_k)} are needed" + (" (method.aux.top_k)" if top_k > 2 else "")
+            f"{max(2, top_k)} are needed{' (method.aux.top_k)' if top_k > 2 else ''}. Exclude fewer"
         )
     return mask.nonzero().flatten()
 

@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins import CheckpointIO
 
-from ltr.configuration.targets import locate
-from ltr.errors import CheckpointError, ConfigError, TrainingError
-from ltr.escaping import one_line
+from ltr.configuration.targets import class_name, locate
+from ltr.errors import CheckpointError, ConfigError, TrainingError, first_line
 from ltr.files import written_atomically
 from ltr.identity import name_of, with_names
 from ltr.methods.core.delta import base_file, check_base, without_base
 from ltr.methods.core.description import check_description, read_description
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import NetworkSpec, build_network
+from ltr.models.heads import head_kind
+from ltr.models.weights import describe_mismatch
 from ltr.models.weights_file import finite_names, load_torch_file, refuse_unfit
 
 FORMAT = "ltr-stage"
@@ -35,8 +36,8 @@ class AtomicCheckpointIO(CheckpointIO):
         try:
             with written_atomically(Path(path)) as temporary:
                 torch.save(checkpoint, temporary)
-        except RuntimeError as error:  # torch's writer reports a full disk as RuntimeError
-            raise OSError(f"{path}: {str(error).splitlines()[0]}") from error
+        except RuntimeError as error:  # torch reports a full disk as RuntimeError
+            raise OSError(f"{path}: {first_line(error)}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any | None = "cpu", weights_only: bool | None = True) -> Any:
         return read_checkpoint(Path(path))
@@ -52,10 +53,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: the file is missing, damaged, or contains more than tensors and plain values.
     """
     if not path.exists():
-        raise CheckpointError(f"{path}: there is no such checkpoint")
+        raise CheckpointError(f"{path}: there is no such checkpoint. Name a run's folder or a file in its checkpoints/")
     loaded = load_torch_file(path)
     if not isinstance(loaded, dict):
-        raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, expected a dictionary")
+        raise CheckpointError(
+            f"{path}: holds a {type(loaded).__name__}, not a dictionary of weights. Name a checkpoint of a run"
+        )
     return loaded
 
 
@@ -66,15 +69,13 @@ def network_checkpoint(
 
     Args:
         network: an `ltr.methods.core.network.ImageClassifier`; its constructor arguments are in the description.
-        dataset: the data set's config.
         state: weights to store instead of the network's current ones, such as the best epoch's.
         whole: also store the frozen part of a tuned backbone; see `ltr.methods.core.delta`.
     """
     if isinstance(network.settings.backbone.get("module"), torch.nn.Module):
         raise CheckpointError(
-            "the network's backbone was given as a module, which a checkpoint cannot describe: only a backbone by its "
-            "name is rebuilt from a file. Save network.state_dict() with torch.save, and load it into the same "
-            "ltr.build(...)"
+            "the network's backbone was given as a module, and a checkpoint describes only backbones that have a "
+            "config. Save network.state_dict() with torch.save, and load it into the same ltr.build(...)"
         )
     # JSON text, so that the file holds only strings and tensors and loads with weights_only=True
     description = {
@@ -139,7 +140,6 @@ def network_from_description(
 
     Args:
         description: the result of `describe`.
-        path: the file, for messages.
         parents: finished stages by name, if the network needs them.
 
     Raises:
@@ -166,9 +166,8 @@ def network_from_description(
     except CheckpointError:
         raise
     except Exception as error:  # a damaged description can raise anything in the constructors
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise CheckpointError(
-            f"{path}: the network cannot be built from its description ({type(error).__name__}: {reason}). "
+            f"{path}: the network cannot be built from its description ({type(error).__name__}: {first_line(error)}). "
             "The file is damaged, or other code wrote it"
         ) from error
     kept = {name: tensor for name, tensor in description["state_dict"].items() if not name.startswith("extras.")}
@@ -176,7 +175,8 @@ def network_from_description(
         check_base(getattr(network, "base", None), base, path)
         initial_state = network.state_dict()
         kept |= {name: initial_state[name] for name in network.base.names}
-    load_weights(network, kept, path)
+    check_weights(network, kept, path)
+    network.load_state_dict(kept)
     return network.eval()
 
 
@@ -189,12 +189,6 @@ def without_initial_weights(backbone: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def load_weights(network: torch.nn.Module, state: Mapping[str, torch.Tensor], where: Path) -> None:
-    """Load a state dict after `check_weights`."""
-    check_weights(network, state, where)
-    network.load_state_dict(dict(state))
-
-
 def check_weights(network: torch.nn.Module, state: Mapping[str, torch.Tensor], where: Path) -> None:
     """Refuse a state dict whose names, dtypes or shapes differ from the network's.
 
@@ -203,20 +197,8 @@ def check_weights(network: torch.nn.Module, state: Mapping[str, torch.Tensor], w
     """
     expected = network.state_dict()
     refuse_unfit(where, state, expected, finite_names(network))
-    missing = [name for name in expected if name not in state]
-    unexpected = [name for name in state if name not in expected]
-    shapes = [
-        f"{name} is {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
-        for name in expected
-        if name in state and expected[name].shape != state[name].shape
-    ]
-    if missing or unexpected or shapes:
-        parts = [
-            f"{title} ({len(names)}): {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-            for title, names in (("missing", missing), ("not in this network", unexpected), ("other shape", shapes))
-            if names
-        ]
-        raise CheckpointError(f"{where}: weights of another architecture; {one_line('; '.join(parts))}")
+    if lines := describe_mismatch(expected, state, optional=()):
+        raise CheckpointError(f"{where}: weights of another architecture; {'; '.join(lines)}")
 
 
 def check_fits(network: Any, settings: Settings, dataset_info: DatasetInfo, where: Path) -> None:
@@ -227,35 +209,29 @@ def check_fits(network: Any, settings: Settings, dataset_info: DatasetInfo, wher
     Raises:
         CheckpointError: the head, backbone, classes or preprocessing differ.
     """
-    network_configs = {"head": network.settings.head, "backbone": network.settings.backbone}
-    run_configs = {"head": settings.head, "backbone": settings.backbone}
-    differences = [
-        f"{part} is {_config_summary(network_configs[part])}, this run's is {_config_summary(run_configs[part])}"
-        for part in run_configs
-        if _config_summary(network_configs[part]) != _config_summary(run_configs[part])
-    ]
-    head_kind = getattr(locate(run_configs["head"]["_target_"], "head"), "head_kind", None)
-    if not differences and getattr(network.head, "head_kind", None) != head_kind:
+    differences = []
+    for part in ("head", "backbone"):
+        network_value, run_value = (_config_summary(getattr(owner, part)) for owner in (network.settings, settings))
+        if network_value != run_value:
+            differences.append(f"{part} is {network_value}, this run's is {run_value}")
+    if not differences and getattr(network.head, "head_kind", None) != head_kind(settings.head):
         differences.append(f"its head was replaced after training (by a head of kind '{network.head.head_kind}')")
     for name in ("class_names", "image_shape", "mean", "std"):
-        expected_value, value = getattr(dataset_info, name), getattr(network.dataset_info, name)
-        if expected_value != value:
-            shown = (
-                (f"{len(value)} classes", f"{len(expected_value)}")
-                if name == "class_names"
-                else (str(value), str(expected_value))
-            )
-            differences.append(f"{name}: {shown[0]}, this run's data has {shown[1]}")
+        network_value, run_value = getattr(network.dataset_info, name), getattr(dataset_info, name)
+        if network_value != run_value:
+            if name == "class_names":
+                network_value, run_value = f"{len(network_value)} classes", f"{len(run_value)}"
+            differences.append(f"{name}: {network_value}, this run's data has {run_value}")
     if differences:
         raise CheckpointError(f"{where}: a network of another kind; {'; '.join(differences)}")
 
 
 def _config_summary(config: Mapping[str, Any]) -> str:
     """Return a head's or backbone's config as one line, without keys that only matter before training."""
-    no_matter = ("_target_", "_allowed_", "weights", "weights_map", "strict_weights", "pretrained", "trainable",
-                 "initial")  # fmt: skip
-    options = ", ".join(f"{key}={value}" for key, value in config.items() if key not in no_matter)
-    return f"{str(config['_target_']).rsplit('.', 1)[-1]}({options})"
+    ignored = ("_target_", "_allowed_", "weights", "weights_map", "strict_weights", "pretrained", "trainable",
+               "initial")  # fmt: skip
+    options = ", ".join(f"{key}={value}" for key, value in config.items() if key not in ignored)
+    return f"{class_name(config)}({options})"
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:

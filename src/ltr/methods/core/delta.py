@@ -37,7 +37,6 @@ def base_of(backbone: nn.Module, config: Mapping[str, Any]) -> Base | None:
 
     Args:
         backbone: before its first step.
-        config: the backbone's config.
     """
     weights = config.get("weights")
     if not weights:
@@ -65,26 +64,25 @@ def base_file(entry: Any, path: Path) -> str:
     Raises:
         CheckpointError: the entry is damaged, or neither file exists.
     """
-    is_entry = isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("digest", "weights"))
-    if not is_entry:
-        raise CheckpointError(f"{path}: damaged: it does not say which weights it was tuned from")
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("digest", "weights")):
+        raise CheckpointError(f"{path}: damaged: its entry 'base' does not name the weights that it was tuned from")
     weights = Path(entry["weights"])
-    existing = next((candidate for candidate in (weights, path.parent / weights.name) if candidate.is_file()), None)
-    if existing is None:
+    existing_file = next((file for file in (weights, path.parent / weights.name) if file.is_file()), None)
+    if existing_file is None:
         raise CheckpointError(
-            f"{path}: it holds what was tuned of '{weights}' (SHA-256 of the frozen tensors {entry['digest'][:12]}), "
-            "and that file is not there. Put it back, or a copy beside the checkpoint; checkpoint.tuned=whole trains "
-            "runs whose checkpoints need no other file"
+            f"{path}: it holds only the tuned tensors; the frozen ones are in '{weights}' (SHA-256 "
+            f"{entry['digest'][:12]}), which does not exist. Put the file back, or a copy beside the checkpoint; "
+            "checkpoint.tuned=whole trains runs whose checkpoints need no other file"
         )
-    return str(existing)
+    return str(existing_file)
 
 
 def check_base(base: Base | None, entry: Mapping[str, str], path: Path) -> None:
     """Raise CheckpointError if the base weights changed since the checkpoint was written."""
     if base is None or base.digest != entry["digest"]:
         raise CheckpointError(
-            f"{path}: it was tuned from other weights than those in '{entry['weights']}' today (SHA-256 of the frozen "
-            f"tensors {entry['digest'][:12]}, not {base.digest[:12] if base else 'known'}). Put the former file back"
+            f"{path}: '{entry['weights']}' has changed since it was tuned from that file (SHA-256 of the frozen "
+            f"tensors {entry['digest'][:12]}, now {base.digest[:12] if base else 'unknown'}). Put the former file back"
         )
 
 

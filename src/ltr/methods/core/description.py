@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +13,8 @@ from ltr.errors import CheckpointError
 from ltr.identity import options_of_today, path_of, with_paths
 from ltr.methods.core.settings import DatasetInfo, Settings
 
-_MOST_CLASSES = 10_000_000
-_MOST_PIXELS = 1 << 16  # a side
+_MAX_CLASSES = 10_000_000
+_MAX_SIDE = 1 << 16  # pixels
 
 Check = tuple[Callable[[Any], bool], str]  # a test of the value, and the allowed values in words
 
@@ -40,7 +41,8 @@ def _is_text(value: Any) -> bool:
 
 _MAPPING: Check = (lambda value: isinstance(value, Mapping), "a mapping")
 _TEXT: Check = (lambda value: isinstance(value, str) and 0 < len(value) < 1000, "a text")
-_SIDE = _is_whole(1, _MOST_PIXELS)
+_SIDE = _is_whole(1, _MAX_SIDE)
+_CONFIG_OR_NULL: Check = (_or_null(_MAPPING[0]), "a mapping or null")
 
 _TOP: dict[str, Check] = {
     "module": _TEXT,
@@ -61,11 +63,8 @@ _SETTINGS: dict[str, Check] = {
     "gradient_clip": (_or_null(_is_number), "a number or null"),
     "ema_decay": (_or_null(_is_number), "a number or null"),
     "limit_train_batches": (_or_null(_is_whole(1)), "a whole number of at least 1, or null"),
-    "extras": (_is_list_of(lambda config: isinstance(config, Mapping)), "a list of mappings"),
-    "tune": (_or_null(lambda value: isinstance(value, Mapping)), "a mapping or null"),
-    "features": (_or_null(lambda value: isinstance(value, Mapping)), "a mapping or null"),
-    "sharpness": (_or_null(lambda value: isinstance(value, Mapping)), "a mapping or null"),
-    "views": (_is_list_of(lambda config: isinstance(config, Mapping)), "a list of mappings"),
+    **dict.fromkeys(("extras", "views"), (_is_list_of(_MAPPING[0]), "a list of mappings")),
+    **dict.fromkeys(("tune", "features", "sharpness"), _CONFIG_OR_NULL),
 }
 _DATASET_INFO: dict[str, Check] = {
     "image_shape": (lambda value: _is_list_of(_SIDE)(value) and len(value) == 3, "three whole numbers of at least 1"),
@@ -138,7 +137,9 @@ def check_description(description: Mapping[str, Any], path: Path) -> None:
             raise _wrong(
                 path, f"facts.{name} has {len(dataset_info[name])} numbers, and facts.{field} asks for {length}"
             )
-    if classes > _MOST_CLASSES or (dataset_info.get("background") or 0) >= classes:
+    if classes > _MAX_CLASSES:
+        raise _wrong(path, f"facts.class_names has {classes} names, and at most {_MAX_CLASSES} are allowed")
+    if (dataset_info.get("background") or 0) >= classes:
         raise _wrong(path, f"facts.background={dataset_info.get('background')} is none of its {classes} classes")
     for name in ("head", "backbone", "loss"):
         target = description["settings"][name].get("_target_")
@@ -148,8 +149,7 @@ def check_description(description: Mapping[str, Any], path: Path) -> None:
 
 def _required(declaration: type) -> tuple[str, ...]:
     """Return the names of a dataclass's fields without default."""
-    fields = declaration.__dataclass_fields__.values()  # type: ignore[attr-defined]
-    return tuple(field.name for field in fields if repr(field.default).startswith("<dataclasses._MISSING"))
+    return tuple(field.name for field in dataclasses.fields(declaration) if field.default is dataclasses.MISSING)
 
 
 def _check(

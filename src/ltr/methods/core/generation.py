@@ -90,10 +90,10 @@ def towards_and_away(generator: Network, trained: Network, target: Tensor, sourc
         target, source: k and k0, int64 [K].
         lam: lambda >= 0.
     """
-    reach = towards(generator, target)
+    target_loss = towards(generator, target)
     if lam == 0:
-        return reach
-    return lambda images: reach(images) + lam * trained(images).float().gather(1, source[:, None])[:, 0]
+        return target_loss
+    return lambda images: target_loss(images) + lam * trained(images).float().gather(1, source[:, None])[:, 0]
 
 
 def norms(images: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from ltr.configuration.targets import instantiate
+from ltr.configuration.targets import class_name, instantiate
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.evaluation.protocol import Protocol
@@ -63,11 +63,9 @@ class ImageClassifier(pl.LightningModule):
         background: int | None = None,
     ) -> None:
         super().__init__()
-        settings, dataset_info, seed, role = spec.settings, spec.dataset_info, spec.seed, spec.role
-        self.settings = settings
-        self.dataset_info = dataset_info
-        self.seed = seed
-        self.role = role
+        self.settings = settings = spec.settings
+        self.dataset_info = dataset_info = spec.dataset_info
+        self.seed, self.role = seed, role = spec.seed, spec.role
         self.options: Mapping[str, Any] = {}  # the subclass's options, as plain data
         channels = dataset_info.image_shape[0]
         counts = dataset_info.class_counts if logit_counts is None else tuple(logit_counts)
@@ -78,7 +76,10 @@ class ImageClassifier(pl.LightningModule):
             self.output = BackboneOutput.of(settings.features)
             self.pool: Pool | None = None  # of the backbone's map or tokens
             if not self.output.is_vector:
-                self.pool = self._build_pool()
+                assert settings.features is not None
+                with seeded_construction(derive_seed(seed, role, "pool")):
+                    width = self.output.width(self.backbone, dataset_info.image_shape)
+                    self.pool = instantiate(settings.features["pool"], width)
             self.head = instantiate(settings.head, self.num_features, head_rows or len(counts))
         self.tuning: Tuning | None = None
         self.base: Base | None = None  # the frozen part of a tuned backbone
@@ -90,13 +91,13 @@ class ImageClassifier(pl.LightningModule):
             hold_frozen_parts(self.backbone)  # Lightning keeps the modes in which modules are when training starts
         if not self.embeds and "embedding" in (getattr(self.head, "head_kind", ""), getattr(self.loss, "of", "")):
             raise ConfigError(
-                "head or loss is of embeddings, and this method learns class scores. Use method=triplet, prototypical "
+                "head or loss is for embeddings, and this method learns class scores. Use method=triplet, prototypical "
                 "or rkd; or head=linear and loss=cross_entropy"
             )
         self.extras = nn.ModuleDict()
         for number, config in enumerate(settings.extras):
             with seeded_construction(derive_seed(seed, role, "extra", number)):
-                name = str(config["_target_"]).rsplit(".", 1)[-1]
+                name = class_name(config)
                 self.extras[name if name not in self.extras else f"{name}{number}"] = instantiate(
                     config, self, dataset_info
                 )
@@ -116,8 +117,7 @@ class ImageClassifier(pl.LightningModule):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "_current_fx_name":
-            # Lightning writes the name of the running hook some 50 times a step; torch would look each time whether it
-            # is a parameter, a module or a buffer
+            # Lightning sets it about 50 times a step; nn.Module would test each time for a parameter, module or buffer
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
@@ -181,12 +181,6 @@ class ImageClassifier(pl.LightningModule):
             with torch.no_grad():
                 self.standardization.fit(self.pool(local_features(output)) for output in outputs)
 
-    def _build_pool(self) -> Pool:
-        assert self.settings.features is not None
-        width = self.output.width(self.backbone, self.dataset_info.image_shape)
-        with seeded_construction(derive_seed(self.seed, self.role, "pool")):
-            return instantiate(self.settings.features["pool"], width)
-
     def _standardized_width(self) -> int:
         if self.pool is None or not self.pool.reads_standardized:
             return self.num_features
@@ -236,14 +230,16 @@ class ImageClassifier(pl.LightningModule):
         logits = self.head(features)
         loss = self.loss(logits, batch.labels, batch.mix)
         outcome = {"loss": loss, "correct": (logits.detach().argmax(1) == batch.labels).sum()}
-        return outcome if not self.extras else self.with_extras(outcome, batch, features, logits)
+        return self.with_extras(outcome, batch, features, logits)
 
     def batch_features(self, batch: Batch) -> Tensor:
         """Return features [B, D] of a training batch."""
         return self.features(self.to_unit(batch.images))
 
     def with_extras(self, outcome: dict[str, Any], batch: Batch, features: Tensor, logits: Tensor) -> dict[str, Any]:
-        """Add the terms of ``method.extras`` to a step's loss and log each of them."""
+        """Add the terms of ``method.extras``, if there are any, to a step's loss and log each of them."""
+        if not self.extras:
+            return outcome
         terms = {name: extra(batch, features, logits) for name, extra in self.extras.items()}
         logs = {**outcome.get("logs", {}), **{name: term.detach() for name, term in terms.items()}}
         return {**outcome, "loss": outcome["loss"] + sum(terms.values()), "logs": logs}
@@ -281,13 +277,7 @@ class ImageClassifier(pl.LightningModule):
         return {}
 
     def further_protocols(self, split: Any, evaluation: Mapping[str, Any], device: torch.device) -> list[Protocol]:
-        """Return protocols of this network's own, for further rows of its headline variant on test images.
-
-        Args:
-            split: an `ltr.data.split.Split`.
-            evaluation: the evaluation config.
-            device: that of the scores.
-        """
+        """Return protocols of this network's own, for further rows of its headline variant on test images."""
         return []
 
     def locations(self, images: Tensor) -> dict[str, Tensor]:
@@ -350,11 +340,7 @@ class ImageClassifier(pl.LightningModule):
         if any(parameter.requires_grad for parameter in self.extras.parameters()):
             modules = {**modules, "extras": self.extras}
         optimizer = instantiate(
-            self.settings.optimizer,
-            self.backbone,
-            self.head,
-            extra=modules,
-            no_decay=self.no_weight_decay(),
+            self.settings.optimizer, self.backbone, self.head, extra=modules, no_decay=self.no_weight_decay()
         )
         steps = math.ceil(batches_per_epoch / self.settings.accumulate)
         schedule = instantiate(self.settings.scheduler, self.settings.epochs, steps)

@@ -41,7 +41,7 @@ class DatasetInfo:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as lists and numbers, for checkpoints."""
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        return {key: value for key, value in plain.items() if key not in _UNSET_FACTS or value is not None}
+        return {key: value for key, value in plain.items() if key not in _LATER_FIELDS or value is not None}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> DatasetInfo:
@@ -51,8 +51,8 @@ class DatasetInfo:
         return cls(**fields)
 
 
-# left out if None: older checkpoints do not have them
-_UNSET_FACTS = ("matte", "white_level", "interpolation")
+# fields that later versions added: a description holds them only if they are set
+_LATER_FIELDS = ("matte", "white_level", "interpolation")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Settings:
 
     @property
     def chooses_l2(self) -> bool:
-        """True if the validation split chooses the weight of the penalty."""
+        """True if the weight of the L2 penalty is chosen on the validation split."""
         return self.solver == "lbfgs" and self.features is not None and self.features["l2"] == "auto"
 
     def replaced(self, **changes: Any) -> Settings:

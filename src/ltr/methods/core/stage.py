@@ -1,4 +1,4 @@
-"""Base classes of methods and predictors, and the stages of a method with their inputs and outputs."""
+"""Base class of methods, and the stages of a method with their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from ltr.data.source import Source
     from ltr.data.split import Split
-    from ltr.evaluation.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -25,9 +24,7 @@ class NetworkSpec:
     """Constructor arguments that all networks share: ``Network(spec, **options)``.
 
     Attributes:
-        settings: training settings of the stage.
         dataset_info: image shape, normalisation, classes and their counts.
-        seed: the run's seed.
         role: the stage's role; initial weights are a function of (seed, role).
         parents: the finished stages that the network starts from, by name; empty if a checkpoint is loaded next.
     """
@@ -104,8 +101,6 @@ class Stage:
         """Build the stage's network with its initial weights.
 
         Args:
-            dataset_info: properties of the data set.
-            seed: the run's seed.
             parents: finished stages by name; None if a checkpoint is loaded next.
         """
         spec = NetworkSpec(self.settings, dataset_info, seed, self.role, parents or {})
@@ -118,15 +113,11 @@ class Computation:
 
     Attributes:
         parents: the finished stages that it starts from, by name.
-        settings: settings of the stage.
-        dataset_info: properties of the data set.
         source, split: the data; arrays with a value per image are indexed by source index.
         loader: function from a part of the split (``train``, ``val``, ``test``) or source indices to batches in order,
             without augmentation.
-        device: device to compute on.
         autocast: context manager of the run's precision.
         seed: the run's seed; random numbers derive from (seed, role).
-        role: role of the stage.
     """
 
     parents: Mapping[str, StageOutput]
@@ -153,21 +144,6 @@ class StageOutput:
     reused: bool = False
     seconds: float = 0.0
     micro_batch: int | None = None  # images per forward pass in training, if a batch did not fit into memory
-
-
-class Predictor:
-    """Base class for predictors, which map images to `Scores` by variant.
-
-    Any LightningModule with `predict` is a predictor. ``headline`` names the variant of a run's headline result; it is
-    fixed before any test image is seen.
-    """
-
-    headline: str = "default"
-    link: str = "softmax"
-
-    def predict(self, images: torch.Tensor) -> dict[str, Scores]:
-        """Return the scores of uint8 or [0, 1] images [B, C, H, W], one entry per variant."""
-        raise NotImplementedError
 
 
 class Method:
@@ -216,8 +192,10 @@ class Method:
         raise NotImplementedError
 
     def predictor(self, outputs: Mapping[str, StageOutput]) -> Any:
-        """Return the trained predictor, an ImageClassifier; by default the network of the last stage.
+        """Return the trained predictor; by default the network of the last stage.
 
-        If the last stage is a compute stage, the run stores this network as its final checkpoint.
+        Its `predict` maps uint8 or [0, 1] images [B, C, H, W] to `Scores` by variant, ``headline`` names the variant of
+        the run's headline result, and ``link`` is ``softmax`` or ``sigmoid``; see `ImageClassifier`. If the last stage
+        is a compute stage, the run stores this network as its final checkpoint.
         """
         return outputs[list(outputs)[-1]].load()

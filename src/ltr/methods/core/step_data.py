@@ -19,7 +19,7 @@ from ltr.data.batch import Batch, to_device
 def seed_step(seed: int, device: torch.device) -> None:
     """Seed the default random generators of the CPU and of ``device``, which dropout uses.
 
-    `torch.manual_seed` seeds those of all devices: without a GPU it takes 70 times as long, as it queues the seeding.
+    `torch.manual_seed` seeds those of all devices, and without a GPU takes 70 times as long.
 
     Args:
         seed: in [0, 2**63).
@@ -48,6 +48,16 @@ class Step:
     rank: int = 0
     world_size: int = 1
 
+    @property
+    def local_labels(self) -> np.ndarray:
+        """Labels of this process's batch, int64 [b]."""
+        return self.labels[self.rank :: self.world_size]
+
+    @property
+    def local_positions(self) -> np.ndarray:
+        """Positions of this process's batch, int64 [b]."""
+        return self.positions[self.rank :: self.world_size]
+
     def is_local(self, indices: np.ndarray) -> np.ndarray:
         """Return a bool mask of the indices into the global batch that belong to this process."""
         return indices % self.world_size == self.rank
@@ -68,10 +78,10 @@ def step_of(data: Any, epoch: int, number: int, batch: Batch) -> Step:
     if data is None:
         labels = batch.labels.cpu().numpy()
         return Step(labels, np.arange(len(labels)))
-    places = data.positions_of_step(number)
-    draw = data.epoch_sample(epoch)[places]
-    labels = data.split.label_map[data.source.labels[draw]]
-    return Step(labels, np.arange(places.start, places.stop), data.rank, data.world_size)
+    positions = data.positions_of_step(number)
+    indices = data.epoch_sample(epoch)[positions]
+    labels = data.split.label_map[data.source.labels[indices]]
+    return Step(labels, np.arange(positions.start, positions.stop), data.rank, data.world_size)
 
 
 def gather_images(images: Tensor, world_size: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import nn
 from ltr.errors import ConfigError
 from ltr.models.backbones import config_for_image_size
 
-_KEPT = "Use ltr-export RUN --out FOLDER, which keeps the network as it is"
+_ALTERNATIVE = "Use ltr-export RUN --out FOLDER, which keeps the network as it is"
 
 
 def timm_model(network: Any) -> nn.Module:
@@ -33,7 +33,7 @@ def timm_model(network: Any) -> nn.Module:
     if readout is None:
         raise ConfigError(
             f"--hub writes a backbone and one linear layer, and {type(network).__name__} with the head "
-            f"{type(network.head).__name__} is not of this form. {_KEPT}"
+            f"{type(network.head).__name__} is not of this form. {_ALTERNATIVE}"
         )
     if network.tuning is not None:
         network.tuning.merge(backbone)
@@ -52,7 +52,7 @@ def timm_model(network: Any) -> nn.Module:
     if not isinstance(classifier, nn.Linear) or classifier.in_features != weight.shape[1] or path is None:
         raise ConfigError(
             f"--hub: the classifier of timm's {name} is {type(classifier).__name__}, not one linear layer of "
-            f"{weight.shape[1]} features. {_KEPT}"
+            f"{weight.shape[1]} features. {_ALTERNATIVE}"
         )
     state = dict(backbone.net.state_dict()) | {f"{path}.weight": weight, f"{path}.bias": bias}
     try:
@@ -60,5 +60,5 @@ def timm_model(network: Any) -> nn.Module:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()[:200]
         tune = "" if network.tuning is None else f" tune={network.tuning.name} added layers that timm does not have."
-        raise ConfigError(f"--hub: timm's {name} does not take the weights ({reason}).{tune} {_KEPT}") from error
+        raise ConfigError(f"--hub: timm's {name} does not take the weights ({reason}).{tune} {_ALTERNATIVE}") from error
     return model.eval()

@@ -64,17 +64,10 @@ class NearestMean(ImageClassifier):
     """A network whose head is replaced by class means.
 
     Args:
-        spec: see `NetworkSpec`.
         features_norm, distance: see `MeansHead`.
     """
 
-    def __init__(
-        self,
-        spec: NetworkSpec,
-        *,
-        features_norm: FeaturesNorm,
-        distance: Distance,
-    ) -> None:
+    def __init__(self, spec: NetworkSpec, *, features_norm: FeaturesNorm, distance: Distance) -> None:
         super().__init__(spec)
         self.options = {"features_norm": features_norm, "distance": distance}
         self.head = MeansHead(self.num_features, spec.dataset_info.num_classes, features_norm, distance)
@@ -100,12 +93,9 @@ def class_means(computation: Computation, *, features_norm: FeaturesNorm) -> dic
         for batch in computation.loader("train"):
             feature_batches.append(network.features(network.to_unit(batch.images)).float())
             labels.append(batch.labels)
-    return {
-        key: value.cpu().numpy()
-        for key, value in means_of(
-            torch.cat(feature_batches), torch.cat(labels), computation.dataset_info.num_classes, features_norm
-        ).items()
-    }
+    classes = computation.dataset_info.num_classes
+    arrays = means_of(torch.cat(feature_batches), torch.cat(labels), classes, features_norm)
+    return {key: value.cpu().numpy() for key, value in arrays.items()}
 
 
 def means_of(features: Tensor, labels: Tensor, classes: int, features_norm: FeaturesNorm) -> dict[str, Tensor]:
@@ -120,11 +110,7 @@ def means_of(features: Tensor, labels: Tensor, classes: int, features_norm: Feat
 
 @named("method/ncm")
 class NCM(FromRepresentation):
-    """Nearest class mean: stage ``representation``, then ``means``; an image gets the class of the nearest mean.
-
-    Args:
-        options: the fields of `NCMOptions`.
-    """
+    """Nearest class mean: stage ``representation``, then ``means``; an image gets the class of the nearest mean."""
 
     Options = NCMOptions
     options: NCMOptions

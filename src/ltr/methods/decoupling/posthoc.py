@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ltr.configuration.targets import instantiate, locate
+from ltr.configuration.targets import class_name, instantiate
 from ltr.errors import ConfigError
 from ltr.evaluation.averages import mean, ratio
 from ltr.evaluation.groups import shot_groups
@@ -26,6 +26,7 @@ from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Computation, NetworkSpec, Stage, StageOutput
 from ltr.methods.decoupling.options import PostHocLAOptions, TauNormOptions
 from ltr.methods.decoupling.representation import FromRepresentation, network_of
+from ltr.models.heads import head_kind
 
 
 def variant_name(tau: float) -> str:
@@ -37,18 +38,11 @@ class AdjustedClassifier(ImageClassifier):
     """Trained network that predicts one set of logits per value of tau, from one pass through its backbone.
 
     Args:
-        spec: see `NetworkSpec`.
         taus: values of tau, >= 0.
         chosen: index of the headline value.
     """
 
-    def __init__(
-        self,
-        spec: NetworkSpec,
-        *,
-        taus: Sequence[float],
-        chosen: int,
-    ) -> None:
+    def __init__(self, spec: NetworkSpec, *, taus: Sequence[float], chosen: int) -> None:
         super().__init__(spec)
         self.options = {"taus": list(taus), "chosen": chosen}
         self.headline = variant_name(taus[chosen])
@@ -136,7 +130,6 @@ def choose_tau(computation: Computation, *, adjustment: str, taus: Sequence[floa
     Args:
         computation: with the trained ``representation``.
         adjustment: a key of `ADJUSTMENTS`.
-        taus: the candidates.
         search: select by validation accuracy.
 
     Returns:
@@ -195,9 +188,15 @@ class _PostHoc(FromRepresentation):
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         options = {"adjustment": self.adjustment, "taus": self.taus, "search": self.search}
-        reads = ("val",) if self.search else ()
-        below = ("representation",)
-        tau = Stage("tau", "tau", settings, compute=choose_tau, parents=below, options=options, reads=reads)
+        tau = Stage(
+            "tau",
+            "tau",
+            settings,
+            compute=choose_tau,
+            parents=("representation",),
+            options=options,
+            reads=("val",) if self.search else (),
+        )
         return [*self.representation(settings, dataset_info), tau]
 
     def predictor(self, outputs: Mapping[str, StageOutput]) -> AdjustedClassifier:
@@ -205,8 +204,8 @@ class _PostHoc(FromRepresentation):
         taus, chosen = [float(tau) for tau in arrays["taus"]], int(arrays["chosen"])
         if self.search and chosen in (0, len(taus) - 1):
             warnings.warn(
-                f"tau={taus[chosen]:g} is the best on the validation split and the end of the grid: the best may lie "
-                "outside. Widen it with method.grid.start and method.grid.stop",
+                f"tau={taus[chosen]:g} is the best on the validation split and the end of the grid: a better value may "
+                "lie outside. Widen the grid with method.grid.start and method.grid.stop",
                 stacklevel=2,
             )
         return ADJUSTMENTS[self.adjustment].from_network(network_of(outputs), taus, chosen)
@@ -221,11 +220,11 @@ def grid_values(grid: Mapping[str, float]) -> list[float]:
     keys = ("start", "stop", "step")
     grid_keys = [key for key in grid if key != "_allowed_"]
     if sorted(grid_keys) != sorted(keys):
-        raise ConfigError(f"method.grid has {', '.join(grid_keys) or 'nothing'}; it needs just {', '.join(keys)}")
+        raise ConfigError(f"method.grid has {', '.join(grid_keys) or 'no keys'}; it needs exactly {', '.join(keys)}")
     start, stop, step = (float(grid[key]) for key in keys)
     if not (0 <= start <= stop and step > 0):
         raise ConfigError(
-            f"method.grid: start={start:g}, stop={stop:g}, step={step:g}; needed are 0 <= start <= stop and step > 0"
+            f"method.grid: start={start:g}, stop={stop:g}, step={step:g}; allowed are 0 <= start <= stop and step > 0"
         )
     return [round(start + i * step, 10) for i in range(int((stop - start) / step + 1e-6) + 1)]
 
@@ -233,9 +232,6 @@ def grid_values(grid: Mapping[str, float]) -> list[float]:
 @named("method/tau_norm")
 class TauNorm(_PostHoc):
     """tau-normalisation (Kang et al., ICLR 2020): class weights divided by a power of their norm, without bias.
-
-    Args:
-        options: the fields of `TauNormOptions`.
 
     Raises:
         ConfigError: invalid tau or grid, or a head that is not linear.
@@ -245,11 +241,10 @@ class TauNorm(_PostHoc):
     adjustment = "tau_norm"
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
-        target = settings.head["_target_"]
-        kind = getattr(locate(target, "head"), "head_kind", None)
+        kind = head_kind(settings.head)
         if kind != "linear":
             why = "its weights are normalised already" if kind == "cosine" else "it has no plain weights to normalise"
-            raise ConfigError(f"method=tau_norm needs head=linear, not {target.rsplit('.', 1)[-1]}: {why}")
+            raise ConfigError(f"method=tau_norm needs head=linear, not {class_name(settings.head)}: {why}")
         return super().stages(settings, dataset_info)
 
 
@@ -258,9 +253,6 @@ class PostHocLA(_PostHoc):
     """Post-hoc logit adjustment (Menon et al., ICLR 2021): subtract tau times the log prior from the logits.
 
     Warns if the loss already corrects for the prior.
-
-    Args:
-        options: the fields of `PostHocLAOptions`.
 
     Raises:
         ConfigError: invalid tau or grid.
@@ -271,10 +263,9 @@ class PostHocLA(_PostHoc):
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         if self.start_from is None and instantiate(settings.loss, dataset_info.class_counts).adjusts_prior:
-            name = str(settings.loss["_target_"]).rsplit(".", 1)[-1]
             warnings.warn(
-                f"{name} corrects for the class frequencies in training, and posthoc_la does it again: together they "
-                "over-correct. Use loss=cross_entropy",
+                f"{class_name(settings.loss)} corrects for the class frequencies in training, and posthoc_la does it "
+                "again: together they over-correct. Use loss=cross_entropy",
                 stacklevel=2,
             )
         return super().stages(settings, dataset_info)

@@ -12,6 +12,7 @@ import numpy as np
 from ltr.configuration.targets import instantiate
 from ltr.errors import ConfigError
 from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.options import Options
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Method, Stage, StageOutput
 from ltr.methods.decoupling.options import RepresentationOptions
@@ -47,7 +48,7 @@ class FromRepresentation(Method):
         if representation is not None and "_target_" not in representation:
             keys = ", ".join(f"method.representation.{key}" for key in representation)
             raise ConfigError(
-                f"{keys or 'method.representation'}: no method is chosen here. Choose one with "
+                f"{keys or 'method.representation'}: this node names no method. Choose one with "
                 "method.representation=NAME; the top level sets how it is trained, e.g. loss=ldam"
             )
         self.start_from = start_from
@@ -71,22 +72,44 @@ class FromRepresentation(Method):
         stages = self.base.stages(settings, dataset_info)
         if stages[-1].module is None:
             raise ConfigError(
-                f"method.representation: {type(self.base).__name__} ends with '{stages[-1].name}', which trains no "
-                "network; a method that does is needed, such as erm or sla"
+                f"method.representation: the last stage of {type(self.base).__name__}, '{stages[-1].name}', trains no "
+                "network. Choose a method that trains one, such as erm or sla"
             )
         if any(stage.name == "representation" for stage in stages[:-1]):
             raise ConfigError(
-                f"method.representation: {type(self.base).__name__} has a representation of its own, and starts from "
-                "it; a method that trains one network is needed, such as erm or sla"
+                f"method.representation: {type(self.base).__name__} itself starts from a representation. Choose a "
+                "method that trains one network, such as erm or sla"
             )
         if self.start_from is None:
             warn_of_balanced_representation(settings, dataset_info)
         return [*stages[:-1], replace(stages[-1], name="representation", checkpoint=self.start_from)]
 
 
-def classifier_stage(settings: Settings, module: type[ImageClassifier], options: Mapping[str, Any]) -> Stage:
-    """Return the stage that trains a classifier on the finished representation."""
-    return Stage("classifier", "classifier", settings, module=module, parents=("representation",), options=options)
+class TwoStages(FromRepresentation):
+    """Base class for methods with the stages ``representation`` and ``classifier``, which is trained on its backbone.
+
+    Attributes:
+        declaration: declaration of that network's options, a part of the method's.
+    """
+
+    options: Any
+    module: type[ImageClassifier]
+    declaration: type[Options]
+
+    def classifier_settings(self, settings: Settings) -> Settings:
+        """Return the training settings of the second stage, those of ``method.classifier``."""
+        return settings.for_stage(self.options.classifier, "method.classifier")
+
+    def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
+        classifier = Stage(
+            "classifier",
+            "classifier",
+            self.classifier_settings(settings),
+            module=self.module,
+            parents=("representation",),
+            options=self.options.part(self.declaration),
+        )
+        return [*self.representation(settings, dataset_info), classifier]
 
 
 def network_of(outputs: Mapping[str, StageOutput]) -> ImageClassifier:

@@ -12,10 +12,10 @@ from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.settings import DatasetInfo, Settings
-from ltr.methods.core.stage import NetworkSpec, Stage
+from ltr.methods.core.settings import Settings
+from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.decoupling.options import CRTOptions, LWSOptions, RescaledOptions, RetrainedOptions
-from ltr.methods.decoupling.representation import FromRepresentation, classifier_stage, network_of
+from ltr.methods.decoupling.representation import TwoStages, network_of
 
 
 @named("network/retrained_classifier")
@@ -30,19 +30,19 @@ class SecondStage(ImageClassifier):
 
     def __init__(self, spec: NetworkSpec, **options: Any) -> None:
         super().__init__(spec)
-        option_values = RetrainedOptions(**options)
-        self.options = option_values
-        self.frozen = option_values.trainable == "classifier"
-        self.freeze_bn_stats = option_values.freeze_bn_stats
-        self.cached = option_values.features == "cached"
+        declared = RetrainedOptions(**options)
+        self.options = declared
+        self.frozen = declared.trainable == "classifier"
+        self.freeze_bn_stats = declared.freeze_bn_stats
+        self.cached = declared.features == "cached"
         self._cache: FeatureCache | None = None
         if spec.parents:
             self.start_from(network_of(spec.parents))
-        if option_values.trainable != "all":
+        if declared.trainable != "all":
             self.backbone.requires_grad_(False)
             if self.pool is not None:  # a part of the representation
                 self.pool.requires_grad_(False)
-        if option_values.trainable == "last_block":
+        if declared.trainable == "last_block":
             self.backbone.last_block().requires_grad_(True)
         self.train()  # Lightning keeps the modes in which modules are when training starts
 
@@ -77,7 +77,6 @@ class FeatureCache:
 
     Args:
         network: network that computes the features, in its current mode.
-        data: the stage's DataModule.
     """
 
     def __init__(self, network: ImageClassifier, data: Any) -> None:
@@ -155,12 +154,10 @@ class RescaledClassifier(SecondStage):
         return []  # the bias is frozen; the scales decay, as in the official code
 
 
-class _TwoStages(FromRepresentation):
-    """Base class for methods with the stages ``representation`` and ``classifier``."""
+class _CachingTwoStages(TwoStages):
+    """Base class of cRT and LWS, which can train on cached features."""
 
     options: LWSOptions | CRTOptions
-    module: type[SecondStage]
-    declaration: type[RescaledOptions]  # of the options of ``module``
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -177,28 +174,21 @@ class _TwoStages(FromRepresentation):
                 "backbone that is trained cannot be cached"
             )
 
-    def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
-        second = settings.for_stage(self.options.classifier, "method.classifier")
-        if self.options.features == "cached":
-            if "augment" in self.options.classifier:
-                raise ConfigError(
-                    "method.classifier.augment: nothing reads it with method.features=cached, which takes features of "
-                    "images that are not augmented. Leave it out, or give method.features=augmented"
-                )
-            second = second.replaced(augment=without_private(read_config("augment/none")))
-        options = self.options.part(self.declaration)
-        return [
-            *self.representation(settings, dataset_info),
-            classifier_stage(second, self.module, options),
-        ]
+    def classifier_settings(self, settings: Settings) -> Settings:
+        second = super().classifier_settings(settings)
+        if self.options.features != "cached":
+            return second
+        if "augment" in self.options.classifier:
+            raise ConfigError(
+                "method.classifier.augment: method.features=cached takes the features of images without augmentation. "
+                "Leave it out, or set method.features=augmented"
+            )
+        return second.replaced(augment=without_private(read_config("augment/none")))
 
 
 @named("method/crt")
-class CRT(_TwoStages):
+class CRT(_CachingTwoStages):
     """Classifier re-training (cRT): train a new classifier with class-balanced sampling on the frozen backbone.
-
-    Args:
-        options: the fields of `CRTOptions`.
 
     Raises:
         ConfigError: cached features of a backbone that changes in training.
@@ -210,11 +200,8 @@ class CRT(_TwoStages):
 
 
 @named("method/lws")
-class LWS(_TwoStages):
+class LWS(_CachingTwoStages):
     """Learnable weight scaling (LWS): keep the classifier and train one scale per class.
-
-    Args:
-        options: the fields of `LWSOptions`.
 
     Raises:
         ConfigError: cached features of a backbone that changes in training.

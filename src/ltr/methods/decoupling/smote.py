@@ -9,6 +9,7 @@ is replaced by new synthetic ones in every epoch.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from ltr.methods.core.step_data import Step, augment_images, step_of
 from ltr.methods.decoupling.options import SmoteOptions, Space
 from ltr.methods.decoupling.representation import network_of
 from ltr.methods.decoupling.retrained import SecondStage
-from ltr.methods.m2m.method import plain_representation
+from ltr.methods.erm import plain_representation
 from ltr.randomness import derive_seed, uniforms
 
 _ROWS = 1024  # rows of a block of the distance matrix
@@ -134,9 +135,9 @@ class _SmoteNetwork(ImageClassifier):
         """Return `choose_partners` for this process's images of a step, with source indices [b]."""
         assert self._neighbours is not None
         seed = derive_seed(self.seed, self.role, "smote", self.current_epoch)
-        draws = uniforms(seed, step.positions[step.rank :: step.world_size], 3)
-        labels = step.labels[step.rank :: step.world_size]
-        return choose_partners(labels, np.asarray(self.dataset_info.class_counts), self._neighbours[indices], draws)
+        draws = uniforms(seed, step.local_positions, 3)
+        counts = np.asarray(self.dataset_info.class_counts)
+        return choose_partners(step.local_labels, counts, self._neighbours[indices], draws)
 
 
 @named("network/smote")
@@ -147,10 +148,7 @@ class PixelSmote(_SmoteNetwork):
         spec: see `NetworkSpec`; its parent is ``neighbours``.
     """
 
-    def __init__(
-        self,
-        spec: NetworkSpec,
-    ) -> None:
+    def __init__(self, spec: NetworkSpec) -> None:
         super().__init__(spec)
         self.set_neighbours(spec.parents)
 
@@ -165,7 +163,7 @@ class PixelSmote(_SmoteNetwork):
         return {**outcome, "logs": {**outcome.get("logs", {}), "slots": torch.full((), share, device=images.device)}}
 
     def interpolate_images(self, batch: Batch, step: Step, indices: np.ndarray) -> tuple[Tensor, float]:
-        """Return the batch's images, uint8, with synthetic ones in place, and the share of synthetic ones."""
+        """Return the batch's images, uint8, some replaced by synthetic ones, and the share of synthetic ones."""
         rows, partners, weights = self.partners(step, indices)
         if not len(rows):
             return batch.images, 0.0
@@ -175,13 +173,12 @@ class PixelSmote(_SmoteNetwork):
             for image_indices in (indices[rows], partners)
         )
         weight = to_device(weights.astype(np.float32), device).view(-1, 1, 1, 1)
-        between = torch.lerp(first, second, weight).round_().to(torch.uint8)
-        positions = step.positions[step.rank :: step.world_size][rows]
+        synthetic = torch.lerp(first, second, weight).round_().to(torch.uint8)
         seed = derive_seed(self.seed, self.role, "smote augment", self.current_epoch)
+        labels, positions = step.local_labels[rows], step.local_positions[rows]
         images = batch.images.clone()
-        labels = step.labels[step.rank :: step.world_size][rows]
         images[to_device(rows, device)] = augment_images(
-            self.data.augment, between, labels, seed=seed, positions=positions
+            self.data.augment, synthetic, labels, seed=seed, positions=positions
         )
         return images, len(rows) / len(images)
 
@@ -194,10 +191,7 @@ class FeatureSmote(_SmoteNetwork, SecondStage):
         spec: see `NetworkSpec`; its parents are ``representation`` and ``neighbours``.
     """
 
-    def __init__(
-        self,
-        spec: NetworkSpec,
-    ) -> None:
+    def __init__(self, spec: NetworkSpec) -> None:
         super().__init__(spec, freeze_bn_stats=True, features="cached")
         self.options = {}
         self.set_neighbours(spec.parents)
@@ -243,9 +237,6 @@ class Smote(Method):
     In pixels the stages are ``neighbours`` and ``classifier`` (settings: top level). In features they are ERM's plain
     ``representation``, ``neighbours`` and a new ``classifier`` (settings: ``method.classifier``).
 
-    Args:
-        options: the fields of `SmoteOptions`.
-
     Raises:
         ConfigError: interpolation of pixels of image files; an augmentation that mixes images.
     """
@@ -259,20 +250,21 @@ class Smote(Method):
         return self.options.space == "feature"
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
-        options = {"k": self.options.k, "space": self.options.space}
-        plain = without_private(read_config("augment/none"))
-        if self.options.space == "feature":
-            base = plain_representation(settings, dataset_info, "representation")
-            last_settings = base.settings.for_stage(self.options.classifier, "method.classifier", optional=())
-            near = Stage(
-                "neighbours", "neighbours", base.settings, compute=neighbours, parents=(base.name,), options=options
-            )
-            last_settings = last_settings.replaced(augment=plain)
-            last = Stage("classifier", "smote", last_settings, module=FeatureSmote, parents=(base.name, near.name))
-            return [base, near, last]
-        _check_pixels(settings)
-        near = Stage("neighbours", "neighbours", settings, compute=neighbours, options=options)
-        return [near, Stage("classifier", "smote", settings, module=PixelSmote, parents=(near.name,))]
+        near = Stage(
+            "neighbours",
+            "neighbours",
+            settings,
+            compute=neighbours,
+            options={"k": self.options.k, "space": self.options.space},
+        )
+        if self.options.space == "pixel":
+            _check_pixels(settings)
+            return [near, Stage("classifier", "smote", settings, module=PixelSmote, parents=(near.name,))]
+        base = plain_representation(settings, dataset_info, "representation")
+        near = replace(near, settings=base.settings, parents=(base.name,))
+        second = base.settings.for_stage(self.options.classifier, "method.classifier", optional=())
+        second = second.replaced(augment=without_private(read_config("augment/none")))
+        return [base, near, Stage("classifier", "smote", second, module=FeatureSmote, parents=(base.name, near.name))]
 
 
 def _check_pixels(settings: Settings) -> None:

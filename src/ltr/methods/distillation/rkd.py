@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltr.configuration.targets import locate
+from ltr.configuration.targets import class_name, locate
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.identity import named
@@ -29,6 +29,7 @@ from ltr.methods.distillation.teacher import (
     hint_regressor,
 )
 from ltr.methods.metric import EmbeddingNetwork, check_metric, check_sampler, nearest_alike
+from ltr.models.heads import head_kind
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
 
@@ -47,7 +48,6 @@ def relational_terms(
 
     Args:
         student, teacher: [B, D] of this process's images; the batches of several processes are gathered.
-        weights: weights of the losses.
         reduction: see `ltr.losses.relational`.
     """
     losses = {"distance": rkd_distance, "angle": rkd_angle}
@@ -107,7 +107,7 @@ class _Student(ImageClassifier):
 
     @property
     def teacher(self) -> Teacher:
-        """Return the teacher; it is loaded on first use, since predictions need none."""
+        """Teacher, which is loaded on first use, because predictions need none."""
         if self._teacher is None:
             ((name, output),) = self._parents.items()
             network = output.load()
@@ -121,7 +121,7 @@ class _Student(ImageClassifier):
 
     def optimisation(self, batches_per_epoch: int) -> Any:
         if self._parents:
-            _ = self.teacher  # refuses a teacher that does not match, before training
+            _ = self.teacher  # raises before training if it does not match
         return super().optimisation(batches_per_epoch)
 
     def distillation_outcome(self, batch: Batch, relations: Tensor, scores: Tensor, correct: Tensor) -> dict[str, Any]:
@@ -172,15 +172,12 @@ class ClassifyingStudent(_Student):
         logits = self.head(features)
         correct = (logits.detach().argmax(1) == batch.labels).sum()
         outcome = self.distillation_outcome(batch, features, logits, correct)
-        return outcome if not self.extras else self.with_extras(outcome, batch, features, logits)
+        return self.with_extras(outcome, batch, features, logits)
 
 
 @named("method/rkd")
 class RKD(Method):
     """Relational knowledge distillation: a ``teacher``, then a ``student``; over generations, students teach the next.
-
-    Args:
-        options: the fields of `RKDOptions`.
 
     Raises:
         ConfigError: weights that leave nothing to learn, HKD of embeddings.
@@ -191,29 +188,27 @@ class RKD(Method):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        option_values = self.options
-        task, hkd_weight = option_values.task, option_values.hkd_weight
+        task, hkd_weight = self.options.task, self.options.hkd_weight
         self.weights: dict[str, float] = {}
         for name, default in zip(("task", "distance", "angle"), DEFAULT_WEIGHTS[task]):
-            weight = option_values[f"{name}_weight"]
+            weight = self.options[f"{name}_weight"]
             self.weights[name] = default if weight is None else float(weight)
-        self.weights |= {name: float(option_values[f"{name}_weight"]) for name in ("hkd", *OF_MAPS)}
+        self.weights |= {name: float(self.options[f"{name}_weight"]) for name in ("hkd", *OF_MAPS)}
         self.provides = ("features",) if task == "metric" else ("logits", "features")
         self.accepts_extras = task == "classification"
         if task == "metric" and hkd_weight:
             raise ConfigError(
-                f"method.hkd_weight={hkd_weight}: HKD compares class probabilities, which embeddings have not. Use 0, "
+                f"method.hkd_weight={hkd_weight}: HKD compares class probabilities, and embeddings have none. Use 0, "
                 "or method=rkd_classification"
             )
         if not any(self.weights.values()):
             raise ConfigError(
-                f"method: the weights of {', '.join(self.weights)} are all 0, and the student would learn nothing. Set "
-                "one of them above 0"
+                f"method: the weights of {', '.join(self.weights)} are all 0: the student has no loss. Set one above 0"
             )
 
     @property
     def teaches(self) -> bool:
-        """Return whether the student has a loss against the teacher; otherwise there is no teacher."""
+        """True if a teacher is trained: some loss compares the student with it, or there is no student."""
         return any(weight for name, weight in self.weights.items() if name != "task") or self.options.generations == 0
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
@@ -254,21 +249,19 @@ class RKD(Method):
         stage_config = {key: value for key, value in teacher.items() if key not in networks}
         if len(networks) < 2:
             raise ConfigError(
-                f"method.teacher: backbone and head must be given, beside {', '.join(STAGE_KEYS)}; the shipped configs "
-                "show how"
+                f"method.teacher: backbone and head must be set beside {', '.join(STAGE_KEYS)}. Start from the config "
+                "method/rkd"
             )
         check_configs(networks, list(networks), "method.teacher")
         return settings.for_stage(stage_config, "method.teacher").replaced(**networks)
 
 
 def _check_classification(settings: Settings, dataset_info: DatasetInfo, where: str) -> None:
-    head, loss = (str(config["_target_"]) for config in (settings.head, settings.loss))
-    if getattr(locate(head, f"{where}head"), "head_kind", None) == "embedding":
+    if head_kind(settings.head, f"{where}head") == "embedding":
+        raise ConfigError(f"{where}head=embedding has no class scores. Use {where}head=linear or cosine")
+    if getattr(locate(settings.loss["_target_"], f"{where}loss"), "of", "") == "embedding":
         raise ConfigError(
-            f"{where}head=embedding gives no class scores; task=classification needs head=linear or cosine"
-        )
-    if getattr(locate(loss, f"{where}loss"), "of", "") == "embedding":
-        raise ConfigError(
-            f"{where}loss={loss.rsplit('.', 1)[-1]} is of embeddings; task=classification needs one of classes"
+            f"{where}loss={class_name(settings.loss)} compares embeddings; classification needs a loss of class "
+            f"scores. Use {where}loss=cross_entropy"
         )
     check_sampler(settings.sampler, dataset_info, settings.epochs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class Teacher:
 
     @property
     def embeds(self) -> bool:
-        """Return whether the head computes embeddings instead of class logits."""
+        """True if the head computes embeddings instead of class logits."""
         return getattr(self.network.head, "head_kind", None) == "embedding"
 
     def __call__(self, batch: Batch) -> TeacherOutput:
@@ -116,8 +117,9 @@ def check_maps(student: Backbone, teacher: Backbone, loss_name: str) -> None:
     for owner, backbone in (("the student's", student), ("the teacher's", teacher)):
         if not backbone.map_channels:
             raise ConfigError(
-                f"{loss_name} compares feature maps, and {owner} backbone has none; backbone=resnet32, torchvision "
-                "with backbone.name=resnet50 and timm with backbone.name=swin_tiny_patch4_window7_224 have some"
+                f"{loss_name} compares feature maps, and {owner} backbone has none. Use backbone=resnet32, "
+                "backbone=torchvision backbone.name=resnet50, or backbone=timm "
+                "backbone.name=swin_tiny_patch4_window7_224"
             )
 
 
@@ -134,7 +136,9 @@ def hint_regressor(student: Sequence[int], teacher: Sequence[int], level: int, k
     """
     shared = min(len(student), len(teacher))
     if not -shared <= level < 0:
-        raise ConfigError(f"{key} with level={level}; the networks share the levels {-shared} to -1")
+        raise ConfigError(
+            f"{key} with level={level}: both networks have the levels {-shared} to -1. Choose one of them"
+        )
     return HintRegressor(student[level], teacher[level])
 
 
@@ -148,37 +152,28 @@ def check_teacher(network: Any, dataset_info: DatasetInfo, where: str, same_spli
     """Refuse a teacher that was trained on other data, or on images of another shape.
 
     Args:
-        network: the teacher.
-        dataset_info: description of the student's data.
         where: origin of the teacher, for the message.
         same_split: require the same classes with the same numbers of images.
 
     Raises:
         ConfigError: the teacher does not match the student's data.
     """
-    of_teacher: DatasetInfo = network.dataset_info
-    differences = []
-    if of_teacher.image_shape != dataset_info.image_shape:
-        differences.append(
-            f"its images have the shape {of_teacher.image_shape}, the student's {dataset_info.image_shape}"
-        )
-    if same_split and of_teacher.class_names != dataset_info.class_names:
-        differences.append(
-            f"it knows {_abbreviate(of_teacher.class_names)}, the student learns "
-            f"{_abbreviate(dataset_info.class_names)}"
-        )
-    elif same_split and of_teacher.class_counts != dataset_info.class_counts:
-        differences.append(
-            f"it learnt from {sum(of_teacher.class_counts)} images ({_abbreviate(of_teacher.class_counts)} per "
-            f"class), the student learns from {sum(dataset_info.class_counts)} "
-            f"({_abbreviate(dataset_info.class_counts)})"
-        )
-    if differences:
-        raise ConfigError(
-            f"the teacher {where} and the student are of different data: {'; '.join(differences)}. Take a teacher that "
-            "was trained on this split"
-        )
+    teacher_data, student_data = _describe(network.dataset_info), _describe(dataset_info)
+    for name in ("shape", "classes", "counts") if same_split else ("shape",):
+        if teacher_data[name] != student_data[name]:
+            first, second = (
+                textwrap.shorten(text[name], 80, placeholder=" ...") for text in (teacher_data, student_data)
+            )
+            raise ConfigError(
+                f"the teacher {where} and the student have different data: {first} and {second}. Choose a teacher that "
+                "was trained on this split"
+            )
 
 
-def _abbreviate(values: tuple[Any, ...]) -> str:
-    return f"{', '.join(map(str, values[:3]))}{', ...' if len(values) > 3 else ''}"
+def _describe(dataset_info: DatasetInfo) -> dict[str, str]:
+    names, counts = (", ".join(map(str, values)) for values in (dataset_info.class_names, dataset_info.class_counts))
+    return {
+        "shape": f"images of shape {dataset_info.image_shape}",
+        "classes": f"{dataset_info.num_classes} classes ({names})",
+        "counts": f"{sum(dataset_info.class_counts)} training images ({counts} per class)",
+    }

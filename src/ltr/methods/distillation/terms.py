@@ -42,7 +42,6 @@ class TeacherTerm(nn.Module):
 
     Args:
         network: the student under construction, with backbone and head.
-        dataset_info: description of its data.
         teacher: a finished run's folder or one of ltr's checkpoint files.
         same_split: refuse a teacher that was trained on other classes or other numbers of images.
 
@@ -92,7 +91,9 @@ class RKD(TeacherTerm):
         self.weights = {"distance": distance_weight, "angle": angle_weight}
         self.reduction = reduction
         if not any(self.weights.values()):
-            raise ConfigError("method.extras: RKD with distance_weight=0 and angle_weight=0 does nothing; leave it out")
+            raise ConfigError(
+                "method.extras: RKD with distance_weight=0 and angle_weight=0 has no effect. Leave it out"
+            )
 
     def forward(self, batch: Batch, features: Tensor, logits: Tensor) -> Tensor:
         terms = relational_terms(features, self.teacher.relations(batch), self.weights, self.reduction)
@@ -123,7 +124,8 @@ class HKD(TeacherTerm):
         teacher_info = self.teacher.network.dataset_info
         if self.teacher.embeds or teacher_info.num_classes != dataset_info.num_classes:
             raise ConfigError(
-                f"method.extras: HKD compares the scores of {dataset_info.num_classes} classes, which {teacher} has not"
+                f"method.extras: HKD compares the scores of {dataset_info.num_classes} classes, which {teacher} does "
+                "not have. Choose a classifier that was trained on these classes"
             )
         check_option("method.extras.temperature", temperature, Positive)
         self.weight = weight

@@ -51,9 +51,8 @@ class GraphCombiner(nn.Module):
     def forward(self, locations: Tensor) -> Tensor:
         nodes = _mix_nodes(self.to_joints, locations)
         differences = self.query(nodes).mean(2).unsqueeze(2) - self.key(nodes).mean(2).unsqueeze(1)
-        adjacency = self.adjacency + self.alpha * torch.tanh(
-            differences
-        )  # [B, J, J], edges from the first to the second axis
+        # [B, J, J], edges from the first to the second axis
+        adjacency = self.adjacency + self.alpha * torch.tanh(differences)
         nodes = adjacency.transpose(1, 2) @ self.convolution(nodes)
         nodes = self.norm(nodes.flatten(0, 1)).view_as(nodes)
         return self.dropout(_mix_nodes(self.to_one, nodes).squeeze(1))

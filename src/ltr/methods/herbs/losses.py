@@ -13,13 +13,11 @@ from torch import Tensor
 
 from ltr.errors import ConfigError
 from ltr.losses.distillation import kl_to_teacher
-from ltr.losses.functional import cross_entropy
+from ltr.losses.functional import at_least_float32, cross_entropy
 
 REFINEMENTS = ("sum_over_classes", "mean_over_classes")
-# the temperature's halvings are counted in epochs of the paper's schedule
-PAPER_EPOCHS = 80
-# the paper's formula has the temperature arrive near here; 64 -> 0.0625 in 10 halvings' periods
-_FLOOR = 0.0625
+PAPER_EPOCHS = 80  # length of the paper's schedule, in whose epochs periods of the temperature are counted
+_FLOOR = 0.0625  # constant of the paper's formula for the period
 
 Mixed = tuple[Tensor, Tensor]
 
@@ -32,7 +30,7 @@ def layer_loss(logits: Sequence[Tensor], labels: Tensor, mix: Mixed | None = Non
         labels: int64 [B].
         mix: second labels and the weight of the first, see `ltr.losses.base.ClassificationLoss.per_image`.
     """
-    return torch.stack([_cross_entropy(of_level, labels, mix) for of_level in logits]).sum()
+    return torch.stack([_cross_entropy(level_logits, labels, mix) for level_logits in logits]).sum()
 
 
 def dropped_loss(logits: Sequence[Tensor], dropped: Sequence[Tensor]) -> Tensor:
@@ -42,9 +40,13 @@ def dropped_loss(logits: Sequence[Tensor], dropped: Sequence[Tensor]) -> Tensor:
 
     Args:
         logits: [B, N, C] of each level.
-        dropped: bool [B, N] of each level, as many of each image. A level without dropped locations counts 0.
+        dropped: bool [B, N] of each level, the same number for each image. A level without dropped locations adds 0.
     """
-    return torch.stack([_mean_over(_squares(z), rows) for z, rows in zip(logits, dropped, strict=True)]).sum()
+    terms = []
+    for z, rows in zip(logits, dropped, strict=True):
+        per_location = (torch.tanh(at_least_float32(z)) + 1).square().mean(2)
+        terms.append((per_location * rows).sum() / rows.sum().clamp_min(1))
+    return torch.stack(terms).sum()
 
 
 def dropped_tanh(logits: Sequence[Tensor], dropped: Sequence[Tensor], *, each_image: bool = False) -> Tensor:
@@ -55,10 +57,11 @@ def dropped_tanh(logits: Sequence[Tensor], dropped: Sequence[Tensor], *, each_im
         each_image: return a mean for each image [B], instead of their mean.
     """
     means = [
-        (torch.tanh(_wide(z)).mean(2) * rows).sum(1) / rows.sum(1) for z, rows in zip(logits, dropped, strict=True)
+        (torch.tanh(at_least_float32(z)).mean(2) * rows).sum(1) / rows.sum(1)
+        for z, rows in zip(logits, dropped, strict=True)
     ]
-    of_images = torch.stack(means).nanmean(0)
-    return of_images if each_image else of_images.mean()
+    image_means = torch.stack(means).nanmean(0)
+    return image_means if each_image else image_means.mean()
 
 
 def refinement_loss(
@@ -115,17 +118,3 @@ def _cross_entropy(logits: Tensor, labels: Tensor, mix: Mixed | None) -> Tensor:
     if mix is not None:
         losses = mix[1] * losses + (1 - mix[1]) * cross_entropy(logits, mix[0])
     return losses.mean()
-
-
-def _squares(logits: Tensor) -> Tensor:
-    return (torch.tanh(_wide(logits)) + 1).square()
-
-
-def _mean_over(values: Tensor, rows: Tensor) -> Tensor:
-    """Return the mean of [B, N, C] over the rows of bool [B, N]; 0 without rows."""
-    per_location = values.mean(2)
-    return (per_location * rows).sum() / rows.sum().clamp_min(1)
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits.float() if logits.element_size() < 4 else logits

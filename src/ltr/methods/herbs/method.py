@@ -16,9 +16,6 @@ from ltr.methods.herbs.options import HERBSOptions
 class HERBS(Method):
     """HERBS and PIM: one stage, ``herbs``, with the training settings of the top level of the configuration.
 
-    Args:
-        options: the fields of `HERBSOptions`.
-
     Raises:
         ConfigError: refinement with the top-down path only, which has no second classifier to learn from.
     """
@@ -30,15 +27,16 @@ class HERBS(Method):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        chosen = self.options
-        if chosen.refinement and chosen.paths == "top_down":
+        if self.options.refinement and self.options.paths == "top_down":
             raise ConfigError(
-                "method.refinement=true needs a classifier to learn from beside the one that learns: "
-                "method.paths=both, or none for the last two blocks of a plain backbone. With "
-                "method.paths=top_down set method.refinement=false"
+                "method.refinement=true distils one path's classifiers into another's, and method.paths=top_down has "
+                "one path. Set method.refinement=false, method.paths=both, or none for the last two blocks of the "
+                "backbone"
             )
-        if chosen.selected is not None and chosen.selected_fractions is not None:
-            raise ConfigError("method.selected and method.selected_fractions both say how many locations; give one")
+        if self.options.selected is not None and self.options.selected_fractions is not None:
+            raise ConfigError(
+                "method.selected and method.selected_fractions both set the number of locations. Give one"
+            )
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         # the role of ERM's network: the backbones start from the same bits

@@ -25,7 +25,7 @@ from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.herbs import losses as terms
 from ltr.methods.herbs.combiner import GraphCombiner
 from ltr.methods.herbs.options import HERBSOptions
-from ltr.methods.herbs.pyramid import CLASSIFIERS, Pyramid, Resampling, backbone_map_sizes
+from ltr.methods.herbs.pyramid import CLASSIFIERS, Pyramid, backbone_map_sizes, resample
 from ltr.methods.herbs.selection import Selection, counts_of, gather, image_class_scores, location_scores, select
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed, uniforms
@@ -54,7 +54,6 @@ class HerbsNetwork(ImageClassifier):
     Probabilities are softmaxes for any loss, because cross-entropy trains the other outputs.
 
     Args:
-        spec: see `NetworkSpec`.
         options: the fields of `HERBSOptions`; those of `_BEFORE` have other defaults here.
 
     Raises:
@@ -80,10 +79,7 @@ class HerbsNetwork(ImageClassifier):
         if kept != 0:
             with seeded_construction(derive_seed(spec.seed, spec.role, "herbs")):
                 self._build(kept, plain)
-        if len(self.output_names) == 1:
-            self.headline = self.output_names[0]
-        else:
-            self.headline = self.options.readout
+        self.headline = self.output_names[0] if len(self.output_names) == 1 else self.options.readout
         if self.options.log_gradient_norms:
             self.register_buffer("gradient_norms", torch.zeros(len(self.term_weights)))
 
@@ -218,7 +214,7 @@ class HerbsNetwork(ImageClassifier):
     def outputs(self, result: PassResult) -> dict[str, Tensor]:
         """Return image-wise logits float32 [B, C] by name; those of a level are the mean over its locations."""
         students = result.students if self.student_classifiers else []
-        levels = [of_locations.float().mean((1, 2)) for of_locations in (*result.levels, *students)]
+        levels = [location_logits.float().mean((1, 2)) for location_logits in (*result.levels, *students)]
         return dict(zip(self.output_names, [result.merged.float(), *levels], strict=True))
 
     def features(self, unit: Tensor) -> Tensor:
@@ -253,7 +249,7 @@ class HerbsNetwork(ImageClassifier):
     @property
     def graph_obstacle(self) -> str | None:  # type: ignore[override]
         if self.options.log_gradient_norms:
-            return "method.log_gradient_norms measures in the first step of an epoch alone"
+            return "method.log_gradient_norms measures only in the first step of an epoch"
         is_random = self.suppression and self.options.location_rule == "random"
         return "method.location_rule=random draws locations on the host" if is_random else None
 
@@ -273,19 +269,19 @@ class HerbsNetwork(ImageClassifier):
         if self.options.log_gradient_norms:
             logs |= self._gradient_norms(weighted, batch_index)
         step = {"loss": torch.stack(list(weighted.values())).sum(), "correct": correct, "logs": logs}
-        return step if not self.extras else self.with_extras(step, batch, result.features, result.merged)
+        return self.with_extras(step, batch, result.features, result.merged)
 
     def _losses(self, result: PassResult, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         losses = {"merged": self.loss(result.merged, batch.labels, batch.mix)}
         if result.levels:
-            of_levels = [logits for name, logits in outputs.items() if name.startswith("level_")]
-            losses["layer"] = terms.layer_loss(of_levels, batch.labels, batch.mix)
+            level_logits = [logits for name, logits in outputs.items() if name.startswith("level_")]
+            losses["layer"] = terms.layer_loss(level_logits, batch.labels, batch.mix)
         if self.suppression:
             losses["dropped"] = terms.dropped_loss(*self._dropped(result))
         if self.refinement:
             teachers = result.levels[-len(result.students) :]
-            shrink = Resampling()  # on a plain backbone, the earlier block may have more locations
-            students = [shrink(s, (t.shape[1], t.shape[2])) for s, t in zip(result.students, teachers, strict=True)]
+            # on a plain backbone, the earlier block may have more locations
+            students = [resample(s, (t.shape[1], t.shape[2])) for s, t in zip(result.students, teachers, strict=True)]
             losses["refinement"] = terms.refinement_loss(
                 students, teachers, self.temperature, self.options.refinement_reduction
             )
@@ -311,8 +307,11 @@ class HerbsNetwork(ImageClassifier):
 
     @torch.no_grad()
     def examples(self, images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
-        """For the overlays: ``images`` uint8 [B, H, W, C], ``labels`` and ``predictions`` int64 [B], and for each level
-        that selects, ``selected_<level>`` bool [B, H_l, W_l]."""
+        """Return the arrays of overlays.
+
+        They are ``images`` uint8 [B, H, W, C], ``labels`` and ``predictions`` int64 [B], and ``selected_<level>`` bool
+        [B, H_l, W_l] for each level that selects.
+        """
         if not self.suppression:
             return {}
         result = self.forward_pass(self.to_unit(images))
@@ -323,7 +322,7 @@ class HerbsNetwork(ImageClassifier):
 
     @torch.no_grad()
     def locations(self, images: Tensor) -> dict[str, Tensor]:
-        """``selected_<level>``, and ``dropped_tanh`` [B]: the mean over an image's dropped locations and classes."""
+        """Return ``selected_<level>``, and ``dropped_tanh`` [B]: the mean over dropped locations and classes."""
         return self._locations(self.forward_pass(self.to_unit(images))) if self.suppression else {}
 
     @torch.no_grad()
@@ -339,7 +338,7 @@ class HerbsNetwork(ImageClassifier):
 
     @staticmethod
     def _masks(result: PassResult) -> dict[str, Tensor]:
-        """``selected_<level>`` bool [B, H_l, W_l] of each level that selects."""
+        """Return ``selected_<level>`` bool [B, H_l, W_l] of each level that selects."""
         first = len(result.levels) - len(result.selections) + 1
         return {
             f"selected_{level}": (~chosen.dropped).view(logits.shape[:3])
@@ -349,9 +348,9 @@ class HerbsNetwork(ImageClassifier):
     def as_classifier(self) -> ImageClassifier:
         if self.suppression:
             raise ConfigError(
-                "herbs with method.suppression=true cannot be another method's representation: its head classifies "
-                "combined locations, not the backbone's features. Take method=erm, or method.suppression=false "
-                "method.paths=none"
+                "method=herbs with method.suppression=true cannot be another method's representation: its head "
+                "classifies combined locations, not the backbone's features. Use erm, or herbs with suppression=false "
+                "paths=none"
             )
         return self
 

@@ -113,11 +113,11 @@ class Levels(nn.Module):
             levels.append(_split(split(level)) if finer else _merge(level, merge))
         return [norm(level) for norm, level in zip(self.norms, levels)]
 
-    def sizes(self, of_maps: Sequence[Size]) -> list[Size]:
+    def sizes(self, map_sizes: Sequence[Size]) -> list[Size]:
         """Return (H, W) of the levels for maps of these sizes."""
         return [
             (2 * h, 2 * w) if finer else (-(-h // merge), -(-w // merge))
-            for (h, w), finer, merge in zip(of_maps[-self.count :], self.finer, self.merges)
+            for (h, w), finer, merge in zip(map_sizes[-self.count :], self.finer, self.merges)
         ]
 
 
@@ -146,19 +146,23 @@ def _split(level: Tensor) -> Tensor:
     return blocks.permute(0, 1, 3, 2, 4, 5).reshape(images, 2 * height, 2 * width, channels // 4)
 
 
+def resample(level: Tensor, size: Size) -> Tensor:
+    """Resample [B, h, w, D] to [B, H, W, D], by bilinear interpolation to larger sizes and area means to smaller."""
+    if level.shape[1:3] == size:
+        return level
+    channels_first = level.permute(0, 3, 1, 2)  # a view of channels_last memory
+    if size[0] > level.shape[1]:
+        resized = F.interpolate(channels_first, size=size, mode="bilinear", align_corners=False)
+    else:
+        resized = F.adaptive_avg_pool2d(channels_first, size)
+    return resized.permute(0, 2, 3, 1)
+
+
 class Resampling(nn.Module):
-    """Resampling of a map without parameters: bilinear interpolation to larger sizes, area means to smaller ones."""
+    """Layer that resamples a level without parameters, see `resample`."""
 
     def forward(self, level: Tensor, size: Size) -> Tensor:
-        """Resample [B, h, w, D] to [B, H, W, D]."""
-        if level.shape[1:3] == size:
-            return level
-        channels_first = level.permute(0, 3, 1, 2)  # a view of channels_last memory
-        if size[0] > level.shape[1]:
-            resized = F.interpolate(channels_first, size=size, mode="bilinear", align_corners=False)
-        else:
-            resized = F.adaptive_avg_pool2d(channels_first, size)
-        return resized.permute(0, 2, 3, 1)
+        return resample(level, size)
 
 
 class LocationMixing(nn.Module):
@@ -175,8 +179,9 @@ class LocationMixing(nn.Module):
         """Resample [B, h, w, D] to [B, H, W, D]."""
         if level.shape[1] * level.shape[2] != self.mixing.in_features:
             raise ConfigError(
-                f"method.resampling=learned: a map of {level.shape[1]} x {level.shape[2]} locations came to weights "
-                f"for {self.mixing.in_features}. Evaluate on the image size of the training, or train with interpolate"
+                f"method.resampling=learned: the weights are for {self.mixing.in_features} locations, and these images "
+                f"give {level.shape[1]} x {level.shape[2]}. Use the image size of the training, or train with "
+                "method.resampling=interpolate"
             )
         mixed = self.mixing.weight @ level.flatten(1, 2) + self.mixing.bias.unsqueeze(1)
         return mixed.unflatten(1, size)
@@ -306,13 +311,10 @@ class Pyramid(nn.Module):
         width = min(backbone.map_channels[-1], MAX_WIDTH) if width is None else width
         self.widths = channels if paths == "none" else (width,) * len(channels)
         mixing = self.sizes if learned_mixing else None
-        down = paths in ("both", "top_down")
-        up = paths == "both"
         hidden = self.levels.merged_channels if hidden_width == "level" else (width,) * len(channels)
-
         path = partial(Path, width=width, mixing_sizes=mixing, mix_equal=mix_equal_levels, init=init)
-        self.top_down = path(channels, top_down=True, hidden=hidden) if down else None
-        self.bottom_up = path(self.widths, top_down=False) if up else None
+        self.top_down = None if paths == "none" else path(channels, top_down=True, hidden=hidden)
+        self.bottom_up = path(self.widths, top_down=False) if paths == "both" else None
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Return the levels of the first path (empty if there is only one path) and of the last path."""

@@ -17,6 +17,7 @@ from ltr.errors import CheckpointError, ConfigError
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.herbs.network import HerbsNetwork
+from ltr.models.weights import describe_mismatch
 
 State = dict[str, Tensor]
 _COMBINER = {
@@ -47,10 +48,10 @@ def read_herbs(
     """
     config = configs.get("method") or {}
     if "_target_" not in config:
-        raise ConfigError(f"{path}: a network of HERBS or PIM needs method=herbs_released or method=pim")
+        raise ConfigError(f"{path}: the file holds a network of HERBS or PIM. Set method=herbs_released or method=pim")
     options = instantiate({**config, **options_of(state, path)}).options
     if options["paths"] == "none":
-        raise ConfigError(f"{path}: a network of HERBS or PIM has no method.paths=none")
+        raise ConfigError(f"{path}: method.paths=none is no network of HERBS or PIM. Leave method.paths out")
     network = HerbsNetwork(NetworkSpec(settings, dataset_info, 0, "foreign"), **options)
     translated = translated_state(state, network)
     _refuse_misfits(path, translated, network)
@@ -70,7 +71,9 @@ def options_of(state: State, path: Path) -> dict[str, Any]:
     try:
         width, joints = len(state[last_projection]), len(state["combiner.param_pool0.weight"])
     except KeyError as error:
-        raise CheckpointError(f"{path}: no tensor {error}: a network without pyramid or combiner is not read") from None
+        raise CheckpointError(
+            f"{path}: the tensor {error} is missing. Use a file with HERBS's or PIM's pyramid and combiner"
+        ) from None
     is_learned = any(name.startswith(f"{down}Up_") for name in state)
     has_merging = _MERGED.format(0) + "norm.weight" in state
     return {
@@ -163,20 +166,10 @@ def _levels(state: State) -> int:
 def _refuse_misfits(path: Path, translated: State, network: HerbsNetwork) -> None:
     parts = tuple(f"{part}." for part in ("backbone", "head", *network.parameter_modules()))
     expected = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(parts)}
-    missing = [name for name in expected if name not in translated and not name.endswith("num_batches_tracked")]
-    unknown = [name for name in translated if name not in expected]
-    shapes = [
-        f"{name} is {list(tensor.shape)}, needed is {list(expected[name].shape)}"
-        for name, tensor in translated.items()
-        if name in expected and tensor.shape != expected[name].shape
-    ]
-    lines = [
-        f"{title} ({len(names)}): {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-        for title, names in (("missing in the file", missing), ("in the file alone", unknown), ("other shape", shapes))
-        if names
-    ]
-    if any("to_joints" in line for line in shapes):
-        joined = translated["combiner.to_joints.weight"].shape[1]
+    lines = describe_mismatch(expected, translated)
+    joints = "combiner.to_joints.weight"
+    if joints in translated and translated[joints].shape != expected[joints].shape:
+        joined = translated[joints].shape[1]
         lines.append(
             f"the file joins {joined} locations, and {sum(network.counts)} are selected (of levels {network.counts}): "
             "set method.selected=[...] or dataset.image_size to those of its training"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ltr.errors import ConfigError
+from ltr.losses.functional import at_least_float32
 
 # of the locations at strides 8, 16, 32 and at the last map: 256, 128, 64, 32 at HERBS's 384 pixels
 FRACTIONS = (1 / 9, 2 / 9, 4 / 9, 2 / 9)
@@ -35,7 +36,7 @@ def location_scores(logits: Tensor) -> Tensor:
     Returns:
         float32 or better [B, N]; its order is that of the probabilities.
     """
-    wide = _wide(logits)
+    wide = at_least_float32(logits)
     return wide.amax(2) - wide.logsumexp(2)
 
 
@@ -50,9 +51,9 @@ def image_class_scores(logits: Tensor) -> Tensor:
     Returns:
         The logarithm of the probability, float32 or better [B, N].
     """
-    wide = _wide(logits)
-    of_image = wide.mean(1).argmax(1).view(-1, 1, 1).expand(-1, wide.shape[1], 1)
-    return wide.gather(2, of_image).squeeze(2) - wide.logsumexp(2)
+    wide = at_least_float32(logits)
+    image_classes = wide.mean(1).argmax(1).view(-1, 1, 1).expand(-1, wide.shape[1], 1)
+    return wide.gather(2, image_classes).squeeze(2) - wide.logsumexp(2)
 
 
 @torch.no_grad()
@@ -83,9 +84,9 @@ def counts_of(
 
     Args:
         locations: locations of each level, N, finest first.
-        counts: K of the levels, where they are given as such.
-        fractions: K / N of the levels, in (0, 1]; K is rounded to the nearest whole number and is at least 1. Where
-            both are None, the last of `FRACTIONS`. Of more numbers than there are levels the last ones count.
+        counts: K of each level; None: by ``fractions``.
+        fractions: K / N of each level, in (0, 1]; K is rounded and at least 1. None: `FRACTIONS`. If there are more
+            numbers than levels, the last ones are used.
 
     Raises:
         ConfigError: too few numbers, a number outside its range, or a K above the level's locations.
@@ -94,20 +95,16 @@ def counts_of(
     amounts = list(counts if counts is not None else fractions if fractions is not None else FRACTIONS)
     levels = len(locations)
     if len(amounts) < levels:
-        raise ConfigError(f"{named}={amounts}: {levels} levels select locations, and each needs its number")
+        raise ConfigError(f"{named}={amounts}: {levels} levels select locations. Give a number for each")
     amounts = amounts[len(amounts) - levels :]
     if counts is None:
         if any(not 0 < share <= 1 for share in amounts):
-            raise ConfigError(f"{named}={amounts}: allowed are shares of the locations in (0, 1]")
+            raise ConfigError(f"{named}={amounts}: allowed are fractions of the locations in (0, 1]")
         return tuple(max(1, math.floor(share * n + 0.5)) for share, n in zip(amounts, locations))
     for level, (k, n) in enumerate(zip(amounts, locations), 1):
         if not 1 <= k <= n:
             raise ConfigError(
-                f"{named}={amounts}: level {level} of {levels} has {n} locations and {k} of them are to be selected; "
-                f"allowed is 1 to {n}. Larger images have more locations"
+                f"{named}={amounts}: level {level} of {levels} has {n} locations, so that {k} cannot be selected; "
+                f"allowed is 1 to {n}. Lower the number, or use larger images"
             )
     return tuple(int(k) for k in amounts)
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits.float() if logits.element_size() < 4 else logits

@@ -18,7 +18,7 @@ _CANDIDATES = 12  # of each class
 
 
 @torch.no_grad()
-def picture_sheet(network: Any, data: Any) -> dict[str, np.ndarray]:
+def example_arrays(network: Any, data: Any) -> dict[str, np.ndarray]:
     """Return seeds, perturbations and generated images of the rarest classes, those that g accepts first.
 
     Seeds are un-augmented training images, sampled as in the paper, without noise; the sampling is a function of the
@@ -26,7 +26,6 @@ def picture_sheet(network: Any, data: Any) -> dict[str, np.ndarray]:
 
     Args:
         network: an M2mClassifier after its training.
-        data: its DataModule.
 
     Returns:
         ``seed`` and ``result`` uint8 [R, P, H, W, C], ``perturbation`` float16 of the same shape in [-1, 1], ``label``
@@ -54,14 +53,14 @@ def _row(network: Any, data: Any, label: int, sources: np.ndarray) -> dict[str, 
     offsets = (draws[:, 1] * index.counts[classes]).astype(np.int64)
     images = _images(data, data.split.train[index.order[index.starts[classes] + offsets]])
     start = network.to_unit(images)
-    of_seeds = torch.from_numpy(classes).to(start.device)
-    results, confident = network.generate(start, torch.full_like(of_seeds, label), of_seeds)
+    seed_classes = torch.from_numpy(classes).to(start.device)
+    results, confident = network.generate(start, torch.full_like(seed_classes, label), seed_classes)
     best = confident.int().argsort(descending=True, stable=True)[:_IMAGES]
     return {
         "seed": _channels_last(images[best]),
         "perturbation": _channels_last((results - start)[best].half()),
         "result": _channels_last((results[best] * 255).round().to(torch.uint8)),
-        "seed_label": of_seeds[best].cpu().numpy(),
+        "seed_label": seed_classes[best].cpu().numpy(),
         "accepted": confident[best].cpu().numpy(),
     }
 

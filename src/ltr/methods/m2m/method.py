@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from ltr.configuration.configs import read_config, without_private
-from ltr.configuration.targets import locate
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Method, Stage
-from ltr.methods.erm import ERM
+from ltr.methods.erm import plain_representation
 from ltr.methods.m2m.network import ONLY_IN_MEMORY, M2mClassifier
 from ltr.methods.m2m.options import M2mClassifierOptions, M2mOptions
 
@@ -29,15 +26,12 @@ from ltr.methods.m2m.options import M2mClassifierOptions, M2mOptions
 class M2m(Method):
     """M2m: stage ``generator``, the network g of plain ERM, then ``classifier``, the network f (settings: top level).
 
-    g is always trained with cross-entropy and instance sampling and has a linear head, so it is the same network as
-    ERM's representation and is trained once for all methods.
-
-    Args:
-        options: the fields of `M2mOptions`.
+    g is always trained with cross-entropy, instance sampling and a linear head: it is ERM's representation, which is
+    trained once for all methods.
 
     Raises:
-        ConfigError: gamma is a probability above 1, images are mixed, seeds from a training set of image files, or SLA
-            as a further loss term.
+        ConfigError: gamma is a probability above 1, an augmentation mixes images, ``seed_source=dataset`` with image
+            files, or SLA as a further loss term.
     """
 
     Options = M2mOptions
@@ -47,16 +41,15 @@ class M2m(Method):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        option_values = self.options
-        if option_values.representation is not None:
-            _refuse_joint_labels(option_values.representation, "method.representation")
+        if self.options.representation is not None:
+            _refuse_joint_labels(self.options.representation, "method.representation")
             raise ConfigError(
-                "method.representation: M2m trains its network from scratch and its generator as plain ERM. Another "
-                "generator can be given as a checkpoint: method.start_from"
+                "method.representation: M2m trains its network from scratch and its generator as plain ERM. Load "
+                "another generator with method.start_from=CHECKPOINT"
             )
-        if option_values.accept_on == "prob" and option_values.gamma > 1:
+        if self.options.accept_on == "prob" and self.options.gamma > 1:
             raise ConfigError(
-                f"method.gamma={option_values.gamma}: no probability is above 1; method.accept_on=loss takes any"
+                f"method.gamma={self.options.gamma}: no probability is above 1. Set at most 1, or method.accept_on=loss"
             )
 
     def check(self, dataset_info: DatasetInfo) -> None:
@@ -93,21 +86,6 @@ class M2m(Method):
 def _refuse_joint_labels(config: Mapping[str, Any], where: str) -> None:
     if str(config.get("_target_", "")).startswith("ltr.methods.sla.method"):
         raise ConfigError(
-            f"{where}: SLA does not combine with method=m2m. SLA shows every image under M transforms and trains joint "
-            "labels of class and transform; M2m's generator knows upright images and plain classes, so that it can "
-            "neither evaluate nor make the images of a joint label. Use one of the two"
+            f"{where}: SLA does not combine with method=m2m, whose generator knows upright images and plain classes, "
+            "not SLA's joint labels of class and transformation. Use one of the two"
         )
-
-
-def plain_representation(
-    settings: Settings, dataset_info: DatasetInfo, name: str, start_from: str | None = None
-) -> Stage:
-    """Return the stage of plain ERM: cross-entropy, instance sampling and a linear head."""
-    plain = {key: without_private(read_config(config)) for key, config in _PLAIN.items()}
-    if getattr(locate(settings.head["_target_"], "head"), "head_kind", None) == "linear":
-        plain["head"] = settings.head
-    (stage,) = ERM().stages(settings.replaced(extras=(), **plain), dataset_info)
-    return replace(stage, name=name, checkpoint=start_from)
-
-
-_PLAIN = {"sampler": "sampler/instance", "loss": "loss/cross_entropy", "head": "head/linear"}

@@ -17,16 +17,17 @@ from ltr.methods.core import generation
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.core.step_data import Step, augment_images, gather_images, step_of
-from ltr.methods.m2m.examples import picture_sheet
+from ltr.methods.m2m.examples import example_arrays
 from ltr.methods.m2m.options import M2mClassifierOptions
+from ltr.methods.m2m.rejection import accepted, is_confident
 from ltr.methods.m2m.seeds import DRAWS, Slots, choose_slots
 from ltr.randomness import derive_seed, uniforms
 
 LOGS = ("slots", "accepted", "rejected_by_confidence", "rejected_by_chance", "perturbation_norm")
 _NOISE_RADIUS = 0.5  # official code
 ONLY_IN_MEMORY = (
-    "method.seed_source=dataset draws seeds from all training images, which needs them in memory; images that are read "
-    "from files have method.seed_source=batch"
+    "method.seed_source=dataset samples seeds from all training images, which must be in memory. For image files set "
+    "method.seed_source=batch"
 )
 
 
@@ -57,7 +58,7 @@ class M2mClassifier(ImageClassifier):
 
     @property
     def generator(self) -> ImageClassifier:
-        """Return the frozen network g, on this network's device.
+        """Frozen network g, on this network's device.
 
         Raises:
             CheckpointError: this network was loaded without g.
@@ -65,7 +66,8 @@ class M2mClassifier(ImageClassifier):
         if not self._generator:
             if not self._parents:
                 raise CheckpointError(
-                    "M2m generates images with a trained network, its stage 'generator': none is given"
+                    "M2m generates images with the network of its stage 'generator', which a checkpoint does not hold. "
+                    "Train with method=m2m, which builds this network with that stage"
                 )
             network = self._parents["generator"].load()
             self._generator = (network.eval().requires_grad_(False),)
@@ -83,7 +85,7 @@ class M2mClassifier(ImageClassifier):
 
     @property
     def _data(self) -> Any:
-        """Return the stage's DataModule, or None outside a Trainer."""
+        """DataModule of the stage; None outside a Trainer."""
         return None if self._trainer is None else self._trainer.datamodule  # type: ignore[attr-defined]
 
     def on_train_start(self) -> None:
@@ -112,7 +114,7 @@ class M2mClassifier(ImageClassifier):
 
         Args:
             draws: float64 [N, DRAWS] for the images of all processes, see `choose_slots` for the columns; None:
-                functions of (seed, role, epoch, position in the draw).
+                functions of (seed, role, epoch, position).
             noise: uniform in [-0.5, 0.5), for each slot of all processes in the order of their positions,
                 [K, C, H, W], before it is limited; None: of the step's random generator.
         """
@@ -128,12 +130,12 @@ class M2mClassifier(ImageClassifier):
             random_target=self.options.target == "random",
         )
         pool = gather_images(unit, step.world_size) if from_batch else None  # collective: called without slots, too
-        own_slots = np.flatnonzero(step.is_local(slots.places))
-        real = len(own_slots)
-        if not real:
-            return unit, self._numbers(slots, step)
-        # padded to few different lengths, since a GPU tunes its convolutions anew for each
-        numbers = own_slots[np.arange(_padded(real, len(unit)) if unit.is_cuda else real) % real]
+        local_slots = np.flatnonzero(step.is_local(slots.places))
+        count = len(local_slots)
+        if not count:
+            return unit, self._log_values(slots, step)
+        # padded to few different lengths, since cuDNN tunes convolutions anew for each
+        numbers = local_slots[np.arange(_padded(count, len(unit)) if unit.is_cuda else count) % count]
         local = slots.select(numbers)
         host = np.stack([local.seeds, local.targets, local.sources, step.rows(local.places), local.chance, numbers])
         seeds, targets, sources, rows, chance, slot = to_device(host, unit.device).unbind()
@@ -146,14 +148,14 @@ class M2mClassifier(ImageClassifier):
         elif self.options.insert == "noise":
             direction = torch.randn(shape, generator=self._random("control", step), device=unit.device)[slot]
             images = generation.move_by(start, direction, length)
-        chance, confident = chance[:real].bool(), confident[:real]
-        accepted, rows = self._accepted(confident, chance), rows[:real]
+        chance, confident = chance[:count].bool(), confident[:count]
+        inserted, rows = accepted(confident, chance, self.options.rejection), rows[:count]
         mixed = unit.clone()
-        mixed[rows] = torch.where(accepted.view(-1, 1, 1, 1), images[:real], unit[rows])
-        counts = torch.stack([accepted.sum(), (~confident).sum(), (confident & ~chance).sum()]) / len(unit)
-        return mixed, self._numbers(slots, step, counts, length[:real].mean())
+        mixed[rows] = torch.where(inserted.view(-1, 1, 1, 1), images[:count], unit[rows])
+        counts = torch.stack([inserted.sum(), (~confident).sum(), (confident & ~chance).sum()]) / len(unit)
+        return mixed, self._log_values(slots, step, counts, length[:count].mean())
 
-    def _numbers(self, slots: Slots, step: Step, *values: Tensor) -> Tensor:
+    def _log_values(self, slots: Slots, step: Step, *values: Tensor) -> Tensor:
         """Return the values of `LOGS`, float32 [5], from the shares of accepted and rejected images [3] and a norm."""
         slot_share = torch.full((1,), slots.total / len(step.labels), device=self.device)
         parts = [value.view(-1).float() for value in values] or [slot_share.new_zeros(4)]
@@ -162,7 +164,7 @@ class M2mClassifier(ImageClassifier):
     def generate(
         self, start: Tensor, targets: Tensor, sources: Tensor, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return seeds moved towards their targets, and whether g is confident in them.
+        """Move seeds towards their targets, and return them with whether g is confident in them.
 
         Args:
             start: seeds with pixels in [0, 1], [K, C, H, W].
@@ -183,18 +185,10 @@ class M2mClassifier(ImageClassifier):
 
     @torch.no_grad()
     def confident(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Return whether g classifies images as their targets, bool [K]."""
+        """Return whether g is confident that images are of their target classes, bool [K]."""
         with torch.autocast(images.device.type, enabled=False):
             loss = F.cross_entropy(self.generator(images), targets, reduction="none")
-        gamma = self.options.gamma
-        return loss <= gamma if self.options.accept_on == "loss" else (-loss).exp() >= gamma
-
-    def _accepted(self, confident: Tensor, chance: Tensor) -> Tensor:
-        rejection = self.options.rejection
-        accepted = torch.ones_like(confident)
-        if rejection in ("both", "confidence"):
-            accepted &= confident
-        return accepted & chance if rejection in ("both", "chance") else accepted
+        return is_confident(loss, self.options.gamma, self.options.accept_on)
 
     def _start_noise(
         self, shape: tuple[int, ...], step: Step, slot: Tensor, noise: Tensor | None = None
@@ -226,7 +220,7 @@ class M2mClassifier(ImageClassifier):
 
     def artifacts(self) -> dict[str, np.ndarray]:
         """Return the arrays of `ltr.methods.m2m.examples`."""
-        return picture_sheet(self, self._data)
+        return example_arrays(self, self._data)
 
 
 def _padded(number: int, batch: int) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ltr.data.sampling.class_index import ClassIndex
 from ltr.errors import ConfigError
+from ltr.methods.m2m.rejection import acceptance
 
 DRAWS = 5  # uniform numbers per image of the batch, in this order; see `choose_slots`
 _KEEP, _SEED, _CHANCE, _IMAGE, _TARGET = range(DRAWS)
@@ -42,16 +43,6 @@ class Slots:
         """Return a subset, by a mask [K] or by indices [K']."""
         arrays = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "total"}
         return Slots(**arrays, total=self.total)
-
-
-def acceptance(source_counts: np.ndarray, target_counts: np.ndarray, beta: float) -> np.ndarray:
-    """Compute 1 - beta^(N_k0 - N_k)+, the probability to accept a seed of class k0 for class k; float64, broadcast.
-
-    It is 0 if class k0 is not larger, and approaches 1 as the gap grows. M2m samples seeds in proportion to it and
-    accepts generated images with it: Q proportional to P maximises E_Q[log P] + H(Q) (section 3.2 of the paper).
-    """
-    gap = np.maximum(np.asarray(source_counts, dtype=np.float64) - target_counts, 0.0)
-    return 1.0 - np.power(float(beta), gap)  # 0^0 is 1: no gap, no acceptance, for beta = 0 too
 
 
 def seed_distribution(class_counts: np.ndarray, beta: float) -> np.ndarray:
@@ -105,12 +96,7 @@ def choose_slots(
     candidates = counts if images is not None else counts[labels]
     probability = acceptance(candidates[None], counts[slot_labels][:, None], beta)  # [S, C] or [S, B]
     possible = np.asarray(probability.any(axis=1))
-    slot, slot_labels, draws, probability = (
-        slot[possible],
-        slot_labels[possible],
-        draws[possible],
-        probability[possible],
-    )
+    slot, slot_labels, draws, probability = (a[possible] for a in (slot, slot_labels, draws, probability))
     columns = sample_columns(probability, draws[:, _SEED])
     accepted = draws[:, _CHANCE] < probability[np.arange(len(columns)), columns]
     if images is None:

@@ -11,8 +11,7 @@ from ltr.configuration.configs import read_config, without_private
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.identity import named
-from ltr.losses.base import to_float32
-from ltr.losses.deferred import first_epoch
+from ltr.losses.base import first_epoch, to_float32
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Method, NetworkSpec, Stage
 from ltr.methods.multi_expert.losses import class_temperatures, diversity

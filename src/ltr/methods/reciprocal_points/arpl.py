@@ -8,15 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ltr.identity import named
+from ltr.losses.gathering import all_reduce_sum, world_size
 from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.reciprocal_points import losses as open_set
 from ltr.methods.reciprocal_points.base import PointMethod, PointNetwork
-from ltr.methods.reciprocal_points.heads import (
-    ClassPoints,
-    PointDistances,
-    Prototypes,
-    ReciprocalPoints,
-)
+from ltr.methods.reciprocal_points.heads import ClassPoints, PointDistances, Prototypes, ReciprocalPoints
 from ltr.methods.reciprocal_points.options import ARPLOptions, RadiusInit, RPLOptions, RPLPlusPlusOptions
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
@@ -28,7 +24,7 @@ class ReciprocalNetwork(PointNetwork):
 
     Args:
         radius_init: a number, or ``first_batch``: the mean squared distance of the first batch's images to the points
-            of their own classes, with which the open-space term narrows distances instead of pulling to the points.
+            of their classes. The open-space term then narrows the spread of distances; from 0 it pulls to the points.
     """
 
     head_type = ReciprocalPoints
@@ -46,30 +42,28 @@ class ReciprocalNetwork(PointNetwork):
     def start(self, measured: PointDistances, labels: Tensor) -> None:
         if not self._from_first_batch:
             return
-        mean = open_set.of_labels(self.head.open_space_distances(measured), labels).mean()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(mean)
-            mean = mean / torch.distributed.get_world_size()
-        self.head.radius.copy_(mean.expand_as(self.head.radius))
+        mean = open_set.label_distances(self.head.open_space_distances(measured), labels).mean()
+        all_reduce_sum(mean)
+        self.head.radius.copy_((mean / world_size()).expand_as(self.head.radius))
 
     def terms(self, measured: PointDistances, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        of_labels = open_set.of_labels(self.head.open_space_distances(measured), labels)
+        distances = open_set.label_distances(self.head.open_space_distances(measured), labels)
         return {
             "class_term": open_set.reciprocal_class(self.head.distances(measured), labels, self.head.gamma),
-            **self.bounds(of_labels, self.head.radius_of(labels)),
+            **self.bounds(distances, self.head.radius_of(labels)),
         }
 
-    def bounds(self, of_labels: Tensor, radius: Tensor) -> dict[str, Tensor]:
+    def bounds(self, distances: Tensor, radius: Tensor) -> dict[str, Tensor]:
         """Return the term that bounds the distances [B, M] to the label's points by the radius [B]."""
-        return {"open_space_term": open_set.open_space(of_labels, radius)}
+        return {"open_space_term": open_set.open_space(distances, radius)}
 
 
 @named("network/arpl")
 class AdversarialNetwork(ReciprocalNetwork):
     """ARPL: RPL's class term on both kinds of distance, and a margin term instead of the open-space term."""
 
-    def bounds(self, of_labels: Tensor, radius: Tensor) -> dict[str, Tensor]:
-        return {"margin_term": open_set.adversarial_margin(of_labels, radius)}
+    def bounds(self, distances: Tensor, radius: Tensor) -> dict[str, Tensor]:
+        return {"margin_term": open_set.adversarial_margin(distances, radius)}
 
 
 @named("network/rpl_pp")
@@ -92,21 +86,18 @@ class ReciprocalPrototypeNetwork(ReciprocalNetwork):
 
     def terms(self, measured: PointDistances, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
         distances = self.prototypes.distances(self.prototypes.measure(features))
-        pull = open_set.prototype_pull(open_set.of_labels(distances, labels))
+        pull = open_set.prototype_pull(open_set.label_distances(distances, labels))
         return {**super().terms(measured, features, labels), "prototype_term": pull}
 
     def knownness(self, features: Tensor, measured: PointDistances, logits: Tensor) -> Tensor:
         """Return the knownness [B]: high far from the predicted class's reciprocal points and near its prototypes."""
-        of_prototypes = self.prototypes.knownness(self.prototypes.measure(features), logits)
-        return super().knownness(features, measured, logits) + of_prototypes
+        prototype_knownness = self.prototypes.knownness(self.prototypes.measure(features), logits)
+        return super().knownness(features, measured, logits) + prototype_knownness
 
 
 @named("method/rpl")
 class RPL(PointMethod):
     """Reciprocal point learning (Chen et al., ECCV 2020).
-
-    Args:
-        options: the fields of `RPLOptions`.
 
     Raises:
         ConfigError: a value outside its range, or another loss than cross-entropy.
@@ -121,9 +112,6 @@ class RPL(PointMethod):
 class RPLPlusPlus(PointMethod):
     """RPL with GCPL's prototype term; the papers name RPL++ without code, so this definition is ltr's own.
 
-    Args:
-        options: the fields of `RPLPlusPlusOptions`.
-
     Raises:
         ConfigError: a value outside its range, or another loss than cross-entropy.
     """
@@ -136,9 +124,6 @@ class RPLPlusPlus(PointMethod):
 @named("method/arpl")
 class ARPL(PointMethod):
     """Adversarial reciprocal point learning (Chen et al., TPAMI 2021) without confusing samples.
-
-    Args:
-        options: the fields of `ARPLOptions`.
 
     Raises:
         ConfigError: a value outside its range, or another loss than cross-entropy.

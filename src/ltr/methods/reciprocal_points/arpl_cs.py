@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ class ConfusedNetwork(AdversarialNetwork):
             ConfigError: more than one process.
         """
         if self.trainer.world_size > 1:
-            raise ConfigError("method=arpl_cs trains three networks in turn, on one device only: trainer.devices=1")
+            raise ConfigError("method=arpl_cs trains three networks in turn, on one device. Set trainer.devices=1")
         main = super().configure_optimizers()
         gan_optimizers = [
             torch.optim.Adam(module.parameters(), lr=self.gan_lr, betas=(0.5, 0.999))
@@ -92,7 +93,7 @@ class ConfusedNetwork(AdversarialNetwork):
         return [main["optimizer"], *gan_optimizers], [main["lr_scheduler"]]
 
     def noise(self, rows: int, batch_index: int) -> Tensor:
-        """Return two draws of normal noise [2, B, Z], a function of (seed, role, epoch, batch)."""
+        """Return two samples of normal noise [2, B, Z], a function of (seed, role, epoch, batch)."""
         source = generator(self.seed, self.role, "noise", self.current_epoch, batch_index)
         return to_device(source.standard_normal((2, rows, self.noise_dim), dtype=np.float32), self.device)
 
@@ -106,19 +107,19 @@ class ConfusedNetwork(AdversarialNetwork):
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         optimizers: list[Any] = self.optimizers(use_pl_optimizer=False)  # type: ignore[assignment]
-        classifier, of_generator, of_discriminator = optimizers
+        classifier, generator_optimizer, discriminator_optimizer = optimizers
         real = self.to_unit(batch.images)
         first, second = self.noise(len(real), batch_index).unbind(0)
 
         generated = self.generator(first)
-        of_real, of_generated = self.discriminator(real), self.discriminator(generated.detach())
-        discriminator_loss = _adversarial_loss(of_real, 1.0) + _adversarial_loss(of_generated, 0.0)
-        self._step(of_discriminator, discriminator_loss)
+        real_logits, generated_logits = self.discriminator(real), self.discriminator(generated.detach())
+        discriminator_loss = _adversarial_loss(real_logits, 1.0) + _adversarial_loss(generated_logits, 0.0)
+        self._step(discriminator_optimizer, discriminator_loss)
 
-        with _frozen(self.discriminator, self.backbone, self.head, self.norms, self.embedding):
+        with _without_gradients(self.discriminator, self.backbone, self.head, self.norms, self.embedding):
             fooling_loss = _adversarial_loss(self.discriminator(generated), 1.0)
             generator_confusion = self.confusion_of(generated)
-            self._step(of_generator, fooling_loss + self.confusion_weight * generator_confusion)
+            self._step(generator_optimizer, fooling_loss + self.confusion_weight * generator_confusion)
 
         outcome, _ = self.outcome(self.features(real), batch, batch_index)
         with torch.no_grad():
@@ -161,31 +162,22 @@ def _adversarial_loss(logits: Tensor, real: float) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, real))
 
 
-class _frozen:
-    """Context in which the parameters of modules get no gradients, while gradients pass through the modules."""
-
-    def __init__(self, *modules: nn.Module | None) -> None:
-        self._parameters = [p for module in modules if module is not None for p in module.parameters()]
-
-    def __enter__(self) -> None:
-        self._trained = [p for p in self._parameters if p.requires_grad]
-        _require(self._trained, False)
-
-    def __exit__(self, *error: object) -> None:
-        _require(self._trained, True)
-
-
-def _require(parameters: Iterable[nn.Parameter], gradient: bool) -> None:
-    for parameter in parameters:
-        parameter.requires_grad_(gradient)
+@contextmanager
+def _without_gradients(*modules: nn.Module | None) -> Iterator[None]:
+    """Compute no gradients of the modules' parameters during a block; gradients still pass through the modules."""
+    trained = [p for module in modules if module is not None for p in module.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 @named("method/arpl_cs")
 class ARPLCS(ARPL):
     """ARPL with confusing samples.
-
-    Args:
-        options: the fields of `ARPLCSOptions`.
 
     Raises:
         ConfigError: images that the generator cannot be built for, gradient accumulation, fp16; see `ARPL`.
@@ -203,7 +195,7 @@ class ARPLCS(ARPL):
         if settings.accumulate > 1:
             raise ConfigError(
                 f"trainer.accumulate={settings.accumulate}: method=arpl_cs takes several optimiser steps in each batch "
-                "and accumulates none. Set trainer.accumulate=1"
+                "and cannot accumulate gradients. Set trainer.accumulate=1"
             )
         if settings.precision == "fp16":
             raise ConfigError("trainer.precision=fp16: method=arpl_cs has no loss scaling. Use bf16 or fp32")

@@ -1,7 +1,7 @@
 """Base classes for the methods whose classifier is a set of points: RPL, RPL++, ARPL and GCPL.
 
-They differ in their head (`ltr.methods.reciprocal_points.heads`) and in their loss terms (`losses`); the step,
-the scores and the plan are the same.
+They differ in their head (`ltr.methods.reciprocal_points.heads`) and in their loss terms (`losses`); the training step,
+the scores and the stages are the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ltr.configuration.targets import locate
+from ltr.configuration.targets import class_name, locate
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores
@@ -25,6 +25,7 @@ from ltr.methods.core.stage import Method, NetworkSpec, Stage, StageOutput
 from ltr.methods.reciprocal_points.feature_history import WIDTH, FeatureHistory, embed
 from ltr.methods.reciprocal_points.heads import ClassPoints, PointDistances, ReciprocalPoints
 from ltr.methods.reciprocal_points.options import PointOptions, Reduction
+from ltr.models.heads import head_kind
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
 
@@ -44,7 +45,6 @@ class PointNetwork(ImageClassifier):
         feature_dim: width of a linear layer between backbone and points; None: no such layer.
         reduction: ``mean`` or ``sum`` of the images' losses.
         weights: weights of the loss terms beside ``class_term``.
-        points: points of the head.
     """
 
     head: Any
@@ -80,7 +80,7 @@ class PointNetwork(ImageClassifier):
         return None if self.history is None else "the figure of features of width 2 records chosen batches on the host"
 
     def build_points(self, width: int, points: dict[str, Any]) -> ClassPoints:
-        """Return the head, for features of this width."""
+        """Return the head for features of a width."""
         return self.head_type(width, self.dataset_info.num_classes, **points)
 
     def terms(self, measured: PointDistances, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -107,7 +107,7 @@ class PointNetwork(ImageClassifier):
         """Return the weighted sum of the terms; each of them is logged."""
         features = self.batch_features(batch)
         outcome, logits = self.outcome(features, batch, batch_index)
-        return outcome if not self.extras else self.with_extras(outcome, batch, features, logits)
+        return self.with_extras(outcome, batch, features, logits)
 
     def outcome(self, features: Tensor, batch: Batch, batch_index: int) -> tuple[dict[str, Any], Tensor]:
         """Return a step's outcome and the logits [B, C] from the features of its images."""
@@ -145,13 +145,13 @@ class PointNetwork(ImageClassifier):
         """Return the same backbone with the linear classifier that has the same softmax, for decoupled methods.
 
         Raises:
-            ConfigError: several prototypes a class, which no linear classifier stands for.
+            ConfigError: several prototypes per class, for which there is no such classifier.
         """
         linear = self.head.linear()
         if linear is None:
             raise ConfigError(
-                "method.num_points is above 1: with several prototypes a class there is no linear classifier for a "
-                "decoupled method to start from. Use method.representation.num_points=1"
+                "method.representation.num_points is above 1: several prototypes per class are not a linear "
+                "classifier, from which a decoupled method starts. Set method.representation.num_points=1"
             )
         weight, bias = linear
         if isinstance(self.embedding, nn.Linear):
@@ -197,20 +197,21 @@ class PointMethod(Method):
         return {**options, "weights": {term: self.options[name] for term, name in weight_of_term.items()}}
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
-        name = type(self).__name__
-        only_cross_entropy(settings, name)
-        no_other_head(settings, name)
+        check_loss_and_head(settings, type(self).__name__)
         trained = Stage(
             "representation", "representation", settings, module=self.module, options=self.network_options()
         )
         if self.options.feature_dim != WIDTH:
             return [trained]
         parts = ["test", "unknown"] if "open_set" in dataset_info.protocols else ["test"]
-        plain = settings.replaced(extras=())
-        options = {"parts": parts}
-        reads = tuple(parts)
         embedding = Stage(
-            "embedding", "embedding", plain, None, embed, ("representation",), options=options, reads=reads
+            "embedding",
+            "embedding",
+            settings.replaced(extras=()),
+            compute=embed,
+            parents=("representation",),
+            options={"parts": parts},
+            reads=tuple(parts),
         )
         return [trained, embedding]
 
@@ -218,21 +219,22 @@ class PointMethod(Method):
         return outputs["representation"].load()
 
 
-def only_cross_entropy(settings: Settings, name: str) -> None:
-    """Refuse any loss but cross-entropy, because distances have class terms of their own."""
-    target = settings.loss["_target_"]
-    if locate(target, "loss") is not CrossEntropy:
+def check_loss_and_head(settings: Settings, name: str) -> None:
+    """Refuse any loss but cross-entropy and any head but the default, because the method has its own.
+
+    Args:
+        name: the method, for the message.
+
+    Raises:
+        ConfigError: the loss or the head was changed.
+    """
+    if locate(settings.loss["_target_"], "loss") is not CrossEntropy:
         raise ConfigError(
-            f"loss={target.rsplit('.', 1)[-1]}: {name} has its own loss over distances, for which class weights, "
+            f"loss={class_name(settings.loss)}: {name} has its own loss over distances, for which class weights, "
             "margins and priors are not defined. Leave loss=cross_entropy; a balanced sampler works"
         )
-
-
-def no_other_head(settings: Settings, name: str) -> None:
-    """Refuse another head than the default, because the points are the head."""
-    target = settings.head["_target_"]
-    if getattr(locate(target, "head"), "head_kind", None) != "linear":
+    if head_kind(settings.head) != "linear":
         raise ConfigError(
-            f"head={target.rsplit('.', 1)[-1]}: the head of {name} is its points, and the head's config is not used. "
+            f"head={class_name(settings.head)}: the head of {name} is its points, and the head's config is not used. "
             "Leave head=linear"
         )

@@ -82,6 +82,6 @@ def embed(computation: Computation, *, parts: list[str]) -> dict[str, np.ndarray
                 features.append(network.features(network.to_unit(batch.images)).float())
                 labels.append(batch.labels)
         all_features, all_labels = torch.cat(features).cpu().numpy(), torch.cat(labels).cpu().numpy()
-        chosen_rows = np.linspace(0, len(all_labels) - 1, min(len(all_labels), MAX_IMAGES)).round().astype(np.int64)
-        arrays |= {f"{part}_features": all_features[chosen_rows], f"{part}_labels": all_labels[chosen_rows]}
+        rows = np.linspace(0, len(all_labels) - 1, min(len(all_labels), MAX_IMAGES)).round().astype(np.int64)
+        arrays |= {f"{part}_features": all_features[rows], f"{part}_labels": all_labels[rows]}
     return arrays

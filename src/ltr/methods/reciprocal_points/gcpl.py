@@ -21,16 +21,13 @@ class PrototypeNetwork(PointNetwork):
         distances = self.head.distances(measured)
         return {
             "class_term": open_set.prototype_class(distances, labels, self.head.gamma),
-            "prototype_term": open_set.prototype_pull(open_set.of_labels(distances, labels)),
+            "prototype_term": open_set.prototype_pull(open_set.label_distances(distances, labels)),
         }
 
 
 @named("method/gcpl")
 class GCPL(PointMethod):
     """Generalised convolutional prototype learning.
-
-    Args:
-        options: the fields of `GCPLOptions`.
 
     Raises:
         ConfigError: a value outside its range, or another loss than cross-entropy.

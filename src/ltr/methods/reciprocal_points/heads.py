@@ -6,14 +6,12 @@ Heads map features [B, D] to logits [B, C]. Squared distances come from inner pr
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.methods.reciprocal_points.options import Distance, Divided, RadiusKind
 
@@ -33,19 +31,12 @@ class ClassPoints(nn.Module):
         num_classes: number of classes C.
         num_points: points per class M, >= 1.
         init_std: standard deviation, >= 0; with 0 the points of a class start at the origin and stay equal.
-
-    Raises:
-        ConfigError: ``num_points`` or ``init_std`` is outside its range.
     """
 
     bias = None
 
     def __init__(self, num_features: int, num_classes: int, *, num_points: int = 1, init_std: float = 0.1) -> None:
         super().__init__()
-        if num_points < 1:
-            raise ConfigError(f"method.num_points={num_points}: at least 1 point for each class is needed")
-        if not 0 <= init_std < math.inf:
-            raise ConfigError(f"method.init_std={init_std}: a finite standard deviation of at least 0 is needed")
         self.points = nn.Parameter(init_std * torch.randn(num_classes, num_points, num_features))
 
     def measure(self, features: Tensor) -> PointDistances:
@@ -100,9 +91,6 @@ class ReciprocalPoints(ClassPoints):
         gamma: factor of the logits, > 0; 1 / temperature in the official code.
         radius: ``per_class`` or ``scalar``.
         radius_init: initial value of the radius, >= 0.
-
-    Raises:
-        ConfigError: ``gamma`` or ``radius_init`` is outside its range; see `ClassPoints`.
     """
 
     head_kind = "reciprocal_points"
@@ -121,10 +109,6 @@ class ReciprocalPoints(ClassPoints):
         radius_init: float = 0.0,
     ) -> None:
         super().__init__(num_features, num_classes, num_points=num_points, init_std=init_std)
-        if not 0 < gamma < math.inf:
-            raise ConfigError(f"method.gamma={gamma}: a finite number above 0 is needed")
-        if not 0 <= radius_init < math.inf:
-            raise ConfigError(f"method.radius_init={radius_init}: a finite number of at least 0 is needed")
         self.distance = distance
         self.gamma = gamma
         self.logit_divisor = num_features if divided == "both" else 1
@@ -174,9 +158,6 @@ class Prototypes(ClassPoints):
         num_features, num_classes, num_points, init_std: see `ClassPoints`.
         divided: True divides squared distances by D.
         gamma: factor of the distances, > 0.
-
-    Raises:
-        ConfigError: ``gamma`` is outside its range; see `ClassPoints`.
     """
 
     head_kind = "prototypes"
@@ -192,8 +173,6 @@ class Prototypes(ClassPoints):
         gamma: float = 1.0,
     ) -> None:
         super().__init__(num_features, num_classes, num_points=num_points, init_std=init_std)
-        if not 0 < gamma < math.inf:
-            raise ConfigError(f"method.gamma={gamma}: a finite number above 0 is needed")
         self.gamma = gamma
         self.divisor = num_features if divided else 1
 

@@ -5,14 +5,12 @@ Distances are [B, C, M]: of B images to the M points of each of C classes. Label
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ltr.losses import functional
 
 
-def of_labels(distances: Tensor, labels: Tensor) -> Tensor:
+def label_distances(distances: Tensor, labels: Tensor) -> Tensor:
     """Return the distances [B, M] to the points of each image's class.
 
     The official code uses the label as an index into the flat list of C * M points, which is right for M = 1 only.
@@ -29,24 +27,24 @@ def reciprocal_class(distances: Tensor, labels: Tensor, gamma: float = 1.0) -> T
     return functional.cross_entropy(gamma * distances.mean(2), labels)
 
 
-def open_space(of_labels: Tensor, radius: Tensor) -> Tensor:
+def open_space(distances: Tensor, radius: Tensor) -> Tensor:
     """Return (1/M) sum_i (d(f, p_i^y) - R^y)^2, the open-space term of RPL (ECCV 2020), [B].
 
     Args:
-        of_labels: squared distances [B, M] to the points of the image's class.
+        distances: squared distances [B, M] to the points of the image's class.
         radius: R^y, [B].
     """
-    return (of_labels - radius[:, None]).square().mean(1)
+    return (distances - radius[:, None]).square().mean(1)
 
 
-def adversarial_margin(of_labels: Tensor, radius: Tensor) -> Tensor:
+def adversarial_margin(distances: Tensor, radius: Tensor) -> Tensor:
     """Return max(0, d(f, P^y) - R + 1), the margin term of ARPL (TPAMI 2021), [B]; 0 where d <= R - 1.
 
     Args:
-        of_labels: squared distances [B, M]; their mean over M is d.
+        distances: squared distances [B, M]; their mean over M is d.
         radius: R, [B].
     """
-    return (of_labels.mean(1) - radius + 1).clamp_min(0)
+    return (distances.mean(1) - radius + 1).clamp_min(0)
 
 
 def prototype_class(distances: Tensor, labels: Tensor, gamma: float = 1.0) -> Tensor:
@@ -54,15 +52,15 @@ def prototype_class(distances: Tensor, labels: Tensor, gamma: float = 1.0) -> Te
     return functional.cross_entropy((-gamma * distances).logsumexp(2), labels)
 
 
-def prototype_pull(of_labels: Tensor) -> Tensor:
+def prototype_pull(distances: Tensor) -> Tensor:
     """Return half the squared distance to the nearest prototype of the image's class, GCPL's prototype loss, [B].
 
     The factor 1/2 is that of ARPL's code; the paper (Yang et al., CVPR 2018) has none.
 
     Args:
-        of_labels: squared distances [B, M] to the prototypes of the image's class.
+        distances: squared distances [B, M] to the prototypes of the image's class.
     """
-    return of_labels.amin(1) / 2
+    return distances.amin(1) / 2
 
 
 def confusion(logits: Tensor) -> Tensor:
@@ -70,5 +68,5 @@ def confusion(logits: Tensor) -> Tensor:
 
     The value is in [1/C, 1]: 1/C if the network predicts equal probabilities for every image.
     """
-    log_p = F.log_softmax(logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits, dim=1)
+    log_p = functional.at_least_float32(logits).log_softmax(1)
     return (log_p.exp() * log_p).sum(1).mean().exp()

@@ -14,7 +14,7 @@ Reduction = Literal["mean", "sum"]
 
 
 class PointOptions(Options):
-    """Options that all of them have."""
+    """Options that RPL, RPL++, ARPL and GCPL share."""
 
     num_points: Annotated[int, "[1, inf)"] = 1
     """M, the points of each class; both codes have 1, the papers allow more and take means over them."""

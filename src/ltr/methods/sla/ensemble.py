@@ -31,20 +31,12 @@ class EnsembleClassifier(ImageClassifier):
     alone. The features of the ensemble are the concatenated features of all members.
 
     Args:
-        spec: see `NetworkSpec`.
-        members: number of networks.
         average: ``probabilities``, returned as logits of the same link, or ``logits``.
     """
 
     headline = "ensemble"
 
-    def __init__(
-        self,
-        spec: NetworkSpec,
-        *,
-        members: int,
-        average: Average,
-    ) -> None:
+    def __init__(self, spec: NetworkSpec, *, members: int, average: Average) -> None:
         super().__init__(spec)
         self.options = {"members": members, "average": average}
         self.average = average
@@ -96,11 +88,7 @@ def members_of(computation: Computation) -> dict[str, np.ndarray]:
 
 @named("method/ensemble")
 class Ensemble(Method):
-    """Method that trains M networks like ERM, each with a separate role, and averages their predictions.
-
-    Args:
-        options: the fields of `EnsembleOptions`.
-    """
+    """Method that trains M networks like ERM, each with a separate role, and averages their predictions."""
 
     Options = EnsembleOptions
     options: EnsembleOptions

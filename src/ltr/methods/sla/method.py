@@ -1,8 +1,7 @@
 """Self-supervised label augmentation (Lee, Hwang, Shin, ICML 2020): classes and transformations learned jointly.
 
-An image x of class y under transformation t_j has the joint label (y, j), numbered y * M + j. The network
-need not be invariant to the transformations, so these may change how an image looks, and predictions for the M
-views can be averaged.
+An image x of class y under transformation t_j has the joint label (y, j), numbered y * M + j. The network need not be
+invariant to the transformations, and predictions for the M views can be averaged.
 """
 
 from __future__ import annotations
@@ -41,7 +40,6 @@ class JointClassifier(TransformedClassifier):
     Class weights, margins and priors of a joint class (y, j) follow from the number of images of y.
 
     Args:
-        spec: see `NetworkSpec`.
         options: the fields of `SLAOptions`.
 
     Raises:
@@ -61,10 +59,7 @@ class JointClassifier(TransformedClassifier):
         )
         self.options = declared
         self.headline = headline_of(declared.inference, declared.self_distillation)
-        self.aggregation = declared.aggregation
         self.loss_scale = count if declared.loss_scale == "M" else 1
-        self.temperature = declared.temperature
-        self.distilled_weight = declared.distilled_weight
         self.self_distillation = declared.self_distillation
         if self.self_distillation:
             self.variants = ("single", "aggregated", "distilled")
@@ -89,7 +84,7 @@ class JointClassifier(TransformedClassifier):
         """Aggregate joint logits [B, M, C * M] of the M views to class logits float32 [B, C]."""
         count = len(self.transforms)
         joint_diagonal = joint.float().unflatten(2, (-1, count)).diagonal(dim1=1, dim2=3)  # [B, C, M]
-        return joint_diagonal.mean(-1) if self.aggregation == "mean" else joint_diagonal.sum(-1)
+        return joint_diagonal.mean(-1) if self.options.aggregation == "mean" else joint_diagonal.sum(-1)
 
     # -- learning ------------------------------------------------------------------------------------------------
 
@@ -111,15 +106,15 @@ class JointClassifier(TransformedClassifier):
             "distillation": to_target.detach(),
         }
         training_logits = student if self.headline == "distilled" else self._of_joint(self.headline, views.detach())
-        return loss + self.distilled_weight * distilled_loss + to_target, training_logits, logs
+        return loss + self.options.distilled_weight * distilled_loss + to_target, training_logits, logs
 
     def _distillation(self, student: Tensor, target: Tensor) -> Tensor:
         """Return T^2 KL from the aggregated logits to the second head's logits [B, C], mean over images."""
         if self.link == "softmax":
-            return kl_to_teacher(student, target, self.temperature).mean()
+            return kl_to_teacher(student, target, self.options.temperature).mean()
         # a sigmoid is a softmax over (z, 0)
         pairs, targets = (torch.stack([logits, torch.zeros_like(logits)], dim=-1) for logits in (student, target))
-        return kl_to_teacher(pairs, targets, self.temperature).sum(1).mean()
+        return kl_to_teacher(pairs, targets, self.options.temperature).sum(1).mean()
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)
@@ -174,7 +169,7 @@ def headline_of(inference: str | None, self_distillation: bool) -> str:
     """
     if inference == "distilled" and not self_distillation:
         raise ConfigError(
-            "method.inference=distilled needs method.self_distillation=true; single and aggregated do without"
+            "method.inference=distilled needs method.self_distillation=true. Set it, or inference=single or aggregated"
         )
     return inference or ("distilled" if self_distillation else "aggregated")
 
@@ -182,9 +177,6 @@ def headline_of(inference: str | None, self_distillation: bool) -> str:
 @named("method/sla")
 class SLA(TransformedImagesMethod):
     """Method of one stage, ``representation``, trained on joint labels.
-
-    Args:
-        options: the fields of `SLAOptions`.
 
     Raises:
         ConfigError: ``distilled`` without self-distillation; the transformations do not support these images.

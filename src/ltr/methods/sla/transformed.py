@@ -34,10 +34,8 @@ class TransformedClassifier(ImageClassifier):
     A subclass sets ``options`` and ``headline``, and implements `losses` and `answer`.
 
     Args:
-        spec: see `NetworkSpec`.
         transform: a key of `ltr.data.augmentation.joint_transforms.TRANSFORMS`.
-        checkpointing: keep only the inputs of the backbone's blocks for the backward pass and compute the rest again:
-            the same gradients and BatchNorm statistics from less memory and about a third more time.
+        checkpointing: see `TransformedOptions`.
         logit_counts: see `ImageClassifier`.
 
     Raises:
@@ -118,9 +116,6 @@ class TransformedClassifier(ImageClassifier):
         features = self.view_features(images, views)
         return Scores(self.answer(self.headline, features).float(), features[:, 0].float())
 
-    def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
-        return {"scores": self.predict_headline(batch.images), "batch": batch}
-
 
 @named("network/data_augmentation")
 class AugmentedClassifier(TransformedClassifier):
@@ -129,17 +124,16 @@ class AugmentedClassifier(TransformedClassifier):
     L = (1/M) sum_j L(z(t_j(x)), y), with the loss L of the configuration. ``aggregated`` is the mean of the M logits.
 
     Args:
-        spec: see `NetworkSpec`.
         options: the fields of `DataAugmentationOptions`.
     """
 
     declaration: type[DataAugmentationOptions] = DataAugmentationOptions
 
     def __init__(self, spec: NetworkSpec, **options: Any) -> None:
-        chosen = self.declaration(**options)
-        super().__init__(spec, transform=chosen.transform, checkpointing=chosen.checkpointing)
-        self.options = chosen
-        self.headline = chosen.inference
+        declared = self.declaration(**options)
+        super().__init__(spec, transform=declared.transform, checkpointing=declared.checkpointing)
+        self.options = declared
+        self.headline = declared.inference
 
     def losses(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         logits = self.head(features)
@@ -163,7 +157,6 @@ class MultiTaskClassifier(AugmentedClassifier):
     all transformations are equally frequent.
 
     Args:
-        spec: see `NetworkSpec`.
         options: the fields of `MultiTaskOptions`.
     """
 
@@ -171,7 +164,7 @@ class MultiTaskClassifier(AugmentedClassifier):
 
     def __init__(self, spec: NetworkSpec, **options: Any) -> None:
         super().__init__(spec, **options)
-        self.transform_weight = MultiTaskOptions(**options).transform_weight
+        self.transform_weight = self.options["transform_weight"]
         with seeded_construction(derive_seed(spec.seed, spec.role, "transform head")):
             self.transform_head = instantiate(spec.settings.head, self.backbone.num_features, len(self.transforms))
 
@@ -209,9 +202,6 @@ class TransformedImagesMethod(Method):
 class DataAugmentation(TransformedImagesMethod):
     """Method that trains on all M transformations of every image with the image's label.
 
-    Args:
-        options: the fields of `DataAugmentationOptions`.
-
     Raises:
         ConfigError: the transformations do not support these images.
     """
@@ -223,9 +213,6 @@ class DataAugmentation(TransformedImagesMethod):
 @named("method/multi_task")
 class MultiTask(TransformedImagesMethod):
     """`DataAugmentation` with a second head that predicts the transformation.
-
-    Args:
-        options: the fields of `MultiTaskOptions`.
 
     Raises:
         ConfigError: the transformations do not support these images.

@@ -23,8 +23,8 @@ def softmax_binary_cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor 
     labels = functional.integer_labels(labels)
     log_p = torch.log_softmax(functional.at_least_float32(logits), dim=1)
     log_rest = torch.log(-torch.expm1(log_p.clamp_max(-_LEAST)))
-    of_label = log_p.gather(1, labels[:, None])
-    terms = log_rest.scatter(1, labels[:, None], of_label)
+    label_log_p = log_p.gather(1, labels[:, None])
+    terms = log_rest.scatter(1, labels[:, None], label_log_p)
     losses = -terms.mean(1)
     return losses if weight is None else weight[labels] * losses
 

@@ -7,15 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ltr.configuration.targets import locate
+from ltr.configuration.targets import class_name
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import NetworkSpec, Stage
-from ltr.methods.decoupling.representation import FromRepresentation, classifier_stage
+from ltr.methods.decoupling.representation import TwoStages
 from ltr.methods.decoupling.retrained import SecondStage
 from ltr.methods.weight_balancing.options import BalancedOptions, WeightBalancingOptions
+from ltr.models.heads import head_kind
 
 
 def max_norm_radius(weight: Tensor, fraction: float) -> Tensor:
@@ -32,7 +33,7 @@ def project_rows(weight: Tensor, radius: Tensor) -> Tensor:
 
 @named("network/balanced_classifier")
 class BalancedClassifier(SecondStage):
-    """The representation with its own classifier, which learns on with weights inside a ball (MaxNorm).
+    """Network of the second stage: the trained classifier, trained further with weights inside a ball (MaxNorm).
 
     Args:
         spec: see `NetworkSpec`; its parent is ``representation``.
@@ -40,15 +41,15 @@ class BalancedClassifier(SecondStage):
     """
 
     is_solvable = False
+    options: BalancedOptions
     radius: Tensor
 
     def __init__(self, spec: NetworkSpec, **options: Any) -> None:
-        chosen = BalancedOptions(**options)
-        self._fraction = chosen.radius
-        super().__init__(spec, freeze_bn_stats=chosen.freeze_bn_stats)
-        self.options = chosen
-        start = max_norm_radius(self.head.weight.detach(), self._fraction)
-        self.register_buffer("radius", start)  # of the representation's classifier: fixed while this one trains
+        declared = BalancedOptions(**options)
+        super().__init__(spec, freeze_bn_stats=declared.freeze_bn_stats)
+        self.options = declared
+        # from the representation's classifier, and fixed while this one trains
+        self.register_buffer("radius", max_norm_radius(self.head.weight.detach(), declared.radius))
 
     def start_from(self, network: ImageClassifier) -> None:
         super().start_from(network)
@@ -56,13 +57,13 @@ class BalancedClassifier(SecondStage):
 
     @property
     def graph_obstacle(self) -> str | None:  # type: ignore[override]
-        is_by_epoch = self.options["projection"] == "epoch"
-        return "method.projection=epoch projects after the last step of an epoch alone" if is_by_epoch else None
+        is_by_epoch = self.options.projection == "epoch"
+        return "method.projection=epoch projects only after the last step of an epoch" if is_by_epoch else None
 
     def optimizer_step(self, *arguments: Any, **named_arguments: Any) -> None:
         super().optimizer_step(*arguments, **named_arguments)
-        when = self.options["projection"]
-        # within the step, so that whatever is saved after it is projected
+        when = self.options.projection
+        # within the step, so that every saved state is projected
         if when == "step" or (when == "epoch" and self.trainer.is_last_batch):
             with torch.no_grad():
                 self.head.weight.copy_(project_rows(self.head.weight, self.radius))
@@ -72,11 +73,8 @@ class BalancedClassifier(SecondStage):
 
 
 @named("method/weight_balancing")
-class WeightBalancing(FromRepresentation):
+class WeightBalancing(TwoStages):
     """Weight balancing: a representation with tuned weight decay, then ``classifier``.
-
-    Args:
-        options: the fields of `WeightBalancingOptions`.
 
     Raises:
         ConfigError: the head is not linear.
@@ -84,14 +82,13 @@ class WeightBalancing(FromRepresentation):
 
     Options = WeightBalancingOptions
     options: WeightBalancingOptions
+    module = BalancedClassifier
+    declaration = BalancedOptions
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
-        target = settings.head["_target_"]
-        if getattr(locate(target, "head"), "head_kind", None) != "linear":
+        if head_kind(settings.head) != "linear":
             raise ConfigError(
-                f"method=weight_balancing needs head=linear, not {target.rsplit('.', 1)[-1]}: it bounds the norms of a "
+                f"method=weight_balancing needs head=linear, not {class_name(settings.head)}: it bounds the norms of a "
                 "linear classifier's weights"
             )
-        second = settings.for_stage(self.options.classifier, "method.classifier")
-        options = self.options.part(BalancedOptions)
-        return [*self.representation(settings, dataset_info), classifier_stage(second, BalancedClassifier, options)]
+        return super().stages(settings, dataset_info)

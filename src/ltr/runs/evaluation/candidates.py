@@ -29,7 +29,6 @@ class Candidate:
 
     Attributes:
         label: name of the weights in tables.
-        checkpoint: path of the file.
         config: configuration of the evaluation, see `ltr.configuration.evaluation_overrides`.
         run: folder of the run that trained the weights, if there is one.
         elsewhere: True if the data set differs from the run's.

@@ -47,7 +47,6 @@ class CheckpointEvaluation:
         examples: the method's example arrays of some test images.
         overlap: number of evaluated images that were trained on.
         note: sentence about changes to the images for the network; '' without changes.
-        fingerprint: fingerprint of the data.
     """
 
     candidate: Candidate
@@ -70,7 +69,6 @@ def evaluate_checkpoints(
     """Check all checkpoints, then evaluate them one after the other on a part of their splits.
 
     Args:
-        candidates: the checkpoints.
         part: ``test`` or ``val``.
         print_line: prints changes to the images for a network.
 
@@ -102,7 +100,6 @@ def headline_probabilities(
     They are those of the headline variant; a part without images is omitted.
 
     Args:
-        candidate: the checkpoint.
         check: called with the split before any image is read; may raise an error.
 
     Raises:

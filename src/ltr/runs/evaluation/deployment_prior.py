@@ -64,7 +64,6 @@ def deployment_prior(value: str, class_counts: np.ndarray, class_names: Sequence
         value: ``uniform`` or ``train``; for ``prior`` also ``estimate``, or a CSV file with the columns ``class`` (a
             class name of the split) and ``weight``.
         class_counts: int64 [C], training images of each class.
-        class_names: names of the split's classes.
 
     Raises:
         DataError: the file does not exist, or does not hold one weight for each class.

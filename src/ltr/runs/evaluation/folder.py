@@ -19,7 +19,7 @@ from ltr.runs.evaluation.protocols import declared_metrics, headline_metric
 from ltr.runs.keys import run_hash
 from ltr.runs.processes.device import device_name
 from ltr.runs.provenance import provenance
-from ltr.runs.result import read_result, write_arrays, write_curve, write_result, write_tables
+from ltr.runs.result import data_entry, read_result, write_arrays, write_curve, write_result, write_tables
 
 
 def write_evaluation(
@@ -32,8 +32,6 @@ def write_evaluation(
     curves and arrays of the training, so that the same figures can be drawn.
 
     Args:
-        evaluation: the results.
-        out: root folder of the output.
         draw: draws figures into the temporary folder, before it is renamed.
 
     Returns:
@@ -69,8 +67,9 @@ def write_evaluation(
         write_json(temporary / "provenance.json", entries)
         stages = run_result["stages"] if run_result is not None and not candidate.elsewhere else []
         declared = declared_metrics(evaluation.split, config["evaluation"])
+        data = data_entry(evaluation.split, evaluation.fingerprint) | evaluation.overlap.to_dict()
         result = write_result(
-            temporary, config, stages, evaluation.rows, _data(evaluation), headline_metric(evaluation.split), declared
+            temporary, config, stages, evaluation.rows, data, headline_metric(evaluation.split), declared
         )
         if draw is not None:
             draw(temporary)
@@ -79,19 +78,6 @@ def write_evaluation(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder, result
-
-
-def _data(evaluation: CheckpointEvaluation) -> dict[str, Any]:
-    split = evaluation.split
-    return {
-        "fingerprint": evaluation.fingerprint,
-        "split": split.name,
-        "split_digest": split.digest(),
-        "val_rule": split.val_rule,
-        "classes": split.num_classes,
-        **{f"{part}_images": len(getattr(split, part)) for part in ("train", "val", "test", "unknown")},
-        **evaluation.overlap.to_dict(),
-    }
 
 
 def _link_training(run: Path, folder: Path) -> None:

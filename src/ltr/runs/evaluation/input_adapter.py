@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ltr.data.loaders.device import resize_images
 from ltr.data.source import ImageFiles, Source
 from ltr.data.split import Split
-from ltr.errors import CheckpointError, ConfigError, LtrError
+from ltr.errors import CheckpointError, ConfigError, LtrError, first_line
 from ltr.evaluation.scores import Scores
 from ltr.methods.core.settings import DatasetInfo
 from ltr.runs.evaluation.protocols import CPU, check_parts, protocols_of
@@ -21,10 +21,9 @@ _PROBES = 2  # number of blank images in a check
 
 
 class InputAdapter(nn.Module):
-    """Wrapper of a network that resizes its input and repeats a single channel; implements `Predictor`.
+    """Predictor around a network that resizes its input and repeats a single channel.
 
     Args:
-        network: the network, a `Predictor`.
         size: (H, W) to which images are resized, bilinear and antialiased; None keeps their size.
         repeat: number of copies of the single channel.
     """
@@ -45,18 +44,18 @@ class InputAdapter(nn.Module):
 
     def predict(self, images: Tensor) -> dict[str, Scores]:
         """Return the scores of uint8 images [B, C, H, W] by variant."""
-        return self.network.predict(self.fitted(images))
+        return self.network.predict(self.adapt(images))
 
     def examples(self, images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
-        return self.network.examples(self.fitted(images), labels)
+        return self.network.examples(self.adapt(images), labels)
 
     def locations(self, images: Tensor) -> dict[str, Tensor]:
-        return self.network.locations(self.fitted(images))
+        return self.network.locations(self.adapt(images))
 
     def predict_with_locations(self, images: Tensor) -> tuple[Mapping[str, Scores], dict[str, Tensor]]:
-        return self.network.predict_with_locations(self.fitted(images))
+        return self.network.predict_with_locations(self.adapt(images))
 
-    def fitted(self, images: Tensor) -> Tensor:
+    def adapt(self, images: Tensor) -> Tensor:
         """Resize uint8 images [B, C, H, W] and repeat their channel, as the network requires."""
         if self.repeat > 1:
             images = images.repeat_interleave(self.repeat, dim=1)
@@ -66,16 +65,16 @@ class InputAdapter(nn.Module):
 
 
 def adapted_dataset(
-    dataset: Mapping[str, Any], source: Source, trained: DatasetInfo, asked: int | None
+    dataset: Mapping[str, Any], source: Source, trained: DatasetInfo, requested_size: int | None
 ) -> dict[str, Any]:
     """Return a dataset config with the image size of a network that was trained on another data set.
 
-    The size is ``asked``, or else the network's training size; the interpolation is that of training. The ratio of crop
-    size to resized size is that of the config.
+    The size is ``requested_size``, or else the network's training size; the interpolation is that of training. The
+    ratio of crop size to resized size is that of the config.
     """
     if not isinstance(source.images, ImageFiles):
-        return dict(dataset) if asked is None else {**dataset, "image_size": asked}
-    size = trained.image_shape[1] if asked is None else asked
+        return dict(dataset) if requested_size is None else {**dataset, "image_size": requested_size}
+    size = trained.image_shape[1] if requested_size is None else requested_size
     resize, usual_size = dataset.get("image_resize"), dataset["image_size"]
     if isinstance(resize, list):  # stretches images to a square
         resize = [round(side * size / usual_size) for side in resize]
@@ -94,27 +93,31 @@ def adapt_input(network: Any, dataset: Mapping[str, Any], source: Source) -> tup
         ConfigError: network and images differ in the number of channels, and the images have more than one.
     """
     channels, height, width = network.dataset_info.image_shape
-    if isinstance(source.images, ImageFiles):
-        source_shape: tuple[int, ...] = (3, dataset["image_size"], dataset["image_size"])
-        size = None
-    else:
-        source_shape = (source.images.shape[3], *source.images.shape[1:3])
-        configured = dataset.get("image_size")
-        size = (height, width) if configured is None else (configured, configured)
+    source_shape = _image_shape(source, dataset)
+    configured = dataset.get("image_size")
+    size = (height, width) if configured is None else (configured, configured)  # that of image files already
     if source_shape[0] not in (1, channels):
         raise ConfigError(
             f"the network takes images of {channels} channel{'s' if channels > 1 else ''}, those of {source.name} have "
             f"{source_shape[0]}. Choose a data set of {channels}, or a network that was trained on {source_shape[0]}"
         )
     repeat = channels // source_shape[0]
-    resized = size if size is not None and size != source_shape[1:] else None
-    if resized is None and repeat == 1:
+    new_size = None if size == source_shape[1:] else size
+    if new_size is None and repeat == 1:
         return network, ""
     changes = []
-    if resized is not None:
-        changes.append(f"{source_shape[1]} x {source_shape[2]} pixels are resized to {resized[0]} x {resized[1]}")
+    if new_size is not None:
+        changes.append(f"{source_shape[1]} x {source_shape[2]} pixels are resized to {size[0]} x {size[1]}")
     changes += [f"their one channel is repeated {repeat} times"] if repeat > 1 else []
-    return InputAdapter(network, resized, repeat), f"images of {source.name}: {', '.join(changes)}"
+    return InputAdapter(network, new_size, repeat), f"images of {source.name}: {', '.join(changes)}"
+
+
+def _image_shape(source: Source, dataset: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return (C, H, W) of the images that a loader gives."""
+    if isinstance(source.images, ImageFiles):
+        return 3, dataset["image_size"], dataset["image_size"]
+    _, height, width, channels = source.images.shape
+    return channels, height, width
 
 
 def check_evaluable(
@@ -129,18 +132,15 @@ def check_evaluable(
     """Check on two blank images that an evaluation cannot fail midway.
 
     Args:
-        predictor: the network, or its `InputAdapter`.
-        network: the method's network.
         split, source, dataset: data of the evaluation, with the dataset config.
         part: part of the split to evaluate.
-        evaluation: the evaluation config.
 
     Raises:
         ConfigError: the images are missing, or the network does not accept them.
         CheckpointError: the network has other classes than the data set, or its predictions lack what a protocol needs.
     """
     if not len(getattr(split, part)):
-        raise ConfigError(f"--split {part}: the split '{split.name}' has no such images")
+        raise ConfigError(f"--split {part}: the split '{split.name}' has no such images. Choose another part")
     protocols = protocols_of(split, evaluation, network.link, CPU, keep_predictions=False)
     if part == "test":
         for protocol in protocols:
@@ -150,7 +150,7 @@ def check_evaluable(
     if "logits" in needs and not network.embeds and tuple(split.class_names) != names:
         raise CheckpointError(
             f"it has {len(names)} classes ({', '.join(names[:3])}, ...), the data set has {len(split.class_names)} "
-            f"({', '.join(split.class_names[:3])}, ...)"
+            f"({', '.join(split.class_names[:3])}, ...). Choose a data set with the classes of its training"
         )
     kind, evaluated = type(network).__name__, " and ".join(dict.fromkeys(protocol.name for protocol in protocols))
     for variant, scores in _probe(predictor, source, dataset).items():
@@ -162,8 +162,7 @@ def check_evaluable(
         lacking = [need for need in sorted(needs) if not provided[need]]
         if lacking == ["knownness"]:
             raise ConfigError(
-                f"evaluation.scorers={evaluation['scorers']}: {kind} gives no distance to score by. "
-                "Leave 'distance' out"
+                f"evaluation.scorers={evaluation['scorers']}: {kind} has no distance to score by. Leave 'distance' out"
             )
         if lacking:
             raise CheckpointError(
@@ -174,10 +173,7 @@ def check_evaluable(
 
 
 def _probe(predictor: Any, source: Source, dataset: Mapping[str, Any]) -> dict[str, Scores]:
-    if isinstance(source.images, ImageFiles):
-        shape: tuple[int, ...] = (3, dataset["image_size"], dataset["image_size"])
-    else:
-        shape = (source.images.shape[3], *source.images.shape[1:3])
+    shape = _image_shape(source, dataset)
     blank = torch.zeros(_PROBES, *shape, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
     try:
         with torch.inference_mode():
@@ -185,8 +181,7 @@ def _probe(predictor: Any, source: Source, dataset: Mapping[str, Any]) -> dict[s
     except LtrError:
         raise
     except (RuntimeError, ValueError, AssertionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
-            f"the network cannot take images of {' x '.join(map(str, shape))} ({reason}). Set dataset.image_size to "
-            "its training size"
+            f"the network cannot take images of {' x '.join(map(str, shape))} ({first_line(error)}). Set "
+            "dataset.image_size to its training size"
         ) from error

@@ -50,13 +50,13 @@ class LocationStats:
         boxes = boxes_in_crop(self.data.source, indices, self.data.file_crop)
         inside, selected = {}, {}
         for level, mask in masks.items():
-            of_locations = torch.from_numpy(locations_in_boxes(boxes, *mask.shape[1:]))
-            inside[level], selected[level] = of_locations.to(mask.device), mask.flatten(1)
+            is_inside = torch.from_numpy(locations_in_boxes(boxes, *mask.shape[1:]))
+            inside[level], selected[level] = is_inside.to(mask.device), mask.flatten(1)
         all_levels = shares(torch.cat(list(inside.values()), 1), torch.cat(list(selected.values()), 1))
         numbers = dict(zip(SHARES, all_levels))
         for level in masks:
-            of_level = shares(inside[level], selected[level])
-            numbers |= {f"{name}_{level}": share for name, share in zip(SHARES, of_level)}
+            level_shares = shares(inside[level], selected[level])
+            numbers |= {f"{name}_{level}": share for name, share in zip(SHARES, level_shares)}
         return numbers
 
     def means(self) -> dict[str, float]:

@@ -23,7 +23,6 @@ class ProtocolResult:
     """Result of one protocol with one scorer for one variant.
 
     Attributes:
-        protocol: name of the protocol.
         variant: name of the variant of the method's predictions.
         scorer: name of the scorer, or None.
         headline: True for the headline result of the run.
@@ -49,12 +48,11 @@ def evaluate(
     """Run ``predictor.predict`` over a split once and evaluate each variant that it returns.
 
     Args:
-        predictor: a module with `predict`, ``headline`` and ``link`` (see `ltr.methods.core.stage.Predictor`).
+        predictor: a module with `predict`, ``headline`` and ``link`` (see `ltr.methods.core.stage.Method.predictor`).
         loaders: batches by part of the split, each image once: the evaluated part, further parts that protocols read
             (``unknown``), and ``train`` to fit scorers.
         protocols: (link, True to keep a row per image) -> new protocol objects, the headline first. Only the headline
             variant keeps rows.
-        device: device of the computation.
         precision: ``bf16``, ``fp16`` or ``fp32``.
         thresholds: thresholds of the open-set protocol by (variant, scorer), chosen on validation images.
         stats: location statistics, which are added to the metrics of the headline variant's first row.
@@ -62,7 +60,7 @@ def evaluate(
     Raises:
         DataError: the split is empty.
     """
-    of_variants: dict[str, list[Any]] = {}
+    protocols_of_variants: dict[str, list[Any]] = {}
     module = predictor.to(device).eval()
     with torch.inference_mode(), autocast(device, precision):
         training = _training_scores(module, loaders["train"]) if "train" in loaders else {}
@@ -75,20 +73,20 @@ def evaluate(
                 else:
                     predictions = module.predict(batch.images)
                 for variant, scores in predictions.items():
-                    if variant not in of_variants:
+                    if variant not in protocols_of_variants:
                         fresh = protocols(module.link, variant == module.headline)
                         _prepare(fresh, variant, training.get(variant), thresholds or {})
-                        of_variants[variant] = fresh
-                    for protocol in of_variants[variant]:
+                        protocols_of_variants[variant] = fresh
+                    for protocol in protocols_of_variants[variant]:
                         if position == 0 or part in protocol.parts:
                             if getattr(protocol, "reads_images", False):  # protocols of users may lack it
                                 protocol.update_images(_as_network_takes(module, batch.images), batch.indices)
                             protocol.update(scores, batch.labels, batch.indices)
-    if not of_variants:
+    if not protocols_of_variants:
         raise DataError("there is nothing to evaluate: the split has no images. Choose another part or data set")
     results = []
-    for variant, of_variant in of_variants.items():
-        for position, protocol in enumerate(of_variant):
+    for variant, variant_protocols in protocols_of_variants.items():
+        for position, protocol in enumerate(variant_protocols):
             protocol.reduce()
             headline = variant == module.headline and position == 0
             result = protocol.compute()
@@ -100,8 +98,8 @@ def evaluate(
 
 def _as_network_takes(predictor: Any, images: torch.Tensor) -> torch.Tensor:
     """Return images as the network inside an `InputAdapter` takes them."""
-    fitted = getattr(predictor, "fitted", None)
-    return images if fitted is None else fitted(images)
+    adapt = getattr(predictor, "adapt", None)
+    return images if adapt is None else adapt(images)
 
 
 def _prepare(
@@ -134,7 +132,6 @@ def examples_of(predictor: Any, network: Any, data: Any, device: torch.device, p
     Args:
         predictor: computes the arrays.
         network: the method's network, which declares whether it has examples.
-        data: an `ltr.data.module.DataModule`.
     """
     if type(network).examples is ImageClassifier.examples:
         return {}  # without reading images

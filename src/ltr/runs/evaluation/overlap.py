@@ -73,8 +73,7 @@ class TrainingImages:
                 warnings.simplefilter("ignore")
                 trained, train = self._training(description, run, config, source)
         except LtrError as error:
-            lines = str(error).splitlines() or [type(error).__name__]
-            return Overlap(None, len(indices), lines[0])
+            return Overlap(None, len(indices), str(error).partition("\n")[0])
         is_trained_on = find_trained_images(trained, train, source, indices)
         if is_trained_on is None:
             return Overlap(None, len(indices), _incomparable(trained, source))
@@ -130,7 +129,6 @@ def check(label: str, overlap: Overlap, allowed: bool) -> None:
 
     Args:
         label: name of the checkpoint, for messages.
-        overlap: the count.
         allowed: True if training images are evaluated on purpose.
 
     Raises:

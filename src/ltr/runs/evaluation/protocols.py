@@ -30,11 +30,9 @@ def protocols_of(
     """Build new objects of the split's protocols, one for each row of results; the first is the headline.
 
     Args:
-        split: the split, which names the protocols.
         evaluation: the evaluation config; with ``prior`` also ``prior_of_scores``, see
             `ltr.runs.evaluation.deployment_prior.evaluation_of`.
         link: ``softmax`` or ``sigmoid``, as declared by the network's loss.
-        device: device of the scores.
         keep_predictions: True keeps a row per image, in the first object only.
 
     Raises:
@@ -42,7 +40,7 @@ def protocols_of(
     """
     for key in _LISTS:
         if not evaluation[key]:
-            raise ConfigError(f"evaluation.{key}=[]: at least one is needed")
+            raise ConfigError(f"evaluation.{key}=[]: the list is empty. Give at least one entry")
     arguments = {
         **{key: value for key, value in evaluation.items() if key not in ("scorers", "usual_scorers")},
         "class_counts": split.class_counts,
@@ -99,10 +97,7 @@ def check_method(method: Method, name: str, split: Split, evaluation: Mapping[st
     """Refuse a method whose predictions lack what the split's protocols need.
 
     Args:
-        method: the method.
         name: name of the method, for the message.
-        split: the split, which names the protocols.
-        evaluation: the evaluation config.
 
     Raises:
         ConfigError: the combination cannot be evaluated, a scorer is unknown, or unknown images are missing where they
@@ -114,7 +109,7 @@ def check_method(method: Method, name: str, split: Split, evaluation: Mapping[st
         lacking = [need for need in sorted(set(protocol.needs)) if need not in method.provides]
         if lacking == ["knownness"]:
             raise ConfigError(
-                f"evaluation.scorers={_names(evaluation)}: method={name} gives no distance to score by. Leave "
+                f"evaluation.scorers={_names(evaluation)}: method={name} has no distance to score by. Leave "
                 f"'{protocol.scorer}' out, or use a method with reciprocal points or prototypes (rpl, arpl, gcpl)"
             )
         if lacking:
@@ -190,13 +185,13 @@ def _label_shift(split: Split, evaluation: Mapping[str, Any], link: str, device:
             f"evaluation.prior={evaluation['prior']}: the split '{split.name}' is evaluated by "
             f"{', '.join(map(str, split.protocols))}; a class prior is for closed_set only. Leave evaluation.prior out"
         )
-    prior, of_scores = (
+    prior, score_prior = (
         deployment_prior(str(evaluation[key]), split.class_counts, split.class_names)
         for key in ("prior", "prior_of_scores")
     )
-    assert of_scores is not None  # the config allows only train and uniform
+    assert score_prior is not None  # the config allows only train and uniform
     bounds = {key: evaluation[key] for key in ("many_above", "few_below")}
-    return label_shift_rows(split.class_counts, prior, of_scores, link=link, device=device, **bounds)
+    return label_shift_rows(split.class_counts, prior, score_prior, link=link, device=device, **bounds)
 
 
 def _check_rows(protocols: list[Any]) -> None:

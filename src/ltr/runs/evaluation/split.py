@@ -24,7 +24,6 @@ class SplitEvaluator:
     """Evaluator of networks on one split, by its protocols and the scorers of the evaluation config.
 
     Attributes:
-        evaluation: the evaluation config.
         label: prefix of messages about memory.
     """
 
@@ -66,9 +65,9 @@ class SplitEvaluator:
 
         def protocols(link: str, keep_predictions: bool) -> list[Any]:
             rows = protocols_of(self.split, evaluation, link, self.device, keep_predictions)
-            of_network = getattr(network, "further_protocols", None)
-            if keep_predictions and part == "test" and of_network is not None:
-                rows += of_network(self.split, evaluation, self.device)
+            network_protocols = getattr(network, "further_protocols", None)
+            if keep_predictions and part == "test" and network_protocols is not None:
+                rows += network_protocols(self.split, evaluation, self.device)
             return rows
 
         names = evaluated_parts(self.split, part, self.evaluation)

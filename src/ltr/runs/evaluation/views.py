@@ -74,8 +74,8 @@ class TestTimeViews(nn.Module):
 
 def averaged(images: Tensor, kind: str, predict: Callable[[Tensor], Mapping[str, Scores]]) -> dict[str, Scores]:
     """Return the means of ``predict`` over the views of each image, by variant."""
-    of_views = [predict(view) for view in views_of(images, kind)]
-    return {variant: mean_scores([scores[variant] for scores in of_views]) for variant in of_views[0]}
+    view_scores = [predict(view) for view in views_of(images, kind)]
+    return {variant: mean_scores([scores[variant] for scores in view_scores]) for variant in view_scores[0]}
 
 
 def mean_scores(scores: list[Scores]) -> Scores:

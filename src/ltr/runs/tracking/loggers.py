@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ltr.configuration.configs import leaves, without_private
-from ltr.errors import ConfigError, Interrupted
+from ltr.errors import ConfigError, Interrupted, first_line
 from ltr.runs.evaluation.network import ProtocolResult
 from ltr.runs.tracking.counted_epochs import CountsEpochs
 
@@ -18,8 +18,6 @@ class RunLoggers:
     """Loggers of one run, which are created when first needed and closed when the run ends or fails.
 
     Args:
-        config: configuration of the run.
-        directory: directory of the run.
         epochs: number of epochs of each stage, in order. Loggers and figures count epochs over all stages, so that a
             second stage does not overwrite the first.
     """
@@ -53,8 +51,8 @@ class RunLoggers:
             raise
         except Exception as error:  # from the network, the disk, or the package
             raise ConfigError(
-                f"logger={name}: it cannot start: {type(error).__name__}: {_first_line(error)}. Correct that, or use "
-                "logger=csv, which every run writes; the logger does not change the identity of the run"
+                f"logger={name}: it cannot start: {type(error).__name__}: {first_line(error)}. Correct that, or use "
+                "logger=csv; the logger is not part of the run's identity"
             ) from error
         return forgiving(logger, name)
 
@@ -105,16 +103,8 @@ class RunLoggers:
 
 
 # methods of a logger that Lightning and runs call
-_CALLED = (
-    "log_metrics",
-    "log_hyperparams",
-    "log_graph",
-    "log_result",
-    "after_save_checkpoint",
-    "save",
-    "finalize",
-    "close",
-)
+_CALLED = ("log_metrics", "log_hyperparams", "log_graph", "log_result", "after_save_checkpoint", "save", "finalize",
+           "close")  # fmt: skip
 
 
 def forgiving(logger: Any, name: str) -> Any:
@@ -139,7 +129,7 @@ def forgiving(logger: Any, name: str) -> Any:
                 if not broken:
                     warnings.warn(
                         f"logger={name} failed and is disabled: {type(error).__name__}: "
-                        f"{_first_line(error)}. metrics.csv and result.json have all numbers",
+                        f"{first_line(error)}. metrics.csv and result.json have all numbers",
                         stacklevel=1,
                     )
                 broken.append(error)
@@ -151,10 +141,6 @@ def forgiving(logger: Any, name: str) -> Any:
         if hasattr(logger, method):
             setattr(logger, method, guarded(getattr(logger, method), closes=method == "close"))
     return logger
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no word").rstrip(".")
 
 
 def described(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import wandb
 from pytorch_lightning.loggers.logger import Logger
 
-from ltr.errors import ConfigError
+from ltr.errors import ConfigError, first_line
 from ltr.evaluation.metrics import METRICS
 from ltr.runs.evaluation.network import ProtocolResult
 from ltr.runs.keys import group_hash, run_hash
@@ -124,10 +124,9 @@ def _started(config: Mapping[str, Any], directory: Path) -> Any:
     except Exception as error:
         if type(error).__module__.partition(".")[0] != "wandb":
             raise  # see `ltr.runs.tracking.loggers`
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ConfigError(
-            f"logger=wandb: Weights & Biases says: {reason}. Use "
-            "`wandb login`, or logger.mode=offline and `wandb sync` later"
+            f"logger=wandb: it cannot start: {first_line(error)}. Use `wandb login`, or logger.mode=offline and `wandb "
+            "sync` later"
         ) from error
 
 

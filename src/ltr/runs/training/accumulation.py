@@ -27,7 +27,6 @@ class Accumulation(_AutomaticOptimization):
     batches and a smaller last batch. For steps of full batches both give the same bits.
 
     Args:
-        trainer: the trainer.
         images_of_step: number of a batch in the epoch -> its number of images in this process.
         is_sum: True if losses are sums over images, which are added without weights.
     """

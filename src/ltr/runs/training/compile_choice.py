@@ -1,4 +1,4 @@
-"""``compile=auto``: compile a backbone only where a measurement says that the training is long enough to repay it."""
+"""Choice of ``compile=auto``: whether the training of a backbone is long enough to repay its compilation."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ LEAST_SPEEDUP = 1.05  # less is within the spread of the rounds
 
 @dataclass(frozen=True)
 class Measurement:
-    """Steps of a backbone on a CPU, one thread, uncompiled and compiled (``scripts/bench_compile.py``).
+    """Processor time of a backbone's steps on one thread of a CPU (``scripts/bench_compile.py``).
 
     Attributes:
-        milliseconds: processor time of an image of a training step, uncompiled.
-        speedup: ratio of uncompiled to compiled.
-        compiling: processor seconds of compiling.
+        milliseconds: time of a training step for each image, uncompiled.
+        speedup: ratio of the uncompiled to the compiled time.
+        compiling: seconds of compiling.
     """
 
     milliseconds: float
@@ -25,7 +25,7 @@ class Measurement:
 
     @property
     def repaid_after(self) -> float:
-        """Number of images after which compiling is repaid; infinite where it gains nothing."""
+        """Number of images after which compiling is repaid; infinite if it saves no time."""
         if self.speedup < LEAST_SPEEDUP:
             return float("inf")
         return 1000 * self.compiling / (self.milliseconds * (1 - 1 / self.speedup))
@@ -46,7 +46,7 @@ def choose_compilation(backbone: str, precision: str, device: str, images: int) 
         backbone: its stable name.
         precision: ``bf16``, ``fp16`` or ``fp32``.
         device: ``cpu`` or ``cuda``.
-        images: that the training still takes, all epochs together.
+        images: remaining images of the training, summed over its epochs.
     """
     if device != "cpu":
         return False, "the gain has not been measured on GPUs (compile=true compiles, compile=graph records the step)"

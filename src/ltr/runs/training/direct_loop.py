@@ -1,8 +1,8 @@
-"""Lightning's loop over the batches of an epoch, which calls what a step needs directly instead of by name.
+"""Lightning's loop over the batches of an epoch, with direct calls of the hooks that are implemented.
 
-Lightning's own loop dispatches every hook of a step by its name: some 15 calls for the network, the strategy and each
-callback, every one of them with a look at the class, a profiler's context and a note of the hook's name. That takes
-longer than the kernels of a small network.
+Lightning's own loop dispatches every hook of a step by its name: about 15 calls for the network, the strategy and each
+callback, each of which inspects the class, enters a profiler's context and sets the name of the hook. That takes longer
+than the kernels of a small network.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 from ltr.data.batch import Batch
 
 Hook = Callable[..., Any]
-_HOOKS = (
+STEP_HOOKS = (
     *("on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward"),
     *("on_before_optimizer_step", "on_train_batch_end"),
 )
@@ -34,9 +34,9 @@ _HOOKS = (
 class DirectEpochLoop(_TrainingEpochLoop):
     """Loop over the batches of an epoch: the same hooks in the same order as Lightning's, and the same progress.
 
-    It passes a batch to Lightning's own loop where that does more than a single process, one optimiser and no gradient
-    scaling need: several processes, a profiler, accumulation, manual optimisation, fp16, schedulers by epochs, and the
-    first batch after a restart.
+    It handles one process, one optimiser and no gradient scaling. Lightning's own loop takes the batch in all other
+    cases: several processes, a profiler, accumulation, manual optimisation, fp16, schedulers by epochs, and the first
+    batch after a restart.
     """
 
     def __init__(self, trainer: pl.Trainer, min_steps: int | None = None, max_steps: int = -1) -> None:
@@ -50,9 +50,9 @@ class DirectEpochLoop(_TrainingEpochLoop):
         if not self._suits(data_fetcher):
             return
         network = self.trainer.lightning_module
-        self._hooks = {name: implemented_hooks(self.trainer, name) for name in _HOOKS}
+        self._hooks = {name: implemented_hooks(self.trainer, name) for name in STEP_HOOKS}
         self._takes_index = "batch_idx" in self._build_kwargs(OrderedDict(), None, 0)
-        # what `log` of a network outside ltr looks up
+        # read by `log`, which a network outside ltr may call
         network._current_fx_name = "training_step"
 
     def _suits(self, data_fetcher: _DataFetcher) -> bool:
@@ -88,7 +88,7 @@ class DirectEpochLoop(_TrainingEpochLoop):
         progress.increment_ready()
         trainer._logger_connector.on_batch_start(batch)
         responses = [hook(batch, number) for hook in hooks["on_train_batch_start"]]
-        if responses[-1:] == [-1]:  # by which a network leaves out the rest of an epoch
+        if responses[-1:] == [-1]:  # Lightning's value for skipping the rest of an epoch
             progress.increment_by(0, is_last_batch=True)
             progress.increment_processed()
             self.update_lr_schedulers("step", update_plateau_schedulers=False)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ltr.configuration.targets import instantiate
+from ltr.configuration.targets import class_name, instantiate
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Stage
 
@@ -31,10 +31,9 @@ def warn_of_double_balancing(settings: Settings, dataset_info: DatasetInfo) -> N
     counts = np.asarray(dataset_info.class_counts)
     drawn = sampler.class_probabilities(counts, settings.epochs - 1, settings.epochs)
     if loss.adjusts_prior and not np.allclose(drawn, counts / counts.sum()):
-        names = [str(config["_target_"]).rsplit(".", 1)[-1] for config in (settings.loss, settings.sampler)]
         warnings.warn(
-            f"{names[0]} corrects for the class frequencies, and so does the sampler {names[1]}: together they "
-            "over-correct. Use sampler=instance, or cross-entropy",
+            f"{class_name(settings.loss)} corrects for the class frequencies, and so does the sampler "
+            f"{class_name(settings.sampler)}: together they over-correct. Use sampler=instance, or cross-entropy",
             stacklevel=2,
         )
 

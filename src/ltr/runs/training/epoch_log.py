@@ -26,7 +26,6 @@ class EpochLog(pl.Callback):
     drops the rows of epochs that it repeats.
 
     Args:
-        path: path of the stage's ``metrics.csv``.
         stage: name of the stage, the first column.
         on_row: called with every finished row (the progress display).
         only_finite: True excludes batches whose loss is NaN or infinite.
@@ -57,7 +56,7 @@ class EpochLog(pl.Callback):
 
     @property
     def total_seconds(self) -> float:
-        """Return the wall time of the stage in seconds, including interrupted runs that it continues."""
+        """Wall time of the stage in seconds, including interrupted runs that it continues."""
         return self._spent + time.perf_counter() - self._began
 
     def add(self, metrics: Mapping[str, float]) -> None:

@@ -1,9 +1,9 @@
-"""compile=graph: a whole training step recorded once and replayed by the GPU, without the host's part in it.
+"""Recording of a whole training step as a CUDA graph (``compile=graph``), whose replay launches no kernels one by one.
 
-A recorded step is everything between two batches that the device does: taking and augmenting the images, the forward
-pass, the loss, the backward pass and the optimiser. It reads its batch from tensors at fixed addresses, and its
-learning rates from tensors on the device. The first steps of a training and the smaller last batch of an epoch run as
-usual, with the same operations.
+A recorded step is everything that the device computes between two batches: indexing and augmenting the images, the
+forward pass, the loss, the backward pass and the optimiser. It reads its batch from tensors at fixed addresses, and its
+learning rates from tensors on the device. The first steps of a training and the smaller last batch of an epoch run
+without a graph, with the same operations.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ltr.data.batch import Batch, Mix, PendingBatch
 from ltr.data.loaders.device import DeviceLoader
-from ltr.errors import TrainingError
+from ltr.errors import TrainingError, first_line
 from ltr.runs.training.direct_loop import DirectEpochLoop
 from ltr.runs.training.guards import FiniteGuard
 
@@ -49,11 +49,7 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """Recorder by a CUDA graph, as PyTorch's notes on CUDA graphs describe it.
-
-    Args:
-        device: the GPU.
-    """
+    """Recorder of a CUDA graph, as in PyTorch's notes on CUDA graphs."""
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)
@@ -86,7 +82,6 @@ class GraphEpochLoop(DirectEpochLoop):
     A step is recorded anew when an epoch changes a number, text or tensor of the network, such as a deferred loss.
 
     Args:
-        recorder: recorder of the device.
         on_obstacle: called with the reason why an epoch runs without a recording, once for each reason.
     """
 
@@ -124,12 +119,12 @@ class GraphEpochLoop(DirectEpochLoop):
         self._step_of_graph, self._warmed_up, self._state = None, 0, None
 
     def obstacle(self) -> str | None:
-        """Return why the steps of this epoch cannot be recorded; None if they can."""
+        """Return the reason why the steps of this epoch cannot be recorded; None if they can."""
         network = self.trainer.lightning_module
         if not network.automatic_optimization:
             return obstacle_of(network) or "the method has several optimisers"
         if self._hooks is None:
-            return "several processes, accumulation, fp16 and profilers need the host in every step"
+            return "several processes, accumulation, fp16 and profilers run code on the host in every step"
         if not all(group.get("fused") for group in self.trainer.optimizers[0].param_groups):
             return "the optimiser has no fused form; optimizer=sgd and adamw have one"
         guards = [one for one in self.trainer.callbacks if isinstance(one, FiniteGuard)]  # type: ignore[attr-defined]
@@ -156,7 +151,7 @@ class GraphEpochLoop(DirectEpochLoop):
                 self._step_of_graph.replay(batch)
             self.replayed += 1
             outcome, optimizer = self._step_of_graph.outcome, self.trainer.optimizers[0]
-            # guards read the loss and the gradients on the device; what they say comes later anyway
+            # guards read the loss and the gradients on the device, and report them at a later step
             for hook in hooks["on_before_backward"]:
                 hook(outcome["loss"])
             for hook in hooks["on_before_optimizer_step"]:
@@ -169,23 +164,24 @@ class GraphEpochLoop(DirectEpochLoop):
         return loader.take(batch) if isinstance(batch, PendingBatch) else batch  # type: ignore[union-attr]
 
     def _record(self, network: pl.LightningModule, batch: Any, number: int) -> _RecordedStep:
-        """Record a step, which is taken on this batch."""
+        """Record a step and take it on this batch."""
         optimizer = self.trainer.optimizers[0]
         inputs = cloned(batch)
         rates = [
             torch.tensor(group["lr"], dtype=torch.float32, device=network.device) for group in optimizer.param_groups
         ]
-        optimizer.zero_grad(set_to_none=True)  # the recorded backward pass creates gradients at addresses of its own
+        optimizer.zero_grad(
+            set_to_none=True
+        )  # the recorded backward pass allocates its gradients in the graph's memory
         try:
             with rates_on_device(optimizer, rates):
                 replay, outcome = self.recorder.record(
                     lambda: self._optimise(network, self._taken(inputs), number, _NO_HOOKS)
                 )
         except RuntimeError as error:
-            reason = (str(error).strip().splitlines() or [""])[0][:200]
             raise TrainingError(
-                f"compile=graph: a training step of {type(network).__name__} cannot be recorded ({reason}). Its steps "
-                "may neither wait for the device nor change their shapes; use compile=false"
+                f"compile=graph: a training step of {type(network).__name__} cannot be recorded ({first_line(error)}). "
+                "Its steps may neither wait for the device nor change their shapes. Use compile=false"
             ) from error
         return _RecordedStep(optimizer, inputs, rates, replay, outcome)
 
@@ -194,7 +190,6 @@ class _RecordedStep:
     """A recorded step with the tensors that it reads.
 
     Args:
-        optimizer: optimizer of the step.
         inputs: the batch that it reads.
         rates: learning rates of the optimiser's groups, on the device.
         replay: repeats the step.
@@ -212,17 +207,17 @@ class _RecordedStep:
         self.inputs, self.rates, self.outcome = inputs, rates, outcome
         self._replay = replay
         self._groups = optimizer.param_groups
-        self._set_rates = [group["lr"] for group in self._groups]
+        self._current_rates = [group["lr"] for group in self._groups]
         self._gradients = [(weight, weight.grad) for group in self._groups for weight in group["params"]]
 
     def replay(self, batch: Any) -> None:
-        """Take the step on another batch of the same size, with the optimiser's learning rates of now."""
+        """Take the step on another batch of the same size, with the optimiser's current learning rates."""
         for target, source in zip(tensors_of(self.inputs), tensors_of(batch), strict=True):
             target.copy_(source, non_blocking=True)
         for number, group in enumerate(self._groups):
-            if group["lr"] != self._set_rates[number]:
+            if group["lr"] != self._current_rates[number]:
                 self.rates[number].fill_(group["lr"])
-                self._set_rates[number] = group["lr"]
+                self._current_rates[number] = group["lr"]
         self._replay()
 
     def restore_gradients(self) -> None:
@@ -248,19 +243,19 @@ def rates_on_device(optimizer: torch.optim.Optimizer, rates: list[Tensor]) -> It
 
 
 def obstacle_of(network: nn.Module) -> str | None:
-    """Return the first reason of a network and its parts (``graph_obstacle``) why a step cannot be recorded."""
+    """Return the first ``graph_obstacle`` of a network and its parts, the reason why a step cannot be recorded."""
     reasons = (getattr(part, "graph_obstacle", None) for part in network.modules())
     return next((reason for reason in reasons if reason is not None), None)
 
 
 def host_state(network: nn.Module) -> list[tuple[str, str, Any]]:
-    """Return what a recorded step holds fixed: numbers and texts of a network and its parts, addresses of tensors."""
+    """Return the constants of a recorded step: numbers and texts of a network and its parts, addresses of tensors."""
     state: list[tuple[str, str, Any]] = []
     for name, part in network.named_modules():
-        of_part = {**vars(part), **part._buffers, **part._parameters}
-        for key, value in of_part.items():
+        part_state = {**vars(part), **part._buffers, **part._parameters}
+        for key, value in part_state.items():
             if part is network and key.startswith("_"):
-                continue  # Lightning's notes of the hook that runs
+                continue  # Lightning's name of the running hook
             if isinstance(value, Tensor):
                 state.append((name, key, value.data_ptr()))
             elif isinstance(value, _PLAIN):

@@ -25,6 +25,7 @@ from ltr.losses.base import ClassificationLoss
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.settings import DatasetInfo
 from ltr.methods.core.stage import Stage
+from ltr.models.probing import uses_batch_statistics
 from ltr.runs.failures import is_out_of_memory
 
 _INSTEAD = (
@@ -73,17 +74,15 @@ def check_network(stage: Stage, network: nn.Module) -> None:
     Raises:
         ConfigError: the network has batch normalisation that is not frozen.
     """
-    norms = [name for name, part in network.named_modules() if isinstance(part, _BatchNorm) and _of_batch(part)]
+    norms = [
+        name for name, part in network.named_modules() if isinstance(part, _BatchNorm) and uses_batch_statistics(part)
+    ]
     if norms:
         raise ConfigError(
             f"trainer.auto_accumulate=true: stage '{stage.name}' trains with batch normalisation ({len(norms)} layers, "
             f"the first is {norms[0]}), and the statistics of a part are not those of its batch. Freeze it where the "
             f"method can (method.freeze_bn_stats=true), or use a backbone without. {_INSTEAD}"
         )
-
-
-def _of_batch(norm: _BatchNorm) -> bool:
-    return norm.training or norm.running_mean is None
 
 
 class AutoMicroBatch(_AutomaticOptimization):
@@ -93,10 +92,7 @@ class AutoMicroBatch(_AutomaticOptimization):
     micro-batches of half the size, which later steps keep. The size is part of the training state.
 
     Args:
-        trainer: the trainer.
         micro_batch: initial size, the batch size.
-        stage: name of the stage, for messages.
-        print_line: prints a message.
     """
 
     def __init__(self, trainer: pl.Trainer, micro_batch: int, stage: str, print_line: Callable[[str], None]) -> None:

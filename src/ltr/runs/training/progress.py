@@ -21,9 +21,6 @@ class TrainingProgress(pl.Callback):
     """Progress display of a stage's training.
 
     Args:
-        stage: name of the stage.
-        epochs: number of its epochs.
-        console: shows the progress.
         lines_every: epochs between two lines if the console is not a terminal; None: at most ten lines.
     """
 

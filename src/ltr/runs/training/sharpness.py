@@ -22,20 +22,20 @@ def check_sharpness(stage: Stage, config: Mapping[str, Any]) -> None:
     """Refuse a stage that cannot be trained with a perturbed gradient, before the first stage is trained.
 
     Raises:
-        ConfigError: says why, and what to use.
+        ConfigError: the network, the loss or a setting does not allow it.
     """
     settings = stage.settings
     if settings.sharpness is None or stage.module is None or stage.checkpoint is not None:
         return
     reason = _reason_against(stage, config)
     if reason:
-        raise ConfigError(f"sharpness, in stage '{stage.name}': {reason}. Leave sharpness out, or change that")
+        raise ConfigError(f"sharpness: stage '{stage.name}': {reason}. Leave sharpness out, or change that")
 
 
 def _reason_against(stage: Stage, config: Mapping[str, Any]) -> str:
     settings, trainer = stage.settings, config["trainer"]
     if getattr(stage.module, "training_step", None) is not ImageClassifier.training_step:
-        return f"{stage.module.__name__} takes training steps of its own kind"  # type: ignore[union-attr]
+        return f"{stage.module.__name__} has a custom training step"  # type: ignore[union-attr]
     if settings.solver == "lbfgs":
         return "features.solver=lbfgs takes no gradient steps"
     if settings.precision == "fp16":
@@ -49,9 +49,9 @@ def _reason_against(stage: Stage, config: Mapping[str, Any]) -> str:
     if instantiate(settings.sharpness).tail_factors([1]) is None:
         return ""
     if not issubclass(loss, ClassificationLoss) or loss.forward is not ClassificationLoss.forward:
-        return f"{loss.__name__} is not known to be a mean over images, which imbsam divides by class"
+        return f"{loss.__name__} is not known to be a mean over images, and imbsam splits the loss by class"
     if settings.extras:
-        return "method.extras belong to no class, and imbsam divides the loss by class"
+        return "method.extras belong to no class, and imbsam splits the loss by class"
     if settings.accumulate > 1 or trainer["devices"] > 1:
         return "imbsam takes the gradient of one whole batch (trainer.accumulate=1 and trainer.devices=1)"
     return ""

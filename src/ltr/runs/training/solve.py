@@ -55,7 +55,6 @@ def solve_stage(
         folder: folder of the stage in the store.
         context: device, data set and signals.
         validation: evaluation that chooses the penalty if ``l2=auto``.
-        print_line: prints a line.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -108,13 +107,7 @@ def solve_stage(
 
 
 class Objective:
-    """Expected loss, under the sampler, of a network's head on the stored features of its training images.
-
-    Args:
-        network: network whose head is fitted.
-        data: data of the stage.
-        device: device of the computation.
-    """
+    """Expected loss, under the sampler, of a network's head on the stored features of its training images."""
 
     def __init__(self, network: ImageClassifier, data: DataModule, device: torch.device) -> None:
         assert data.features is not None
@@ -152,9 +145,9 @@ class Objective:
         """Return the divisor of the sum: the mean class weight if the loss is a weighted mean, else 1."""
         if self.network.loss.reduction != "weight_sum":
             return 1.0
-        of_label = self.network.loss.label_weights(torch.from_numpy(self.labels).to(self.device))
+        label_weights = self.network.loss.label_weights(torch.from_numpy(self.labels).to(self.device))
         repeated = len(self.tables)
-        return 1.0 if of_label is None else (of_label.double() * self.weights).sum() * repeated
+        return 1.0 if label_weights is None else (label_weights.double() * self.weights).sum() * repeated
 
     def _all(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Return the parts that `_read` yields, in memory; pooled maps and tokens as one part."""
@@ -177,7 +170,6 @@ def minimise(objective: Any, l2: float, iterations: int, check: Callable[[], Non
 
     Args:
         objective: see `Objective`.
-        l2: weight of the penalty.
         iterations: largest number of iterations.
         check: raises if a signal stops the run.
 

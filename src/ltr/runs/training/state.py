@@ -1,8 +1,8 @@
 """Training state of an unfinished stage: saving and checking it, and the position at which training resumes.
 
-A training state is a Lightning checkpoint. Only `ResumePoint` reads the position from it: Lightning's loops count
-epochs and batches, and the data module gets the same position, so that the loader repeats no batch. For trainings
-outside ltr the loader stores a position too; in a stage, the resume point takes precedence.
+A training state is a Lightning checkpoint, in which Lightning's loops count epochs and batches. Only `ResumePoint`
+reads this position, and the data module gets it, so that the loader repeats no batch. The loader's own position is for
+trainings outside ltr.
 """
 
 from __future__ import annotations
@@ -174,4 +174,4 @@ def _is_whole(value: Any) -> bool:
 
 
 def _wrong(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"{path}: a damaged training state: {what}")
+    return CheckpointError(f"{path}: the training state is damaged: {what}")

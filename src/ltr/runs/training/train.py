@@ -12,11 +12,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EMAWeightAveraging
 from rich.console import Console
 
 from ltr.configuration.targets import instantiate
-from ltr.errors import CheckpointError, ConfigError, LtrError, TrainingError
+from ltr.errors import CheckpointError, ConfigError, LtrError, TrainingError, first_line
 from ltr.escaping import printer
 from ltr.identity import name_of
 from ltr.methods.core.checkpoint import AtomicCheckpointIO, network_checkpoint, read_checkpoint, write_checkpoint
@@ -27,10 +26,11 @@ from ltr.runs.processes import distributed
 from ltr.runs.processes.device import LIGHTNING_PRECISION, autocast
 from ltr.runs.processes.interrupt import StopRequest
 from ltr.runs.processes.strategies import in_processes
-from ltr.runs.provenance import code_state, differs
+from ltr.runs.provenance import code_state, describe_difference
 from ltr.runs.training.accumulation import Accumulation
+from ltr.runs.training.averaging import EMACallback
 from ltr.runs.training.compile_choice import choose_compilation
-from ltr.runs.training.direct_loop import DirectEpochLoop
+from ltr.runs.training.direct_loop import STEP_HOOKS, DirectEpochLoop
 from ltr.runs.training.epoch_log import EpochLog
 from ltr.runs.training.graph_loop import GraphEpochLoop, recorder_of
 from ltr.runs.training.guards import FiniteGuard, SkipNonfinite, StopOnSignal
@@ -87,12 +87,6 @@ class _StartFlag(pl.Callback):
         self.has_started = True
 
 
-STEP_HOOKS = (
-    *("on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward"),
-    *("on_before_optimizer_step", "on_train_batch_end"),
-)
-
-
 def skip_unused_hooks(callback: pl.Callback) -> None:
     """Set the step hooks that a callback does not implement to None, so that Lightning does not call them.
 
@@ -114,9 +108,7 @@ def train_stage(
     """Train a stage and write ``weights.ckpt`` (and ``last.ckpt``) to ``folder``.
 
     Args:
-        stage: the stage.
         module: initialised network of the stage.
-        data: DataModule of the stage.
         folder: folder of the stage in the store; an unfinished training in it is continued.
         context: configuration, device and signals.
         validation: evaluation during training; None: none.
@@ -136,7 +128,7 @@ def train_stage(
     if resume is not None:
         data.start_at(resume.epoch, resume.batch)
         print_line(f"{stage.name}: continuing in epoch {resume.epoch + 1}, batch {resume.batch + 1} of a stopped run")
-        if other := differs(resume.code, code_state()):
+        if other := describe_difference(resume.code, code_state()):
             print_line(f"{stage.name}: its beginning was trained by {other}")
             begun_by = resume.code
     trainer, log = _trainer(stage, module, data, folder, state, context, validation)
@@ -147,7 +139,7 @@ def train_stage(
     parts = trainer.fit_loop.epoch_loop.automatic_optimization
 
     def advice() -> str:
-        if any(isinstance(callback, ValidationCallback) and callback.evaluation for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        if any(isinstance(callback, ValidationCallback) and callback.is_evaluating for callback in trainer.callbacks):  # type: ignore[attr-defined]
             return out_of_memory_in_evaluation(context.config["evaluation"]["batch_size"])
         return _out_of_memory(stage, parts.micro_batch if isinstance(parts, AutoMicroBatch) else None)
 
@@ -160,10 +152,9 @@ def train_stage(
         raise
     except Exception as error:
         if resume is not None and not start.has_started:
-            reason = (str(error).strip().splitlines() or [""])[0][:200]
             raise CheckpointError(
-                f"{stage.name}: the training state {resume.path} cannot be restored ({type(error).__name__}: {reason})"
-                ". It is damaged, or from other code: start from scratch with resume=never"
+                f"{stage.name}: the training state {resume.path} cannot be restored ({type(error).__name__}: "
+                f"{first_line(error)}). It is damaged, or from other code: start from scratch with resume=never"
             ) from error
         trouble = disk_trouble(error, stage.name, context.config["paths"]) if isinstance(error, OSError) else None
         if trouble is None:
@@ -197,28 +188,25 @@ def _out_of_memory(stage: Stage, micro_batch: int | None) -> str:
     processes = distributed.world_size()
     per_process = f" ({settings.batch_size // processes} in each process)" if distributed.is_distributed() else ""
     tried = "" if micro_batch is None else f", in parts of {micro_batch} (auto_accumulate)"
-    less = "; trainer.precision=bf16 needs less, too" if settings.precision == "fp32" else ""
+    further = "; trainer.precision=bf16 saves memory, too" if settings.precision == "fp32" else ""
     if stage.options.get("checkpointing") is False:
-        less += "; so does method.checkpointing=true"
+        further += "; so does method.checkpointing=true"
     return (
         f"out of memory in a training step at batch_size={settings.batch_size}{per_process}{tried}. Lower batch_size; "
-        f"or halve it and set trainer.accumulate={2 * settings.accumulate}: the same batch for the optimiser, but "
-        f"batch normalisation sees half of it (without any, trainer.auto_accumulate=true finds a size that fits){less}"
+        f"or halve it and set trainer.accumulate={2 * settings.accumulate}: the optimiser's batch stays the same, and "
+        "batch normalisation sees half of it (without batch normalisation, trainer.auto_accumulate=true finds a size "
+        f"that fits){further}"
     )
 
 
 def _check_best(trainer: pl.Trainer, state: TrainingState) -> None:
     """Refuse to continue without the file of the best weights, if it was removed during the run."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if (
-            isinstance(callback, ValidationCallback)
-            and callback.best_path
-            and callback.best_epoch
-            and not state.best.is_file()
-        ):
+        selects = isinstance(callback, ValidationCallback) and callback.best_path and callback.best_epoch
+        if selects and not state.best.is_file():
             raise TrainingError(
-                f"{state.best}: the weights of the best epoch ({callback.best_epoch}) are missing: something removed "
-                "them while the run was running. The same command trains the stage again"
+                f"{state.best}: the weights of the best epoch ({callback.best_epoch}) were removed during the run. The "
+                "same command trains the stage again"
             )
 
 
@@ -261,16 +249,15 @@ def _trainer(
     if settings.sharpness is not None:
         callbacks.append(SharpnessAware(instantiate(settings.sharpness)))
     if settings.ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
+        callbacks.append(EMACallback(settings.ema_decay))
     # the row is written before the state is saved, so that a resumed run finds it
+    saving = context.config["checkpoint"]
     callbacks += [
         log,
         *([progress] if log.on_row else []),
-        SaveState(
-            state, context.config["checkpoint"]["every_n_epochs"], context.config["checkpoint"].get("min_seconds", 0.0)
-        ),
+        SaveState(state, saving["every_n_epochs"], saving.get("min_seconds", 0.0)),
+        StopOnSignal(context.request, state.save, saving["every_minutes"]),
     ]
-    callbacks.append(StopOnSignal(context.request, state.save, context.config["checkpoint"]["every_minutes"]))
     with _quiet():
         trainer = pl.Trainer(
             accelerator="gpu" if context.device.type == "cuda" else "cpu",

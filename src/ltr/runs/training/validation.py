@@ -41,8 +41,8 @@ class ValidationCallback(pl.Callback):
         self._protocol: Any = None
 
     @property
-    def evaluation(self) -> bool:
-        """Return whether images are being evaluated now."""
+    def is_evaluating(self) -> bool:
+        """True while images are evaluated."""
         return self._protocol is not None
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
