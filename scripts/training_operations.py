@@ -62,10 +62,7 @@ def _counted(config: dict[str, Any], planned: RunPlan, request: StopRequest, ste
         warnings.simplefilter("ignore")
         stages = Stages(
             config={**config, "compile": False, "callbacks": {**config["callbacks"], "progress": "none"}},
-            source=planned.source,
-            split=replace(planned.split, val=np.empty(0, dtype=np.int64)),
-            dataset_info=planned.dataset_info,
-            device=planned.device,
+            plan=replace(planned, split=replace(planned.split, val=np.empty(0, dtype=np.int64))),
             store=StageStore(Path(folder)),
             console=Console(quiet=True),
             request=request,

@@ -236,7 +236,7 @@ class _Run:
             f"{images} images, {counted(self.plan.dataset_info.num_classes, 'class', 'classes')}; {where}\n"
             f"  {self.folder.path}"
         )
-        if self.device.type == "cpu" and (notice := pop_notice()):
+        if self.plan.device.type == "cpu" and (notice := pop_notice()):
             self.print_line(f"  {notice}")
         for package, identity in self.config.get("code", {}).items():
             self.print_line(f"  code outside ltr: {package} ({identity})")
