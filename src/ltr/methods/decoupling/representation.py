@@ -101,15 +101,14 @@ class TwoStages(FromRepresentation):
         return settings.for_stage(self.options.classifier, "method.classifier")
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
-        classifier = Stage(
-            "classifier",
-            "classifier",
-            self.classifier_settings(settings),
-            module=self.module,
-            parents=("representation",),
-            options=self.options.part(self.declaration),
-        )
-        return [*self.representation(settings, dataset_info), classifier]
+        second = self.classifier_settings(settings)
+        options = self.options.part(self.declaration)
+        return [*self.representation(settings, dataset_info), classifier_stage(second, self.module, options)]
+
+
+def classifier_stage(settings: Settings, module: type[ImageClassifier], options: Mapping[str, Any]) -> Stage:
+    """Return the stage that trains a classifier on the finished representation."""
+    return Stage("classifier", "classifier", settings, module=module, parents=("representation",), options=options)
 
 
 def network_of(outputs: Mapping[str, StageOutput]) -> ImageClassifier:
