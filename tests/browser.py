@@ -120,7 +120,7 @@ class Page:
 
 @contextmanager
 def open_page(path: Path, profile: Path, width: int = 1200, height: int = 900, patience: float = 90) -> Iterator[Page]:
-    """A page of the disk in a browser of its own, which ends with the block.
+    """Open a local page in a new browser, which ends with the block.
 
     Args:
         profile: an empty folder.
@@ -152,7 +152,7 @@ def open_page(path: Path, profile: Path, width: int = 1200, height: int = 900, p
 
 
 def _high(descriptor: int) -> int:
-    """The same file under a number that is not 3 or 4."""
+    """Return a descriptor of the same file other than 3 and 4."""
     moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10)
     os.close(descriptor)
     return moved

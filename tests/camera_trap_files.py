@@ -100,7 +100,7 @@ def coco(made: Sequence[Shot], boxes: bool = False, **more: Any) -> dict[str, An
 
 
 def megadetector(made: Sequence[Shot], confidence: float = 0.9, version: str = "1.3") -> dict[str, Any]:
-    """MegaDetector's batch results: the animal, and something uncertain that is none."""
+    """MegaDetector's batch results: the animal, and an uncertain false detection."""
     width, height = SIZE
     box = [BOX[0] / width, BOX[1] / height, BOX[2] / width, BOX[3] / height]
     return {

@@ -1,4 +1,4 @@
-"""Shared by all tests: the commands in-process, in a folder of their own, and small stand-ins for the big data sets."""
+"""Fixtures of all tests: commands in-process in the folder of the test, and small stand-ins for the data sets."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ torch.set_num_threads(1)  # small networks; and a busy machine does not make thr
 
 
 @pytest.fixture(scope="session", autouse=True)
-def hangups_are_heard() -> None:
-    """Take SIGHUP as a terminal's programs do: under nohup it is ignored, and commands leave it so."""
+def default_sighup_handler() -> None:
+    """Restore the default handler of SIGHUP, which nohup replaces and commands respect."""
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def hydra_is_quick() -> Iterator[None]:
-    """Let Hydra compose configurations faster, see `quick_hydra`; commands in processes of their own do not."""
+def fast_hydra() -> Iterator[None]:
+    """Let Hydra compose configurations faster, see `quick_hydra`; commands in new processes do not."""
     with pytest.MonkeyPatch.context() as patch:
         quick_hydra.speed_up(patch)
         yield
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_test_waits_for_the_disk() -> Iterator[None]:
+def no_fsync() -> Iterator[None]:
     """Replace fsync: only a loss of power shows that it is missing, and `test_atomic_files` says when it is called."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
@@ -45,7 +45,7 @@ def no_test_waits_for_the_disk() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def installed_packages_are_looked_up_once() -> Iterator[None]:
+def cached_entry_points() -> Iterator[None]:
     """Remember the entry points of installed packages, which Lightning looks up for each trainer."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(importlib.metadata, "entry_points", functools.cache(importlib.metadata.entry_points))

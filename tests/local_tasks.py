@@ -24,7 +24,7 @@ def note(config: Any, what: str) -> None:
 
 
 def threads(config: Any) -> float:
-    """Return the threads of the job, and write down what surrounds it."""
+    """Return the threads of the job, and record its environment."""
     import torch
 
     note(
@@ -76,7 +76,7 @@ def reads(config: Any) -> float:
     return float(source.images.sum())
 
 
-def made_up(size: int) -> Source:
+def synthetic(size: int) -> Source:
     with open(folder() / "reads", "a") as file:
         file.write("read\n")
     time.sleep(0.2)  # the other job asks meanwhile

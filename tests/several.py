@@ -61,7 +61,7 @@ def ltr_train_in(
 
 
 def ltr_train_command(folder: Path, *argv: str, timeout: float = 120) -> Processes:
-    """``ltr-train`` as a command of its own in ``folder``: a forked process, which may start others.
+    """``ltr-train`` as a command in ``folder``: a forked process, which may start others.
 
     Raises:
         TimeoutError: it hangs.

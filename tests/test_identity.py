@@ -1,4 +1,4 @@
-"""Names of ltr's classes and functions: unique, complete, and the same whatever module they stand in."""
+"""Names of ltr's classes and functions: unique, complete, and independent of their module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses, samplers and protocols from Python, with the least that each needs, as somebody would try them first."""
+"""Losses, samplers and protocols from Python with their required arguments only."""
 
 from __future__ import annotations
 

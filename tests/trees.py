@@ -226,7 +226,7 @@ def inat18_lists(root: Path) -> Path:
 def folder(
     root: Path, parts: Sequence[str] = (), classes: Sequence[str] = ("cat", "dog", "eel"), each: int = 4
 ) -> Path:
-    """One's own images: a folder per class, or the same in a folder for each of ``parts``."""
+    """User images: a folder per class, or the same in a folder for each of ``parts``."""
     base = root / "images"
     for part in parts or ("",):
         for number, class_name in enumerate(classes):
@@ -236,7 +236,7 @@ def folder(
 
 
 def table(root: Path, classes: Sequence[str] = ("cat", "dog", "eel"), each: int = 4) -> Path:
-    """One's own images and their CSV."""
+    """User images and their CSV."""
     rows = ["path,label"]
     for index in range(each):
         for number, class_name in enumerate(classes):

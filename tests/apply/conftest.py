@@ -1,4 +1,4 @@
-"""A network that says what is in the pixels, and pools of small images."""
+"""A network with known logits, and pools of small images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Acquisition strategies against plain formulas, and what every selection keeps to."""
+"""Acquisition strategies against plain formulas, and properties of every selection."""
 
 import itertools
 

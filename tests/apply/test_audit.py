@@ -1,4 +1,4 @@
-"""Confident learning, folds, neighbours and outliers against plain loops; rare classes are spared."""
+"""Confident learning, folds, neighbours and outliers against plain loops."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ import pytest
 from ltr.apply.audit import audit, folds, label_errors, neighbours, out_of_fold, outliers
 
 
-def made_up(seed=0, counts=(300, 120, 40, 12), spread=1.0):
-    """Features of a long tail of classes, each around a centre of its own."""
+def synthetic(seed=0, counts=(300, 120, 40, 12), spread=1.0):
+    """Features of a long tail of classes, one cluster per class."""
     random = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(counts)), counts)
     centres = np.eye(len(counts)) * 5
@@ -73,7 +73,7 @@ def test_folds_keep_groups_together():
 
 
 def test_out_of_fold_predictions_do_not_depend_on_the_label_of_their_image():
-    features, labels = made_up(counts=(40, 20))
+    features, labels = synthetic(counts=(40, 20))
     table, is_predictable = out_of_fold(features, labels, 2)
     assert is_predictable.all()
     np.testing.assert_allclose(table.sum(axis=1), 1, rtol=1e-5)
@@ -84,7 +84,7 @@ def test_out_of_fold_predictions_do_not_depend_on_the_label_of_their_image():
 
 
 def test_a_class_of_one_image_is_not_predictable_and_has_no_error():
-    features, labels = made_up(counts=(30, 30, 1))
+    features, labels = synthetic(counts=(30, 30, 1))
     outcome = audit(features, labels, 3)
     assert outcome.is_predictable.tolist() == [True] * 60 + [False]
     assert not outcome.errors.is_error.any()
@@ -92,7 +92,7 @@ def test_a_class_of_one_image_is_not_predictable_and_has_no_error():
 
 
 def test_flipped_labels_rank_first_in_many_and_few_shot_classes():
-    features, labels = made_up(spread=0.8)
+    features, labels = synthetic(spread=0.8)
     noisy, wrong = flipped(labels)
     outcome = audit(features, noisy, 4)
     is_error = outcome.errors.is_error
@@ -105,7 +105,7 @@ def test_flipped_labels_rank_first_in_many_and_few_shot_classes():
 
 
 def test_a_networks_predictions_replace_out_of_fold_ones_for_images_that_it_was_not_trained_on():
-    features, labels = made_up(counts=(30, 30))
+    features, labels = synthetic(counts=(30, 30))
     held_out = np.tile([0.98, 0.02], (60, 1))
     held_out[30:] = [0.2, 0.8]
     held_out[5] = [0.05, 0.95]
@@ -128,7 +128,7 @@ def test_neighbours_equal_those_of_the_full_distance_matrix(monkeypatch):
 
 
 def test_copies_with_two_labels_and_outliers_are_reported():
-    features, labels = made_up(counts=(60, 60))
+    features, labels = synthetic(counts=(60, 60))
     features[70] = features[3]  # a copy under the other label
     features[10] = [-8, -8]
     outcome = audit(features, labels, 2)

@@ -21,7 +21,7 @@ NAMES = ("ant", "=bee", "</script><b>cat")
 
 @pytest.fixture
 def own(tmp_path):
-    """A table of own images, of which the third is labelled wrongly."""
+    """A table of user images, of which the third is labelled wrongly."""
     labels = [NAMES[number % 3] for number in range(8)]
     for number in range(8):
         trees.put(tmp_path / f"{number}.jpg", number)

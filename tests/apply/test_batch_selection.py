@@ -1,4 +1,4 @@
-"""A batch to label from a pool: the same after an interruption, and everything that may be wrong."""
+"""Selecting a batch to label from a pool: resuming, and wrong input."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Predictions in the formats of camera-trap tools: each file is read again, and says the same."""
+"""Predictions in the formats of camera-trap tools are read back unchanged."""
 
 import csv
 import json
@@ -74,7 +74,7 @@ def test_the_detectors_file_gets_classifications_and_keeps_its_other_entries(tra
 
 
 def test_prediction_and_training_use_the_same_crop(traps, redness):
-    """A red deer and an orange fox on green ground: cut by box, no ground dilutes them."""
+    """A red deer and an orange fox on green ground: crops by box contain no ground."""
     model = redness()
     pool = detection_pool(traps, traps / "md.json", min_confidence=0.2)
     files = pool.for_model(model)

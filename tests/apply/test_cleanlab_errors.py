@@ -14,7 +14,7 @@ from ltr.apply.cleanlab_errors import check_cleanlab, cleanlab_errors
 from ltr.errors import ConfigError
 
 
-def made_up(classes=4, number=200):
+def synthetic(classes=4, number=200):
     """Features and probabilities near the true classes, and labels of which ten are flipped."""
     random = np.random.default_rng(0)
     truth = random.integers(0, classes, number)
@@ -42,7 +42,7 @@ def largest(monkeypatch):
 
 
 def test_cleanlab_gets_only_images_and_classes_that_take_part(largest):
-    _, p, truth, labels = made_up()
+    _, p, truth, labels = synthetic()
     padded = np.concatenate([p[:, :2], np.zeros((200, 1), np.float32), p[:, 2:]], axis=1)  # class 2 has no image
     moved, moved_truth = labels + (labels >= 2), truth + (truth >= 2)
     is_counted = np.arange(200) % 5 != 4
@@ -61,7 +61,7 @@ def test_cleanlab_gets_only_images_and_classes_that_take_part(largest):
 
 
 def test_the_audit_uses_the_error_function_that_is_passed_in(largest):
-    features, p, _, labels = made_up()
+    features, p, _, labels = synthetic()
     held = np.arange(200) >= 150
     outcome = audit(features, labels, 4, held_out=p, is_held_out=held, find_errors=cleanlab_errors)
     assert len(largest) == 2
@@ -77,7 +77,7 @@ def test_without_the_package_the_message_names_the_extra(monkeypatch):
 
 def test_the_package_finds_flipped_labels():
     pytest.importorskip("cleanlab")
-    _, p, _, labels = made_up()
+    _, p, _, labels = synthetic()
     errors = cleanlab_errors(p, labels)
     assert errors.is_error[:10].sum() >= 7
     assert errors.is_error.mean() < 0.15

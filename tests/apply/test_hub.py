@@ -1,4 +1,4 @@
-"""Export for the Hugging Face hub: timm builds the same network, the card is whole, the rest is refused."""
+"""Export for the Hugging Face hub: networks that timm rebuilds, model cards, and refusals."""
 
 from __future__ import annotations
 

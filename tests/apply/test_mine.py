@@ -1,4 +1,4 @@
-"""Mining: the best of a pool for each class, the same after any interruption, and sheets that no name can break."""
+"""Mining: the best images of a pool for each class, resuming, and escaped names in sheets."""
 
 from __future__ import annotations
 

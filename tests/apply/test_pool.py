@@ -1,4 +1,4 @@
-"""The images to work on: folders, tables, and paths that lead elsewhere."""
+"""Pools of images: folders, tables, and paths that lead outside."""
 
 from __future__ import annotations
 

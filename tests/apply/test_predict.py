@@ -1,4 +1,4 @@
-"""Predictions: the same numbers as the network's own, broken images listed, tables whole."""
+"""Predictions: the numbers of the network, lists of broken images, complete tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores as texts: the order of a ranking can be seen in them."""
+"""Scores as text keep the order of a ranking."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures of the commands' tests: a refused command, its mistakes, and the files it left."""
+"""Fixtures for tests of commands: refused commands with their mistakes and files."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def headline(finished_run) -> dict[str, float]:
 
 @pytest.fixture
 def own_code(tmp_path, monkeypatch) -> str:
-    """A package of the user's own on sys.path with a loss in it; returns its name."""
+    """A user package with a loss on sys.path; returns its name."""
     package = tmp_path / "code" / "my_project"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
@@ -83,7 +83,7 @@ def own_code(tmp_path, monkeypatch) -> str:
 
 @pytest.fixture
 def python(tmp_path, monkeypatch):
-    """Run a piece of Python in a process of its own, in an empty folder."""
+    """Run Python code in a new process, in an empty folder."""
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     folder = tmp_path / "empty"
     folder.mkdir()

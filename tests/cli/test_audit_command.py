@@ -1,4 +1,4 @@
-"""ltr-data audit: table and sheet of a run's data set, and everything that may be wrong with the command."""
+"""ltr-data audit: table and sheet of a run's data set, and wrong commands."""
 
 from __future__ import annotations
 

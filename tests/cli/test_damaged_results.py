@@ -1,4 +1,4 @@
-"""Runs whose files are damaged: every command names them and leaves them out, and shows the rest."""
+"""Runs with damaged files: every command names and skips them."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def report(tmp_path, capsys, monkeypatch, published):
 
 
 def test_no_damaged_value_of_a_result_stops_the_report(two_runs, report):
-    """Each place gets some of the values in turn; all formats are made, one of them for each change."""
+    """Set each key to some of the values; every format is made for some of the changes."""
     _, bad = two_runs
     good = json.loads((bad / "result.json").read_text())
     named = 0
@@ -150,7 +150,7 @@ def test_no_damaged_file_stops_the_report(two_runs, report, name, content):
 
 @pytest.mark.parametrize("table", ["predictions", "per_class"])
 def test_tables_of_other_kinds_are_named(two_runs, report, table):
-    """Every column of a table as text, as nothing, as lists, and without it: figures, classes and pairs go on."""
+    """Replace or remove every column of a table: figures, classes and pairs are still made."""
     _, bad = two_runs
     path = bad / f"{table}.parquet"
     whole = pq.read_table(path)

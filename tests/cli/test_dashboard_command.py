@@ -1,4 +1,4 @@
-"""ltr-dashboard: its panels show keys that runs really log; without a key or a network it says what to do."""
+"""ltr-dashboard: its panels show keys that runs log; it explains missing keys and connections."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def logged(ltr_train, monkeypatch):
     from ltr.runs.tracking.loggers import RunLoggers
 
     class Recording(DummyLogger):
-        """Stands where W&B would, and keeps the keys."""
+        """Stand-in for W&B that records the keys."""
 
         def __init__(self, keys: set[str]) -> None:
             super().__init__()

@@ -30,7 +30,7 @@ def ltr_data(run_command, tmp_path, monkeypatch):
 
 @pytest.fixture
 def pets(tmp_path):
-    """One's own images in the default place of ``dataset=folder``: 3 classes of 20."""
+    """User images in the default folder of ``dataset=folder``: 3 classes of 20."""
     return trees.folder(tmp_path / "data", each=20)
 
 

@@ -1,4 +1,4 @@
-"""Evaluation a run whose data lie somewhere else now."""
+"""Evaluation of a run whose data have moved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ltr-eval --decide: thresholds chosen, stored beside the weights, applied by ltr-predict and exported."""
+"""ltr-eval --decide: thresholds are chosen, stored with the weights, applied by ltr-predict and exported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ltr-eval: the run's own numbers again, changed values, and everything that may be wrong with a run or a file."""
+"""ltr-eval: the metrics of a run, changed values, and damaged runs and files."""
 
 from __future__ import annotations
 

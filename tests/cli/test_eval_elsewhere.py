@@ -1,4 +1,4 @@
-"""ltr-eval on other data sets, of several checkpoints at once, of foreign weights, with pictures; what it leaves."""
+"""ltr-eval on other data sets, of several checkpoints and foreign weights, with figures; the files that it writes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def evaluated(ltr_eval, tmp_path):
 
 @pytest.fixture
 def refused(ltr_eval, tmp_path):
-    """Run ``ltr-eval`` with a mistake; nothing is left, and what is said comes back."""
+    """Run ``ltr-eval`` with a mistake that leaves no files; returns the message."""
 
     def command(*arguments: object) -> str:
         code, out, err = ltr_eval(*arguments)
@@ -72,7 +72,7 @@ def refused(ltr_eval, tmp_path):
 
 
 def without_warnings(err: str) -> str:
-    """The miniatures of data sets are said not to be whole."""
+    """Remove the warnings that the miniatures of data sets are incomplete."""
     return "".join(line for line in err.splitlines(True) if not line.startswith("warning: "))
 
 

@@ -36,7 +36,7 @@ def write_images(folder: Path, rows) -> list[tuple[str, int]]:
 
 @pytest.fixture
 def first_run(tmp_path, ltr_train):
-    """A run on a table of its own, in the folder ``old`` with a pool in ``pool``."""
+    """A run on a table in the folder ``old``, with a pool in ``pool``."""
     labelled = write_images(tmp_path / "old", range(80))
     rows = [f"{path},{label},{'test' if row % 4 == 0 else 'train'}" for row, (path, label) in enumerate(labelled)]
     (tmp_path / "old" / "old.csv").write_text("path,label,split\n" + "\n".join(rows) + "\n")

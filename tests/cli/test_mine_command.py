@@ -1,4 +1,4 @@
-"""ltr-mine: from a run and a pool to sheets and a table; stopped, gone on with, and refused."""
+"""ltr-mine: from a run and a pool to sheets and a table; resuming and refusals."""
 
 from __future__ import annotations
 

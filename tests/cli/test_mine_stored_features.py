@@ -1,4 +1,4 @@
-"""ltr-mine on stored features: the backbone sees each image once, and the ranking is that of images."""
+"""ltr-mine on stored features: one pass of the backbone per image, and the ranking of images."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ PLAN = "stages=plan"
 
 @pytest.fixture
 def own_configs(tmp_path, own_code):
-    """A folder of configs with a loss of the user's own; returns the flag that names it."""
+    """A folder of configs with a user loss; returns the flag that names it."""
     folder = tmp_path / "my_conf"
     for group, config in {
         "loss/mine": f"_target_: {own_code}.losses.Mine\nwidth: 3\n_allowed_:\n  width: 'int [1, inf)'\n",

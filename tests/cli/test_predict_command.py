@@ -1,4 +1,4 @@
-"""ltr-predict: a run's predictions for a folder of images, and everything that may be wrong with a command."""
+"""ltr-predict: a run's predictions for a folder of images, and wrong commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands as processes of their own: what they import, print and return."""
+"""The commands as separate processes: imports, output and exit codes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ print("--", isinstance(accuracy, Metric), float(accuracy(torch.tensor([0, 1]), t
 
 @pytest.fixture(scope="module")
 def default_run(tmp_path_factory) -> subprocess.CompletedProcess:
-    """`ltr-train` without a word, and then on a machine without wandb and TensorBoard."""
+    """`ltr-train` without arguments, and then on a machine without wandb and TensorBoard."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     folder = tmp_path_factory.mktemp("default")
     command = [sys.executable, "-c", DEFAULT_THEN_WITHOUT_LOGGERS]

@@ -149,8 +149,8 @@ babble = letters.filter(lambda text: text[0] not in "-").map(lambda text: (text,
 flag = st.sampled_from(BAD_FLAGS).map(lambda text: (text, text, False))
 
 
-def said_of(arguments: list[str]) -> tuple[int, str]:
-    """(exit code, standard error) of a command whose words go where a terminal's would: bytes of UTF-8."""
+def run_and_capture(arguments: list[str]) -> tuple[int, str]:
+    """Return (exit code, standard error) of a command that writes UTF-8 bytes as to a terminal."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors) for errors in ("strict", "backslashreplace"))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = train_main(arguments)
@@ -162,9 +162,9 @@ def said_of(arguments: list[str]) -> tuple[int, str]:
     return code, message
 
 
-def carried_out(command: list[tuple[str, str, bool]], folder: Path) -> tuple[int, str]:
-    """(exit code, standard error) of a command that only plans; it must not end in a traceback, nor write anything."""
-    code, err = said_of([*(text for _, text, _ in command), f"paths.outputs={folder}", "stages=plan"])
+def planned(command: list[tuple[str, str, bool]], folder: Path) -> tuple[int, str]:
+    """Return (exit code, standard error) of a command that only plans, without a traceback and without files."""
+    code, err = run_and_capture([*(text for _, text, _ in command), f"paths.outputs={folder}", "stages=plan"])
     assert not folder.exists()
     return code, err
 
@@ -183,7 +183,7 @@ ALL_KINDS = commands(right, out_of_range, misspelt, unfinished, unknown_config, 
 
 
 def check_that_wrong_ones_are_named(folder: Path, command: list[tuple[str, str, bool]]) -> None:
-    code, err = carried_out(command, folder)
+    code, err = planned(command, folder)
     wrong = [text for _, text, is_right in command if not is_right]
     assert code == (2 if wrong else 0)
     named = [line.strip() for line in err.splitlines()]
@@ -202,7 +202,7 @@ def test_every_wrong_override_is_named(tmp_path_factory, command):
 @settings(few, max_examples=2)
 @given(commands(right, shortest=10))
 def test_overrides_that_repeat_defaults_are_accepted(tmp_path_factory, command):
-    assert carried_out(command, tmp_path_factory.getbasetemp() / "random") == (0, "")
+    assert planned(command, tmp_path_factory.getbasetemp() / "random") == (0, "")
 
 
 # few at a time: what is found late shows only where nothing is wrong before
@@ -216,7 +216,7 @@ ANYTHING = st.lists(
 
 def check_that_it_is_explained(folder: Path, command: list[tuple[str, str, bool]]) -> None:
     # first, so that an override of the same key comes after it
-    code, err = said_of(
+    code, err = run_and_capture(
         ["stages=plan", f"paths.outputs={folder}", f"paths.data={folder / 'data'}", *(text for _, text, _ in command)]
     )
     assert code in (0, 1, 2), (code, err)

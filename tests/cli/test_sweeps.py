@@ -157,7 +157,7 @@ def test_a_wrong_sweep_is_refused_before_its_first_job(refused, overrides, words
 
 
 def table_of(done):
-    """The lines after the last run's own output."""
+    """Return the lines after the output of the last run."""
     (folder,) = (done.outputs / "sweeps").iterdir()
     table = (folder / "table.txt").read_text().splitlines()
     assert done.out.splitlines()[-len(table) :] == table

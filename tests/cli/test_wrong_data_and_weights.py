@@ -1,4 +1,4 @@
-"""Data, weights, folders and combinations that do not fit: refused with what to do next, and nothing half-written."""
+"""Data, weights, folders and combinations that do not fit are refused with advice and without partial files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Overrides that are wrong: each is named once, with what is allowed and the nearest thing that exists."""
+"""Wrong overrides: each is named once, with the allowed values and the nearest name."""
 
 from __future__ import annotations
 

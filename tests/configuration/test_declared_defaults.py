@@ -28,7 +28,7 @@ M2M = "_target_: ltr.methods.m2m.method.M2m\nname: mine\n"
 
 @pytest.fixture
 def own_configs(tmp_path):
-    """Write config files of the user's own, such as ``method__mine``; returns the folder for ``--config-dir``."""
+    """Write user config files, such as ``method__mine``; returns the folder for ``--config-dir``."""
 
     def write(**configs: str) -> str:
         for name, text in configs.items():

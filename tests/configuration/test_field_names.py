@@ -1,4 +1,4 @@
-"""Names of papers and other projects: every suggestion exists, and stands in the message."""
+"""Names of papers and other projects: every suggestion exists and is part of the message."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def _first_command():
 
 @pytest.fixture
 def own(tmp_path):
-    """Write a config of the user's own; returns the folder that ``--config-dir`` names."""
+    """Write a user config; returns the folder for ``--config-dir``."""
 
     def write(path: str, text: str) -> str:
         file = tmp_path / f"{path}.yaml"

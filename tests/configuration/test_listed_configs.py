@@ -1,4 +1,4 @@
-"""Configs that are listed by name: what an entry may be, and whose content stands in its place."""
+"""Configs that are listed by name: allowed entries, and the content that replaces them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OWN = "_target_: mine.Scorer\nfactor: 2\n"
 
 @pytest.fixture
 def own_configs(tmp_path):
-    """A user's own folder with a scorer, a protocol and a method that names the scorer."""
+    """A user folder with a scorer, a protocol and a method that names the scorer."""
     for group, name, text in (
         ("scorer", "gap", OWN),
         ("protocol", "depth", "_target_: mine.Protocol\n"),

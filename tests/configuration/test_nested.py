@@ -165,7 +165,7 @@ def test_a_node_without_a_config_is_refused(ltr_train, override):
 
 @pytest.fixture
 def own_configs(tmp_path):
-    """Write config files of the user's own; returns the folder for ``--config-dir``."""
+    """Write user config files; returns the folder for ``--config-dir``."""
 
     def write(**files: str):
         for path, content in files.items():

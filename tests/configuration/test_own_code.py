@@ -1,4 +1,4 @@
-"""The identity of code outside ltr: moved by every edit of what a target can run, and by nothing else."""
+"""The identity of user code: it changes with every edit of code that a target can run, and with nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ltr.configuration.own_code import changed_code, identities, own_code
 
 @pytest.fixture
 def code(tmp_path, monkeypatch):
-    """A folder of packages on the path: ``made_up`` with two modules, ``made_up_helper`` beside it."""
+    """A folder of packages on the path: ``made_up`` with two modules, and ``made_up_helper``."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(module, "_known", {})
     for name, text in {

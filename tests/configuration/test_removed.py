@@ -25,7 +25,7 @@ source:
 
 @pytest.fixture
 def own(tmp_path):
-    """Write a config of the user's own; returns the folder."""
+    """Write a user config; returns its folder."""
 
     def write(path: str, text: str) -> str:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)

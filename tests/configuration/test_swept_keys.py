@@ -11,7 +11,7 @@ METHODS = {"erm": {}, "crt": {"classifier": {"epochs": 10}}, "lws": {"classifier
 
 
 def compose(texts):
-    """Return the configuration of a small world with one group, `method`."""
+    """Return a configuration with a single group, `method`."""
     choices = dict(text.split("=") for text in texts)
     config = OmegaConf.create({"method": METHODS[choices.pop("method", "erm")], "seed": 0})
     for key, value in choices.items():

@@ -1,4 +1,4 @@
-"""The DataModule: draws, processes, resuming, and what Lightning does with it."""
+"""The DataModule: sampling, processes, resuming, and its use by Lightning."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def make_source(images: np.ndarray | ImageFiles | None = None) -> Source:
 
 
 def make_split(val: int = 7) -> Split:
-    """Labels are turned round, and class 2's training images are fewer."""
+    """Labels are reversed, and class 2 has fewer training images."""
     train = np.array([i for i in range(50) if LABELS[i] != 2 or i < 20])
     label_map = np.array([2, 1, 0])
     return Split(

@@ -48,7 +48,7 @@ def write_pickle(file, content, as_name=None):
 
 @pytest.fixture
 def small_cifar10(tmp_path, monkeypatch):
-    """The official layout with 4 images per file; torchvision is told these files' md5."""
+    """The official layout with 4 images per file, and their md5 for torchvision."""
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     rng = np.random.Generator(np.random.Philox(key=1))

@@ -1,4 +1,4 @@
-"""A reader's desk: a folder with the files that the documentation's commands use."""
+"""A folder with the files that the commands of the documentation use."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ ENVIRONMENT = ("LTR_DATA", "LTR_OUTPUTS", "LTR_ALLOW", "HYDRA_FULL_ERROR")  # of
 
 
 @pytest.fixture(scope="session")
-def desk(tmp_path_factory) -> Path:
+def shared_docs_folder(tmp_path_factory) -> Path:
     """A finished run as ``outputs/digits_lt/erm/RUN`` (and ``RUN``), photographs, lists, and a file of weights."""
     from ltr.data.sources.digits import digits
 
-    folder = tmp_path_factory.mktemp("desk")
+    folder = tmp_path_factory.mktemp("docs")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name in ENVIRONMENT:
@@ -48,11 +48,13 @@ def desk(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def own_desk(desk, tmp_path, monkeypatch) -> Iterator[Path]:
-    """A copy of the desk as the working folder of one test; all copies share finished stages."""
-    folder = tmp_path / "desk"
-    shutil.copytree(desk, folder, symlinks=True, copy_function=os.link, ignore=shutil.ignore_patterns("stages"))
-    (folder / "outputs" / "stages").symlink_to(desk / "outputs" / "stages")
+def docs_folder(shared_docs_folder, tmp_path, monkeypatch) -> Iterator[Path]:
+    """A copy of the shared folder as the working folder of one test; all copies share finished stages."""
+    folder = tmp_path / "docs"
+    shutil.copytree(
+        shared_docs_folder, folder, symlinks=True, copy_function=os.link, ignore=shutil.ignore_patterns("stages")
+    )
+    (folder / "outputs" / "stages").symlink_to(shared_docs_folder / "outputs" / "stages")
     monkeypatch.chdir(folder)
     for name in ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)

@@ -38,12 +38,12 @@ def stand_ins(put_small_sources) -> Callable:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if fences(page)])
-def test_commands_of_a_docs_page_succeed_in_order(page, own_desk, stand_ins, monkeypatch):
+def test_commands_of_a_docs_page_succeed_in_order(page, docs_folder, stand_ins, monkeypatch):
     if page == "README.md":  # its recipes are pasted in order
         typist.forget()
     for fence in fences(page):
         try:
-            follow(fence, own_desk, stand_ins, monkeypatch)
+            follow(fence, docs_folder, stand_ins, monkeypatch)
         except (Exception, pytest.fail.Exception) as error:
             pytest.fail(f"{page}:{fence.line}: {error or type(error).__name__}")
 
@@ -74,7 +74,7 @@ def follow(fence: Fence, folder: Path, stand_ins: Callable, monkeypatch) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if commands_in_text(page)])
-def test_commands_in_running_text_are_valid(page, own_desk, stand_ins):
+def test_commands_in_running_text_are_valid(page, docs_folder, stand_ins):
     for command in commands_in_text(page):
         try:
             if "..." not in str(command):  # part of one

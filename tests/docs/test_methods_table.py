@@ -1,4 +1,4 @@
-"""The table of methods and protocols is true: a tick is a run, a dash a refusal before anything is trained."""
+"""The table of methods and protocols: a tick is a run, a dash a refusal before training."""
 
 from __future__ import annotations
 

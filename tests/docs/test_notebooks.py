@@ -1,4 +1,4 @@
-"""The notebooks of the documentation run in a kernel of their own, and show their outputs."""
+"""The notebooks of the documentation run in a new kernel and show their outputs."""
 
 from __future__ import annotations
 

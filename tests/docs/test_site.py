@@ -1,4 +1,4 @@
-"""The documentation builds as a site, without a warning, and its pages ask for nothing outside."""
+"""The documentation builds as a site without a warning, and its pages load nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_equations_are_mathml(site):
 
 
 def test_the_search_index_is_a_script(site):
-    """A page of the disk may read scripts, but no other files."""
+    """A local page may read scripts, but no other files."""
     index, script = ((site / "search" / f"search_index.{kind}").read_text(encoding="utf-8") for kind in ("json", "js"))
     assert script == f"var __index = {index}"
     assert "javascripts/iframe-worker.js" in Addresses((site / "index.html").read_text(encoding="utf-8")).fetched

@@ -30,7 +30,7 @@ def no_stand_ins():
         pytest.param("pip install 'ltr[everything]'", id="an extra that there is none of"),
     ],
 )
-def test_invalid_lines_are_errors(line, own_desk):
+def test_invalid_lines_are_errors(line, docs_folder):
     (command,) = commands(line)
     with pytest.raises((AssertionError, LtrError, pytest.fail.Exception)):
         typist.type_in(command, no_stand_ins)

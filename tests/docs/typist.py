@@ -81,7 +81,7 @@ _typed: set[Command] = set()
 
 
 def forget() -> None:
-    """Run commands again that another page has run: a page whose later lines need what its earlier ones leave."""
+    """Forget which commands have run, for a page whose later commands need the files of earlier ones."""
     _typed.clear()
 
 

@@ -22,7 +22,7 @@ def counts_for(foreground):
     return np.array([5000, *((400, 50, 5)[c % 3] for c in range(foreground))])
 
 
-def made_up(seed, images=80, foreground=3, share=0.7, levels=None):
+def synthetic(seed, images=80, foreground=3, share=0.7, levels=None):
     random = np.random.default_rng(seed)
     labels = random.integers(1, foreground + 1, images)
     labels[random.random(images) < share] = 0
@@ -33,7 +33,7 @@ def made_up(seed, images=80, foreground=3, share=0.7, levels=None):
     return torch.tensor(logits, dtype=torch.float32), torch.tensor(labels)
 
 
-def fed(protocol, logits, labels, places=None, batch=7):
+def updated(protocol, logits, labels, places=None, batch=7):
     places = torch.arange(len(labels)) if places is None else places
     for start in range(0, len(places), batch):
         part = places[start : start + batch]
@@ -42,7 +42,7 @@ def fed(protocol, logits, labels, places=None, batch=7):
 
 
 def evaluate(logits, labels, **options):
-    return fed(Background(counts_for(logits.shape[1] - 1), **options), logits, labels).compute()
+    return updated(Background(counts_for(logits.shape[1] - 1), **options), logits, labels).compute()
 
 
 inputs = given(
@@ -56,7 +56,7 @@ inputs = given(
 @settings(max_examples=50, deadline=None)
 @inputs
 def test_map_by_logit_equals_scikit_learn(seed, images, foreground, levels):
-    logits, labels = made_up(seed, images, foreground, levels=levels)
+    logits, labels = synthetic(seed, images, foreground, levels=levels)
     result = evaluate(logits, labels, scorer="logit")
     present = [c for c in range(1, foreground + 1) if (labels == c).any()]
     expected = [sk.average_precision_score(labels == c, logits[:, c].double()) for c in present]
@@ -67,7 +67,7 @@ def test_map_by_logit_equals_scikit_learn(seed, images, foreground, levels):
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), link=st.sampled_from(["softmax", "sigmoid"]))
 def test_map_by_probability_equals_scikit_learn(seed, link):
-    logits, labels = made_up(seed, 200, 4)
+    logits, labels = synthetic(seed, 200, 4)
     z = logits.double().numpy()
     probability = special.softmax(z, axis=1) if link == "softmax" else special.expit(z)
     expected = np.mean([sk.average_precision_score(labels == c, probability[:, c]) for c in range(1, 5)])
@@ -75,7 +75,7 @@ def test_map_by_probability_equals_scikit_learn(seed, link):
 
 
 def test_probability_and_logit_rank_differently_under_softmax_only():
-    logits, labels = made_up(0, 300, 4)
+    logits, labels = synthetic(0, 300, 4)
     by = {
         (scorer, link): evaluate(logits, labels, scorer=scorer, link=link).metrics["map"]
         for scorer in ("probability", "logit")
@@ -95,7 +95,7 @@ def test_confident_images_are_still_ranked():
 @settings(max_examples=40, deadline=None)
 @inputs
 def test_precision_recall_and_f1_are_those_of_scikit_learn_over_the_foreground(seed, images, foreground, levels):
-    logits, labels = made_up(seed, images, foreground, levels=levels)
+    logits, labels = synthetic(seed, images, foreground, levels=levels)
     present = sorted({int(label) for label in labels} - {0})
     if not present:
         return
@@ -117,7 +117,7 @@ def test_false_alarms_are_background_images_predicted_as_foreground():
 
 
 def test_metrics_by_shot_group_are_means_over_its_classes():
-    logits, labels = made_up(1, 600, 6)
+    logits, labels = synthetic(1, 600, 6)
     result = evaluate(logits, labels)
     for group, classes in (("many", [0, 3]), ("medium", [1, 4]), ("few", [2, 5])):
         for metric, column in (("map", "average_precision"), ("macro_f1", "f1"), ("macro_recall", "recall")):
@@ -126,14 +126,14 @@ def test_metrics_by_shot_group_are_means_over_its_classes():
 
 
 def test_the_background_is_excluded_from_the_class_table_and_shot_groups():
-    result = evaluate(*made_up(2, foreground=1))
+    result = evaluate(*synthetic(2, foreground=1))
     assert result.per_class["class_id"].tolist() == [1]
     assert result.per_class["group"].tolist() == ["many"]
     assert math.isnan(result.metrics["map_few"])
 
 
 def test_a_class_without_evaluated_images_is_left_out_of_means():
-    logits, labels = made_up(3, 200, 4)
+    logits, labels = synthetic(3, 200, 4)
     labels[labels == 2] = 0
     result = evaluate(logits, labels)
     assert np.isnan(result.per_class["average_precision"]).tolist() == [False, True, False, False]
@@ -144,14 +144,14 @@ def test_a_class_without_evaluated_images_is_left_out_of_means():
 
 
 def test_precision_at_more_images_than_there_are_is_nan():
-    result = evaluate(*made_up(4, images=50)).metrics
+    result = evaluate(*synthetic(4, images=50)).metrics
     assert 0 <= result["precision_at_10"] <= 1
     assert math.isnan(result["precision_at_100"])
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_metrics_without_background_or_foreground_are_nan(share):
-    result = evaluate(*made_up(5, share=share)).metrics
+    result = evaluate(*synthetic(5, share=share)).metrics
     missing = ("map", "macro_f1", "precision_at_10") if share else ("false_alarms_per_thousand",)
     assert all(math.isnan(result[name]) for name in missing)
     assert 0 <= result["accuracy"] <= 1
@@ -162,11 +162,11 @@ def test_no_images_at_all_are_nan():
 
 
 def test_the_order_of_batches_changes_nothing():
-    logits, labels = made_up(6, 90)
+    logits, labels = synthetic(6, 90)
     whole = evaluate(logits, labels)
     protocol = Background(counts_for(3))
     for share in (torch.arange(40, 90), torch.arange(0), torch.arange(40)):
-        fed(protocol, logits, labels, share, batch=11)
+        updated(protocol, logits, labels, share, batch=11)
     together = protocol.compute()
     assert together.metrics == pytest.approx(whole.metrics, rel=1e-15, nan_ok=True)
     for kind in ("per_class", "predictions", "curves"):
@@ -175,7 +175,7 @@ def test_the_order_of_batches_changes_nothing():
 
 
 def test_curves_hold_at_most_200_points_a_class_and_end_at_recall_1():
-    logits, labels = made_up(7, 3000, 3, share=0.5)
+    logits, labels = synthetic(7, 3000, 3, share=0.5)
     labels[labels == 3] = 0
     labels[0] = 3
     curves = evaluate(logits, labels).curves
@@ -187,8 +187,8 @@ def test_curves_hold_at_most_200_points_a_class_and_end_at_recall_1():
 
 
 def test_predictions_are_sorted_by_image():
-    logits, labels = made_up(8, 30)
-    backwards = fed(Background(counts_for(3)), logits, labels, torch.arange(29, -1, -1)).compute().predictions
+    logits, labels = synthetic(8, 30)
+    backwards = updated(Background(counts_for(3)), logits, labels, torch.arange(29, -1, -1)).compute().predictions
     assert backwards["id"].tolist() == list(range(30))
     assert backwards["prediction"].tolist() == logits.argmax(1).tolist()
     np.testing.assert_allclose(
@@ -205,7 +205,7 @@ def test_memory_per_image_equals_the_documented_bytes():
 @pytest.mark.parametrize("scorer", ["probability", "logit"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_scores_that_are_not_finite_are_refused(scorer, bad):
-    logits, labels = made_up(0)
+    logits, labels = synthetic(0)
     logits[3, 0] = bad
     with pytest.raises(TrainingError, match="1 of 80 images"):
         evaluate(logits, labels, scorer=scorer)
@@ -213,7 +213,7 @@ def test_scores_that_are_not_finite_are_refused(scorer, bad):
 
 @pytest.mark.parametrize("label", [-1, 4])
 def test_labels_out_of_range_are_refused(label):
-    logits, labels = made_up(0)
+    logits, labels = synthetic(0)
     labels[0] = label
     with pytest.raises(DataError, match="1 of 80"):
         evaluate(logits, labels)
@@ -238,8 +238,8 @@ def test_a_split_without_foreground_is_refused():
 
 
 def test_updates_in_inference_mode_give_the_same_metrics():
-    logits, labels = made_up(9)
+    logits, labels = synthetic(9)
     protocol = Background(counts_for(3))
     with torch.inference_mode():
-        fed(protocol, logits, labels)
+        updated(protocol, logits, labels)
     assert protocol.compute().metrics == pytest.approx(evaluate(logits, labels).metrics, nan_ok=True)

@@ -36,8 +36,8 @@ def evaluate(logits, labels, class_counts=None, batch=7, **options):
     return protocol.compute()
 
 
-def made_up(seed, images=60, classes=6, levels=None):
-    """Logits that know something; with ``levels`` only that many different values, so full of ties."""
+def synthetic(seed, images=60, classes=6, levels=None):
+    """Informative logits; ``levels`` limits the number of values, which gives ties."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, classes, images)
     logits = random.normal(size=(images, classes)) + 1.5 * np.eye(classes)[labels]
@@ -72,7 +72,7 @@ inputs = given(
 @settings(max_examples=60, deadline=None)
 @inputs
 def test_accuracies_and_f1_are_those_of_scikit_learn(seed, images, classes, levels):
-    logits, labels = made_up(seed, images, classes, levels)
+    logits, labels = synthetic(seed, images, classes, levels)
     predicted = logits.argmax(1)
     result = evaluate(logits, labels).metrics
     with warnings.catch_warnings():
@@ -85,7 +85,7 @@ def test_accuracies_and_f1_are_those_of_scikit_learn(seed, images, classes, leve
 @settings(max_examples=30, deadline=None)
 @inputs
 def test_per_class_table_is_that_of_scikit_learn(seed, images, classes, levels):
-    logits, labels = made_up(seed, images, classes, levels)
+    logits, labels = synthetic(seed, images, classes, levels)
     table = evaluate(logits, labels).per_class
     precision, recall, f1, support = sk.precision_recall_fscore_support(
         labels, logits.argmax(1), labels=np.arange(classes), zero_division=np.nan
@@ -98,19 +98,19 @@ def test_per_class_table_is_that_of_scikit_learn(seed, images, classes, levels):
 
 @pytest.mark.parametrize("top_k", [1, 3, 5])
 def test_top_k_accuracy_is_that_of_scikit_learn(top_k):
-    logits, labels = made_up(0, images=200, classes=9)
+    logits, labels = synthetic(0, images=200, classes=9)
     expected = sk.top_k_accuracy_score(labels, logits, k=top_k, labels=np.arange(9))
     assert evaluate(logits, labels, top_k=top_k).metrics[f"top{top_k}"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_top_k_is_all_classes_where_there_are_fewer():
-    result = evaluate(*made_up(1, classes=2))
+    result = evaluate(*synthetic(1, classes=2))
     assert result.metrics["top5"] == 1.0
     assert result.predictions["top5"].shape == (60, 2)
 
 
 def test_nll_is_the_log_loss_of_scikit_learn():
-    logits, labels = made_up(2)
+    logits, labels = synthetic(2)
     expected = sk.log_loss(labels, softmax(logits), labels=np.arange(6))
     assert evaluate(logits, labels).metrics["nll"] == pytest.approx(expected, rel=1e-5)
 
@@ -120,7 +120,7 @@ def test_nll_of_probabilities_too_small_for_a_float_is_not_clipped():
 
 
 def test_sigmoid_nll_is_the_log_loss_of_all_answers_of_an_image():
-    logits, labels = made_up(3)
+    logits, labels = synthetic(3)
     one_hot = np.eye(6)[labels]
     expected = np.mean(
         [sk.log_loss(y, 1 / (1 + np.exp(-z)), normalize=False) for y, z in zip(one_hot, logits.astype(float))]
@@ -135,7 +135,7 @@ def test_an_impossible_label_gives_an_infinite_nll():
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), bins=st.sampled_from([1, 2, 10, 15]), link=st.sampled_from(["softmax", "sigmoid"]))
 def test_calibration_error_equals_a_naive_loop(seed, bins, link):
-    logits, labels = made_up(seed, images=50, levels=8)
+    logits, labels = synthetic(seed, images=50, levels=8)
     result = evaluate(logits, labels, calibration_bins=bins, link=link)
     confidence = result.predictions["scores"][:, 0].astype(float)
     right = logits.argmax(1) == labels
@@ -146,14 +146,14 @@ def test_calibration_error_equals_a_naive_loop(seed, bins, link):
 
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])
 def test_recorded_scores_are_the_probabilities_of_the_link(link):
-    logits, labels = made_up(4)
+    logits, labels = synthetic(4)
     expected = softmax(logits) if link == "softmax" else 1 / (1 + np.exp(-logits.astype(float)))
     kept = evaluate(logits, labels, link=link).predictions
     np.testing.assert_allclose(kept["scores"], -np.sort(-expected, axis=1)[:, :5], rtol=1e-5)
 
 
 def test_mean_confidence_of_a_class_is_over_its_images():
-    logits, labels = made_up(5)
+    logits, labels = synthetic(5)
     expected = [softmax(logits).max(1)[labels == c].mean() for c in range(6)]
     np.testing.assert_allclose(evaluate(logits, labels).per_class["mean_confidence"], expected, rtol=1e-6)
 
@@ -214,7 +214,7 @@ def test_without_indices_images_are_numbered_in_order():
 
 
 def test_metrics_do_not_depend_on_recording_predictions():
-    logits, labels = made_up(7)
+    logits, labels = synthetic(7)
     short = evaluate(logits, labels, keep_predictions=False)
     assert short.metrics == evaluate(logits, labels).metrics
     assert short.predictions == {}
@@ -223,7 +223,7 @@ def test_metrics_do_not_depend_on_recording_predictions():
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), cut=st.integers(0, 60), link=st.sampled_from(["softmax", "sigmoid"]))
 def test_two_batches_in_any_order_equal_one(seed, cut, link):
-    logits, labels = map(torch.from_numpy, made_up(seed))
+    logits, labels = map(torch.from_numpy, synthetic(seed))
     ids = torch.randperm(60, generator=torch.Generator().manual_seed(seed))
     whole, parts = (ClosedSet(counts_for(6), link=link) for _ in range(2))
     whole.update(Scores(logits), labels, ids)
@@ -243,7 +243,7 @@ def test_two_batches_in_any_order_equal_one(seed, cut, link):
 
 
 def test_the_size_of_a_batch_changes_no_count():
-    logits, labels = made_up(8)
+    logits, labels = synthetic(8)
     for column in ("n", "correct", "precision", "f1"):
         np.testing.assert_array_equal(*(evaluate(logits, labels, batch=size).per_class[column] for size in (1, 60)))
 
@@ -276,7 +276,7 @@ def test_update_never_reads_a_value_back_from_the_device(link, classes):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])
 def test_update_on_a_gpu_does_not_wait_and_counts_as_on_the_cpu(link):
-    logits, labels = map(torch.from_numpy, made_up(9, images=500, classes=900, levels=8))
+    logits, labels = map(torch.from_numpy, synthetic(9, images=500, classes=900, levels=8))
     protocol = ClosedSet(counts_for(900), link=link, device="cuda")
     scores, on_device = Scores(logits.cuda()), labels.cuda()
     torch.cuda.set_sync_debug_mode("error")
@@ -291,7 +291,7 @@ def test_update_on_a_gpu_does_not_wait_and_counts_as_on_the_cpu(link):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])
 def test_non_finite_scores_stop_the_evaluation(bad, link):
-    logits, labels = made_up(10)
+    logits, labels = synthetic(10)
     logits[3, 2] = bad
     with pytest.raises(TrainingError, match=r"not finite .* for 1 of 60 images"):
         evaluate(logits, labels, link=link)
@@ -299,7 +299,7 @@ def test_non_finite_scores_stop_the_evaluation(bad, link):
 
 @pytest.mark.parametrize("label", [-1, 6])
 def test_labels_out_of_range_stop_the_evaluation(label):
-    logits, labels = made_up(11)
+    logits, labels = synthetic(11)
     labels[5] = label
     with pytest.raises(DataError, match=r"1 of 60 evaluated images have a label outside 0\.\.5"):
         evaluate(logits, labels)

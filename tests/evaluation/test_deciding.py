@@ -20,8 +20,8 @@ from ltr.evaluation.deciding import (
 )
 
 
-def made_up(number=400, classes=5, seed=0, decimals=2):
-    """Probabilities with ties, and labels that follow them loosely."""
+def synthetic(number=400, classes=5, seed=0, decimals=2):
+    """Probabilities with ties, and noisy labels."""
     random = np.random.default_rng(seed)
     labels = random.choice(classes, number, p=np.array([8, 4, 2, 1, 1]) / 16)
     logits = random.normal(size=(number, classes)) + 1.2 * np.eye(classes)[labels]
@@ -47,7 +47,7 @@ def by_trial(probabilities, labels, label, accepts):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
 def test_precision_thresholds_are_the_lowest_that_reach_the_level(seed, level):
-    probabilities, labels = made_up(seed=seed)
+    probabilities, labels = synthetic(seed=seed)
     thresholds = precision_thresholds(probabilities, labels, level)
     for label in range(5):
         accepted = by_trial(probabilities, labels, label, lambda precision, recall: precision >= level)
@@ -62,7 +62,7 @@ def test_precision_thresholds_are_the_lowest_that_reach_the_level(seed, level):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("level", [0.3, 0.5, 0.9])
 def test_recall_thresholds_are_the_highest_that_reach_the_level(seed, level):
-    probabilities, labels = made_up(seed=seed)
+    probabilities, labels = synthetic(seed=seed)
     thresholds = recall_thresholds(probabilities, labels, level)
     for label in range(5):
         accepted = by_trial(probabilities, labels, label, lambda precision, recall: recall >= level)
@@ -107,7 +107,7 @@ def test_conformal_sets_cover_new_images_of_each_class(level):
 
 @pytest.mark.parametrize("choose", [precision_thresholds, recall_thresholds, conformal_thresholds])
 def test_a_level_for_each_class_gives_each_class_the_threshold_of_its_level(choose):
-    probabilities, labels = made_up()
+    probabilities, labels = synthetic()
     levels = np.array([0.5, 0.9, 0.6, 0.5, 0.8])
     of_one_level = {level: choose(probabilities, labels, level) for level in set(levels.tolist())}
     expected = [of_one_level[level][label] for label, level in enumerate(levels.tolist())]
@@ -132,7 +132,7 @@ def test_metrics_of_decisions_equal_counts():
 
 
 def test_with_thresholds_of_zero_every_decision_is_the_prediction():
-    probabilities, labels = made_up()
+    probabilities, labels = synthetic()
     decision = decide(probabilities, np.zeros(5))
     assert (decision == probabilities.argmax(1)).all()
     assert decision_metrics(decision, labels, 5, None)["accuracy"] == pytest.approx((decision == labels).mean())

@@ -15,7 +15,7 @@ from ltr.evaluation import curves, detection
 torch.set_num_threads(1)
 
 
-def made_up(seed, known, unknown, levels=None, dtype=np.float64):
+def synthetic(seed, known, unknown, levels=None, dtype=np.float64):
     """Scores of known and unknown images, and which known ones are right; ``levels`` makes ties."""
     random = np.random.default_rng(seed)
     scores = random.normal(size=known) + 1, random.normal(size=unknown)
@@ -41,7 +41,7 @@ exact = {"rel": 1e-12, "abs": 1e-12}
 @settings(max_examples=80, deadline=None)
 @images
 def test_auroc_and_aupr_equal_scikit_learn(seed, known, unknown, levels, dtype):
-    known, unknown, _ = made_up(seed, known, unknown, levels, dtype)
+    known, unknown, _ = synthetic(seed, known, unknown, levels, dtype)
     points = detection.operating_points(known, unknown)
     is_known, scores = joined(known, unknown)
     assert detection.auroc(points) == pytest.approx(sk.roc_auc_score(is_known, scores), **exact)
@@ -52,7 +52,7 @@ def test_auroc_and_aupr_equal_scikit_learn(seed, known, unknown, levels, dtype):
 @settings(max_examples=80, deadline=None)
 @images
 def test_fpr95_and_detection_accuracy_are_read_off_the_curve_of_scikit_learn(seed, known, unknown, levels, dtype):
-    known, unknown, _ = made_up(seed, known, unknown, levels, dtype)
+    known, unknown, _ = synthetic(seed, known, unknown, levels, dtype)
     points = detection.operating_points(known, unknown)
     is_known, scores = joined(known, unknown)
     for function, positive, score in (
@@ -67,7 +67,7 @@ def test_fpr95_and_detection_accuracy_are_read_off_the_curve_of_scikit_learn(see
 @settings(max_examples=80, deadline=None)
 @images
 def test_oscr_is_the_share_of_pairs_with_half_credit_for_ties(seed, known, unknown, levels, dtype):
-    known, unknown, correct = made_up(seed, known, unknown, levels, dtype)
+    known, unknown, correct = synthetic(seed, known, unknown, levels, dtype)
     wins = np.sign(known[:, None] - unknown[None, :]) / 2 + 0.5
     points = detection.operating_points(known, unknown, correct)
     assert detection.oscr(points) == pytest.approx((wins * correct[:, None]).mean(), **exact)
@@ -79,7 +79,7 @@ def test_oscr_is_the_share_of_pairs_with_half_credit_for_ties(seed, known, unkno
 @settings(max_examples=40, deadline=None)
 @images
 def test_areas_under_the_plotted_curves_are_the_metrics(seed, known, unknown, levels, dtype):
-    known, unknown, correct = made_up(seed, known, unknown, levels, dtype)
+    known, unknown, correct = synthetic(seed, known, unknown, levels, dtype)
     points = detection.operating_points(known, unknown, correct)
     for curve, area in ((detection.roc_curve, detection.auroc), (detection.oscr_curve, detection.oscr)):
         x, y = curve(points)
@@ -88,7 +88,7 @@ def test_areas_under_the_plotted_curves_are_the_metrics(seed, known, unknown, le
 
 
 def test_the_oscr_curve_ends_at_the_closed_set_accuracy():
-    known, unknown, correct = made_up(3, 200, 100)
+    known, unknown, correct = synthetic(3, 200, 100)
     assert detection.oscr_curve(detection.operating_points(known, unknown, correct))[1][-1] == correct.mean()
 
 
@@ -102,8 +102,8 @@ def test_equal_scores_give_an_auroc_of_one_half():
     assert detection.fpr95_id_pos(points) == detection.fpr95_ood_pos(points) == 1.0
 
 
-def circulating_oscr(known, unknown, correct):
-    """The double count as its users describe it, over all places k."""
+def published_oscr(known, unknown, correct):
+    """The published count, over all ranks k."""
     scores = np.concatenate([known, unknown])
     order = np.argsort(scores, kind="stable")
     right = np.concatenate([correct, np.zeros(len(unknown))])[order]
@@ -118,13 +118,13 @@ def circulating_oscr(known, unknown, correct):
 @settings(max_examples=60, deadline=None)
 @images
 def test_oscr_arpl_equals_the_published_count(seed, known, unknown, levels, dtype):
-    known, unknown, correct = made_up(seed, known, unknown, levels, dtype)
-    expected = circulating_oscr(known, unknown, correct)
+    known, unknown, correct = synthetic(seed, known, unknown, levels, dtype)
+    expected = published_oscr(known, unknown, correct)
     assert detection.oscr_arpl(known, unknown, correct) == pytest.approx(expected, **exact)
 
 
 def test_oscr_arpl_differs_little_without_ties_and_much_with_them():
-    known, unknown, correct = made_up(5, 1000, 1000)
+    known, unknown, correct = synthetic(5, 1000, 1000)
     actual = detection.oscr(detection.operating_points(known, unknown, correct))
     assert 0 < actual - detection.oscr_arpl(known, unknown, correct) < 2 / 1000
     assert detection.oscr_arpl(np.zeros(5), np.zeros(5), np.ones(5, dtype=bool)) == 0.0
@@ -167,7 +167,7 @@ def test_metrics_without_known_or_unknown_images_are_nan(known, unknown):
 
 
 def test_tensors_of_any_float_are_ranked_as_the_numbers_they_hold():
-    known, unknown, correct = (torch.from_numpy(part) for part in made_up(7, 30, 40))
+    known, unknown, correct = (torch.from_numpy(part) for part in synthetic(7, 30, 40))
     expected = detection.oscr(
         detection.operating_points(known.bfloat16().double(), unknown.bfloat16().double(), correct)
     )
@@ -201,7 +201,7 @@ def test_the_threshold_at_a_rate_is_the_highest_that_accepts_so_many(scores, rat
 
 
 def test_curves_are_thinned_and_keep_their_ends():
-    known, unknown, correct = made_up(0, 3000, 3000)
+    known, unknown, correct = synthetic(0, 3000, 3000)
     x, y = detection.oscr_curve(detection.operating_points(known, unknown, correct))
     keep = curves.thin_curve(x, y)
     assert len(keep) <= 200

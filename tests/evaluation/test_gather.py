@@ -14,7 +14,7 @@ COUNTS = np.array([300, 50, 5, 3])
 SHARES = ([0, 3, 4, 7, 8], [], [1, 2, 5, 6, 9, 10])  # three processes with unequal shares, one without any image
 
 
-def made_up() -> tuple[torch.Tensor, torch.Tensor]:
+def synthetic() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
     return torch.randn(11, 4, generator=generator), torch.randint(0, 4, (11,), generator=generator)
 
@@ -24,7 +24,7 @@ def evaluate_share(rank: int, folder: str) -> None:
     store = distributed.FileStore(f"{folder}/store", len(SHARES))
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=len(SHARES))
     protocol = ClosedSet(COUNTS)
-    logits, labels = made_up()
+    logits, labels = synthetic()
     share = torch.tensor(SHARES[rank], dtype=torch.int64)
     if len(share):
         protocol.update(Scores(logits[share]), labels[share], share)
@@ -52,7 +52,7 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> list[tuple]:
 
 def test_every_process_has_the_metrics_of_a_single_process(joined):
     protocol = ClosedSet(COUNTS)
-    logits, labels = made_up()
+    logits, labels = synthetic()
     protocol.update(Scores(logits), labels)
     alone = protocol.compute()
     for metrics, correct, _ in joined:

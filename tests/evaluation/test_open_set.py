@@ -26,7 +26,7 @@ def counts_for(classes):
     return np.array([(400, 50, 5)[c % 3] for c in range(classes)])
 
 
-def made_up(seed, images=60, classes=4, unknown=0.4, levels=None):
+def synthetic(seed, images=60, classes=4, unknown=0.4, levels=None):
     """Logits and labels, -1 for unknown images, whose logits are smaller."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, classes, images)
@@ -38,7 +38,7 @@ def made_up(seed, images=60, classes=4, unknown=0.4, levels=None):
     return torch.tensor(logits, dtype=torch.float32), torch.tensor(labels)
 
 
-def fed(protocol, logits, labels, places=None, batch=7):
+def updated(protocol, logits, labels, places=None, batch=7):
     places = torch.arange(len(labels)) if places is None else places
     for start in range(0, len(places), batch):
         part = places[start : start + batch]
@@ -47,13 +47,13 @@ def fed(protocol, logits, labels, places=None, batch=7):
 
 
 def evaluate(logits, labels, **options):
-    return fed(OpenSet(counts_for(logits.shape[1]), **options), logits, labels).compute()
+    return updated(OpenSet(counts_for(logits.shape[1]), **options), logits, labels).compute()
 
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 10_000), images=st.integers(8, 60), levels=st.sampled_from([None, 2, 4]), scorer=SCORER)
 def test_detection_equals_scikit_learn(seed, images, levels, scorer):
-    logits, labels = made_up(seed, images, levels=levels)
+    logits, labels = synthetic(seed, images, levels=levels)
     known = (labels >= 0).numpy()
     if known.all() or not known.any():
         return
@@ -68,7 +68,7 @@ def test_detection_equals_scikit_learn(seed, images, levels, scorer):
 
 
 def test_oscr_equals_auroc_if_every_known_image_is_correct():
-    logits, labels = made_up(1, 200)
+    logits, labels = synthetic(1, 200)
     logits[labels >= 0, labels[labels >= 0]] = 9.0
     logits[labels < 0, 0] = 9.0
     result = evaluate(logits, labels).metrics
@@ -89,11 +89,11 @@ def decided(score, prediction, labels, threshold):
     threshold=st.floats(-3, 3),
 )
 def test_macro_f1_over_known_classes_and_unknown_is_that_of_scikit_learn(seed, images, classes, levels, threshold):
-    logits, labels = made_up(seed, images, classes, levels=levels)
+    logits, labels = synthetic(seed, images, classes, levels=levels)
     if (labels >= 0).all():
         return
     protocol = OpenSet(counts_for(classes), scorer="max_logit").with_threshold(threshold)
-    result = fed(protocol, logits, labels).compute().metrics
+    result = updated(protocol, logits, labels).compute().metrics
     decision = decided(logits.amax(1).double().numpy(), logits.argmax(1).numpy(), labels, threshold)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -111,7 +111,7 @@ def test_macro_f1_over_known_classes_and_unknown_is_that_of_scikit_learn(seed, i
     unknown=st.sampled_from([0.1, 0.5, 1.0]),
 )
 def test_the_oracle_is_the_best_of_all_thresholds(seed, images, classes, levels, unknown):
-    logits, labels = made_up(seed, images, classes, unknown, levels)
+    logits, labels = synthetic(seed, images, classes, unknown, levels)
     score, prediction, label = logits.amax(1).double().numpy(), logits.argmax(1).numpy(), labels.numpy()
     result = open_decisions.best_threshold(score, prediction, label, classes)
     if (label >= 0).all():
@@ -143,24 +143,24 @@ def test_the_fixed_threshold_is_a_probability():
 
 
 def test_a_probability_threshold_applies_to_msp_only():
-    result = evaluate(*made_up(0), scorer="max_logit").metrics
+    result = evaluate(*synthetic(0), scorer="max_logit").metrics
     assert math.isnan(result["threshold_fixed"])
     assert math.isnan(result["open_macro_f1_fixed"])
 
 
 def test_without_a_threshold_from_validation_its_metrics_are_nan():
-    result = evaluate(*made_up(0)).metrics
+    result = evaluate(*synthetic(0)).metrics
     assert all(math.isnan(value) for name, value in result.items() if name.endswith("_validation"))
     assert not any(math.isnan(result[f"open_macro_f1_{source}"]) for source in ("fixed", "oracle"))
 
 
 def test_the_threshold_of_validation_images_accepts_95_percent_of_them():
-    logits, labels = made_up(2, images=400, unknown=0.0)
+    logits, labels = synthetic(2, images=400, unknown=0.0)
     result = evaluate(logits, labels, scorer="energy")
     share = (known_scores("energy", Scores(logits), "softmax") >= result.threshold_at_95_tpr).double().mean()
     assert 0.95 <= share < 0.96
-    handed_on = OpenSet(counts_for(4), scorer="energy").with_threshold(result.threshold_at_95_tpr)
-    assert fed(handed_on, logits, labels).compute().metrics["open_accuracy_validation"] > 0.5
+    with_threshold_from_val = OpenSet(counts_for(4), scorer="energy").with_threshold(result.threshold_at_95_tpr)
+    assert updated(with_threshold_from_val, logits, labels).compute().metrics["open_accuracy_validation"] > 0.5
 
 
 @pytest.mark.parametrize("source", ["oracle", "two words", ""])
@@ -170,7 +170,7 @@ def test_a_threshold_names_its_source(source):
 
 
 def test_without_unknown_images_only_the_closed_set_is_evaluated():
-    result = evaluate(*made_up(0, unknown=0.0))
+    result = evaluate(*synthetic(0, unknown=0.0))
     about_unknown = ("auroc", "aupr_known", "aupr_unknown", "fpr95_id_pos", "fpr95_ood_pos", "detection_accuracy")
     for name in (*about_unknown, "oscr", "oscr_arpl", "open_macro_f1_fixed", "open_f_measure_fixed"):
         assert math.isnan(result.metrics[name]), name
@@ -179,7 +179,7 @@ def test_without_unknown_images_only_the_closed_set_is_evaluated():
 
 
 def test_metrics_without_known_images_are_nan():
-    result = evaluate(*made_up(0, unknown=1.0))
+    result = evaluate(*synthetic(0, unknown=1.0))
     for name in ("closed_set_accuracy", "balanced_accuracy", "many", "auroc", "oscr", "open_f_measure_fixed"):
         assert math.isnan(result.metrics[name]), name
     assert math.isnan(result.threshold_at_95_tpr)
@@ -191,22 +191,22 @@ def test_no_images_at_all_are_nan():
 
 
 def test_shot_groups_follow_the_training_counts():
-    logits, labels = made_up(3, 300, classes=6)
+    logits, labels = synthetic(3, 300, classes=6)
     result = evaluate(logits, labels)
     accuracy = result.per_class["accuracy"]
     assert result.metrics["many"] == pytest.approx(accuracy[[0, 3]].mean())
     assert result.metrics["few"] == pytest.approx(accuracy[[2, 5]].mean())
     assert result.metrics["balanced_accuracy"] == pytest.approx(accuracy.mean())
-    assert math.isnan(evaluate(*made_up(3, classes=1)).metrics["few"])
+    assert math.isnan(evaluate(*synthetic(3, classes=1)).metrics["few"])
 
 
 @pytest.mark.parametrize("scorer", ["msp", "distance"])
 def test_the_order_of_batches_changes_nothing(scorer):
-    logits, labels = made_up(4, 90)
+    logits, labels = synthetic(4, 90)
     whole = evaluate(logits, labels, scorer=scorer)
     protocol = OpenSet(counts_for(4), scorer=scorer)
     for share in (torch.arange(50, 90), torch.arange(0), torch.arange(50)):
-        fed(protocol, logits, labels, share, batch=11)
+        updated(protocol, logits, labels, share, batch=11)
     together = protocol.compute()
     # the compatible OSCR alone depends on the order, where scores are equal
     assert together.metrics == pytest.approx(whole.metrics, rel=1e-12, nan_ok=True)
@@ -217,7 +217,7 @@ def test_the_order_of_batches_changes_nothing(scorer):
 
 
 def test_predictions_name_unknown_images_and_scores():
-    logits, labels = made_up(5, 30)
+    logits, labels = synthetic(5, 30)
     rows = evaluate(logits, labels, scorer="max_logit").predictions
     assert rows["id"].tolist() == list(range(30))
     assert rows["label"].tolist() == labels.tolist()
@@ -228,7 +228,7 @@ def test_predictions_name_unknown_images_and_scores():
 
 
 def test_histograms_count_every_image_once_even_an_infinite_score():
-    logits, labels = made_up(6, 50)
+    logits, labels = synthetic(6, 50)
     curves = evaluate(logits, labels).curves
     counted = [curves[f"histogram_{kind}"].sum() for kind in ("correct", "wrong", "unknown")]
     assert sum(counted) == 50
@@ -239,7 +239,7 @@ def test_histograms_count_every_image_once_even_an_infinite_score():
 
 
 def test_the_curve_of_oscr_ends_at_the_closed_set_accuracy():
-    result = evaluate(*made_up(7, 500))
+    result = evaluate(*synthetic(7, 500))
     assert result.curves["oscr_ccr"][-1] == result.metrics["closed_set_accuracy"]
     assert len(result.curves["oscr_ccr"]) <= 200
 
@@ -254,7 +254,7 @@ def test_saturated_logits_are_distinguished():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_scores_that_are_not_finite_are_refused(bad):
-    logits, labels = made_up(0)
+    logits, labels = synthetic(0)
     logits[3, 1] = bad
     with pytest.raises(TrainingError, match="1 of 60 images"):
         evaluate(logits, labels)
@@ -269,7 +269,7 @@ def test_a_distance_that_is_not_finite_is_refused():
 
 @pytest.mark.parametrize("label", [-2, 4])
 def test_labels_out_of_range_are_refused(label):
-    logits, labels = made_up(0)
+    logits, labels = synthetic(0)
     labels[0] = label
     with pytest.raises(DataError, match="1 of 60"):
         evaluate(logits, labels)
@@ -290,8 +290,8 @@ def test_wrong_options_are_refused(options, words):
 
 
 def test_updates_in_inference_mode_give_the_same_metrics():
-    logits, labels = made_up(8)
+    logits, labels = synthetic(8)
     protocol = OpenSet(counts_for(4))
     with torch.inference_mode():
-        fed(protocol, logits, labels)
+        updated(protocol, logits, labels)
     assert protocol.compute().metrics == pytest.approx(evaluate(logits, labels).metrics, nan_ok=True)

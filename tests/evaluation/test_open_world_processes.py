@@ -21,7 +21,7 @@ SHARES = {
 PROTOCOLS = {"background": Background, "open_set": OpenSet}
 
 
-def made_up(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+def synthetic(name: str) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
     labels = torch.randint(0 if name == "background" else -1, 4, (32,), generator=generator)
     return torch.randn(32, 4, generator=generator), labels
@@ -32,7 +32,7 @@ def evaluate_share(rank: int, folder: str) -> None:
     store = distributed.FileStore(f"{folder}/store", PROCESSES)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=PROCESSES)
     for name, make in PROTOCOLS.items():
-        protocol, (logits, labels) = make(COUNTS), made_up(name)
+        protocol, (logits, labels) = make(COUNTS), synthetic(name)
         share = torch.tensor(SHARES[name][rank], dtype=torch.int64)
         if len(share):
             protocol.update(Scores(logits[share]), labels[share], share)
@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_every_process_has_the_metrics_and_predictions_of_a_single_process(folder, name):
-    alone, (logits, labels) = PROTOCOLS[name](COUNTS), made_up(name)
+    alone, (logits, labels) = PROTOCOLS[name](COUNTS), synthetic(name)
     alone.update(Scores(logits), labels)
     expected = alone.compute().metrics
     for rank in range(PROCESSES):
@@ -69,7 +69,7 @@ def test_every_process_has_the_metrics_and_predictions_of_a_single_process(folde
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_reduce_is_a_no_op_with_one_process(name):
-    protocol, (logits, labels) = PROTOCOLS[name](COUNTS), made_up(name)
+    protocol, (logits, labels) = PROTOCOLS[name](COUNTS), synthetic(name)
     protocol.update(Scores(logits), labels)
     before = protocol.compute().metrics
     protocol.reduce()

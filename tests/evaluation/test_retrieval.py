@@ -14,7 +14,7 @@ from ltr.evaluation.retrieval import Retrieval, nearest_of_class, normalised_mut
 from ltr.evaluation.scores import Scores
 
 
-def made_up(seed: int, n: int = 60, classes: int = 7, width: int = 3, levels: int | None = None):
+def synthetic(seed: int, n: int = 60, classes: int = 7, width: int = 3, levels: int | None = None):
     random = np.random.default_rng(seed)
     labels = random.integers(0, classes, n)
     features = random.normal(size=(n, width)) + labels[:, None] * 0.3
@@ -24,7 +24,7 @@ def made_up(seed: int, n: int = 60, classes: int = 7, width: int = 3, levels: in
 
 
 def naive(features: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """One query after another, sorted: those of other classes first among equals."""
+    """A ranking of one query after another; among ties, other classes come first."""
     neighbours = {name: np.zeros(len(labels)) for name in ("rank", "map_at_r", "r_precision")}
     for query in range(len(labels)):
         others = np.delete(np.arange(len(labels)), query)
@@ -49,7 +49,7 @@ def evaluated(features, labels, **options):
 @pytest.mark.parametrize("levels", [None, 1, 4])
 @pytest.mark.parametrize("seed", range(4))
 def test_metrics_equal_those_of_a_naive_ranking(seed, levels):
-    features, labels = made_up(seed, levels=levels)
+    features, labels = synthetic(seed, levels=levels)
     neighbours = nearest_of_class(torch.as_tensor(features), torch.as_tensor(labels))
     for name, expected in naive(features, labels).items():
         assert neighbours[name] == pytest.approx(expected, abs=1e-12), name
@@ -66,7 +66,7 @@ def test_ties_and_lone_classes_are_ranked_as_the_naive_ranking_does(rows):
 
 
 def test_metrics_do_not_depend_on_the_block_size(monkeypatch):
-    features, labels = map(torch.as_tensor, made_up(1))
+    features, labels = map(torch.as_tensor, synthetic(1))
     whole = nearest_of_class(features, labels)
     monkeypatch.setattr(retrieval, "_DISTANCES", 7 * len(labels))
     in_blocks = nearest_of_class(features, labels)
@@ -97,14 +97,14 @@ def test_well_separated_classes_have_full_recall():
 
 
 def test_distances_are_accurate_far_from_the_origin():
-    features, labels = made_up(3)
+    features, labels = synthetic(3)
     near = nearest_of_class(torch.as_tensor(features), torch.as_tensor(labels))
     far = nearest_of_class(torch.as_tensor(features + 1024.0), torch.as_tensor(labels))
     assert (near["rank"] != far["rank"]).mean() < 0.05  # the shift itself rounds the features
 
 
 def test_the_order_of_batches_changes_nothing():
-    features, labels = map(torch.as_tensor, made_up(5))
+    features, labels = map(torch.as_tensor, synthetic(5))
     ids = torch.arange(len(labels))
     protocol = Retrieval()
     for part in (slice(1, None, 2), slice(0, None, 2)):

@@ -1,4 +1,4 @@
-"""A process that reads images and is killed: a clear line, no hang, and a run that goes on to the same bits."""
+"""A killed process that reads images: a clear error, no hang, and a run that resumes to the same bits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ALONE = {"processes": 1, "strategy": "single", "timeout": 60}
 @pytest.fixture(scope="module")
 def command(tmp_path_factory) -> tuple[str, ...]:
     """Training on image files that two processes read: an epoch of far more batches than are read ahead, or a process
-    that is killed may have delivered its last batch already, and nobody would miss it."""
+    that is killed may have delivered its last batch already."""
     images = trees.folder(tmp_path_factory.mktemp("images"), each=60)
     return (
         *("dataset=folder", f"dataset.root={images}", "dataset.image_size=16", "augment=digits", "backbone=digits_net"),
@@ -40,7 +40,7 @@ def command(tmp_path_factory) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, command) -> Path:
-    """The outputs of a run that was left in peace."""
+    """The outputs of an undisturbed run."""
     folder = tmp_path_factory.mktemp("whole")
     done = ltr_train_in(folder, *command, **ALONE)
     assert done.codes == [0], done.err

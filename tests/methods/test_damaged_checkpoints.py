@@ -1,4 +1,4 @@
-"""Damaged values in checkpoints: one line that names the entry, whatever reads them."""
+"""Damaged values in checkpoints: every reader names the entry in one line."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_damaged_arrays_are_reported(tmp_path, content):
 
 @pytest.fixture
 def stopped(ltr_train, monkeypatch, tmp_path):
-    """The state of a training that was stopped in its second epoch, and the command that goes on with it."""
+    """The state of a training that was stopped in its second epoch, and the command that resumes it."""
     arguments = (*QUICK, "trainer.max_epochs=2")
     with signal_at(monkeypatch, (0, 0)):
         assert ltr_train(*arguments).code == 128 + 15

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """A stage store for the tests of this file that do not look at who trained the representation."""
+    """A stage store for tests that do not depend on which of them trained the representation."""
     return tmp_path_factory.mktemp("stages")
 
 

@@ -41,7 +41,7 @@ def normalised(images: Tensor) -> Tensor:
     return (images / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
-def drawn(shapes: dict[str, tuple[int, ...]]) -> State:
+def random_tensors(shapes: dict[str, tuple[int, ...]]) -> State:
     """Tensors of these shapes: convolutions of usual size, positive variances."""
     numbers = torch.Generator().manual_seed(1)
     state = {}
@@ -126,9 +126,9 @@ def close(actual: Tensor, expected: Tensor) -> None:
 
 
 def m2m_checkpoint(path, normalised_classifier: bool = False) -> State:
-    """As M2m's train.py writes it, with a generator's state beside the network."""
+    """A checkpoint as written by M2m's train.py, with the state of a generator."""
     shapes = {**resnet_shapes(M2M), "linear.weight": (64, 10) if normalised_classifier else (10, 64)}
-    state = drawn(shapes if normalised_classifier else {**shapes, "linear.bias": (10,)})
+    state = random_tensors(shapes if normalised_classifier else {**shapes, "linear.bias": (10,)})
     torch.save({"net": state, "optimizer": {"state": {}}, "acc": 78.3, "rng_state": torch.get_rng_state()}, path)
     return state
 
@@ -157,7 +157,7 @@ def test_a_checkpoint_of_the_sla_code_gives_its_logits(tmp_path, images, outputs
     shapes = resnet_shapes(SLA)
     for index, rows in enumerate(outputs):
         shapes |= {f"classifiers.{index}.weight": (rows, 64), f"classifiers.{index}.bias": (rows,)}
-    state = drawn(shapes)
+    state = random_tensors(shapes)
     torch.save({"model": state, "optim": {"state": {}}, "epoch": 3}, tmp_path / "model-best.pth")
     x = resnet_features(state, SLA, normalised(images), AFTER)
     last = len(outputs) - 1
@@ -167,7 +167,7 @@ def test_a_checkpoint_of_the_sla_code_gives_its_logits(tmp_path, images, outputs
 
 @pytest.mark.parametrize("layout", [None, "akamaster", "ldam"])
 def test_checkpoints_of_akamaster_and_the_ldam_code_give_their_logits(tmp_path, images, layout):
-    state = drawn({**resnet_shapes(OTHERS), "linear.weight": (10, 64), "linear.bias": (10,)})
+    state = random_tensors({**resnet_shapes(OTHERS), "linear.weight": (10, 64), "linear.bias": (10,)})
     torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, tmp_path / "resnet20.th")
     x = resnet_features(state, OTHERS, normalised(images), BOTH)
     network = read(tmp_path / "resnet20.th", layout=layout)
@@ -175,7 +175,7 @@ def test_checkpoints_of_akamaster_and_the_ldam_code_give_their_logits(tmp_path, 
 
 
 def test_the_normalised_classifier_of_the_ldam_code_is_transposed(tmp_path, images):
-    state = drawn({**resnet_shapes(OTHERS), "linear.weight": (64, 10)})
+    state = random_tensors({**resnet_shapes(OTHERS), "linear.weight": (64, 10)})
     torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, tmp_path / "ldam.pth.tar")
     x = resnet_features(state, OTHERS, normalised(images), BOTH)
     cosines = F.normalize(x, dim=1) @ F.normalize(state["linear.weight"], dim=0)
@@ -190,7 +190,7 @@ def test_a_checkpoint_of_the_arpl_code_gives_its_logits(tmp_path, images, norms)
         shapes |= norm_shapes(norms.format(layer), widths[layer])
         if norms.endswith("0"):
             shapes |= norm_shapes(f"bn{layer}.bns.1", widths[layer])
-    state = drawn({**shapes, **norm_shapes(norms.format(10), 128), "fc.weight": (10, 128)})
+    state = random_tensors({**shapes, **norm_shapes(norms.format(10), 128), "fc.weight": (10, 128)})
     torch.save({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "classifier32_Softmax.pth")
     x = normalised(images)
     for layer in range(1, 10):
@@ -299,7 +299,7 @@ def herbs_state(locations: list[int], channels: list[int], *, both: bool, conv: 
     }.items():
         shapes |= {f"combiner.{name}.weight": shape, f"combiner.{name}.bias": shape[:1]}
     shapes |= {"combiner.adj1": (joints, joints), "combiner.alpha1": (1,), **norm_shapes("combiner.batch_norm1", WIDTH)}
-    return drawn(shapes)
+    return random_tensors(shapes)
 
 
 SELECTED = {True: [7, 4, 2, 1], False: [57, 14, 4, 1]}  # of 64, 16, 4, 4 locations: the configs' shares
@@ -358,7 +358,7 @@ def plug_in(state: State, levels: list[Tensor], *, both: bool, conv: bool) -> li
 
 
 def swin_levels(net, x: Tensor) -> list[Tensor]:
-    """Levels as the code's Swin hands them on: each stage's output after the merging that leads to the next stage."""
+    """Levels as the code's Swin returns them: each stage's output after the merging that leads to the next stage."""
     maps = [one.permute(0, 2, 3, 1) for one in net.forward_intermediates(x, intermediates_only=True)]
     merged = [net.layers[stage + 1].downsample(maps[stage]) for stage in range(3)]
     return [level.flatten(1, 2) for level in (*merged, maps[3])]

@@ -1,4 +1,4 @@
-"""Every method, stopped in the middle of a training and resumed, ends with the bits of one that was not stopped."""
+"""Every method, interrupted in mid-training and resumed, has the weights of an uninterrupted one."""
 
 from __future__ import annotations
 

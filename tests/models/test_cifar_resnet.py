@@ -1,4 +1,4 @@
-"""The CIFAR ResNets against the paper's numbers and against a plain restatement."""
+"""The CIFAR ResNets against the paper's numbers and a reference implementation."""
 
 from __future__ import annotations
 

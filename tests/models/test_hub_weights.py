@@ -19,7 +19,7 @@ from ltr.models.timm_backbone import TimmBackbone
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """A small model with preprocessing of its own, as timm saves it."""
+    """A small model with unusual preprocessing, as timm saves it."""
     torch.manual_seed(0)
     model = timm.create_model("test_resnet", num_classes=3)
     preprocessing = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7], "input_size": [3, 64, 64], "crop_pct": 0.5}

@@ -1,4 +1,4 @@
-"""Decisions in reports: figures of decisions.json beside the run they belong to."""
+"""Decisions in reports: the metrics of decisions.json with those of their run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that come together in a store, whatever an earlier start of them has left there."""
+"""Processes that join a store with files of an earlier start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""COCO Camera Traps and COCO JSON: every field that is read, and what is said of damage."""
+"""COCO Camera Traps and COCO JSON: every field that is read, and damaged files."""
 
 import json
 

@@ -36,7 +36,7 @@ def test_images_of_two_arrays_are_compared_by_pixels():
 
 
 def distinct(root: Path) -> Path:
-    """Make the files in ``root`` differ: those of a class are drawn alike."""
+    """Make the files in ``root`` differ; those of a class are identical at first."""
     for number, path in enumerate(sorted(root.rglob("*.jpg"))):
         path.write_bytes(path.read_bytes() + bytes([number]))
     return root

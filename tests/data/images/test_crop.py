@@ -32,7 +32,7 @@ def test_evaluation_crop_is_that_of_resize_and_centre_crop(tmp_path):
 
 @pytest.fixture
 def picture(tmp_path) -> Image.Image:
-    """A smooth picture of 210 x 150 pixels, as picture.png."""
+    """A smooth image of 210 x 150 pixels, as picture.png."""
     colours = np.random.default_rng(2).integers(0, 256, (10, 14, 3), dtype=np.uint8)
     image = Image.fromarray(colours).resize((210, 150), Image.Resampling.BICUBIC)
     image.save(tmp_path / "picture.png")
@@ -116,7 +116,7 @@ def test_crop_options_outside_their_range_are_refused(options, words):
 
 @pytest.fixture
 def photograph(tmp_path) -> Image.Image:
-    """A smooth picture of 400 x 300 pixels, as 0.jpg and 0.png."""
+    """A smooth image of 400 x 300 pixels, as 0.jpg and 0.png."""
     colours = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     image = Image.fromarray(colours).resize((400, 300), Image.Resampling.BICUBIC)
     image.save(tmp_path / "0.jpg", quality=95)

@@ -82,7 +82,7 @@ def test_a_file_that_is_not_regular_is_refused_and_does_not_block(tmp_path, kind
 
 
 def drawing():
-    """A black square on a clear ground."""
+    """A black square on a transparent background."""
     pixels = np.zeros((8, 8, 4), dtype=np.uint8)
     pixels[2:6, 2:6, 3] = 255
     return Image.fromarray(pixels, "RGBA")

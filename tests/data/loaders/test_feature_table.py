@@ -1,4 +1,4 @@
-"""The table of features: what is stored is found again, and a stop in the middle costs a block at most."""
+"""The table of features: looking up rows, and interruptions, which lose one block at most."""
 
 from __future__ import annotations
 

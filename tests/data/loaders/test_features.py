@@ -1,4 +1,4 @@
-"""Batches of stored features: the draw of the samplers, and a view for each place in it."""
+"""Batches of stored features: the order of the samplers, and a view for each position."""
 
 from __future__ import annotations
 

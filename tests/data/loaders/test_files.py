@@ -1,4 +1,4 @@
-"""Image files through workers: what comes out, from any mode, with any number of workers."""
+"""Image files through workers: pixels of any image mode with any number of workers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_two_workers_start_in_mid_epoch_too(files):
 
 
 def crops_of_one_image(files: ImageFiles, **changes) -> list[bytes]:
-    """Un-augmented crops of image 0 at twelve places of the draw, in three batches."""
+    """Un-augmented crops of image 0 at twelve positions of an epoch, in three batches."""
     options = {"order": lambda epoch: np.zeros(12, dtype=np.int64), "batch_size": 4, "augment": None} | changes
     return [image.numpy().tobytes() for image in pixels(loader(files, **options))]
 

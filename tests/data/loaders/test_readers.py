@@ -55,7 +55,7 @@ def test_the_signal_handler_of_torch_is_not_installed(monkeypatch):
 
 
 def test_a_truncated_batch_is_reported_as_a_dead_worker():
-    """Its process has not quite ended when the batch breaks off, so torch hands on the broken batch's own error."""
+    """Its process has not quite ended when the batch breaks off, so torch raises the error of the broken batch."""
     batches = iterate_batches(numbers(2))
     next(batches)
     loading = batches.gi_frame.f_locals["loading"]

@@ -1,4 +1,4 @@
-"""CUB-200-2011 and NABirds: official files, and what is said when they contradict each other."""
+"""CUB-200-2011 and NABirds: official files, and files that contradict each other."""
 
 import os
 from pathlib import Path

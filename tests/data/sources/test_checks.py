@@ -82,7 +82,7 @@ def test_a_folder_instead_of_a_file_counts_as_missing(tmp_path):
 
 @pytest.fixture
 def outside(tmp_path):
-    """A root, and beside it a folder with an image."""
+    """A root, and a folder with an image next to it."""
     (tmp_path / "root").mkdir()
     files_below(tmp_path / "other", ["1.jpg"])
     return tmp_path / "root", tmp_path / "other"

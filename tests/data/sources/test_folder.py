@@ -1,4 +1,4 @@
-"""One's own folder of images: layouts, names, links, and what is said when something is wrong."""
+"""User folders of images: layouts, names, links and mistakes."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""iNaturalist: images and labels joined by id, the categories' own ids, and what is said of damage."""
+"""iNaturalist: images and labels joined by id, ids of categories, and damaged files."""
 
 import json
 

@@ -17,7 +17,7 @@ from ltr.errors import DataError
 
 @pytest.fixture
 def lists(tmp_path):
-    """Two classes with three training, one validation and two test images; two more images that nobody lists yet."""
+    """Two classes with three training, one validation and two test images; two more images that no list has yet."""
     buffer = io.BytesIO()
     Image.fromarray(np.full((8, 8, 3), 90, np.uint8)).save(buffer, "JPEG")
     rows = {

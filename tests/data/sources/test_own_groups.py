@@ -36,7 +36,7 @@ def quiet(read, **options) -> Source:
         return read(name="own", **options)
 
 
-def made_up(seed: int, number: int = 120):
+def synthetic(seed: int, number: int = 120):
     """Random classes with a long tail and places of different sizes: (class, place) of each image."""
     random = np.random.default_rng(seed)
     places = random.choice(12, number, p=random.dirichlet(np.ones(12)))
@@ -72,7 +72,7 @@ def from_pattern(images, rows, **options):
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("read", [from_table, from_levels, from_pattern])
 def test_no_group_is_in_two_parts_and_every_class_is_trained(images, read, seed):
-    rows = made_up(seed)
+    rows = synthetic(seed)
     source = read(images, rows, test_fraction=0.25, split_seed=seed)
     split = natural(source, val="train_fraction", val_fraction=0.2, seed=seed)
     parts = [groups_of(source, indices) for indices in (split.train, split.val, split.test)]
@@ -83,7 +83,7 @@ def test_no_group_is_in_two_parts_and_every_class_is_trained(images, read, seed)
 
 
 def test_every_way_to_name_the_same_groups_gives_the_same_images(images):
-    rows = made_up(7)
+    rows = synthetic(7)
     tested = []
     for read in (from_table, from_levels, from_pattern):
         source = read(images, rows)
@@ -93,7 +93,7 @@ def test_every_way_to_name_the_same_groups_gives_the_same_images(images):
 
 
 def test_names_state_the_rule_and_descriptions_the_achieved_counts(images):
-    source = from_table(images, made_up(1), test_fraction=0.3)
+    source = from_table(images, synthetic(1), test_fraction=0.3)
     assert source.name == "own-place-test0.3-seed0"
     lines = list(describe_groups(source, natural(source, val="none", val_fraction=0.1, seed=0)))
     assert "groups by place are for testing" in lines[0]
@@ -129,7 +129,7 @@ def test_groups_of_earlier_tables_stay_with_corrected_labels(images):
 
 
 def test_a_table_with_its_groups_is_written_and_read_again(images, tmp_path):
-    source = from_table(images, made_up(3))
+    source = from_table(images, synthetic(3))
     write_image_table(source, tmp_path / "again.csv")
     text = (tmp_path / "again.csv").read_text().splitlines()
     assert "place" in text[0].split(",")
@@ -201,7 +201,7 @@ def test_the_class_folder_of_named_parts_is_found(images):
 
 
 def test_without_group_options_the_division_is_unchanged(images):
-    rows = made_up(2)
+    rows = synthetic(2)
     root = images(f"all/{label}/{index}_{number}.jpg" for number, (label, index) in enumerate(rows))
     source = quiet(image_folder, root=str(root / "all"))
     assert source.name == "own-test0.2-seed0"

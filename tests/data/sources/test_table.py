@@ -1,4 +1,4 @@
-"""One's own table of paths and labels, as CSV or Parquet."""
+"""User tables of paths and labels, as CSV or Parquet."""
 
 import os
 
@@ -16,7 +16,7 @@ def read(file, **options):
 
 
 def write(root, rows, name="images.csv"):
-    """A table of these rows; every path's image is drawn."""
+    """Write a table of these rows and the image of each path."""
     for row in rows[1:]:
         trees.put(root / row[0], len(row[0]))
     if name.endswith("csv"):

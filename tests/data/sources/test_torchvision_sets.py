@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*not the whole published")
 
 @pytest.fixture
 def small_svhn(tmp_path, monkeypatch):
-    """The official files with a few images; torchvision is told their md5."""
+    """The official files with a few images, and their md5 for torchvision."""
     from scipy.io import savemat
 
     random = np.random.default_rng(0)

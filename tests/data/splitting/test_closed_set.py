@@ -75,7 +75,7 @@ def test_step_counts_lose_no_class_where_the_number_is_odd():
 
 
 def official_cao_subset(targets, counts):
-    """The order of calls of LDAM-DRW's data set, written down again: the global generator, one class after another."""
+    """The subset of LDAM-DRW's data set, implemented again: the global generator, one class after another."""
     state = np.random.get_state()
     np.random.seed(0)
     kept = {}

@@ -6,7 +6,7 @@ import pytest
 from ltr.data.splitting.groups import hold_out_groups, separate_unknown, share_of_shared_groups
 
 
-def made_up(seed):
+def synthetic(seed):
     """Random labels with a long tail, and groups of very different sizes that prefer some classes."""
     random = np.random.default_rng(seed)
     classes, groups = int(random.integers(2, 12)), int(random.integers(2, 60))
@@ -22,7 +22,7 @@ def made_up(seed):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_no_group_is_in_two_parts_and_every_class_stays_in_training(seed):
-    labels, groups, names, classes = made_up(seed)
+    labels, groups, names, classes = synthetic(seed)
     held = hold_out_groups(labels, groups, names, classes, fraction=0.25, seed=seed)
     assert not set(groups[held]) & set(groups[~held])
     assert set(labels[~held]) == set(labels)
@@ -30,7 +30,7 @@ def test_no_group_is_in_two_parts_and_every_class_stays_in_training(seed):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_a_class_lacks_test_images_only_if_none_of_its_groups_can_be_held_out(seed):
-    labels, groups, names, classes = made_up(seed)
+    labels, groups, names, classes = synthetic(seed)
     held = hold_out_groups(labels, groups, names, classes, fraction=0.25, seed=seed)
     left = np.bincount(labels[~held], minlength=classes)
     for label in set(labels) - set(labels[held]):
@@ -49,7 +49,7 @@ def test_many_small_groups_give_the_wanted_share_of_every_class():
 
 
 def test_the_division_depends_on_seed_and_group_names_only():
-    labels, groups, names, classes = made_up(5)
+    labels, groups, names, classes = synthetic(5)
     held = hold_out_groups(labels, groups, names, classes, fraction=0.3, seed=1)
     order = np.random.default_rng(0).permutation(len(labels))
     again = hold_out_groups(labels[order], groups[order], names, classes, fraction=0.3, seed=1)

@@ -1,4 +1,4 @@
-"""Pseudo-labels: whose they are, what they are a function of, and what a split makes of them."""
+"""Pseudo-labels: their sources, their stage keys, and the partition."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def weights(tmp_path_factory):
     return path
 
 
-def taught(weights, *overrides: str):
+def plan_with_teacher(weights, *overrides: str):
     """The plan with this teacher."""
     return plan_of(
         "method.aux.partition=teacher",
@@ -46,7 +46,7 @@ def taught(weights, *overrides: str):
 
 
 class Probe:
-    """Stands in for a teacher: known logits, and a record of the images it saw."""
+    """Stand-in for a teacher with known logits that records its images."""
 
     def __init__(self, monkeypatch, logits=None):
         self.images: list[torch.Tensor] = []
@@ -136,7 +136,7 @@ def test_exclusion_by_name_needs_imagenets_outputs(plan, monkeypatch):
 
 
 def test_a_teacher_from_a_file_provides_its_last_layer_without_excluded_rows(weights):
-    plan = taught(weights, "method.aux.exclude_classes=[2]")
+    plan = plan_with_teacher(weights, "method.aux.exclude_classes=[2]")
     arrays = parents_of(plan)["pseudo_labels"].arrays
     state = torch.load(weights, weights_only=True)
     kept = [0, 1, 3, 4, 5]
@@ -219,7 +219,9 @@ SAME = [
 
 @pytest.mark.parametrize("overrides", SAME, ids=lambda overrides: overrides[0])
 def test_other_options_do_not_change_the_stage_of_pseudo_labels(weights, overrides):
-    assert taught(weights, *overrides).keys["pseudo_labels"] == taught(weights).keys["pseudo_labels"]
+    assert (
+        plan_with_teacher(weights, *overrides).keys["pseudo_labels"] == plan_with_teacher(weights).keys["pseudo_labels"]
+    )
 
 
 OTHER = [
@@ -232,16 +234,18 @@ OTHER = [
 
 @pytest.mark.parametrize("override", OTHER)
 def test_teacher_and_transform_change_the_stage_of_pseudo_labels(weights, override):
-    assert taught(weights, override).keys["pseudo_labels"] != taught(weights).keys["pseudo_labels"]
+    assert (
+        plan_with_teacher(weights, override).keys["pseudo_labels"] != plan_with_teacher(weights).keys["pseudo_labels"]
+    )
 
 
 def test_weights_files_are_identified_by_content(weights, tmp_path):
     (tmp_path / "same.pth").write_bytes(weights.read_bytes())
     state = torch.load(weights, weights_only=True)
     torch.save({name: tensor + 1 for name, tensor in state.items()}, tmp_path / "other.pth")
-    key = taught(weights).keys["pseudo_labels"]
-    assert taught(tmp_path / "same.pth").keys["pseudo_labels"] == key
-    assert taught(tmp_path / "other.pth").keys["pseudo_labels"] != key
+    key = plan_with_teacher(weights).keys["pseudo_labels"]
+    assert plan_with_teacher(tmp_path / "same.pth").keys["pseudo_labels"] == key
+    assert plan_with_teacher(tmp_path / "other.pth").keys["pseudo_labels"] != key
 
 
 def test_clusters_of_erm_features_share_the_stage_of_erm():
@@ -251,7 +255,7 @@ def test_clusters_of_erm_features_share_the_stage_of_erm():
 
 def test_missing_weights_are_refused_at_planning(tmp_path):
     with pytest.raises(CheckpointError, match=r"method\.aux\.teacher\.weights=.*no such file"):
-        taught(tmp_path / "none.pth")
+        plan_with_teacher(tmp_path / "none.pth")
 
 
 def test_a_teacher_without_weights_is_refused_with_the_alternatives():

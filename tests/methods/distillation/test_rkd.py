@@ -1,4 +1,4 @@
-"""RKD's stages, what its students learn from, and metric learning by triplets."""
+"""RKD: stages and students; metric learning by triplets."""
 
 from __future__ import annotations
 

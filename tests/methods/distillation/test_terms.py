@@ -34,8 +34,8 @@ def plan():
 
 
 @pytest.fixture
-def taught(plan, monkeypatch):
-    """The teacher that every path leads to, with BatchNorm statistics of its own."""
+def teacher_network(plan, monkeypatch):
+    """The teacher at every path, with non-initial BatchNorm statistics."""
     network = plan.representation(seed=5)
     read = []
     monkeypatch.setattr(extras, "read_network", lambda where: read.append(where) or network)
@@ -54,27 +54,28 @@ def training_step(plan, network) -> dict:
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_a_term_is_added_to_the_loss_and_logged(plan, taught, term):
+def test_a_term_is_added_to_the_loss_and_logged(plan, teacher_network, term):
     plain = training_step(plan, student(plan))
     actual = training_step(plan, student(plan, config(term)))
     assert actual["logs"][term] > 0
     assert actual["loss"].item() == pytest.approx(float(plain["loss"].detach() + actual["logs"][term]), rel=1e-5)
 
 
-def test_the_terms_equal_their_losses_of_features_logits_and_maps(plan, taught):
+def test_the_terms_equal_their_losses_of_features_logits_and_maps(plan, teacher_network):
     network = student(plan, config("RKD"), config("HKD"), config("AttentionTransfer")).eval()
     batch = plan.batch()
     actual = network.training_step(batch, 0)["logs"]
     unit = network.to_unit(batch.images)
     with torch.no_grad():
         student_features, our_maps = network.backbone.features_and_maps(network.normalise(unit))
-        teacher_features, their_maps = taught.backbone.features_and_maps(taught.normalise(unit))
+        teacher_features, their_maps = teacher_network.backbone.features_and_maps(teacher_network.normalise(unit))
         torch.testing.assert_close(
             actual["RKD"],
             25 * rkd_distance(student_features, teacher_features) + 50 * rkd_angle(student_features, teacher_features),
         )
         torch.testing.assert_close(
-            actual["HKD"], kl_to_teacher(network.head(student_features), taught.head(teacher_features), 4.0).mean()
+            actual["HKD"],
+            kl_to_teacher(network.head(student_features), teacher_network.head(teacher_features), 4.0).mean(),
         )
         attention = sum(
             attention_transfer(student_map, teacher_map) for student_map, teacher_map in zip(our_maps, their_maps)
@@ -83,23 +84,23 @@ def test_the_terms_equal_their_losses_of_features_logits_and_maps(plan, taught):
 
 
 @pytest.mark.parametrize(("term", "zero"), [("RKD", 1e-6), ("HKD", 1e-6), ("AttentionTransfer", 1e-6)])
-def test_terms_are_zero_for_a_student_equal_to_its_teacher(plan, taught, term, zero):
+def test_terms_are_zero_for_a_student_equal_to_its_teacher(plan, teacher_network, term, zero):
     network = student(plan, config(term))
-    network.backbone.load_state_dict(taught.backbone.state_dict())
-    network.head.load_state_dict(taught.head.state_dict())
+    network.backbone.load_state_dict(teacher_network.backbone.state_dict())
+    network.head.load_state_dict(teacher_network.head.state_dict())
     assert network.eval().training_step(plan.batch(), 0)["logs"][term].abs() < zero
 
 
-def test_terms_of_one_teacher_share_its_network_and_forward_pass(plan, taught):
+def test_terms_of_one_teacher_share_its_network_and_forward_pass(plan, teacher_network):
     network = student(plan, *map(config, TERMS))
     passes = []
-    taught.backbone.stage1.register_forward_hook(lambda *_: passes.append(1))
+    teacher_network.backbone.stage1.register_forward_hook(lambda *_: passes.append(1))
     training_step(plan, network)
-    assert taught.read == [WHERE]
+    assert teacher_network.read == [WHERE]
     assert len(passes) == 1
 
 
-def test_feature_maps_come_from_the_students_forward_pass(plan, taught):
+def test_feature_maps_come_from_the_students_forward_pass(plan, teacher_network):
     network = student(plan, config("FitNet"), config("AttentionTransfer"))
     passes = []
     network.backbone.stage1.register_forward_hook(lambda *_: passes.append(1))
@@ -107,14 +108,14 @@ def test_feature_maps_come_from_the_students_forward_pass(plan, taught):
     assert len(passes) == 1
 
 
-def test_recording_maps_does_not_change_features(plan, taught):
+def test_recording_maps_does_not_change_features(plan, teacher_network):
     plain, keeping = student(plan).eval(), student(plan, config("FitNet")).eval()
     unit = plain.to_unit(plan.batch().images)
     with torch.no_grad():
         assert torch.equal(plain.features(unit), keeping.features(unit))
 
 
-def test_a_copied_network_records_its_maps_separately(plan, taught):
+def test_a_copied_network_records_its_maps_separately(plan, teacher_network):
     network = student(plan, config("FitNet"))
     copied = copy.deepcopy(network)
     with torch.no_grad():
@@ -123,17 +124,17 @@ def test_a_copied_network_records_its_maps_separately(plan, taught):
         assert not torch.equal(copied.eval().features(unit), network.eval().features(unit))
 
 
-def test_the_hints_regressor_is_trained_and_the_teacher_is_not(plan, taught):
+def test_the_hints_regressor_is_trained_and_the_teacher_is_not(plan, teacher_network):
     network = student(plan, config("FitNet", weight=0.1))
-    before, teachers = state(network.extras), state(taught)
+    before, teachers = state(network.extras), state(teacher_network)
     assert [name for name, _ in network.extras.named_parameters()] == ["FitNet.regressor.convolution.weight"]
     step(network, plan.batch(), steps=2)
     assert not same_bits(before, state(network.extras))
-    assert same_bits(teachers, state(taught))
+    assert same_bits(teachers, state(teacher_network))
     assert not any("teacher" in name for name in network.state_dict())
 
 
-def test_every_term_changes_the_students_gradient(plan, taught):
+def test_every_term_changes_the_students_gradient(plan, teacher_network):
     def gradient(*configs) -> torch.Tensor:
         network = student(plan, *configs)
         training_step(plan, network)["loss"].backward()
@@ -155,16 +156,16 @@ def test_every_term_changes_the_students_gradient(plan, taught):
         ("FitNet", {"level": 0}, "level=0"),
     ],
 )
-def test_invalid_options_are_refused(plan, taught, term, options, message):
+def test_invalid_options_are_refused(plan, teacher_network, term, options, message):
     with pytest.raises(ConfigError, match=message):
         student(plan, config(term, **options))
 
 
 @pytest.mark.parametrize("term", TERMS)
 @pytest.mark.parametrize("which", ["backbone", "taught"])
-def test_terms_on_maps_refuse_a_network_without_maps(plan, taught, term, which, monkeypatch):
+def test_terms_on_maps_refuse_a_network_without_maps(plan, teacher_network, term, which, monkeypatch):
     if which == "taught":
-        taught.backbone.map_channels = ()
+        teacher_network.backbone.map_channels = ()
     else:
         build = DigitsNet.__init__
 
@@ -180,14 +181,14 @@ def test_terms_on_maps_refuse_a_network_without_maps(plan, taught, term, which, 
             student(plan, config(term))
 
 
-def test_a_teacher_of_other_data_is_refused_unless_that_is_allowed(taught):
+def test_a_teacher_of_other_data_is_refused_unless_that_is_allowed(teacher_network):
     other = planned("dataset=digits")
     with pytest.raises(ConfigError, match=r"different data: 500 training images"):
         student(other, config("RKD"))
     student(other, config("RKD", same_split=False))
 
 
-def test_hkd_of_other_classes_is_refused_even_if_other_data_are_allowed(taught):
+def test_hkd_of_other_classes_is_refused_even_if_other_data_are_allowed(teacher_network):
     fewer = planned("dataset=digits", "dataset.num_classes=6")
     with pytest.raises(ConfigError, match="scores of 6 classes"):
         student(fewer, config("HKD", same_split=False))

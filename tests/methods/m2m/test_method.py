@@ -22,7 +22,7 @@ EASY = ["method=m2m", "method.beta=0.98", "method.step_size=1", "method.gamma=0.
 
 
 def networks(*overrides: str, seed: int = 0) -> M2mClassifier:
-    """f as its deferred part begins, with a g that has BatchNorm statistics of its own."""
+    """f at the start of its deferred part, with a g with non-initial BatchNorm statistics."""
     plan = planned(*EASY, *overrides)
     stage = plan.stages["generator"]
     g = stage.network(plan.dataset_info, seed)

@@ -1,4 +1,4 @@
-"""The ensemble: who its members are, and what they answer together."""
+"""The ensemble: its members and their averaged predictions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def logits(seed: int = 0) -> torch.Tensor:
 
 
 def trained(plan):
-    """Each member as it was initialised, with BatchNorm statistics of its own."""
+    """Each member with initial weights and non-initial BatchNorm statistics."""
     actual = {}
     for number, (name, stage) in enumerate(plan.stages.items()):
         if stage.module is not None:

@@ -1,4 +1,4 @@
-"""How OpenMP's threads wait for each other, by the load of the machine."""
+"""Waiting of OpenMP's threads for each other, by the load of the machine."""
 
 from __future__ import annotations
 

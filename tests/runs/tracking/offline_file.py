@@ -94,7 +94,7 @@ class Offline:
 
 
 def offline(run_dir: Path) -> Offline:
-    """The one offline run in a run directory; its service writes the file from a process of its own."""
+    """The one offline run in a run directory; its service writes the file from another process."""
     (path,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
     end = time.monotonic() + 60
     while True:

@@ -1,4 +1,4 @@
-"""Loggers beside metrics.csv: what reaches them, what never does, and that they are closed."""
+"""Loggers: values that reach them, values that never do, and closing them."""
 
 from __future__ import annotations
 
