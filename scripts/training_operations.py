@@ -32,7 +32,7 @@ from ltr.configuration.overrides import load_config
 from ltr.console import print_line
 from ltr.data.packed_images.reading import read_source
 from ltr.files import write_text
-from ltr.report.results_folder import COST_COLUMNS, COSTS, read_costs
+from ltr.report.results_checks import COST_COLUMNS, COSTS, read_costs
 from ltr.runs.keys import group_hash
 from ltr.runs.plan import RunPlan, plan_of
 from ltr.runs.processes.interrupt import StopRequest, stop_request

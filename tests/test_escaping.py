@@ -42,7 +42,7 @@ def test_line_breaks_of_messages_are_kept():
 
 def test_long_names_are_shortened_in_the_middle():
     text = escaping.name("a" * 100_000 + "z")
-    assert len(text) <= escaping.LONGEST
+    assert len(text) <= escaping._LONGEST
     assert text.endswith("z")
 
 

@@ -28,10 +28,10 @@ def test_checking_a_writable_path_does_not_change_it(tmp_path):
     [
         (
             f"{NOWHERE}/x",
-            r"--out .*: nothing can be written in /proc \(.*\)\. Set --out to a place that can be written",
+            r"--out .*: nothing can be written in /proc \(.*\)\. Set --out to a writable folder",
         ),
         ("file/x", "a folder is needed, and .*file is a file"),
-        ("link/x", "link that leads nowhere"),
+        ("link/x", "is a broken link"),
         ("n" * 300, "longer than 255 bytes"),
         ("n" * 300 + "/x", "longer than 255 bytes"),
     ],
@@ -72,8 +72,8 @@ PATHS = {"outputs": "/o", "stages": "/s"}
     [
         (OSError(errno.ENOSPC, "No space left on device", "/s/k/x"), "Free some space, or set paths.stages elsewhere"),
         (OSError(errno.ENOSPC, "No space left on device"), r"paths.outputs \(and paths.stages\)"),
-        (OSError(errno.EROFS, "Read-only file system", "/o/x"), "set paths.outputs to a place that can be written"),
-        (FileNotFoundError(errno.ENOENT, "No such file", "/o/x"), "Something removed or renamed it"),
+        (OSError(errno.EROFS, "Read-only file system", "/o/x"), "set paths.outputs to a writable folder"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/o/x"), "Another process removed or renamed it"),
     ],
 )
 def test_errors_in_the_outputs_of_a_run_name_the_configuration_key(error, words):

@@ -1,4 +1,4 @@
-"""Output of the commands: warnings as plain lines, and the progress of long work."""
+"""Output of the commands: lines, warnings and progress."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def print_line(text: object, file: TextIO | None = None) -> None:
-    """Print a line, or several, that may hold names from files: a terminal obeys nothing in them."""
+    """Print a line, or several; control characters, as in names from files, are escaped."""
     print(lines(text), file=file or sys.stdout)
 
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Print this project's warnings as one line each, without a source line; others stay as they are."""
+    """Print this project's warnings as one line each, without a source line; other warnings are unchanged."""
     original = warnings.showwarning
 
     def showwarning(
@@ -40,31 +40,30 @@ def plain_warnings() -> Iterator[None]:
 
 
 @contextmanager
-def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], object]]:
-    """Show the progress of long work on standard error: a bar in a terminal, a line at each tenth elsewhere.
+def progress(title: str, total: int, done: int = 0) -> Iterator[Callable[[int], object]]:
+    """Show progress on standard error: a bar in a terminal, elsewhere a line for each tenth.
 
-    Yields a function to call with the number of images that were done since.
+    Yields a function to call with the number of newly processed images.
 
     Args:
-        done: already, where work is taken up again.
+        done: number of images that are done at the start, if work is resumed.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     if console.is_terminal:
-        words = TextColumn("{task.description}", markup=False)
-        columns = (words, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        description = TextColumn("{task.description}", markup=False)
+        columns = (description, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(one_line(what), total=total, completed=done)
+            task = bar.add_task(one_line(title), total=total, completed=done)
             yield lambda number: bar.advance(task, number)
         return
-    so_far = done
 
     def advance(number: int) -> None:
-        nonlocal so_far
-        before, so_far = so_far, so_far + number
-        if total and so_far * 10 // total > before * 10 // total:
-            print(one_line(f"{what} {so_far:,} of {total:,}"), file=sys.stderr, flush=True)
+        nonlocal done
+        before, done = done, done + number
+        if total and done * 10 // total > before * 10 // total:
+            print(one_line(f"{title} {done:,} of {total:,}"), file=sys.stderr, flush=True)
 
     yield advance

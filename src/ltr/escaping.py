@@ -1,7 +1,7 @@
 """Escaping of untrusted text (names of files, classes and runs, settings, errors) for each output format.
 
-Names may hold anything: codes that steer a terminal, letters that turn the reading direction around or cannot be seen,
-markup, formulas. Each kind of output has one function here; what comes from a file goes through it once, at the end.
+Names may contain control codes of terminals, marks of reading direction, invisible characters, markup and formulas.
+Each output format has one function here, which is applied once, when the text is written.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-LONGEST = 200  # letters of a name in a table
+_LONGEST = 200  # characters of a name
 
-# what a spreadsheet takes for the beginning of a formula, in ASCII and in full width
+# characters that begin a formula in a spreadsheet, in ASCII and in full width
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", re.IGNORECASE | re.ASCII)
 _LATEX = {
@@ -46,65 +46,65 @@ _LATEX = {
     "§": r"\S{}",
     "¶": r"\P{}",
 }
-# Markdown that could be read as a link, a picture, a tag, an entity, emphasis, a formula or the end of a cell
+# characters that mark up a link, an image, a tag, an entity, emphasis, a formula or the end of a cell
 _MARKDOWN = {letter: f"\\{letter}" for letter in "\\`*_[]<>|#~$!&"}
 
 
 def one_line(text: object) -> str:
-    """Return text for a single line of any output; what cannot be printed becomes an escape such as ``\\x1b``.
+    """Return text for a single line of any output; unprintable characters become escapes such as ``\\x1b``.
 
-    These are the control characters (line ends too), the marks of reading direction, what has no width, and bytes of a
-    path that are not UTF-8, which are shown as such.
+    These are control characters (line breaks too), marks of reading direction, characters without width, and bytes of a
+    path that are not UTF-8.
     """
     plain = str(text)
     return plain if plain.isprintable() else "".join(map(_visible, plain))
 
 
 def lines(text: object) -> str:
-    """Return text of several lines, such as a message or a table, each of them as in `one_line`."""
+    """Return text of several lines, such as a message or a table, each escaped as in `one_line`."""
     return "\n".join(one_line(line) for line in str(text).split("\n"))
 
 
 def rich_text(text: object) -> Text:
-    """Return `lines` for rich's console, where square brackets and ``:words:`` stay what they are."""
+    """Return `lines` for rich's console, in which square brackets and ``:words:`` are not markup."""
     from rich.text import Text
 
     return Text(lines(text))
 
 
 def printer(console: Console) -> Callable[[object], None]:
-    """Return a function that prints text on rich's console unchanged, a line of it on one line."""
+    """Return a function that prints text on rich's console, without markup and without breaking its lines."""
     return lambda text: console.print(rich_text(text), soft_wrap=True)
 
 
-def name(text: object, longest: int = LONGEST) -> str:
-    """Return `one_line` of a name, with the middle of a very long one left out."""
+def name(text: object, longest: int = _LONGEST) -> str:
+    """Return `one_line` of a name; a long one loses its middle."""
     plain = one_line(text)
     half = (longest - 1) // 2
     return plain if len(plain) <= longest else f"{plain[:half]}…{plain[-half:]}"
 
 
 def markdown(text: object) -> str:
-    """Return text that is nothing but text in Markdown, also in the cell of a table."""
+    """Return text escaped for Markdown, also for the cell of a table."""
     plain = "".join(_MARKDOWN.get(letter, letter) for letter in one_line(text))
-    # GitHub makes links of bare addresses and mentions of names
+    # GitHub turns bare addresses into links, and @names into mentions
     return re.sub(r"(?i)\b(https?|ftp)(:)(?=//)|\b(www)(\.)|(@)", _no_link, plain)
 
 
 def latex(text: object) -> str:
-    """Return text that is nothing but text in LaTeX."""
+    """Return text escaped for LaTeX."""
     return "".join(_LATEX.get(letter, letter) for letter in one_line(text))
 
 
 def html(text: object) -> str:
-    """Return text that is nothing but text in HTML and SVG, also in an attribute."""
+    """Return text escaped for HTML and SVG, also for an attribute."""
     return _html.escape(one_line(text), quote=True)
 
 
 def csv_cell(value: Any) -> Any:
-    """Return a cell that no spreadsheet runs and no terminal obeys; numbers, also as text, stay unchanged.
+    """Return a cell for CSV; numbers, also as text, stay unchanged.
 
-    Text that begins as a formula does gets an apostrophe in front, by which spreadsheets know text.
+    Text that begins like a formula gets a leading apostrophe, which marks text in spreadsheets.
     """
     if not isinstance(value, str):
         return value
@@ -114,8 +114,13 @@ def csv_cell(value: Any) -> Any:
     return one_line(value)
 
 
+def utf8(text: str) -> str:
+    """Return text that UTF-8 can encode; other bytes of a path become an escape such as ``\\xff``."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def csv_text(cell: str) -> str:
-    """Return the text of a cell that `csv_cell` wrote: without the apostrophe in front of a would-be formula."""
+    """Return the text of a cell that `csv_cell` wrote, without its apostrophe."""
     return cell[1:] if cell.startswith("'") and csv_cell(cell[1:]) == cell else cell
 
 
@@ -123,7 +128,7 @@ def _visible(letter: str) -> str:
     code = ord(letter)
     if letter.isprintable() or letter == "\u3000":
         return letter
-    if letter in ("\xa0", "\u2007", "\u202f"):  # spaces that do not break
+    if letter in ("\xa0", "\u2007", "\u202f"):  # non-breaking spaces
         return " "
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a path that is not UTF-8
         code -= 0xDC00

@@ -19,12 +19,12 @@ from ltr.escaping import csv_cell
 
 @contextlib.contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; on a clean exit it is fsynced and renamed to ``path``.
+    """Yield a temporary path in the same folder; if the block succeeds, it is fsynced and renamed to ``path``.
 
-    On any error the temporary file is removed and what was at ``path`` stays as it was.
+    If the block fails, the temporary file is removed and ``path`` stays unchanged.
     """
     if os.path.lexists(path) and not os.path.isfile(path) and not os.path.islink(path):
-        raise LtrError(f"{path}: that is not a regular file, and it would be replaced. Give the name of a new file")
+        raise LtrError(f"{path} is not a regular file, and would be replaced. Give the name of a new file")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -63,7 +63,7 @@ def _without_nan(value: Any) -> Any:
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], first: Iterable[str] = ()) -> None:
-    """Write rows as CSV, atomically: columns ``first``, then the others in order of appearance; blanks where absent."""
+    """Write rows as CSV, atomically: columns ``first``, then the others in order of appearance; missing cells blank."""
     rows = list(rows)
     columns = list(dict.fromkeys([*first, *(key for row in rows for key in row)]))
     with written_atomically(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
@@ -73,15 +73,15 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], first: Iterable[str
 
 
 def is_regular(path: str | os.PathLike[str]) -> bool:
-    """Return whether ``path`` is a regular file, or a link to one; a named pipe or a device could block for ever."""
+    """Return whether ``path`` is a regular file, or a link to one; reading a pipe or a device could block."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
-    except (OSError, ValueError):  # nothing there, a loop of links, a zero byte
+    except (OSError, ValueError):  # no such file, a loop of links, a null byte
         return False
 
 
 def is_folder(entry: os.DirEntry[Any]) -> bool:
-    """Return whether a listed entry is a folder, or a link to one; a loop of links is none."""
+    """Return whether a listed entry is a folder, or a link to one; False for a loop of links."""
     try:
         return entry.is_dir()
     except OSError:
@@ -89,7 +89,7 @@ def is_folder(entry: os.DirEntry[Any]) -> bool:
 
 
 def is_file(entry: os.DirEntry[Any]) -> bool:
-    """Return whether a listed entry is a regular file, or a link to one; never an error."""
+    """Return whether a listed entry is a regular file, or a link to one; False for a loop of links."""
     try:
         return entry.is_file()
     except OSError:
@@ -103,7 +103,7 @@ def file_digest(path: Path) -> str:
 
 
 def link_or_copy(source: Path, destination: Path) -> None:
-    """Make ``destination`` the same file as ``source``: a hard link where the file system has them, else a copy."""
+    """Make ``destination`` a hard link to ``source``, or a copy if the file system has no hard links."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     temporary = destination.with_name(f".{destination.name}.{os.getpid()}.part")
     temporary.unlink(missing_ok=True)
@@ -117,20 +117,20 @@ def link_or_copy(source: Path, destination: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-# the weights that a run is evaluated by, in its folder checkpoints/: the first that is there
+# evaluation uses the first of these weights that exists in the run's folder checkpoints/
 EVALUATED = ("best.ckpt", "final.ckpt")
 
 
 def checkpoint_file(path: Path) -> Path:
-    """Return the weights file that ``path`` means: the evaluated one of a run directory, or the file itself.
+    """Return the weights file of a path: the evaluated one of a run directory, or the file itself.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no weights file.
     """
     candidates = [path / "checkpoints" / name for name in EVALUATED] if path.is_dir() else [path]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
     raise CheckpointError(
-        f"{path}: a finished run's directory (with checkpoints/final.ckpt) or a checkpoint file is needed"
+        f"{path} is neither a run directory with checkpoints/final.ckpt nor a checkpoint file. Give a finished run"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,14 @@ from ltr.identity import flat_config_of_today
 
 SCHEMA_VERSION = 1  # the newest layout that this version reads and writes
 AGAIN = (
-    "Move the run's result.json elsewhere and repeat the run's command: it writes the files of the folder again, "
-    "without training if its stages are still stored."
+    "Move the run's result.json elsewhere and repeat the run's command, which writes the files again, without training "
+    "if the stages are cached."
 )
 
-_LARGEST = 1e15  # of counts
-_LARGEST_NUMBER = 1e300  # larger numbers overflow in arithmetic with floats
-_NAME = re.compile(r"[^\W\d][\w .=+,:-]{0,99}")  # of protocols, variants, scorers and splits: they name files
-_SHOWN = 3  # mistakes
+_LARGEST = 1e15  # of counts and amounts
+_LARGEST_NUMBER = 1e300  # larger integers overflow in arithmetic with floats
+_NAME = re.compile(r"[^\W\d][\w .=+,:-]{0,99}")  # of protocols, variants, scorers and splits, which name files
+_SHOWN = 3  # at most this many mistakes are listed
 
 Check = Callable[[Any], bool]
 
@@ -29,7 +29,7 @@ def read_json(path: Path) -> Any:
     """Return the content of a JSON file.
 
     Raises:
-        DataError: it cannot be read or is not JSON.
+        DataError: the file cannot be read or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -38,10 +38,10 @@ def read_json(path: Path) -> Any:
 
 
 def read_result_file(path: Path) -> dict[str, Any]:
-    """Return the checked content of a ``result.json``; keys of later versions have their defaults.
+    """Return the checked content of a ``result.json``; keys that older versions did not write have their defaults.
 
     Raises:
-        DataError: it cannot be read, or something in it is not what a run writes.
+        DataError: the file cannot be read, or a value is not what runs write.
     """
     result = read_json(path)
     version = result.get("schema_version") if isinstance(result, dict) else None
@@ -52,31 +52,31 @@ def read_result_file(path: Path) -> dict[str, Any]:
             f"{path} has layout {version}, and this version of ltr reads up to {SCHEMA_VERSION}. Install a newer ltr."
         )
     lacking = [key for key in ("config", "rows") if not result.get(key)]
-    wrong: list[str] = [] if lacking else _mistakes(result)
-    if lacking or wrong:
-        more = f" and {len(wrong) - _SHOWN:,} more" if len(wrong) > _SHOWN else ""
-        reasons = [f"lacks {', '.join(lacking)}"] if lacking else [f"is damaged: {'; '.join(wrong[:_SHOWN])}{more}"]
-        raise DataError(f"{path} {reasons[0]}. {AGAIN}")
+    if lacking:
+        raise DataError(f"{path} lacks {', '.join(lacking)}. {AGAIN}")
+    if mistakes := _mistakes(result):
+        more = f" and {len(mistakes) - _SHOWN:,} more" if len(mistakes) > _SHOWN else ""
+        raise DataError(f"{path} is damaged: {'; '.join(mistakes[:_SHOWN])}{more}. {AGAIN}")
     return _completed(result)
 
 
-# -- what values may be ------------------------------------------------------------------------------------------
+# -- allowed values ----------------------------------------------------------------------------------------------
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_metric(value: Any) -> bool:
-    return value is None or _is_number(value)
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST
+    return _is_whole(value) and 0 <= value <= _LARGEST
 
 
-def _is_seconds(value: Any) -> bool:
-    return value is None or (_is_number(value) and 0 <= value <= _LARGEST)
+def _is_amount(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= _LARGEST
 
 
 def _is_text(value: Any) -> bool:
@@ -84,7 +84,7 @@ def _is_text(value: Any) -> bool:
 
 
 def is_name(value: Any) -> bool:
-    """Return whether a value is a name that may become a part of a file's name."""
+    """Return whether a value is a name that may be a part of a file name."""
     return isinstance(value, str) and _NAME.fullmatch(value) is not None and ".." not in value
 
 
@@ -93,7 +93,7 @@ def _is_flag(value: Any) -> bool:
 
 
 def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return isinstance(value, list) and all(map(_is_text, value))
 
 
 def _is_unit(value: Any) -> bool:
@@ -108,14 +108,12 @@ def _or_none(check: Check) -> Check:
     return lambda value: value is None or check(value)
 
 
-def _is_amount(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= _LARGEST
+_is_metric, _is_seconds = _or_none(_is_number), _or_none(_is_amount)
 
-
-# each kind in words
+# for messages
 _WORDS: dict[Check, str] = {
     _is_metric: "a number or null",
-    _is_count: "a number of things",
+    _is_count: "a whole number, 0 or more",
     _is_amount: "a number, 0 or more",
     _is_seconds: "seconds or null",
     _is_text: "text",
@@ -152,9 +150,9 @@ _DATA: dict[str, Check] = {
     "val_rule": _or_none(_is_text),
     "fingerprint": _or_none(_is_text),
 }
-# the settings that reports calculate with or name things by; all others are only shown
+# the settings that reports use; all others are only shown
 _CONFIG: dict[str, Check] = {
-    "seed": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "seed": _is_whole,
     "name": lambda value: isinstance(value, (str, int, float)),  # name=1 is a number
     "dataset.name": _is_text,
     "method.name": _is_text,
@@ -171,54 +169,48 @@ _TOP: dict[str, Check] = {"metric": _is_text, "run_hash": _is_text, "group_hash"
 
 
 def _mistakes(result: Mapping[str, Any]) -> list[str]:
-    """Return in words what is not as a run writes it; empty for a good result."""
+    """Return messages about values that are not what runs write; empty for a good result."""
     config, rows, data, stages = result["config"], result["rows"], result.get("data", {}), result.get("stages", [])
-    wrong = [f"{key} is not {kind}" for key, of, kind in (
-        ("config", isinstance(config, dict), "mapping"),
-        ("rows", isinstance(rows, list), "list"),
-        ("data", isinstance(data, dict), "mapping"),
-        ("stages", isinstance(stages, list), "list"),
-    ) if not of]  # fmt: skip
+    declared = result.get("declared_metrics", [])
+    mappings, lists = {"config": config, "data": data}, {"rows": rows, "stages": stages, "declared_metrics": declared}
+    wrong = [f"{key} is not a mapping" for key, value in mappings.items() if not isinstance(value, dict)]
+    wrong += [f"{key} is not a list" for key, value in lists.items() if not isinstance(value, list)]
     if wrong:
         return wrong
     if too_large := next(_too_large(result, ""), None):
-        return [f"{too_large} is a number beyond all bounds"]
+        return [f"{too_large} is a number that is too large"]
     wrong += _wrong(result, _TOP, "")
-    wrong += _wrong(config, _CONFIG, "config.")
-    wrong += [f"config.{key} is not text" for key, value in config.items() if _names_code(key) and not _is_text(value)]
-    wrong += _wrong(data, _DATA, "data.")
-    # null: the training images of a network from elsewhere are unknown
-    counts = [key for key in data if key.endswith("_images") and (key, data[key]) != ("trained_on_images", None)]
-    wrong += _wrong(data, dict.fromkeys(("classes", *counts), _is_count), "data.")
-    declared = result.get("declared_metrics", [])
-    if not isinstance(declared, list):
-        return [*wrong, "declared_metrics is not a list"]
+    targets = dict.fromkeys((key for key in config if key.endswith("_target_")), _is_text)
+    wrong += _wrong(config, {**targets, **_CONFIG}, "config.")
+    counts: dict[str, Check] = dict.fromkeys(("classes", *(key for key in data if key.endswith("_images"))), _is_count)
+    if "trained_on_images" in counts:  # null for networks with unknown training images
+        counts["trained_on_images"] = _or_none(_is_count)
+    wrong += _wrong(data, {**_DATA, **counts}, "data.")
     for index, metric in enumerate(declared):
         wrong += _of_mapping(metric, _METRIC, {}, f"declared_metrics[{index}]")
     for index, stage in enumerate(stages):
         wrong += _of_mapping(stage, _STAGE, {}, f"stages[{index}]")
+    optional = {key: check for key, (check, _) in _ROW_DEFAULTS.items()}
     for index, row in enumerate(rows):
-        of_row = _of_mapping(row, _ROW, {key: check for key, (check, _) in _ROW_DEFAULTS.items()}, f"rows[{index}]")
-        wrong += of_row
-        if not of_row:
-            wrong += [f"rows[{index}] has no metrics"] if not row["metrics"] else []
-            wrong += _wrong(row["metrics"], dict.fromkeys(row["metrics"], _is_metric), f"rows[{index}].metrics.")
+        mistakes = _of_mapping(row, _ROW, optional, f"rows[{index}]")
+        if not mistakes and not row["metrics"]:
+            mistakes = [f"rows[{index}] has no metrics"]
+        elif not mistakes:
+            mistakes = _wrong(row["metrics"], dict.fromkeys(row["metrics"], _is_metric), f"rows[{index}].metrics.")
+        wrong += mistakes
     return wrong
 
 
 def provenance_mistakes(content: Any) -> list[str]:
-    """Return in words what in a ``provenance.json`` is not as a run writes it; empty for a good one."""
+    """Return messages about values of a ``provenance.json`` that are not what runs write; empty for a good one."""
     if not isinstance(content, dict) or not isinstance(content.get("code", {}), dict):
-        return ["it holds no mapping"]
+        return ["it is not a mapping, or its code is not"]
     wrong = _wrong(content, dict.fromkeys(("device", "precision"), _or_none(_is_text)), "")
     return wrong + _wrong(content.get("code", {}), {"commit": _or_none(_is_text), "dirty": _or_none(_is_flag)}, "code.")
 
 
-def _names_code(key: str) -> bool:
-    return key.endswith("_target_")
-
-
 def _of_mapping(node: Any, needed: Mapping[str, Check], optional: Mapping[str, Check], where: str) -> list[str]:
+    """Return messages about missing keys and wrong values of a mapping."""
     if not isinstance(node, dict):
         return [f"{where} is not a mapping"]
     lacking = [f"{where} lacks {key}" for key in needed if key not in node]
@@ -226,7 +218,7 @@ def _of_mapping(node: Any, needed: Mapping[str, Check], optional: Mapping[str, C
 
 
 def _wrong(node: Mapping[str, Any], checks: Mapping[str, Check], where: str) -> list[str]:
-    """Return the keys of ``node`` whose values fail their check; a missing key does not count."""
+    """Return messages about the values of ``node`` that fail their check; missing keys do not count."""
     mistakes = []
     for key, check in checks.items():
         if key in node and not check(node[key]):
@@ -240,8 +232,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _too_large(node: Any, where: str) -> Any:
-    """Yield keys whose value is a whole number that no float can hold."""
+def _too_large(node: Any, where: str) -> Iterator[str]:
+    """Yield the keys of integers that are too large for arithmetic with floats."""
     if isinstance(node, dict):
         for key, value in node.items():
             yield from _too_large(value, f"{where}.{key}" if where else str(key))
@@ -253,8 +245,8 @@ def _too_large(node: Any, where: str) -> Any:
 
 
 def _completed(result: dict[str, Any]) -> dict[str, Any]:
-    defaults = {key: value for key, (_, value) in _ROW_DEFAULTS.items()}
-    rows = [{**defaults, **row} for row in result["rows"]]
-    config = flat_config_of_today(result["config"])
-    defaults = {"data": {}, "stages": [], "declared_metrics": []}
-    return {**defaults, **result, "config": config, "rows": rows}
+    """Return a result with the defaults of missing keys, and with today's keys of its configuration."""
+    row_defaults = {key: value for key, (_, value) in _ROW_DEFAULTS.items()}
+    rows = [{**row_defaults, **row} for row in result["rows"]]
+    defaults: dict[str, Any] = {"data": {}, "stages": [], "declared_metrics": []}
+    return {**defaults, **result, "config": flat_config_of_today(result["config"]), "rows": rows}

@@ -1,4 +1,4 @@
-"""Checks that a command can write its outputs, made before the work."""
+"""Checks, before the work starts, that a command can write its outputs."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 
 def check_file(path: Path, typed: str) -> Path:
-    """Return ``path`` if a file can be written there; nothing is made.
+    """Return ``path`` if a file can be written there; nothing is created.
 
     Args:
-        typed: how the command names it, such as ``--out table.csv``.
+        typed: the argument as typed, such as ``--out table.csv``.
 
     Raises:
-        ConfigError: a folder, or something that is not a regular file (writing would replace a device).
-        LtrError: nothing can be written there.
+        ConfigError: the path is a folder, or another file that is not regular, such as a device.
+        LtrError: the folder is not writable.
     """
     if os.path.isdir(path):
         raise ConfigError(f"{typed}: that is a folder; the name of a file is needed")
     if os.path.lexists(path) and not os.path.isfile(path):
-        raise ConfigError(f"{typed}: that is not a regular file, and it would be replaced. Give the name of a new file")
+        raise ConfigError(f"{typed} is not a regular file, and would be replaced. Give the name of a new file")
     _probe(path.parent, path, typed)
     return path
 
 
 def check_folder(path: Path, typed: str) -> Path:
-    """Return ``path`` if files can be written in this folder, which need not exist yet; nothing is made.
+    """Return ``path`` if files can be written in this folder, which need not exist; nothing is created.
 
     Raises:
-        ConfigError: a file is in its place.
-        LtrError: nothing can be written there.
+        ConfigError: the path or one of its parents is a file.
+        LtrError: the folder is not writable.
     """
     _probe(path, path, typed)
     return path
@@ -51,22 +51,16 @@ def _probe(folder: Path, path: Path, typed: str) -> None:
     if any(len(os.fsencode(part)) > _LONGEST for part in path.parts):
         raise ConfigError(f"{typed}: a name in it is longer than {_LONGEST} bytes. Give a shorter one")
     if path.parts[:1] and path.parts[0].startswith("~") and not os.path.lexists(path.parts[0]):
-        # as in --out=~/tables: a shell replaces it only where a word begins with it
+        # as in --out=~/tables: a shell expands it only at the beginning of a word
         raise ConfigError(
-            f"{typed}: the shell left '{path.parts[0]}' as it is, and there is no folder of this name. Write "
-            f"{os.path.expanduser(path)}, or with $HOME in its place"
+            f"{typed}: the shell did not expand '{path.parts[0]}', and there is no folder of this name. Write "
+            f"{os.path.expanduser(path)}, or use $HOME"
         )
     while not os.path.lexists(existing) and existing != existing.parent:
         existing = existing.parent
     if not os.path.isdir(existing):
-        what = (
-            "a file"
-            if os.path.isfile(existing)
-            else "a link that leads nowhere"
-            if os.path.islink(existing)
-            else "none"
-        )
-        raise ConfigError(f"{typed}: a folder is needed, and {existing} is {what}")
+        kind = "a file" if os.path.isfile(existing) else "a broken link" if os.path.islink(existing) else "not a folder"
+        raise ConfigError(f"{typed}: a folder is needed, and {existing} is {kind}")
     try:
         opened, name = tempfile.mkstemp(prefix=".ltr-", dir=existing)
         os.close(opened)
@@ -74,8 +68,7 @@ def _probe(folder: Path, path: Path, typed: str) -> None:
     except OSError as error:
         key = typed.partition("=")[0] if "=" in typed else typed.partition(" ")[0]
         raise LtrError(
-            f"{typed}: nothing can be written in {existing} ({error.strerror}). "
-            f"Set {key} to a place that can be written"
+            f"{typed}: nothing can be written in {existing} ({error.strerror}). Set {key} to a writable folder"
         ) from error
 
 
@@ -84,17 +77,17 @@ def check_outputs(paths: Mapping[str, Any], directory: Path) -> None:
 
     Args:
         paths: the config ``paths``.
-        directory: the run's, below ``paths.outputs``.
+        directory: the run directory, below ``paths.outputs``.
     """
     check_folder(directory, f"paths.outputs={paths['outputs']}")
     check_folder(Path(paths["stages"]), f"paths.stages={paths['stages']}")
 
 
 def disk_trouble(error: OSError, what: str, paths: Mapping[str, Any]) -> TrainingError | None:
-    """Return the error for a run's file that could not be written, or is gone; None for other files.
+    """Return the error for a file of a run that cannot be written or has disappeared; None for other files.
 
     Args:
-        what: the work at the time.
+        what: the interrupted work, for the message.
         paths: the config ``paths``.
     """
     name = error.filename if isinstance(error.filename, (str, os.PathLike)) else None
@@ -104,13 +97,13 @@ def disk_trouble(error: OSError, what: str, paths: Mapping[str, Any]) -> Trainin
     key = f"paths.{keys[0]}" if keys else "paths.outputs (and paths.stages)"
     reason = f"{error.strerror or error}" + (f": {name}" if name is not None else "")
     if error.errno in _GONE:
-        advice = "Something removed or renamed it while the run was running"
+        advice = "Another process removed or renamed it"
     elif error.errno in _FULL:
         advice = f"Free some space, or set {key} elsewhere"
     else:
-        advice = f"Look at that disk, or set {key} to a place that can be written"
+        advice = f"Check that disk, or set {key} to a writable folder"
     return TrainingError(
-        f"{what}: a file could not be written: {reason}. {advice}; the same command continues from what is saved"
+        f"{what}: a file could not be written: {reason}. {advice}; the same command resumes from the saved state"
     )
 
 

@@ -10,7 +10,7 @@ import camera_trap_files as made
 from ltr.apply.camera_trap_formats import write_camtrap_dp, write_megadetector
 from ltr.apply.detections import detection_pool
 from ltr.apply.pool import image_pool
-from ltr.apply.predict import answered, predict_files, predictions_of
+from ltr.apply.predict import predict_batches, predict_files, predictions_of
 from ltr.data.annotations.camtrap_dp import read_camtrap_dp
 from ltr.data.annotations.megadetector import read_megadetector
 from ltr.errors import ConfigError, DataError
@@ -78,7 +78,7 @@ def test_prediction_and_training_use_the_same_crop(traps, redness):
     model = redness()
     pool = detection_pool(traps, traps / "md.json", min_confidence=0.2)
     files = pool.for_model(model)
-    (logits,) = (np.concatenate([a.probabilities for a in answered(model, files, top=6, broken=[])]),)
+    (logits,) = (np.concatenate([a.probabilities for a in predict_batches(model, files, top=6, broken=[])]),)
     whole = image_pool(traps)
     assert logits.shape == (len(files), 6)
     from ltr.data.source import PLAIN
@@ -160,7 +160,7 @@ def test_the_table_of_detections_names_box_and_detector(traps, tmp_path, redness
 def test_detections_of_nothing_or_from_outside_are_refused(traps, tmp_path):
     with pytest.raises(DataError, match=r"none of its 12 images is in .*; it names L0/0_deer_0.jpg"):
         detection_pool(tmp_path, traps / "md.json")
-    with pytest.raises(DataError, match=r"has no detection to classify: .* none has a confidence of 0.99 or more"):
+    with pytest.raises(DataError, match=r"none of its .* detections in .* images has a confidence of 0.99 or more"):
         detection_pool(traps, traps / "md.json", min_confidence=0.99)
     with pytest.raises(ConfigError, match="the folder is needed that the file's paths start from"):
         detection_pool(traps / "md.json", traps / "md.json")

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ltr.apply import export as export_module
-from ltr.apply.export import check_images, export, load_exported, logits
+from ltr.apply.export import export, generated_images, load_exported, logits
 from ltr.errors import CheckpointError, ConfigError, TrainingError
 from ltr.methods.core.checkpoint import describe, load_network
 
@@ -20,7 +20,7 @@ HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")
 def test_an_exported_network_gives_the_same_logits_to_the_bit(checkpoint, tmp_path):
     done = export(checkpoint, tmp_path)
     network = load_network(checkpoint)
-    images = check_images(network.dataset_info.image_shape)
+    images = generated_images(network.dataset_info.image_shape)
     assert torch.equal(logits(load_exported(tmp_path), images), logits(network, images))
     assert done.difference == 0
 
@@ -56,7 +56,7 @@ def test_a_network_whose_logits_differ_after_reading_is_not_exported(checkpoint,
 
 
 def test_damaged_exports_are_named(checkpoint, tmp_path):
-    with pytest.raises(CheckpointError, match="holds no export"):
+    with pytest.raises(CheckpointError, match="is not an export"):
         load_exported(tmp_path)
     export(checkpoint, tmp_path)
     state = load_file(tmp_path / "model.safetensors")
@@ -96,7 +96,7 @@ def test_onnx_gives_the_same_logits_at_any_batch_size(checkpoint, tmp_path):
     assert done.onnx_difference is not None
     assert done.onnx_difference < 1e-3
     network = load_network(checkpoint)
-    images = check_images(network.dataset_info.image_shape)[:1]
+    images = generated_images(network.dataset_info.image_shape)[:1]
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     (onnx_logits,) = session.run(None, {"images": images.numpy()})
     torch.testing.assert_close(torch.from_numpy(onnx_logits), logits(network, images), rtol=1e-3, atol=1e-3)

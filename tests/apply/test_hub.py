@@ -205,7 +205,9 @@ def test_the_card_of_another_run_is_refused_before_anything_is_written(spec_of, 
     card = tmp_path / "model" / "README.md"
     card.parent.mkdir()
     card.write_text(f"run: {'a' * 64}")
-    with pytest.raises(ConfigError, match=r"README\.md there is the card of another run.* move .*README\.md elsewhere"):
+    with pytest.raises(
+        ConfigError, match=r"README\.md in it has the metrics of another run.* move .*README\.md elsewhere"
+    ):
         export_hub(checkpoint, card.parent)
     assert list(card.parent.iterdir()) == [card]
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ltr.apply.contact_sheet import write_candidates, write_sheets
-from ltr.apply.mine import NOBODY, Ranking, mine, rare_classes, without
+from ltr.apply.mine import NO_IMAGE, Ranking, mine, rare_classes, without
 from ltr.apply.pool import image_pool
 from ltr.data.images.real_paths import first_of_each
 from ltr.errors import ConfigError, DataError
@@ -52,7 +52,7 @@ def test_equal_probabilities_are_ranked_in_the_order_of_the_pool():
 
 def test_fewer_images_than_requested_leave_ranks_empty(redness, pool, tmp_path):
     mined = mine(redness(), image_pool(pool), np.array([0]), tmp_path / "out", top=20)
-    assert (mined.ranking.images[0] != NOBODY).sum() == 11
+    assert (mined.ranking.images[0] != NO_IMAGE).sum() == 11
     assert write_candidates(tmp_path / "c.csv", mined, redness(), image_pool(pool)) == 11
 
 
@@ -266,4 +266,4 @@ def test_an_image_removed_meanwhile_leaves_an_empty_cell(redness, pool, tmp_path
     os.unlink(files.path(int(mined.ranking.images[0, 0])))
     (sheet,) = write_sheets(tmp_path / "out", mined, model, files, title="t", thumbnails=2)
     assert len(Elements(sheet.read_text()).all("img")) == 1
-    assert "FileNotFoundError" in sheet.read_text()
+    assert '<span class="gone">cannot be read</span>' in sheet.read_text()

@@ -27,7 +27,7 @@ def test_a_folder_gives_all_images_below_it_in_order(pool):
 
 
 def test_a_folder_without_an_image_is_named(tmp_path):
-    with pytest.raises(DataError, match="holds no image"):
+    with pytest.raises(DataError, match="has no image"):
         image_pool(tmp_path)
 
 
@@ -42,7 +42,7 @@ def test_a_single_image_is_a_pool_of_one(pool):
 
 
 def test_a_file_that_is_not_a_table_is_refused(pool):
-    with pytest.raises(DataError, match="neither an image nor a table by its name"):
+    with pytest.raises(DataError, match="the extension of neither an image nor a table"):
         image_pool(pool / "notes.txt")
 
 

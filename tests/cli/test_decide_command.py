@@ -107,8 +107,8 @@ def test_levels_of_single_classes_are_applied_stored_and_reported(run, decide, r
     ("words", "reason"),
     [
         (["recall=0.5", "recall:backgroud=0.9"], "Did you mean 'background'?"),
-        (["recall:0=0.9"], "classes without a level: background, 1. Give the level of all other classes"),
-        (["recall=0.5", "recall:0=0.9", "recall:0=0.8"], "has a level already"),
+        (["recall:0=0.9"], "classes without a level: background, 1. Add the level of all other classes"),
+        (["recall=0.5", "recall:0=0.9", "recall:0=0.8"], "also gives the level of the class"),
         (["recall=0.5", "recall:0=1.5"], "the level '1.5' is not allowed"),
         (["recall=0.5", "precision:0=0.9"], "Leave one of them out"),
     ],
@@ -123,7 +123,7 @@ def test_wrong_levels_of_classes_are_refused(run, decide, words, reason):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("class,level\n0,0.9\n0,0.8\n", "line 3: the class '0' has a level already"),
+        ("class,level\n0,0.9\n0,0.8\n", "line 2 also gives the level of the class '0'"),
         ("class,level\n0,\n", "is empty in line 2"),
         ("class;level\n0;0,9\n", "line 2: the level '0,9' is not allowed"),
         ("class,levle\n0,0.9\n", "Did you mean 'levle'?"),
@@ -171,7 +171,7 @@ def test_a_validation_set_too_small_for_the_level_is_refused(run, decide):
     code, _, err = decide(run, "--decide", "coverage=0.999")
     assert code == 1
     assert "needs 999 validation images of each class, and 3 classes have fewer" in err
-    assert "ask for a level of at most" in err
+    assert "Give a level of at most" in err
     assert "dataset.val_fraction" in err
     assert not (run / "decisions.json").exists()
 

@@ -147,7 +147,7 @@ def test_budgets_of_single_classes_are_respected(command, finished_run, pool, tm
         (["--strategy", "background_split"], "the run has no background class"),
         (["--strategy", "margin", "--class-budget", "9=4"], "Use --budget"),
         (["--strategy", "probability", "--budget", "4"], "Use --top or --class-budget"),
-        (["--class-budget", "nine=4"], "NAME=N is needed"),
+        (["--class-budget", "nine=4"], "give NAME=N"),
         (["--strategy", "margin", "--min-distance", "3"], "allowed is 0 to 2"),
         (["--strategy", "random", "--budget", "0"], "allowed is 1 or more"),
         (["--exclude", "all.csv"], "every image of the pool is labelled already"),

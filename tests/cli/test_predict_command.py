@@ -80,7 +80,7 @@ def test_flags_change_the_predictions(ltr_predict, finished_run, photos, tmp_pat
     [
         (["nothing", "photos", "--out", "p.csv"], 1, "no such run directory or checkpoint"),
         (["{run}", "nothing", "--out", "p.csv"], 1, "no such folder or table"),
-        (["{run}", "empty", "--out", "p.csv"], 1, "holds no image"),
+        (["{run}", "empty", "--out", "p.csv"], 1, "has no image"),
         (["{run}", "photos", "--out", "photos"], 2, "that is a folder"),
         (["{run}", "photos", "--out", "p.txt"], 2, "must end in .csv or .parquet"),
         (["{run}", "photos", "--out", "photos/00.png/p.csv"], 2, "a folder is needed, and "),

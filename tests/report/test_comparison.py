@@ -374,7 +374,7 @@ def test_a_published_number_is_shown_with_the_matching_runs(tmp_path, overrides,
         (["batch_size=64"], "batch size 64 (published: 128)"),
         (["scheduler=cosine"], "schedule Cosine (published: MultiStep)"),
         (["backbone=resnet20"], "another backbone"),
-        (["backbone.weights=w.pth"], "pretrained weights at the start"),
+        (["backbone.weights=w.pth"], "pretrained initial weights"),
         (["trainer.max_epochs=300"], ""),  # the label has the mark
     ],
 )

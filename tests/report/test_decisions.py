@@ -124,7 +124,7 @@ def test_decisions_of_other_weights_are_skipped_and_named(tmp_path):
     weights.write_bytes(b"other weights")
     made = report(tmp_path)
     assert made.parts[0].decisions is None
-    assert any("was chosen for other weights" in warning for warning in made.warnings)
+    assert any("was made for other weights" in warning for warning in made.warnings)
 
 
 @pytest.mark.parametrize(

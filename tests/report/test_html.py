@@ -215,8 +215,8 @@ def test_cost_against_accuracy_has_a_figure_with_its_numbers(tmp_path):
 
 
 def test_large_tables_are_shown_in_part(tmp_path, monkeypatch):
-    monkeypatch.setattr(html_summary, "_DRAWN", 3)
-    monkeypatch.setattr(html_plots, "_LABELLED", 2)
+    monkeypatch.setattr(html_summary, "_MAX_POINTS", 3)
+    monkeypatch.setattr(html_plots, "_MAX_LABELS", 2)
     for number in range(5):
         config = {"name": f"line {number}"}
         write(tmp_path, "erm", metrics={"few": 0.9 - number / 10, "balanced_accuracy": 0.5}, config=config)

@@ -46,7 +46,7 @@ def test_equal_predictions_have_a_p_value_of_one():
 def test_the_estimate_is_the_difference_of_the_metrics(balanced):
     labels = np.array([0, 0, 0, 1])
     difference = np.array([1.0, 0.0, 0.0, -1.0])
-    interval = paired_bootstrap(difference, labels, balanced=balanced, draws=50)
+    interval = paired_bootstrap(difference, labels, balanced=balanced, samples=50)
     # all: (1 - 1) / 4; by class: (1/3 - 1) / 2
     assert interval.estimate == pytest.approx(-1 / 3 if balanced else 0.0)
     assert interval.low <= interval.estimate <= interval.high
@@ -55,7 +55,7 @@ def test_the_estimate_is_the_difference_of_the_metrics(balanced):
 def test_the_interval_is_that_of_the_normal_distribution_for_many_images():
     random = np.random.default_rng(1)
     difference = random.choice([-1.0, 0.0, 1.0], size=4000, p=[0.08, 0.8, 0.12])
-    interval = paired_bootstrap(difference, np.zeros(4000, np.int64), draws=4000)
+    interval = paired_bootstrap(difference, np.zeros(4000, np.int64), samples=4000)
     width = 1.96 * difference.std() / math.sqrt(4000)
     assert interval.high - interval.low == pytest.approx(2 * width, rel=0.06)
 
@@ -64,7 +64,7 @@ def test_balanced_intervals_resample_within_classes():
     labels = np.repeat([0, 1], [1000, 10])
     difference = np.zeros(1010)
     difference[labels == 1] = [1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
-    interval = paired_bootstrap(difference, labels, balanced=True, draws=4000)
+    interval = paired_bootstrap(difference, labels, balanced=True, samples=4000)
     # half of a mean of ten fair coins: 1/4 with standard deviation (1/2) (1/4 / 10)^0.5
     assert interval.estimate == pytest.approx(0.25)
     assert interval.high - interval.low == pytest.approx(2 * 1.96 * 0.5 * math.sqrt(0.025), rel=0.12)
@@ -72,7 +72,7 @@ def test_balanced_intervals_resample_within_classes():
 
 def test_a_constant_class_adds_no_width_to_the_interval():
     labels = np.repeat([0, 1], 50)
-    interval = paired_bootstrap(np.repeat([1.0, 0.0], 50), labels, balanced=True, draws=100)
+    interval = paired_bootstrap(np.repeat([1.0, 0.0], 50), labels, balanced=True, samples=100)
     assert [interval.estimate, interval.low, interval.high] == pytest.approx([0.5, 0.5, 0.5])
 
 
@@ -89,7 +89,7 @@ def test_intervals_have_their_nominal_coverage():
     covered = 0
     for trial in range(200):
         difference = random.choice([-1.0, 0.0, 1.0], size=150, p=[0.2, 0.5, 0.3])
-        interval = paired_bootstrap(difference, np.zeros(150, np.int64), draws=300, level=0.9, seed=trial)
+        interval = paired_bootstrap(difference, np.zeros(150, np.int64), samples=300, level=0.9, seed=trial)
         covered += interval.low <= 0.1 <= interval.high
     assert 0.83 <= covered / 200 <= 0.96
 

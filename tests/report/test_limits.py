@@ -77,7 +77,7 @@ def test_limited_runs_are_marked_and_last_and_never_the_best(outputs):
     assert [row[2].mark for row in part.sheet.rows] == ["best", "", "", ""]
     assert any(note.startswith(f"† limited: {BATCHES_SAID}") for note in part.sheet.notes)
     assert any(note.startswith(f"‡ limited: {EPOCHS_SAID}") for note in part.sheet.notes)
-    assert made.warnings[-1].endswith("marked and never the best: 2 results")
+    assert made.warnings[-1].endswith("flagged and never marked as best: 2 results")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_the_table_of_a_run_names_its_limits(outputs):
 
 
 LONGER = {"trainer.max_epochs": 300}
-LONGER_SAID = "longer schedule: 300 epochs, the recipe's are 200 (trainer.max_epochs)"
+LONGER_SAID = "longer schedule: 300 epochs instead of the recipe's 200 (trainer.max_epochs)"
 
 
 def test_a_longer_schedule_is_marked_and_is_not_the_best_among_shorter_ones(tmp_path):

@@ -142,7 +142,7 @@ def test_each_data_set_has_a_separate_table(made):
 def test_images_that_the_test_set_lacks_are_reported(made):
     run = made(data={"val_rule": "test_fraction", "val_images": 1000})
     text = markdown([Entry("a", (run,))], "command")
-    assert "Test images: 9,000 (1,000 more are the validation images; published numbers count all)." in text
+    assert "Test images: 9,000 (1,000 more are validation images; published numbers count all)." in text
 
 
 OPEN = {"auroc": 0.8, "aupr_known": 0.7, "aupr_unknown": 0.6, "oscr": 0.5, "closed_set_accuracy": 0.9}

@@ -11,7 +11,8 @@ from made_up_outputs import digest, write
 
 from ltr.errors import ConfigError, DataError
 from ltr.report.read_run import read_run
-from ltr.report.results_folder import SPLIT_COLUMNS, add_run, read_results_folder, read_splits, run_folder, split_line
+from ltr.report.results_checks import SPLIT_COLUMNS, read_splits, run_folder, split_line
+from ltr.report.results_folder import add_run, read_results_folder
 
 
 @pytest.fixture
@@ -62,15 +63,15 @@ def test_adding_a_run_twice_changes_nothing(folder, tmp_path):
         ({"data__split_digest": "0" * 64}, "digest of its split"),
         ({"data__split": "another"}, "its split another is not listed"),
         ({"data__test_images": 9999}, "test_images of its split"),
-        ({"data__test_images": 0}, "names no split with test images"),
+        ({"data__test_images": 0}, "lacks the split or its number of test images"),
         ({"config__trainer.limit_train_batches": 4}, "limited: 4 batches an epoch"),
         ({"rows__0__selection": "best_test"}, "selected by best_test; allowed are last and best_val"),
         ({"rows__0__selection": "best_val"}, "selected on validation without validation images"),
         ({"config__method.tau": "auto"}, "method.tau=auto was chosen without validation images"),
-        ({"rows__0__split": "val"}, "of the split val; needed is test"),
+        ({"rows__0__split": "val"}, "on the split val; needed is test"),
         ({"rows__0__metrics": {"nll": 1.0}}, "no value of balanced_accuracy"),
         ({"rows__0__metrics__accuracy": 38.2}, "accuracy is 38.2; a fraction lies in [0, 1]"),
-        ({"config__backbone.weights": "/home/me/w.pth"}, "holds the path /home/me/w.pth"),
+        ({"config__backbone.weights": "/home/me/w.pth"}, "contains the absolute path /home/me/w.pth"),
         ({"config__seed": 7}, "needed is cifar10_lt/crt/crt-s7-"),
         ({"schema_version": 99}, "layout 99"),
         ({"rows": []}, "lacks rows"),
@@ -201,7 +202,7 @@ def test_a_folder_of_runs_is_refused_in_one_message(tmp_path):
     weights = tmp_path / "erm" / "erm-s0" / "checkpoints" / "final.ckpt"
     weights.parent.mkdir(parents=True)
     weights.touch()
-    with pytest.raises(DataError, match=r"is a folder of runs with their weights.* --leaderboard results --add RUN"):
+    with pytest.raises(DataError, match=r"is a folder of runs with weights.* --leaderboard results --add RUN"):
         read_results_folder(tmp_path)
 
 

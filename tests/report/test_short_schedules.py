@@ -10,7 +10,8 @@ import pytest
 from made_up_outputs import composed_config, write
 
 from ltr.report.leaderboard import leaderboard_rows, summary_markdown
-from ltr.report.results_folder import COST_COLUMNS, add_run, read_results_folder
+from ltr.report.results_checks import COST_COLUMNS
+from ltr.report.results_folder import add_run, read_results_folder
 from ltr.report.short_schedules import cost_in_epochs, nearest_baseline, short_markdown
 
 # name, epochs, accuracy, cost in epochs of ERM

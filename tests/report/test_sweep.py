@@ -79,7 +79,7 @@ def test_jobs_that_are_one_run_count_once():
     assert table[1].split()[:3] == ["optimizer.lr=0.1", "1", "50.0"]
     assert "±" not in table[1]
     assert "stages: 1 made, 0 reused" in table[2]
-    assert table[-1] == "4 jobs, 1 run: jobs that are one and the same run count once"
+    assert table[-1] == "4 jobs, 1 run: jobs of the same run count once"
 
 
 def test_a_repeated_run_does_not_change_the_deviation_of_two_seeds():

@@ -69,7 +69,7 @@ def test_a_shift_changes_only_the_mean_and_a_scale_multiplies_variances_by_its_s
 
 def test_equal_values_have_zero_variance():
     components = variance_components(np.full((3, 2), 0.5))
-    assert components.deviation == 0
+    assert components.total.estimate == 0
     assert components.subset_share != components.subset_share
     assert (components.mean.low, components.mean.high) == (0.5, 0.5)
 

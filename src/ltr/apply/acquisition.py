@@ -1,4 +1,4 @@
-"""Acquisition strategies: selection of the images of a pool to label next, as pure functions of scores and features."""
+"""Acquisition strategies: selection of the images to label next, as pure functions of scores and features."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from ltr.errors import ConfigError, nearest
 from ltr.randomness import generator
 
-BY_CLASS = ("probability", "background_split")  # rank the pool for each class; the others rank it as a whole
+BY_CLASS = ("probability", "background_split")  # select for each class; the others select for the pool as a whole
 STRATEGIES = ("probability", "entropy", "margin", "coreset", "cluster_margin", "background_split", "random")
 NEEDS_FEATURES = ("coreset", "cluster_margin")
-CANDIDATES = 10  # images of small margin for each image of the budget, which cluster_margin clusters
-CLUSTERED = 16_000  # images that cluster_margin clusters at most: two matrices of their distances take 2 GB
-_PER_CLUSTER = 1.25  # clusters of cluster_margin for each image of the budget, the paper's proportion
+# of cluster_margin, for each image of the budget: images of small margin to cluster, and clusters (as in the paper)
+CANDIDATES, _CLUSTERS = 10, 1.25
+CLUSTERED = 16_000  # at most this many images are clustered: two matrices of their distances take 2 GB
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class PoolScores:
         probabilities: float32 [N, C].
         background: label of the background; None without one.
         features: float32 [N, D]; None if the network gives none.
-        labelled: float32 [M, D] features of images that are labelled already, for coreset.
+        labelled: float32 [M, D], features of labelled images, for ``coreset``.
     """
 
     probabilities: np.ndarray
@@ -44,8 +44,8 @@ class Selection:
 
     Attributes:
         images: int64 [n], rows of the pool.
-        classes: int64 [n], the class that each was selected for; -1 for strategies that rank the pool as a whole.
-        scores: float64 [n], the strategy's score; higher was preferred, NaN where only the order counts.
+        classes: int64 [n], the class for which each image was selected; -1 for strategies without classes.
+        scores: float64 [n], the strategy's score, higher is preferred; NaN for ``random``.
     """
 
     images: np.ndarray
@@ -59,58 +59,53 @@ def select(
     """Select images of a pool.
 
     ``probability``: for each class, the highest probability of the class.
-    ``background_split``: for each class, the highest probability against only the background, p_c / (p_c + p_0), so
-    that rare classes do not hide each other; each class against the background as in background splitting (Mullapudi
-    et al., CVPR 2021).
-    ``entropy``: the highest entropy of the probabilities, divided by their sum (Settles 2009, sec. 3.1).
+    ``background_split``: for each class, the highest probability against the background alone, p_c / (p_c + p_0), as in
+    background splitting (Mullapudi et al., CVPR 2021), so that rare classes do not hide each other.
+    ``entropy``: the highest entropy of the normalised probabilities (Settles 2009, sec. 3.1).
     ``margin``: the smallest difference of the two highest probabilities (Scheffer et al. 2001).
-    ``coreset``: greedy k-centre of the features, from the labelled images on (Sener and Savarese, ICLR 2018).
-    ``cluster_margin``: images of small margin, one cluster of features after the other (Citovsky et al., NeurIPS 2021).
+    ``coreset``: greedy k-centre of the features, starting from the labelled images (Sener and Savarese, ICLR 2018).
+    ``cluster_margin``: images of small margin, from clusters of features in turn (Citovsky et al., NeurIPS 2021).
     ``random``: a seeded sample.
 
-    An image is selected once. Classes take turns, each until its budget is filled.
+    An image is selected once. Classes take turns until their budgets are filled.
 
     Args:
-        budgets: number of images of each class; the other strategies select their sum.
+        budgets: number of images for each class; strategies without classes select the sum.
         seed: seed of ``random``, and of the first centre of ``coreset`` without labelled images.
-        min_distance: least cosine distance in [0, 2] of an image's features to those selected before; closer images
-            are selected only if no others are left. Not used by ``coreset`` and ``cluster_margin``, whose batches are
-            diverse, and by ``random``.
+        min_distance: least cosine distance, in [0, 2], between the features of selected images; closer images are
+            selected only if no others are left. ``coreset``, ``cluster_margin`` and ``random`` do not use it.
 
     Raises:
-        ConfigError: an unknown strategy, or one that needs features or a background that there is not.
+        ConfigError: an unknown strategy, or one that needs features or a background that the network lacks.
     """
     check_strategy(strategy, has_background=pool.background is not None, has_features=pool.features is not None)
     total = min(sum(budgets.values()), len(pool))
     check_budget(strategy, total)
     if strategy in BY_CLASS:
-        return _by_class(pool, budgets, strategy, _Spread(pool.features, min_distance))
+        return _select_by_class(pool, budgets, strategy, _DistanceFilter(pool.features, min_distance))
     if strategy == "random":
         order = generator(seed, "random acquisition").permutation(len(pool))[:total]
-        return _as_a_whole(order, np.full(total, np.nan))
+        return _without_classes(order, np.full(total, np.nan))
     if strategy == "coreset":
         assert pool.features is not None
-        return _as_a_whole(*k_centre(pool.features, pool.labelled, total, seed))
+        return _without_classes(*k_centre(pool.features, pool.labelled, total, seed))
+    scores = entropies(pool.probabilities) if strategy == "entropy" else -margins(pool.probabilities)
     if strategy == "cluster_margin":
         assert pool.features is not None
-        order = cluster_margin(pool.features, margins(pool.probabilities), total)
-        return _as_a_whole(order, -margins(pool.probabilities)[order])
-    scores = entropies(pool.probabilities) if strategy == "entropy" else -margins(pool.probabilities)
-    order = _Spread(pool.features, min_distance).first(np.argsort(-scores, kind="stable"), total)
-    return _as_a_whole(order, scores[order])
+        order = cluster_margin(pool.features, -scores, total)
+    else:
+        ranking = np.argsort(-scores, kind="stable")
+        order = _DistanceFilter(pool.features, min_distance).first(ranking, total)
+    return _without_classes(order, scores[order])
 
 
 def check_budget(strategy: str, total: int) -> None:
-    """Raise ConfigError for a batch that a strategy cannot select within its memory.
-
-    Args:
-        total: images of the batch.
-    """
+    """Raise ConfigError for a batch of ``total`` images that is too large for a strategy's memory."""
     if strategy == "cluster_margin" and total >= CLUSTERED:
         raise ConfigError(
-            f"--strategy cluster_margin: a batch of {total:,} images was asked for, and it clusters at most "
-            f"{CLUSTERED:,}. Use a smaller --budget (of up to {CLUSTERED // CANDIDATES:,}, so that {CANDIDATES} images "
-            "are clustered for each), or --strategy margin with --min-distance"
+            f"--strategy cluster_margin: the batch has {total:,} images, and at most {CLUSTERED:,} can be clustered. "
+            f"Use a smaller --budget (up to {CLUSTERED // CANDIDATES:,}, so that {CANDIDATES} images are clustered for "
+            "each one), or --strategy margin with --min-distance"
         )
 
 
@@ -128,7 +123,7 @@ def check_strategy(strategy: str, *, has_background: bool = True, has_features: 
 
 
 def entropies(probabilities: np.ndarray) -> np.ndarray:
-    """Return the entropy in nats of each row of probabilities [N, C], which are divided by their sum; [N]."""
+    """Return the entropy in nats of each row of probabilities [N, C], normalised to sum 1; [N]."""
     p = probabilities.astype(np.float64)
     p /= np.maximum(p.sum(axis=1, keepdims=True), 1e-300)
     return -(p * np.log(np.maximum(p, 1e-300))).sum(axis=1)
@@ -149,11 +144,11 @@ def k_centre(
 
     Args:
         features: [N, D].
-        labelled: [M, D] centres to begin with; without any, the first row is sampled by ``seed``.
+        labelled: [M, D], the first centres; None: the first row is sampled by ``seed``.
 
     Returns:
-        (int64 [number] rows, float64 [number] their Euclidean distance to the nearest centre when selected; infinite
-        for a sampled first one).
+        (rows int64 [number], their Euclidean distance to the nearest centre when selected, float64 [number]; infinite
+        for a sampled first row).
     """
     values = features.astype(np.float32)
     squares = (values**2).sum(axis=1)
@@ -181,21 +176,23 @@ def k_centre(
 def cluster_margin(features: np.ndarray, margin: np.ndarray, number: int) -> np.ndarray:
     """Select rows of small margin from clusters in turn, the smallest cluster first.
 
-    The paper clusters the whole pool once by average linkage; here the ``CANDIDATES`` * number images of smallest
-    margin are clustered, because the pool may have millions, and `CLUSTERED` at most, because clustering m images takes
-    8 m^2 bytes.
+    The paper clusters the whole pool by average linkage. Clustering m images takes 8 m^2 bytes, and a pool may have
+    millions, so here only the `CANDIDATES` * number images of smallest margin are clustered, at most `CLUSTERED`.
 
     Args:
         features: [N, D].
         margin: [N].
+
+    Returns:
+        int64 [number].
     """
     from scipy.cluster.hierarchy import fcluster, linkage
 
     candidates = np.argsort(margin, kind="stable")[: min(CANDIDATES * number, CLUSTERED)]
     if len(candidates) <= number:
         return candidates
-    tree = linkage(_unit(features[candidates]), method="average")
-    cluster_of = fcluster(tree, t=max(2, int(number * _PER_CLUSTER)), criterion="maxclust")
+    tree = linkage(unit_rows(features[candidates]), method="average")
+    cluster_of = fcluster(tree, t=max(2, int(number * _CLUSTERS)), criterion="maxclust")
     members = [candidates[cluster_of == cluster] for cluster in np.unique(cluster_of)]
     members.sort(key=lambda rows: (len(rows), int(rows[0])))
     rows: list[int] = []
@@ -206,19 +203,19 @@ def cluster_margin(features: np.ndarray, margin: np.ndarray, number: int) -> np.
     return np.array(rows, dtype=np.int64)
 
 
-class _Spread:
-    """Selection in the order of a ranking that postpones images close to selected ones."""
+class _DistanceFilter:
+    """Selection from a ranking that postpones images whose features are close to those of selected ones."""
 
     def __init__(self, features: np.ndarray | None, min_distance: float) -> None:
-        self._unit = None if features is None or min_distance <= 0 else _unit(features)
-        self._highest = 1 - min_distance  # cosine similarity
+        self._unit = None if features is None or min_distance <= 0 else unit_rows(features)
+        self._max_similarity = 1 - min_distance
         self._chosen: list[int] = []
 
     def is_close(self, row: int) -> bool:
-        """Return whether a row is close to one that was selected."""
+        """Return whether a row is close to a selected one."""
         if self._unit is None or not self._chosen:
             return False
-        return bool((self._unit[self._chosen] @ self._unit[row]).max() > self._highest)
+        return bool((self._unit[self._chosen] @ self._unit[row]).max() > self._max_similarity)
 
     def add(self, row: int) -> None:
         self._chosen.append(row)
@@ -226,27 +223,27 @@ class _Spread:
     def first(self, order: Iterable[int], number: int) -> np.ndarray:
         """Return the first ``number`` rows of a ranking; postponed rows come last."""
         rows: list[int] = []
-        put_off: list[int] = []
+        postponed: list[int] = []
         for row in map(int, order):
             if len(rows) == number:
                 break
             if self.is_close(row):
-                put_off.append(row)
-                continue
-            rows.append(row)
-            self.add(row)
-        return np.array((rows + put_off)[:number], dtype=np.int64)
+                postponed.append(row)
+            else:
+                rows.append(row)
+                self.add(row)
+        return np.array((rows + postponed)[:number], dtype=np.int64)
 
 
-def _by_class(pool: PoolScores, budgets: Mapping[int, int], strategy: str, spread: _Spread) -> Selection:
-    """Select images class by class in turn, the best remaining image of each class's ranking."""
+def _select_by_class(pool: PoolScores, budgets: Mapping[int, int], strategy: str, close: _DistanceFilter) -> Selection:
+    """Select for the classes in turn the best remaining image of their ranking."""
     left = {label: number for label, number in budgets.items() if number > 0}
     scores = {label: _class_scores(pool, label, strategy) for label in left}
     rankings = {label: np.argsort(-scores[label], kind="stable") for label in left}
     position = dict.fromkeys(left, 0)
-    put_off: dict[int, list[int]] = {label: [] for label in left}
+    postponed: dict[int, list[int]] = {label: [] for label in left}
     is_taken = np.zeros(len(pool), dtype=bool)
-    picked: list[tuple[int, int]] = []
+    selected: list[tuple[int, int]] = []
 
     def next_row(label: int) -> int | None:
         while position[label] < len(pool):
@@ -254,26 +251,23 @@ def _by_class(pool: PoolScores, budgets: Mapping[int, int], strategy: str, sprea
             position[label] += 1
             if is_taken[row]:
                 continue
-            if not spread.is_close(row):
+            if not close.is_close(row):
                 return row
-            put_off[label].append(row)
-        return next((row for row in put_off[label] if not is_taken[row]), None)
+            postponed[label].append(row)
+        return next((row for row in postponed[label] if not is_taken[row]), None)
 
     while left:
         for label in list(left):
             row = next_row(label)
-            if row is None:
+            if row is not None:
+                is_taken[row] = True
+                close.add(row)
+                selected.append((row, label))
+                left[label] -= 1
+            if row is None or not left[label]:
                 del left[label]
-                continue
-            is_taken[row] = True
-            spread.add(row)
-            picked.append((row, label))
-            left[label] -= 1
-            if not left[label]:
-                del left[label]
-    images = np.array([row for row, _ in picked], dtype=np.int64)
-    classes = np.array([label for _, label in picked], dtype=np.int64)
-    values = np.array([scores[label][row] for row, label in picked], dtype=np.float64)
+    images, classes = np.array(selected, dtype=np.int64).reshape(-1, 2).T
+    values = np.array([scores[label][row] for row, label in selected], dtype=np.float64)
     return Selection(images, classes, values)
 
 
@@ -285,10 +279,11 @@ def _class_scores(pool: PoolScores, label: int, strategy: str) -> np.ndarray:
     return p / np.maximum(p + pool.probabilities[:, pool.background], 1e-300)
 
 
-def _as_a_whole(rows: np.ndarray, scores: np.ndarray) -> Selection:
+def _without_classes(rows: np.ndarray, scores: np.ndarray) -> Selection:
     return Selection(rows.astype(np.int64), np.full(len(rows), -1, dtype=np.int64), scores)
 
 
-def _unit(features: np.ndarray) -> np.ndarray:
+def unit_rows(features: np.ndarray) -> np.ndarray:
+    """Return features [N, D] divided by their norms, float32."""
     values = features.astype(np.float32)
     return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)

@@ -1,6 +1,6 @@
 """Audit of labels: likely label errors by confident learning, outliers, and copies under two labels.
 
-Each class has its own threshold, because rare classes have low probabilities throughout.
+Each class has a separate threshold, because the probabilities of rare classes are low.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from ltr.apply.acquisition import unit_rows
 from ltr.randomness import derive_seed, generator
 
 NEIGHBOURS = 10
-SAME = 1e-4  # cosine distance of features below which two images are copies
+COPY_DISTANCE = 1e-4  # images whose features have a smaller cosine distance are copies
 _ROWS = 1024  # rows of the distance matrix per block
 _STRENGTH = 100.0  # inverse regularisation of the classifier, times the number of images
-_DEVIATIONS = 5.0  # robust deviations above the median of a class that make an outlier
+_DEVIATIONS = 5.0  # bound of outliers: so many robust standard deviations above the median
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class LabelErrors:
     Attributes:
         is_error: bool [N].
         suggested: int64 [N], the class with the highest class-relative confidence; may be the label itself.
-        scores: float64 [N], log of the class-relative confidence of the suggestion over that of the label; 0 or more.
-        thresholds: float64 [C], mean probability of each class over the images that are labelled so; NaN without any.
+        scores: float64 [N], log ratio of the class-relative confidences of suggestion and label; at least 0.
+        thresholds: float64 [C], mean probability of each class over the images with its label; NaN without any.
     """
 
     is_error: np.ndarray
@@ -48,19 +49,19 @@ def label_errors(
 ) -> LabelErrors:
     """Find likely label errors by confident learning (Northcutt, Jiang and Chuang, JAIR 2021, sec. 3.1).
 
-    The threshold of a class is the mean probability of the class over the images that are labelled so, and the
-    confidence of an image in a class is its probability over the threshold. An image is an error if its confidence in
-    another class is at least ``fraction``, and at least ``factor`` times that in its own. The paper compares the
-    probabilities themselves among the classes of confidence 1 or more. Confidences spare rare classes, whose
-    probabilities are low throughout, and the factor leaves out the images that a linear classifier merely confuses
-    (docs/audit.md has the numbers).
+    The threshold of a class is the mean probability of the class over the images with its label. The class-relative
+    confidence of an image is its probability divided by the threshold. An image is an error if its confidence in
+    another class is at least ``fraction``, and at least ``factor`` times that in the class of its label.
+
+    The paper compares the probabilities of the classes whose confidence is 1 or more. Comparing confidences instead
+    spares rare classes, whose probabilities are low, and the factor leaves out images that a linear classifier merely
+    confuses (docs/audit.md has the numbers).
 
     Args:
         probabilities: float [N, C] of a model that has not been trained on the image (held-out or out-of-fold).
         labels: int64 [N].
         factor, fraction: see above.
-        is_counted: bool [N], images whose probabilities count into the thresholds; None: all. A class without any has
-            the threshold NaN and is not suggested.
+        is_counted: bool [N], images that determine the thresholds; None: all. A class without any is not suggested.
     """
     p = probabilities.astype(np.float64)
     rows, num_classes = np.arange(len(p)), p.shape[1]
@@ -72,11 +73,11 @@ def label_errors(
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.where(np.isnan(thresholds), 0.0, p / np.maximum(thresholds, 1e-12))
     suggested = relative.argmax(axis=1)
-    relative_own = relative[rows, labels]
-    suggested = np.where(relative[rows, suggested] > relative_own, suggested, labels)
+    of_label = relative[rows, labels]
+    suggested = np.where(relative[rows, suggested] > of_label, suggested, labels)
     best = relative[rows, suggested]
-    scores = np.log(np.maximum(best, 1e-12)) - np.log(np.maximum(relative_own, 1e-12))
-    is_error = (suggested != labels) & (best >= fraction) & (best >= factor * relative_own)
+    scores = np.log(np.maximum(best, 1e-12)) - np.log(np.maximum(of_label, 1e-12))
+    is_error = (suggested != labels) & (best >= fraction) & (best >= factor * of_label)
     return LabelErrors(is_error, suggested, np.maximum(scores, 0.0), thresholds)
 
 
@@ -86,7 +87,7 @@ def folds(
     """Return the fold of each image, int64 [N]; each class is spread evenly over the folds.
 
     Args:
-        groups: int [N]; images of a group are in one fold. None: images are independent.
+        groups: int [N]; the images of a group are in the same fold. None: images are independent.
     """
     fold = np.empty(len(labels), dtype=np.int64)
     if groups is None:
@@ -103,8 +104,8 @@ def folds(
     for position in shuffled[np.argsort(-sizes[shuffled], kind="stable")].tolist():
         members = rows_of_group[position]
         added = np.bincount(labels[members], minlength=counts.shape[1])
-        filled = ((counts + added) / totals).max(axis=1) + counts.sum(axis=1) / len(labels)
-        chosen = int(filled.argmin())
+        fullness = ((counts + added) / totals).max(axis=1) + counts.sum(axis=1) / len(labels)
+        chosen = int(fullness.argmin())
         fold[members] = chosen
         counts[chosen] += added
     return fold
@@ -121,8 +122,8 @@ def out_of_fold(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predict each image by a linear classifier that was trained on the other folds.
 
-    The classifier is a multinomial logistic regression on standardised features. Images are not weighted by class:
-    class weights would mark many images of head classes as errors, and `label_errors` has thresholds per class already.
+    The classifier is a multinomial logistic regression on standardised features. It has no class weights, which would
+    mark many images of head classes as errors; `label_errors` has class thresholds instead.
 
     Args:
         features: float [N, D].
@@ -130,8 +131,8 @@ def out_of_fold(
         groups: see `folds`.
 
     Returns:
-        (probabilities float32 [N, C], mask bool [N] of images whose own class is in the other folds: no prediction
-        could name the class of the others).
+        (probabilities float32 [N, C], mask bool [N] of the images whose class is in the other folds; a prediction
+        cannot be the class of other images).
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -146,7 +147,7 @@ def out_of_fold(
         if not len(test) or len(known) < 2:
             continue
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tolerance of convergence
+            warnings.simplefilter("ignore")  # that the solver stops at max_iter
             model = LogisticRegression(C=_STRENGTH / len(train), max_iter=100).fit(values[train], labels[train])
         table[test[:, None], model.classes_[None, :]] = model.predict_proba(values[test])
         is_predictable[test] = np.isin(labels[test], known)
@@ -160,7 +161,7 @@ class Neighbours:
     Attributes:
         distances: float32 [N], mean cosine distance to the nearest images.
         nearest: int64 [N], the nearest image.
-        nearest_distance: float32 [N], its distance.
+        nearest_distance: float32 [N], distance to the nearest image.
     """
 
     distances: np.ndarray
@@ -170,8 +171,7 @@ class Neighbours:
 
 def neighbours(features: np.ndarray, number: int = NEIGHBOURS) -> Neighbours:
     """Find the nearest neighbours of every image; the matrix of distances is computed in blocks of rows."""
-    values = features.astype(np.float32)
-    values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+    values = unit_rows(features)
     count = len(values)
     number = min(number, count - 1)
     distances = np.zeros(count, dtype=np.float32)
@@ -192,10 +192,10 @@ def neighbours(features: np.ndarray, number: int = NEIGHBOURS) -> Neighbours:
 
 
 def outliers(distances: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return a mask of images farther from their neighbours than usual in their class, bool [N].
+    """Return a mask of the images that are farther from their neighbours than the bound of their class, bool [N].
 
-    The bound of a class is its median plus five median absolute deviations (times 1.4826); classes of fewer than ten
-    images use the bound of all images if it is higher.
+    The bound is the median of the class plus 5 * 1.4826 median absolute deviations; for classes of fewer than ten
+    images it is at least the bound of all images.
     """
     bound_of_all = _bound(distances)
     is_outlier = np.zeros(len(labels), dtype=bool)
@@ -234,7 +234,7 @@ class Audit:
     is_copy: np.ndarray
 
     def issues(self) -> Iterator[dict[str, Any]]:
-        """Yield ``row, issue, suggested, score, other`` of every issue: errors first, by score; then the others."""
+        """Yield ``row, issue, suggested, score, other`` of each issue: label errors by score, copies, then outliers."""
         wrong = np.flatnonzero(self.errors.is_error)
         for row in wrong[np.argsort(-self.errors.scores[wrong], kind="stable")].tolist():
             suggested, score = int(self.errors.suggested[row]), float(self.errors.scores[row])
@@ -282,6 +282,6 @@ def audit(
         scores[is_held_out] = held_out_errors.scores
         is_predictable = is_predictable | is_held_out
     near = neighbours(features)
-    is_copy = (near.nearest_distance < SAME) & (labels != labels[near.nearest])
+    is_copy = (near.nearest_distance < COPY_DISTANCE) & (labels != labels[near.nearest])
     all_errors = LabelErrors(is_error, suggested, np.where(is_predictable, scores, 0.0), errors.thresholds)
     return Audit(all_errors, is_predictable, outliers(near.distances, labels), near, is_copy)

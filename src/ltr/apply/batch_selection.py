@@ -1,4 +1,4 @@
-"""Selection of a batch to label from a pool: predictions, saved chunk by chunk, and a selection strategy."""
+"""Selection of a batch to label: predictions for a pool, saved chunk by chunk, and the input of a strategy."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from typing import Any
 import numpy as np
 
 from ltr.apply.acquisition import PoolScores, Selection
-from ltr.apply.mine import NOBODY, Ranking, state_key
+from ltr.apply.mine import NO_IMAGE, Ranking, other_state, state_key
 from ltr.apply.model import Model
-from ltr.apply.reading import Broken, PoolBatch, ReadPool, batches
+from ltr.apply.reading import PoolBatch, ReadPool, UnreadableImage, batches, check_finite, check_readable
 from ltr.configuration.reuse import with_overrides
 from ltr.data.images.real_paths import real_paths
 from ltr.data.images.tally import Tally
 from ltr.data.packed_images.reading import PackedImages, read_source
 from ltr.data.source import ImageFiles
 from ltr.data.split import load_split_file
-from ltr.errors import ConfigError, DataError, LtrError, TrainingError
+from ltr.errors import ConfigError, LtrError
 from ltr.evaluation.scores import log_normaliser, probabilities
-from ltr.files import written_atomically
+from ltr.files import write_text, written_atomically
 from ltr.names import canonical
 
-STATE = ".pool"  # in the output folder: one file for each chunk
+STATE = ".pool"  # folder in the output folder, with a file for each chunk
+_ARRAYS = ("places", "probabilities", "features")  # of a chunk
 
 
 @dataclass(frozen=True)
 class PoolPredictions:
-    """Predictions of the readable images of a pool.
+    """Predictions for the readable images of a pool.
 
     Attributes:
-        places: int64 [n], their indices in the pool.
+        places: int64 [n], indices in the pool.
         probabilities: float32 [n, C].
         features: float32 [n, D]; None if not requested.
-        broken: images that could not be read.
+        broken: unreadable images.
         resumed_at: number of images that an earlier, unfinished run had predicted.
         remarks: remarks on the images that this run predicted.
     """
@@ -47,7 +48,7 @@ class PoolPredictions:
     places: np.ndarray
     probabilities: np.ndarray
     features: np.ndarray | None
-    broken: tuple[Broken, ...]
+    broken: tuple[UnreadableImage, ...]
     resumed_at: int
     remarks: tuple[str, ...]
 
@@ -69,25 +70,24 @@ def predict_pool(
     """Predict a pool; each chunk is saved, and a stopped run resumes after the last one.
 
     Args:
-        places: int64 [n], the images to predict.
-        folder: folder of the chunks.
-        with_features: also keep features.
+        places: int64 [n], indices of the images to predict.
+        folder: output folder, which also holds the chunks.
+        with_features: also store features.
         chunk, identity, again, read, started, advance: as in `ltr.apply.mine.mine`.
 
     Raises:
-        ConfigError: the folder has chunks of another pool, network or settings, or the network has no features.
+        ConfigError: the folder has chunks of another pool, network or other settings, or the network has no features.
         DataError: no image can be read.
         TrainingError: probabilities are not finite.
     """
     chunk = -(-chunk // model.batch_size) * model.batch_size
-    what = np.array([int(with_features)])
-    key = state_key(model, files, places, what, chunk, identity, of_features=read is not None)
+    key = state_key(model, files, places, np.array([int(with_features)]), chunk, identity, of_features=read is not None)
     state = folder / STATE
     if again:
         shutil.rmtree(state, ignore_errors=True)
     _begin(state, key)
     parts: list[dict[str, np.ndarray]] = []
-    resumed_at = 0
+    resumed_at, is_announced = 0, False
     tally = Tally(model.decoding)
     for number, start in enumerate(range(0, len(places), chunk)):
         part = places[start : start + chunk]
@@ -96,57 +96,40 @@ def predict_pool(
             parts.append(_loaded(path))
             resumed_at += len(part)
             continue
-        if resumed_at:
+        if resumed_at and not is_announced:
             started(resumed_at)
-            started = _ignore
+            is_announced = True
         chunk_batches = batches(files, model, part, tally) if read is None else read(part, tally)
         parts.append(_predicted(model, chunk_batches, with_features, advance))
         with written_atomically(path) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, **parts[-1])  # type: ignore[arg-type]
-    broken = tuple(Broken(*row) for part in parts for row in json.loads(str(part["broken"])))
-    readable = [part for part in parts if len(part["places"])]  # a part without any has features of width 0
-    if not readable:
-        raise DataError(f"not one of the {len(places):,} images can be read; the first: {broken[0].reason}")
-    joined = {
-        name: np.concatenate([part[name] for part in readable]) for name in ("places", "probabilities", "features")
-    }
+    broken = tuple(UnreadableImage(*row) for part in parts for row in json.loads(str(part["broken"])))
+    check_readable(broken, len(places))
+    readable = [part for part in parts if len(part["places"])]  # the features of an empty part have width 0
+    indices, values, features = (np.concatenate([part[name] for part in readable]) for name in _ARRAYS)
     return PoolPredictions(
-        joined["places"],
-        joined["probabilities"],
-        joined["features"] if with_features else None,
-        broken,
-        resumed_at,
-        tuple(tally.lines()),
+        indices, values, features if with_features else None, broken, resumed_at, tuple(tally.lines())
     )
 
 
-def _ignore(done: int) -> None:
-    """Do nothing: the start is announced only once."""
-
-
 def _begin(state: Path, key: str) -> None:
-    """Create the folder of chunks, or check that it holds those of the same pool."""
-    named = state / "key.json"
-    if named.is_file():
-        try:
-            known = json.loads(named.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ConfigError(f"{named} is damaged ({error}). --again starts over") from error
-        if known != key:
-            raise ConfigError(
-                f"{state.parent} holds the mining of other images, weights or settings. Take another --out, or --again "
-                "to start over there"
-            )
+    """Create the folder of chunks, or check that its chunks are of the same pool."""
+    path = state / "key.json"
+    if not path.is_file():
+        write_text(path, json.dumps(key))
         return
-    state.mkdir(parents=True, exist_ok=True)
-    with written_atomically(named) as temporary:
-        temporary.write_text(json.dumps(key), encoding="utf-8")
+    try:
+        stored_key = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged ({error}). --again starts over") from error
+    if stored_key != key:
+        raise other_state(state.parent)
 
 
 def _loaded(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in ("places", "probabilities", "features", "broken")}
+            return {name: stored[name] for name in (*_ARRAYS, "broken")}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{path} is damaged ({error}). --again starts over") from error
 
@@ -161,7 +144,7 @@ def _predicted(
     places: list[np.ndarray] = []
     values: list[np.ndarray] = []
     features: list[np.ndarray] = []
-    broken: list[Broken] = []
+    broken: list[UnreadableImage] = []
     with model.predicting():
         for indices, images, unread in chunk_batches:
             broken += unread
@@ -177,8 +160,7 @@ def _predicted(
             advance(len(indices) + len(unread))
     classes = len(model.class_names)
     probability = np.concatenate(values) if values else np.empty((0, classes), dtype=np.float32)
-    if not np.isfinite(probability).all():
-        raise TrainingError("the network's scores are not finite: its weights have diverged or are damaged")
+    check_finite(probability)
     width = features[0].shape[1] if features else 0
     return {
         "places": np.concatenate(places) if places else np.empty(0, dtype=np.int64),
@@ -189,7 +171,7 @@ def _predicted(
 
 
 def pool_scores(model: Model, predictions: PoolPredictions, is_candidate: np.ndarray) -> PoolScores:
-    """Return the scores of the candidates; all other images count as labelled.
+    """Return the scores of the candidates, and the features of the other images as labelled ones.
 
     Args:
         is_candidate: bool [n], False for images that are labelled already.
@@ -204,12 +186,12 @@ def pool_scores(model: Model, predictions: PoolPredictions, is_candidate: np.nda
 
 
 def as_ranking(selection: Selection, predictions: PoolPredictions, rows: np.ndarray) -> Ranking:
-    """Return a selection as a ranking per class, for sheets and candidates.
+    """Return a selection as a ranking for each class, for sheets and the table of candidates.
 
     Images that were not selected for a class are listed under their predicted class.
 
     Args:
-        rows: int64 [candidates], the row of the predictions of each candidate.
+        rows: int64 [candidates], rows of the candidates in the predictions.
     """
     chosen = rows[selection.images]
     values = predictions.probabilities[chosen]
@@ -225,18 +207,19 @@ def as_ranking(selection: Selection, predictions: PoolPredictions, rows: np.ndar
         ranking.probability[row, :count] = values[members, label]
         ranking.predicted[row, :count] = predicted[members]
         ranking.confidence[row, :count] = values[members, predicted[members]]
-    assert (ranking.images != NOBODY).sum() == len(chosen)
+    assert (ranking.images != NO_IMAGE).sum() == len(chosen)
     return ranking
 
 
 def class_budgets(model: Model, classes: np.ndarray, top: int, assignments: Sequence[str]) -> dict[int, int]:
-    """Return the number of images to select for each class: ``top``, unless ``assignments`` has another one.
+    """Return the number of images to select for each class.
 
     Args:
+        top: number for classes without an assignment.
         assignments: texts ``NAME=N``.
 
     Raises:
-        ConfigError: a text has another form, or names a class that is not mined.
+        ConfigError: an assignment has another form or another class, or no image is left to select.
     """
     budgets = dict.fromkeys(classes.tolist(), top)
     label_of = {canonical(model.class_names[label]): label for label in budgets}
@@ -244,32 +227,34 @@ def class_budgets(model: Model, classes: np.ndarray, top: int, assignments: Sequ
         name, _, number = text.rpartition("=")
         if canonical(name) not in label_of or not number.isdecimal():
             raise ConfigError(
-                f"--class-budget {text}: NAME=N is needed, with a class that is mined for ({', '.join(label_of)}) and "
-                "a whole number"
+                f"--class-budget {text}: give NAME=N with a mined class ({', '.join(label_of)}) and a whole number"
             )
         budgets[label_of[canonical(name)]] = int(number)
     if not sum(budgets.values()):
-        raise ConfigError("--class-budget: no image is left to select. Give one class at least one")
+        raise ConfigError("--class-budget: all budgets are 0. Give at least one class 1 or more")
     return budgets
 
 
 def trained_on(description: Mapping[str, Any], run: Path | None, files: ImageFiles, places: np.ndarray) -> np.ndarray:
-    """Return a mask of the images ``places`` of a pool that a run was trained on, by their real paths.
+    """Return a mask of the images of a pool on which a run was trained, by their real paths.
 
-    All False if the training images cannot be determined (with a warning) or are arrays.
+    It is all False if the training images are unknown (with a warning) or are not files.
+
+    Args:
+        places: int64 [n], indices in the pool.
     """
     none = np.zeros(len(places), dtype=bool)
     if run is None or not (run / "split.npz").is_file() or "dataset" not in description:
         return none
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # training has printed warnings about its data already
+            warnings.simplefilter("ignore")  # training printed the warnings about its data
             dataset = with_overrides({"dataset": description["dataset"]}, ())["dataset"]
             source = read_source({**dataset, "image_size": None})
             train = load_split_file(run / "split.npz", source).train
     except LtrError as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        warnings.warn(f"whether the pool holds training images cannot be found out: {reason}", stacklevel=2)
+        warnings.warn(f"training images in the pool are not recognised, because {reason}", stacklevel=2)
         return none
     if not isinstance(source.images, ImageFiles) or isinstance(source.images, PackedImages):
         return none

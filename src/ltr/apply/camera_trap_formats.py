@@ -1,9 +1,9 @@
 """Predictions in the formats of camera-trap tools: MegaDetector's batch results, and observations of Camtrap DP.
 
-MegaDetector (https://lila.science/megadetector-output-format), which Timelapse and AddaxAI read: a detection gets
-``classifications``, a list of [category id, probability] in descending order; ``classification_categories`` names the
-ids, non-negative integers as text; ``info`` gets ``classifier`` and ``classification_completion_time``. Camtrap DP 1.0
-(https://camtrap-dp.tdwg.org/data): the table ``observations`` with ``observationLevel`` media and
+MegaDetector's format (https://lila.science/megadetector-output-format) is read by Timelapse and AddaxAI. A detection
+has ``classifications``, a list of [category id, probability] in descending order; ``classification_categories`` names
+the ids, non-negative integers as text; ``info`` has ``classifier`` and ``classification_completion_time``. For Camtrap
+DP 1.0 (https://camtrap-dp.tdwg.org/data), the table ``observations`` is written, with ``observationLevel`` media and
 ``classificationMethod`` machine.
 """
 
@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +26,33 @@ from ltr.data.images.decode import open_image
 from ltr.data.source import ImageFiles
 from ltr.data.sources.json_arrays import read_arrays
 from ltr.data.tables import iterate_rows
+from ltr.escaping import utf8
 from ltr.files import write_csv, written_atomically
 from ltr.names import normal_path
 
-VERSION = "1.3"  # of a new MegaDetector file
-WHOLE = (0.0, 0.0, 1.0, 1.0)
+_VERSION = "1.3"  # of a new MegaDetector file
+WHOLE = (0.0, 0.0, 1.0, 1.0)  # box of a whole image
 _HUMANS, _VEHICLES = ("human", "person", "homo sapiens"), ("vehicle",)
 _TIME_TAKEN = 0x9003  # EXIF DateTimeOriginal
+_BOX_COLUMNS = ("bboxX", "bboxY", "bboxWidth", "bboxHeight")
+_BLANK_COLUMNS = (
+    "count", "lifeStage", "sex", "behavior", "individualID", "individualPositionRadius", "individualPositionAngle",
+    "individualSpeed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of a whole pool; rows of images that cannot be read have class -1.
+    """Predictions for a whole pool; rows of unreadable images have class -1.
 
     Attributes:
         classes: int32 [n, k], best first.
         probabilities: float32 [n, k].
         background: float32 [n] probability of the background, or None without one.
-        reasons: why a row has no prediction, by row.
+        reasons: reasons of unreadable images, by row.
         class_names: names of the C classes.
-        background_label: label of the background, or None.
-        classifier: name of the run, for the file.
+        background_label: label of the background; None without one.
+        classifier: name of the run.
     """
 
     classes: np.ndarray
@@ -67,13 +74,13 @@ class Predictions:
 def write_megadetector(out: Path, predictions: Predictions, files: ImageFiles, pool: DetectionPool | None) -> None:
     """Write a MegaDetector file with classifications.
 
-    With a pool of detections, the file is theirs, record by record, with ``classifications`` for each classified
-    detection; earlier ones are replaced, because their ids would mean other classes. Without, each image has one
-    detection, the whole image, whose confidence is 1 minus the background's probability (1 without a background).
-    Images that cannot be read have a ``failure``.
+    With a pool of detections, it is the detector's file, record by record, with ``classifications`` for each classified
+    detection; those of an earlier classifier are replaced. Without a pool, each image has one detection, the whole
+    image, with 1 minus the background's probability as confidence (1 without a background). Unreadable images have a
+    ``failure``.
     """
     categories = {str(number): class_name for number, class_name in enumerate(predictions.class_names)}
-    values: dict[str, Any] = {"info": {"format_version": VERSION}, "detection_categories": {"1": "animal"}}
+    values: dict[str, Any] = {"info": {"format_version": _VERSION}, "detection_categories": {"1": "animal"}}
     if pool is not None:
         values = dict(pool.detections.values)
         values.pop("classification_category_descriptions", None)
@@ -88,12 +95,10 @@ def write_megadetector(out: Path, predictions: Predictions, files: ImageFiles, p
         for key, value in values.items():
             stream.write(f" {json.dumps(key)}: {json.dumps(value)},\n")
         stream.write(' "images": [')
-        is_first = True
+        separators = chain(("\n  ",), repeat(",\n  "))
 
         def write(image: Mapping[str, Any]) -> None:
-            nonlocal is_first
-            stream.write(("\n  " if is_first else ",\n  ") + json.dumps(image))
-            is_first = False
+            stream.write(next(separators) + json.dumps(image))
 
         if pool is None:
             for image in _whole_images(predictions, files):
@@ -106,7 +111,7 @@ def write_megadetector(out: Path, predictions: Predictions, files: ImageFiles, p
 def _whole_images(predictions: Predictions, files: ImageFiles) -> Iterator[dict[str, Any]]:
     for row in range(len(files)):
         pairs = predictions.pairs(row)
-        image: dict[str, Any] = {"file": _text(files.relative(row))}
+        image: dict[str, Any] = {"file": utf8(files.relative(row))}
         if not pairs:
             yield image | {"failure": f"Failure image access: {predictions.reasons.get(row, 'unreadable')}"}
             continue
@@ -143,11 +148,11 @@ def write_camtrap_dp(
 ) -> int:
     """Write the table ``observations`` of Camtrap DP: one observation for each image or detection.
 
-    Where the folder of images holds a package, media, deployments and times are the package's. Elsewhere a medium's id
-    is its path, its deployment the folder of the file, and its time EXIF's, taken as UTC.
+    If the folder of images has a Camtrap DP package, media, deployments and times are those of the package. Otherwise a
+    medium's id is its path, its deployment the file's folder, and its time that of EXIF, read as UTC.
 
     Returns:
-        The number of observations without a time, which the standard requires.
+        The number of observations without a time, although the standard requires one.
     """
     media = _media(images)
     stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -160,13 +165,15 @@ def write_camtrap_dp(
         path = files.relative(row)
         key = normal_path(path.replace("\\", "/"))
         if key not in media:
-            media[key] = _outside_a_package(files, row, images)  # once for all boxes of an image
+            media[key] = _read_medium(files, row, images)  # once for all boxes of an image
         medium, deployment, time = media[key]
         untimed += not time
         class_name = predictions.class_names[label]
         kind = _kind(label, class_name, predictions.background_label)
         number = int(pool.detections.numbers[pool.rows[row]]) if pool is not None else 0
-        box = None if files.crops is None or kind == BLANK else files.crops.boxes[row].tolist()
+        box: list[Any] = [""] * 4
+        if files.crops is not None and kind != BLANK:
+            box = [round(side, 6) for side in files.crops.boxes[row].tolist()]
         rows.append(
             {
                 "observationID": f"{medium}-{predictions.classifier}-{number}",
@@ -179,15 +186,8 @@ def write_camtrap_dp(
                 "observationType": kind,
                 "cameraSetupType": "",
                 "scientificName": class_name if kind == "animal" else "",
-                "count": "",
-                "lifeStage": "",
-                "sex": "",
-                "behavior": "",
-                "individualID": "",
-                "individualPositionRadius": "",
-                "individualPositionAngle": "",
-                "individualSpeed": "",
-                **dict(zip(("bboxX", "bboxY", "bboxWidth", "bboxHeight"), map(_short, box) if box else ("",) * 4)),
+                **dict.fromkeys(_BLANK_COLUMNS, ""),
+                **dict(zip(_BOX_COLUMNS, box)),
                 "classificationMethod": "machine",
                 "classifiedBy": predictions.classifier,
                 "classificationTimestamp": stamp,
@@ -201,7 +201,7 @@ def write_camtrap_dp(
 
 
 def _media(images: Path) -> dict[str, tuple[str, str, str]]:
-    """Return id, deployment and time of each medium of a package by its path; {} where there is no package."""
+    """Return id, deployment and time of each medium of a package, by path; {} if there is no package."""
     if not (images / "datapackage.json").is_file():
         return {}
     package = open_package("--format camtrap_dp", images, ("media",))
@@ -212,7 +212,8 @@ def _media(images: Path) -> dict[str, tuple[str, str, str]]:
     }
 
 
-def _outside_a_package(files: ImageFiles, row: int, images: Path) -> tuple[str, str, str]:
+def _read_medium(files: ImageFiles, row: int, images: Path) -> tuple[str, str, str]:
+    """Return id, deployment and time of an image without a package."""
     path = files.relative(row)
     folder = os.path.dirname(path) or images.expanduser().absolute().name
     try:
@@ -223,27 +224,19 @@ def _outside_a_package(files: ImageFiles, row: int, images: Path) -> tuple[str, 
         time = ""
     text = str(time).strip()
     is_time = len(text) == 19 and text[4] == ":" and text[10] == " "
-    return _text(path), _text(folder), f"{text[:10].replace(':', '-')}T{text[11:]}Z" if is_time else ""
+    return utf8(path), utf8(folder), f"{text[:10].replace(':', '-')}T{text[11:]}Z" if is_time else ""
 
 
 def _kind(label: int, class_name: str, background: int | None) -> str:
+    """Return the ``observationType`` of a class."""
     plain = class_name.casefold()
     if label == background or plain in (BLANK, "empty"):
         return BLANK
     return "human" if plain in _HUMANS else "vehicle" if plain in _VEHICLES else "animal"
 
 
-def _short(value: float) -> float:
-    return round(value, 6)
-
-
-def _text(path: str) -> str:
-    """Return a path as UTF-8; other bytes of a file name are escaped."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def detection_columns(pool: DetectionPool, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
-    """Return the columns of a table of detections, without the path, for some rows of the pool."""
+    """Return the columns, without the path, of a table of detections for some rows of the pool."""
     detections, rows = pool.detections, pool.rows[np.asarray(indices)]
     columns: dict[str, Any] = {
         "detection": detections.numbers[rows],

@@ -24,16 +24,16 @@ def cleanlab_errors(
 ) -> LabelErrors:
     """Find likely label errors by ``cleanlab.filter.find_label_issues`` with its defaults.
 
-    The defaults estimate how many labels of each class belong to each other class by confident learning (Northcutt,
-    Jiang and Chuang, JAIR 2021), and take so many images of the lowest margin (``prune_by_noise_rate``).
+    It estimates by confident learning (Northcutt, Jiang and Chuang, JAIR 2021) how many labels of each class belong to
+    each other class, and returns as many images, those of the lowest margin (``prune_by_noise_rate``).
 
     Args:
         probabilities: float [N, C] of a model that has not been trained on the image.
         labels: int64 [N].
-        is_counted: bool [N], images that are looked at; None: all.
+        is_counted: bool [N], images to examine; None: all.
 
     Returns:
-        The suggestion of an error is its most probable other class, its score the log of the two probabilities' ratio.
+        The suggestion for an error is its most probable other class, its score the log ratio of the two probabilities.
         Thresholds are NaN.
     """
     from cleanlab.filter import find_label_issues

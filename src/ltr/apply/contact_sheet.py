@@ -1,4 +1,4 @@
-"""Results of mining, to look at and to label from: HTML sheets with embedded thumbnails, and a table."""
+"""Results of mining for a person: HTML sheets with embedded thumbnails, and a table of candidates to label."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
 
-from ltr.apply.mine import NOBODY, Mined, Ranking
+from ltr.apply.mine import NO_IMAGE, Mined, Ranking
 from ltr.apply.model import Model
 from ltr.apply.score_text import probability_texts
-from ltr.apply.tables import table
+from ltr.apply.tables import open_table
 from ltr.data.images.decode import decode_image
-from ltr.data.source import PLAIN, Decoding, ImageFiles
+from ltr.data.source import Decoding, ImageFiles
 from ltr.escaping import html
 from ltr.files import write_text
 
 SIDE = 112  # of a thumbnail, in pixels
 _NAME_LETTERS = 36  # two lines under a thumbnail
-CLASSES_A_SHEET = 40  # so that a sheet stays below some ten megabytes
+CLASSES_A_SHEET = 40  # keeps a sheet below some ten megabytes
 
+_UNREADABLE = '<span class="gone">cannot be read</span>'
 _STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5em; color: #222; background: #fff }
 h1 { font-size: 1.3em } h2 { font-size: 1.1em; margin: 1.6em 0 .4em; border-top: 1px solid #ddd; padding-top: .6em }
@@ -43,25 +43,22 @@ def write_candidates(path: Path, mined: Mined, model: Model, files: ImageFiles) 
     Returns:
         The number of rows.
     """
-    rows = 0
-    names = model.class_names
-    with table(path) as writer:
-        for row, label in enumerate(mined.ranking.classes.tolist()):
-            is_filled = mined.ranking.images[row] != NOBODY
-            count = int(is_filled.sum())
-            rows += count
+    names, ranking = model.class_names, mined.ranking
+    with open_table(path) as writer:
+        for row, label in enumerate(ranking.classes.tolist()):
+            count = int((ranking.images[row] != NO_IMAGE).sum())  # empty entries are the last ones
             writer.write(
                 {
                     "class": [names[label]] * count,
                     "rank": np.arange(1, count + 1),
-                    "probability": mined.ranking.probability[row][is_filled],
-                    "predicted": [names[one] for one in mined.ranking.predicted[row][is_filled].tolist()],
-                    "confidence": mined.ranking.confidence[row][is_filled],
-                    "path": [files.relative(one) for one in mined.ranking.images[row][is_filled].tolist()],
+                    "probability": ranking.probability[row, :count],
+                    "predicted": [names[predicted] for predicted in ranking.predicted[row, :count].tolist()],
+                    "confidence": ranking.confidence[row, :count],
+                    "path": [files.relative(image) for image in ranking.images[row, :count].tolist()],
                     "label": [""] * count,
                 }
             )
-    return rows
+    return int((ranking.images != NO_IMAGE).sum())
 
 
 def write_sheets(
@@ -77,9 +74,9 @@ def write_sheets(
     """Write ``sheet.html``, or ``sheet-1.html``, ``sheet-2.html``, ... of 40 classes each, with links to the files.
 
     Args:
-        title: what was mined with what, for the head of each sheet.
-        thumbnails: images of each class that are shown.
-        advance: called with the number of classes that were drawn since.
+        title: heading of each sheet.
+        thumbnails: number of images shown of each class.
+        advance: called with the number of newly drawn classes.
 
     Returns:
         The sheets' paths.
@@ -111,30 +108,29 @@ def _sheet(title: str, mined: Mined, names: Sequence[str], location: str, sectio
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{html(title)}</title><style>{_STYLE}</style></head><body>\n"
         f'<h1>{html(title)}</h1><p class="about">{html(about)}. Under each image: its rank, the probability of the '
-        "class (its log-odds ln(p / (1 - p)) where probabilities look the same), the end of its file name, and in red "
-        "the class that the network predicts instead. candidates.csv has all of them, to fill in labels.</p>"
+        "class (or log-odds ln(p / (1 - p)), if rounding would make probabilities equal), the end of its file name, "
+        "and in red the class that the network predicts instead. Fill in labels in candidates.csv, which has all of "
+        "these images.</p>"
         f"{navigation}\n{''.join(sections)}{navigation}</body></html>\n"
     )
 
 
 def _section(row: int, ranking: Ranking, model: Model, files: ImageFiles, thumbnails: int) -> str:
     label = int(ranking.classes[row])
-    names = model.class_names
-    decoding = model.decoding_of(files)
-    shown = [image for image in ranking.images[row][:thumbnails].tolist() if image != NOBODY]
+    names, decoding = model.class_names, model.decoding_of(files)
+    shown = [image for image in ranking.images[row][:thumbnails].tolist() if image != NO_IMAGE]
     figures = []
     scores = probability_texts(ranking.probability[row][: len(shown)].tolist())
     for rank, image in enumerate(shown):
         predicted = int(ranking.predicted[row, rank])
-        other = ""
-        if predicted != label:
-            confidence = ranking.confidence[row, rank]
-            other = f'<br><span class="other">{html(names[predicted])} {confidence:.3f}</span>'
+        other = f'<br><span class="other">{html(names[predicted])} {ranking.confidence[row, rank]:.3f}</span>'
         path = files.relative(image)
-        whole = os.fsencode(os.path.abspath(files.path(image)))
+        link = quote(os.fsencode(os.path.abspath(files.path(image))))
+        data = thumbnail_data(files, image, decoding, SIDE)
+        picture = f'<img alt="" loading="lazy" src="data:image/jpeg;base64,{data}">' if data else _UNREADABLE
         figures.append(
-            f'<figure title="{html(path)}"><a href="file://{quote(whole)}">{_thumbnail(files, image, decoding)}</a>'
-            f"<figcaption>{rank + 1} · {scores[rank]}<br>{html(_end_of_name(path))}{other}</figcaption></figure>"
+            f'<figure title="{html(path)}"><a href="file://{link}">{picture}</a><figcaption>{rank + 1} · {scores[rank]}'
+            f"<br>{html(_end_of_name(path))}{other if predicted != label else ''}</figcaption></figure>"
         )
     count = model.class_counts[label]
     return (
@@ -144,30 +140,25 @@ def _section(row: int, ranking: Ranking, model: Model, files: ImageFiles, thumbn
 
 
 def _end_of_name(path: str) -> str:
-    """Return a file's name, the end of a long one: cameras and exports count up there."""
+    """Return the name of a file; only the end of a long one, where cameras put their counter."""
     name = os.path.basename(path)
     return name if len(name) <= _NAME_LETTERS else f"…{name[1 - _NAME_LETTERS :]}"
 
 
-def _thumbnail(files: ImageFiles, image: int, decoding: Decoding) -> str:
-    """Return an embedded JPEG; a grey square where the file is gone since."""
+def thumbnail_data(files: ImageFiles, image: int, decoding: Decoding, side: int) -> str:
+    """Return a JPEG of at most ``side`` pixels a side as base64; '' if the file is missing or damaged."""
     try:
-        data = base64.b64encode(thumbnail(files.open(image), decoding)).decode("ascii")
-    except Exception as error:  # decoders raise many kinds for a damaged file
-        return f'<span class="gone">{html(type(error).__name__)}</span>'
-    return f'<img alt="" loading="lazy" src="data:image/jpeg;base64,{data}">'
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            small = decode_image(files.open(image), decoding)
+        small.thumbnail((side, side))
+        return jpeg_data(small)
+    except Exception:  # decoders raise errors of any type for damaged files
+        return ""
 
 
-def thumbnail(opened: Any, decoding: Decoding = PLAIN, *, side: int = SIDE) -> bytes:
-    """Return a JPEG of at most ``side`` pixels a side.
-
-    Raises:
-        Exception: whatever a decoder raises for a damaged file.
-    """
+def jpeg_data(image: Image.Image) -> str:
+    """Return an image as JPEG in base64."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        small = decode_image(opened, decoding)
-    small.thumbnail((side, side))
-    small.save(buffer, "JPEG", quality=80)
-    return buffer.getvalue()
+    image.save(buffer, "JPEG", quality=80)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

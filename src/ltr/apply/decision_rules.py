@@ -1,4 +1,4 @@
-"""Levels of ``ltr-eval --decide``: one for all classes, and others for single classes."""
+"""Levels of ``ltr-eval --decide``, for all classes and for single classes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ltr.data.tables import read_columns
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.escaping import csv_text
 
-RULES = ("precision", "recall", "coverage")  # the last one is of conformal sets
+RULES = ("precision", "recall", "coverage")  # of thresholds, and of conformal sets
 _SHOWN = 10
 
 
 @dataclass
 class Levels:
-    """Wanted levels of one rule.
+    """Levels of a rule.
 
     Attributes:
-        common: level of the classes without one of their own; None: there is none.
+        common: level of all classes that are not in ``by_class``; None without one.
         by_class: levels of single classes, by name.
-        named_in: argument or line that names each of these classes, for messages.
+        named_in: argument or table line that gives each level of ``by_class``, for messages.
     """
 
     common: float | None = None
@@ -40,7 +40,7 @@ class Levels:
         known = set(class_names)
         unknown = [name for name in self.by_class if name not in known]
         if unknown:
-            more = f" ({len(unknown) - 1:,} more names are unknown)" if len(unknown) > 1 else ""
+            more = f" ({len(unknown) - 1:,} more are unknown)" if len(unknown) > 1 else ""
             raise ConfigError(
                 f"{self.named_in[unknown[0]]}: {unknown[0]!r} is not a class of the run{more}; its classes are "
                 f"{_shown(class_names)}{nearest(unknown[0], class_names)}"
@@ -48,8 +48,8 @@ class Levels:
         lacking = [name for name in class_names if name not in self.by_class]
         if self.common is None and lacking:
             raise ConfigError(
-                f"--decide {rule}: classes without a level: {_shown(lacking)}. Give the level of all other classes as "
-                f"well: --decide {rule}=0.9"
+                f"--decide {rule}: classes without a level: {_shown(lacking)}. Add the level of all other classes: "
+                f"--decide {rule}=0.9"
             )
         return np.array([self.by_class.get(name, self.common) for name in class_names], dtype=np.float64)
 
@@ -61,7 +61,7 @@ def read_rules(texts: Sequence[str]) -> dict[str, Levels]:
     the columns ``class`` and ``level``.
 
     Raises:
-        ConfigError: an unknown rule, a level outside (0, 1), or two levels for one thing.
+        ConfigError: an unknown rule, a level outside (0, 1), or two levels for the same classes.
         DataError: the table cannot be read.
     """
     rules: dict[str, Levels] = {}
@@ -77,8 +77,8 @@ def read_rules(texts: Sequence[str]) -> dict[str, Levels]:
             )
         if rule != "coverage" and (set(rules) - {rule}) & {"precision", "recall"}:
             raise ConfigError(
-                f"--decide {text}: thresholds follow from precision or from recall. Leave one of them out; coverage "
-                "may join either"
+                f"--decide {text}: precision and recall cannot both choose the thresholds. Leave one of them out; "
+                "coverage combines with either"
             )
         levels = rules.setdefault(rule, Levels())
         argument = f"--decide {text}"
@@ -87,7 +87,7 @@ def read_rules(texts: Sequence[str]) -> dict[str, Levels]:
         elif value.lower().endswith(".csv"):
             _add_table(levels, Path(value), argument)
         elif levels.common is not None:
-            raise ConfigError(f"{argument}: {rule} has a level for all classes already. Give it once")
+            raise ConfigError(f"{argument}: a level of {rule} for all classes is given twice. Give it once")
         else:
             levels.common = _level(value, argument)
     return rules
@@ -95,7 +95,7 @@ def read_rules(texts: Sequence[str]) -> dict[str, Levels]:
 
 def _add_table(levels: Levels, file: Path, argument: str) -> None:
     if not file.is_file():
-        raise DataError(f"{argument}: there is no file {file}. It must be a table with the columns class and level")
+        raise DataError(f"{argument}: there is no file {file}. Give a table with the columns class and level")
     table = read_columns(file, ("class", "level"))
     for row, (class_name, value) in enumerate(zip(table.texts["class"], table.texts["level"])):
         _add(levels, csv_text(class_name), value, f"{file}, {table.where(row)}", argument)
@@ -104,7 +104,7 @@ def _add_table(levels: Levels, file: Path, argument: str) -> None:
 def _add(levels: Levels, class_name: str, value: str, where: str, argument: str) -> None:
     if class_name in levels.by_class:
         raise ConfigError(
-            f"{where}: the class {class_name!r} has a level already, by {levels.named_in[class_name]}. Give it once"
+            f"{where}: {levels.named_in[class_name]} also gives the level of the class {class_name!r}. Give it once"
         )
     levels.by_class[class_name] = _level(value, where)
     levels.named_in[class_name] = where
@@ -117,7 +117,7 @@ def _level(text: str, where: str) -> float:
         level = math.nan
     if not 0 < level < 1:
         raise ConfigError(
-            f"{where}: the level {text!r} is not allowed. It must be greater than 0 and less than 1, such as 0.9"
+            f"{where}: the level {text!r} is not allowed; levels are greater than 0 and less than 1. Try 0.9"
         )
     return level
 

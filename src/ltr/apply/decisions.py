@@ -1,4 +1,4 @@
-"""Decisions of a run: class thresholds and conformal sets, stored with its weights and applied to predictions."""
+"""Decisions: class thresholds and conformal sets, chosen on validation images, stored with a run and applied."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from ltr.evaluation.decision_file import FILE, FORMAT, VERSION, read_entries
 from ltr.files import file_digest, write_json
 from ltr.names import counted
 
-SEPARATOR = "|"  # between the classes of a set
+_SEPARATOR = "|"  # between the classes of a set
 _SHOWN = 10
 
 
 @dataclass(frozen=True)
 class Decider:
-    """Thresholds of one network.
+    """Thresholds of a network.
 
     Attributes:
-        class_names: names in the order of the thresholds.
+        class_names: class names in the order of the thresholds.
         thresholds: float64 [C], thresholds of decisions; None without decisions.
         set_thresholds: float64 [C], thresholds of conformal sets; None without sets.
     """
@@ -54,10 +54,10 @@ class Decider:
         ]
 
     def sets(self, probabilities: np.ndarray) -> list[str]:
-        """Return the classes of each image's set, by name and joined; '' for an empty set."""
+        """Return the class names of each image's set, separated by ``|``; '' for an empty set."""
         assert self.set_thresholds is not None
         members = probabilities >= self.set_thresholds
-        return [SEPARATOR.join(self.class_names[label] for label in np.flatnonzero(row).tolist()) for row in members]
+        return [_SEPARATOR.join(self.class_names[label] for label in np.flatnonzero(row).tolist()) for row in members]
 
 
 def choose(
@@ -84,15 +84,15 @@ def choose(
 
 
 def _refuse_few_images(rule: str, levels: np.ndarray, counts: np.ndarray, class_names: Sequence[str]) -> None:
-    """Raise DataError that names the classes with too few validation images for their levels."""
+    """Raise DataError if classes have too few validation images for their levels."""
     needed = np.array([images_needed(level) for level in levels.tolist()])
     small = np.flatnonzero(counts < needed)
     if not small.size:
         return
     names = ", ".join(f"{class_names[label]} ({counts[label]:,})" for label in small[:_SHOWN].tolist())
     least = int(counts[small].min())
-    allowed = f"{math.floor(1000 * least / (least + 1)) / 1000:g}"
-    way = f"ask for a level of at most {allowed}, or " if least else "give each class validation images, or "
+    highest = f"{math.floor(1000 * least / (least + 1)) / 1000:g}"
+    advice = f"Give a level of at most {highest}, or train" if least else "Train"
     if len(set(levels.tolist())) == 1:
         demand = f"--decide {rule}={levels[0]:g} needs {counted(int(needed[0]), 'validation image')} of each class"
     else:
@@ -103,7 +103,7 @@ def _refuse_few_images(rule: str, levels: np.ndarray, counts: np.ndarray, class_
         )
     raise DataError(
         f"{demand}, and {counted(small.size, 'class has', 'classes have')} fewer: {names}"
-        f"{', ...' if small.size > _SHOWN else ''}. To decide for them, {way}train with more validation images "
+        f"{', ...' if small.size > _SHOWN else ''}. {advice} with more validation images of each class "
         "(dataset.val=train_fraction and a larger dataset.val_fraction)"
     )
 
@@ -124,14 +124,14 @@ def measure(
 def write_decisions(
     run: Path, checkpoint: Path, decider: Decider, rules: Mapping[str, Levels], measured: Mapping[str, Any]
 ) -> Path:
-    """Store the decisions of a checkpoint in its run's file; those of the run's other checkpoints stay.
+    """Store the decisions of a checkpoint in its run's file, and keep those of other checkpoints; return the path.
 
     Args:
-        measured: metrics by part of the split (`measure`).
+        measured: metrics of each part of the split, see `measure`.
     """
     path = run / FILE
     stored = read_entries(path) if path.is_file() else {}
-    # an entry of the same file and another digest is of weights that are gone
+    # an entry of the same checkpoint with another digest is of overwritten weights
     entries = {digest: entry for digest, entry in stored.items() if entry.get("checkpoint") != checkpoint.name}
     entries[file_digest(checkpoint)] = {
         "checkpoint": checkpoint.name,
@@ -147,7 +147,7 @@ def write_decisions(
 
 
 def decisions_file(checkpoint: Path) -> Path | None:
-    """Return the file of decisions of a run's checkpoint; None without one."""
+    """Return the file with the decisions of a run's checkpoints; None without one."""
     folder = checkpoint.absolute().parent
     path = folder.parent / FILE
     return path if folder.name == "checkpoints" and path.is_file() else None
@@ -174,29 +174,30 @@ def read_decisions(path: Path, checkpoint: Path, class_names: Sequence[str]) -> 
         fits = False
     if not fits:
         raise CheckpointError(
-            f"{path} is damaged, or of other classes. Choose again: ltr-eval RUN --decide precision=0.9"
+            f"{path} is damaged, or of other classes. Choose thresholds again: ltr-eval RUN --decide precision=0.9"
         )
     return Decider(tuple(class_names), *arrays)
 
 
 def decisions_of(path: Path, checkpoint: Path) -> dict[str, Any]:
-    """Return the entry of a checkpoint, which its file must have."""
+    """Return the entry of a checkpoint, with format and version; the file must have it."""
     return {"format": FORMAT, "version": VERSION, **read_entries(path)[file_digest(checkpoint)]}
 
 
 def table_lines(decider: Decider, rules: Collection[str], measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the lines that report the chosen points on each part of the split."""
+    """Return the lines of a report: metrics on each part of the split, and the thresholds of all classes."""
     lines = []
     for part, results in measured.items():
         if "decisions" in results:
-            one = results["decisions"]
-            numbers = [f"{_percent(one[key])} {key}" for key in ("coverage", "precision", "recall", "accuracy")]
-            if one["false_alarms_per_thousand"] is not None:
-                numbers.append(f"{one['false_alarms_per_thousand']:.1f} false alarms per thousand background images")
+            metrics = results["decisions"]
+            numbers = [f"{_percent(metrics[key])} {key}" for key in ("coverage", "precision", "recall", "accuracy")]
+            if (alarms := metrics["false_alarms_per_thousand"]) is not None:
+                numbers.append(f"{alarms:.1f} false alarms per thousand background images")
             lines.append(f"{part}: decisions: {', '.join(numbers)}")
         if "sets" in results:
-            one = results["sets"]
-            lines.append(f"{part}: sets: {_percent(one['coverage'])} coverage, {one['size']:.2f} classes on average")
+            metrics = results["sets"]
+            coverage, size = _percent(metrics["coverage"]), metrics["size"]
+            lines.append(f"{part}: sets: {coverage} coverage, {size:.2f} classes on average")
     if decider.thresholds is None:
         return lines
     part = list(measured)[-1]
@@ -210,11 +211,10 @@ def table_lines(decider: Decider, rules: Collection[str], measured: Mapping[str,
             f"{per_class['n'][row]:>6,}  {per_class['decided'][row]:>7,}  {_percent(per_class['precision'][row]):>9}  "
             f"{_percent(per_class['recall'][row]):>6}"
         )
-    unreached = int((decider.thresholds == (NEVER if "precision" in rules else 0)).sum())
-    if unreached and "precision" in rules:
-        lines.append(f"No threshold gives {counted(unreached, 'class', 'classes')} the wanted precision: never decided")
-    elif unreached:
-        lines.append(f"No threshold gives {counted(unreached, 'class', 'classes')} the wanted recall: always decided")
+    rule, threshold, outcome = ("precision", NEVER, "never") if "precision" in rules else ("recall", 0, "always")
+    if unreached := int((decider.thresholds == threshold).sum()):
+        classes = counted(unreached, "class", "classes")
+        lines.append(f"No threshold gives {classes} the wanted {rule}: {outcome} decided")
     return lines
 
 
@@ -223,7 +223,7 @@ def _percent(value: float | None) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return numbers and arrays as JSON holds them; None for those that are not finite."""
+    """Return numbers and arrays as plain data for JSON; None for numbers that are not finite."""
     if isinstance(value, Mapping):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, np.ndarray):

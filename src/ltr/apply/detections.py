@@ -1,4 +1,4 @@
-"""Pools of detections: each box of a MegaDetector file is an image, cut as the network's training images were."""
+"""Pools of detections: each box of a MegaDetector file is an image, cropped as the network's training images."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class DetectionPool:
     """Boxes to classify.
 
     Attributes:
-        files: one row for each box, with its crop.
-        detections: the file that was read.
-        rows: int64 [n], the detection of each row.
+        files: an image for each box, with its crop.
+        detections: content of the detector's file.
+        rows: int64 [n], index of the detection of each image.
     """
 
     files: ImageFiles
@@ -34,7 +34,7 @@ class DetectionPool:
     rows: np.ndarray
 
     def for_model(self, model: Model) -> ImageFiles:
-        """Return the boxes extended as in the training of a network."""
+        """Return the images with boxes extended as in the training of a network."""
         assert self.files.crops is not None
         return replace(self.files, crops=BoxCrops(self.files.crops.boxes, model.crop_margin, model.crop_square))
 
@@ -51,10 +51,10 @@ def detection_pool(
     """Return the detections of a file as a pool.
 
     Args:
-        images: folder that the file's paths start from.
+        images: folder to which the file's paths are relative.
         file: results of MegaDetector.
         roots: further folders in which images may lie.
-        exif: True turns images by their EXIF orientation; boxes count in the upright image.
+        exif: rotate images by their EXIF orientation; boxes refer to the rotated image.
         min_confidence: least confidence of a detection.
         categories: names of detection categories; None: all.
 
@@ -64,21 +64,21 @@ def detection_pool(
     """
     base = images.expanduser().absolute()
     if not base.is_dir():
-        raise ConfigError(f"{images}: with --detections, the folder is needed that the file's paths start from")
+        raise ConfigError(f"{images} is not a folder. With --detections, give the folder that the detector was run on")
     detections = read_megadetector("--detections", file.expanduser().absolute(), str(base))
     paths = [detections.files.relative(row) for row in range(len(detections.files))]
     refuse_outside(base, paths, roots)
     if paths and not any(is_regular(os.path.join(base, path)) for path in paths):
         raise DataError(
-            f"--detections {file}: none of its {len(paths):,} images is in {base}; it names {list_first(paths[:3])}. "
+            f"--detections {file}: none of its {len(paths):,} images, such as {list_first(paths[:3])}, is in {base}. "
             "Give the folder that the detector was run on"
         )
     rows = detections.chosen(categories, min_confidence)
     if not len(rows):
         raise DataError(
-            f"--detections {file} has no detection to classify: {len(detections.images):,} detections in "
-            f"{len(paths):,} images, of which none has a confidence of {min_confidence:g} or more in "
-            f"{', '.join(categories or detections.category_names)}. Lower --min-confidence"
+            f"--detections {file}: none of its {len(detections.images):,} detections in {len(paths):,} images has a "
+            f"confidence of {min_confidence:g} or more in {', '.join(categories or detections.category_names)}. Lower "
+            "--min-confidence"
         )
     files = ImageFiles.from_paths(
         base,

@@ -1,4 +1,4 @@
-"""Export of a trained network to files for other programs, after a check against the original network."""
+"""Export of a trained network to files for other programs, checked against the original network."""
 
 from __future__ import annotations
 
@@ -23,41 +23,47 @@ from ltr.methods.core.checkpoint import FORMAT, VERSION, describe, network_from_
 from ltr.randomness import generator
 
 WEIGHTS, DESCRIPTION, CLASSES, ONNX = "model.safetensors", "config.json", "class_names.json", "model.onnx"
-IMAGES = 4  # made-up ones that the two networks must agree on
-MERGE_TOLERANCE = 1e-5  # largest difference of logits after merging LoRA, relative to the largest logit
-TOLERANCE = 1e-3  # largest difference of ONNX logits, relative to the largest logit: another runtime sums otherwise
+IMAGES = 4  # number of generated images for the self-check
+# largest differences of logits, relative to the largest logit: after merging LoRA, and of ONNX in another runtime
+MERGE_TOLERANCE, ONNX_TOLERANCE = 1e-5, 1e-3
 
 
 @dataclass(frozen=True)
-class Exported:
-    """The written file, and the largest difference of logits in the self-check (0 after a reload)."""
+class ExportedNetwork:
+    """Written files, and the largest differences of logits in the self-check.
+
+    Attributes:
+        folder: folder of the files.
+        files: their names.
+        difference: difference after reloading the files, which is 0.
+        merged_difference: difference by merging LoRA; None without LoRA.
+        onnx_difference: difference of ONNX; None without ONNX, or if onnxruntime is not installed to check it.
+    """
 
     folder: Path
     files: tuple[str, ...]
     difference: float
-    merged_difference: float | None = None  # largest difference of logits by merging LoRA; None without LoRA
-    onnx_difference: float | None = None  # None where it was not asked for, or no onnxruntime is there to check it
+    merged_difference: float | None = None
+    onnx_difference: float | None = None
 
 
-def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> Exported:
+def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> ExportedNetwork:
     """Write a network's weights (safetensors), its description (JSON) and its class names (JSON).
 
-    It adds ``decisions.json`` if ``ltr-eval --decide`` chose thresholds for these weights.
+    ``decisions.json`` is added if ``ltr-eval --decide`` chose thresholds for these weights. The low-rank updates of
+    ``tune=lora`` are merged into the weights; this may change the logits by at most `MERGE_TOLERANCE`.
 
-    The low-rank updates of ``tune=lora`` are merged into their weights; the logits may then differ by at most
-    `MERGE_TOLERANCE`.
-
-    The files are read back by `load_exported`, and the logits of some generated images must be bit-equal to those of
-    the (merged) original, in fp32 on the CPU; only then do the files appear in ``folder``.
+    The files appear in ``folder`` after a self-check: `load_exported` reads them, and the logits of some generated
+    images must be bit-equal to those of the (merged) original, in fp32 on the CPU.
 
     Args:
         checkpoint: a weights file of this project.
-        onnx: also write ``model.onnx``: uint8 images [N, C, H, W] to the logits [N, classes] of the headline variant.
+        onnx: also write ``model.onnx``, which maps uint8 images [N, C, H, W] to logits [N, classes] of the headline.
 
     Raises:
         CheckpointError: the weights cannot be read.
-        ConfigError: ONNX is requested and cannot be written.
-        TrainingError: the self-check failed; no file remains.
+        ConfigError: ONNX cannot be written.
+        TrainingError: the self-check fails; no file remains.
     """
     if onnx:
         require_onnx()
@@ -66,7 +72,7 @@ def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> Exported:
     network = network_from_description({**description, "state_dict": state}, checkpoint)
     if description.pop("base", None) is not None:  # an export needs no other file
         state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    images = check_images(network.dataset_info.image_shape)
+    images = generated_images(network.dataset_info.image_shape)
     expected = logits(network, images)
     merged_difference = None
     if getattr(getattr(network, "tuning", None), "name", None) == "lora":
@@ -75,9 +81,12 @@ def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> Exported:
         expected = logits(network, images)
         merged_difference = largest_difference(original, expected)
         if not merged_difference <= MERGE_TOLERANCE * max(1.0, float(original.abs().max())):
-            raise TrainingError(f"merging LoRA changes the logits by {merged_difference:.3g}: nothing was exported")
+            raise TrainingError(
+                f"merging LoRA changes the logits by {merged_difference:.3g}, more than rounding does: nothing was "
+                "exported. Check the weights with ltr-eval"
+            )
     folder.mkdir(parents=True, exist_ok=True)
-    with drafts_in(folder) as drafts:
+    with draft_folder(folder) as drafts:
         _write(drafts, description, state)
         difference = largest_difference(expected, logits(load_exported(drafts), images))
         if difference != 0:
@@ -93,11 +102,11 @@ def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> Exported:
             names.append(DECISIONS)
         for name in names:
             os.replace(drafts / name, folder / name)
-    return Exported(folder, tuple(names), difference, merged_difference, onnx_difference)
+    return ExportedNetwork(folder, tuple(names), difference, merged_difference, onnx_difference)
 
 
 def _merge(network: Any, description: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Fold the updates of ``tune=lora`` into a network; return its state dict and a description without tuning."""
+    """Merge the updates of ``tune=lora`` into a network; return its state dict and a description without tuning."""
     network.tuning.merge(network.backbone)
     state = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
     settings = {key: value for key, value in description["settings"].items() if key != "tune"}
@@ -108,7 +117,7 @@ def load_exported(folder: str | Path) -> Any:
     """Return the network of an export, in eval mode on the CPU.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or weights that do not fit.
+        CheckpointError: a file is missing or damaged, or the weights do not fit.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -116,21 +125,21 @@ def load_exported(folder: str | Path) -> Any:
     base = Path(folder)
     for name in (WEIGHTS, DESCRIPTION):
         if not (base / name).is_file():
-            raise CheckpointError(f"{base} holds no export: {name} is not there. ltr-export makes one of a run")
+            raise CheckpointError(f"{base} is not an export: it has no {name}. Export a run with ltr-export")
     try:
         description = json.loads((base / DESCRIPTION).read_text(encoding="utf-8"))
         state = load_file(base / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{base}: an export that cannot be read: {error}") from error
+        raise CheckpointError(f"{base}: the export cannot be read: {error}. Export the run again") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise CheckpointError(f"{base / DESCRIPTION} is not of this project (no format '{FORMAT}')")
+        raise CheckpointError(f"{base / DESCRIPTION} has no format '{FORMAT}'. Give a folder that ltr-export wrote")
     if description.get("version", 0) > VERSION:
-        raise CheckpointError(f"{base / DESCRIPTION}: written by a newer version of ltr")
+        raise CheckpointError(f"{base / DESCRIPTION} is of a newer version of ltr. Install that version")
     return network_from_description({**description["network"], "state_dict": state}, base / WEIGHTS)
 
 
-def check_images(image_shape: tuple[int, int, int]) -> Tensor:
-    """Return made-up images for the self-check, uint8 [4, C, H, W], always the same."""
+def generated_images(image_shape: tuple[int, int, int]) -> Tensor:
+    """Return fixed random images for the self-check, uint8 [4, C, H, W]."""
     pixels = generator("export", "check").integers(0, 256, (IMAGES, *image_shape), dtype="uint8")
     return torch.from_numpy(pixels)
 
@@ -142,19 +151,19 @@ def logits(network: Any, images: Tensor) -> Tensor:
 
 
 def require_onnx() -> None:
-    """Raise ConfigError, saying how to get them, where the packages that write ONNX are not installed."""
+    """Raise ConfigError if a package that writes ONNX is not installed."""
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
             f"--onnx needs {' and '.join(missing)}, which ltr does not install: pip install onnx onnxscript "
-            "onnxruntime (the last one checks the file). Without --onnx the export needs nothing more"
+            "onnxruntime (the last one checks the file), or leave --onnx out"
         )
 
 
 def _write(folder: Path, description: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
     from safetensors.torch import save
 
-    # copies: two names of one tensor would be refused; bytes: others could not read a file of safetensors' own
+    # safetensors refuses two names of one tensor, and its own files are readable by their owner only
     copies = {name: tensor.clone().contiguous() for name, tensor in state.items()}
     (folder / WEIGHTS).write_bytes(save(copies))
     names = description["facts"]["class_names"]
@@ -164,7 +173,7 @@ def _write(folder: Path, description: Mapping[str, Any], state: Mapping[str, Ten
         "library": "ltr",
         "input": "uint8 [N, C, H, W], 0 to 255; the network normalises",
         "image_shape": description["facts"]["image_shape"],
-        # how files became these pixels in training; null: alpha was dropped, and 65535 of 16 bits was white
+        # conversion of files to pixels in training; null: alpha was dropped, and 65535 was white in 16-bit files
         "decoding": {key: description["facts"].get(key) for key in ("matte", "white_level")},
         "network": dict(description),
     }
@@ -173,8 +182,8 @@ def _write(folder: Path, description: Mapping[str, Any], state: Mapping[str, Ten
 
 
 @contextlib.contextmanager
-def drafts_in(folder: Path) -> Iterator[Path]:
-    """Yield a folder for drafts in ``folder``, from which a file is moved into place whole."""
+def draft_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder in ``folder``, from which complete files are moved into place."""
     drafts = folder / f".export.{os.getpid()}"
     drafts.mkdir()
     try:
@@ -184,6 +193,7 @@ def drafts_in(folder: Path) -> Iterator[Path]:
 
 
 def largest_difference(expected: Tensor, actual: Tensor) -> float:
+    """Return the largest absolute difference; infinity for other shapes or NaN."""
     if expected.shape != actual.shape:
         return float("inf")
     worst = (expected - actual).abs().max().item()
@@ -191,7 +201,7 @@ def largest_difference(expected: Tensor, actual: Tensor) -> float:
 
 
 class _Headline(nn.Module):
-    """Module that maps pixels to the logits of a network."""
+    """Module that maps images to the logits of a network's headline variant."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -202,7 +212,7 @@ class _Headline(nn.Module):
 
 
 def _write_onnx(path: Path, network: Any, images: Tensor, expected: Tensor) -> float | None:
-    """Write ONNX and, where onnxruntime is installed, run it on the same images; the largest difference."""
+    """Write ONNX; return the largest difference of its logits, or None if onnxruntime is not installed."""
     try:
         with contextlib.redirect_stdout(None), written_atomically(path) as temporary:
             torch.onnx.export(
@@ -215,9 +225,11 @@ def _write_onnx(path: Path, network: Any, images: Tensor, expected: Tensor) -> f
                 dynamo=True,
                 external_data=False,
             )
-    except Exception as error:  # torch raises many kinds
+    except Exception as error:  # torch raises errors of any type
         reason = (str(error).splitlines() or [""])[0]
-        raise ConfigError(f"--onnx: {type(network).__name__} cannot be written as ONNX: {reason}") from error
+        raise ConfigError(
+            f"--onnx: {type(network).__name__} cannot be written as ONNX: {reason}. Export without --onnx"
+        ) from error
     if importlib.util.find_spec("onnxruntime") is None:
         return None
     import onnxruntime
@@ -225,6 +237,6 @@ def _write_onnx(path: Path, network: Any, images: Tensor, expected: Tensor) -> f
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (actual,) = session.run(None, {"images": images.numpy()})
     difference = largest_difference(expected, torch.from_numpy(actual))
-    if difference > TOLERANCE * max(1.0, expected.abs().max().item()):
-        raise TrainingError(f"the logits of {ONNX} differ by {difference:.3g}: nothing was exported")
+    if difference > ONNX_TOLERANCE * max(1.0, expected.abs().max().item()):
+        raise TrainingError(f"the logits of {ONNX} differ by {difference:.3g}: nothing was exported. Leave --onnx out")
     return difference

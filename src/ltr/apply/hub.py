@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltr.apply.export import check_images, drafts_in, largest_difference, logits
+from ltr.apply.export import draft_folder, generated_images, largest_difference, logits
 from ltr.apply.model_card import model_card
 from ltr.errors import ConfigError, TrainingError
 from ltr.files import write_text
@@ -21,14 +21,17 @@ from ltr.methods.core.checkpoint import describe, load_network
 from ltr.methods.core.timm_model import timm_model
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-TOLERANCE = 1e-4  # largest difference of logits, relative to the largest: folded numbers are rounded otherwise
-_RUN_HASH = re.compile(r"\b[0-9a-f]{64}\b")  # in the metadata of a card
-_OF_SOURCE = ("license", "origin_url", "paper_ids", "paper_name", "notes", "tag")  # facts about other weights
+TOLERANCE = 1e-4  # largest difference of logits, relative to the largest logit: merged weights are rounded
+_RUN_HASH = re.compile(r"\b[0-9a-f]{64}\b")
+_OF_OTHER_WEIGHTS = ("license", "origin_url", "paper_ids", "paper_name", "notes", "tag")  # entries of pretrained_cfg
 
 
 @dataclass(frozen=True)
 class HubExport:
-    """Written files, and the largest difference between the logits of timm's model and of the run's network."""
+    """Written files, and the largest difference between the logits of timm's model and of the run's network.
+
+    ``kept_card`` is True if the folder had a card, which was kept.
+    """
 
     folder: Path
     files: tuple[str, ...]
@@ -39,8 +42,8 @@ class HubExport:
 def export_hub(checkpoint: Path, folder: Path, result: Mapping[str, Any] | None = None, limited: str = "") -> HubExport:
     """Write a network as a timm model: ``config.json``, ``model.safetensors`` and a card ``README.md``.
 
-    timm builds the model from these files again, and its logits of some made-up images must agree with the network's;
-    only then do the files appear in ``folder``. A README.md that is there already is kept.
+    The files appear in ``folder`` after a self-check: timm builds the model from them, and its logits of some generated
+    images must agree with the network's. An existing README.md is kept.
 
     Args:
         checkpoint: a weights file of this project.
@@ -48,25 +51,25 @@ def export_hub(checkpoint: Path, folder: Path, result: Mapping[str, Any] | None 
         limited: note on a limited run, for the card.
 
     Raises:
-        CheckpointError: weights that cannot be read.
+        CheckpointError: the weights cannot be read.
         ConfigError: timm does not have the backbone, the logits are not a linear function of its features, or the
             folder has the card of another run.
-        TrainingError: timm's model gives other logits; nothing is left behind.
+        TrainingError: timm's model gives other logits; no file remains.
     """
     import timm
 
     _check_card(folder / CARD, result)
     description = describe(checkpoint)
     network = load_network(checkpoint)
-    images = check_images(network.dataset_info.image_shape)
+    images = generated_images(network.dataset_info.image_shape)
     expected = logits(network, images)  # before LoRA is merged
     model = timm_model(network)
     folder.mkdir(parents=True, exist_ok=True)
-    with drafts_in(folder) as drafts:
+    with draft_folder(folder) as drafts:
         timm.models.save_for_hf(
             model, str(drafts), model_config=_config(network, description["dataset"]), safe_serialization=True
         )
-        _drop_facts_of_other_weights(drafts / CONFIG)
+        _remove_facts_of_other_weights(drafts / CONFIG)
         reloaded = timm.create_model(f"local-dir:{drafts}", pretrained=True).eval()
         difference = largest_difference(expected, _logits_of_timm(network, reloaded, images))
         if not difference <= TOLERANCE * max(1.0, expected.abs().max().item()):
@@ -83,15 +86,15 @@ def export_hub(checkpoint: Path, folder: Path, result: Mapping[str, Any] | None 
 
 
 def _check_card(card: Path, result: Mapping[str, Any] | None) -> None:
-    """Refuse a folder whose card gives the metrics of another run."""
+    """Raise ConfigError for a folder with the card of another run."""
     try:
         hashes = set(_RUN_HASH.findall(card.read_text(encoding="utf-8", errors="replace")))
     except OSError:
         return
     if hashes and (result or {}).get("run_hash") not in hashes:
         raise ConfigError(
-            f"--hub {card.parent}: {card.name} there is the card of another run, whose metrics it would give to these "
-            f"weights. Name another folder, or move {card} elsewhere"
+            f"--hub {card.parent}: {card.name} in it has the metrics of another run. Give another folder, or move "
+            f"{card} elsewhere"
         )
 
 
@@ -119,8 +122,8 @@ def _config(network: Any, dataset: Mapping[str, Any]) -> dict[str, Any]:
     return {"label_names": list(info.class_names), "pretrained_cfg": preprocessing}
 
 
-def _drop_facts_of_other_weights(path: Path) -> None:
+def _remove_facts_of_other_weights(path: Path) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
-    for name in _OF_SOURCE:
+    for name in _OF_OTHER_WEIGHTS:
         config["pretrained_cfg"].pop(name, None)
     write_text(path, json.dumps(config, indent=2, ensure_ascii=False) + "\n")

@@ -1,20 +1,19 @@
-"""The labelling sheet: mined images in one offline HTML file, labelled with the keyboard and saved as CSV."""
+"""Labelling sheet: mined images in one offline HTML file, to label with the keyboard and save as CSV."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ltr.apply.contact_sheet import thumbnail
+from ltr.apply.contact_sheet import thumbnail_data
 from ltr.apply.labelling_script import SCRIPT, STYLE
-from ltr.apply.mine import NOBODY, Mined
+from ltr.apply.mine import NO_IMAGE, Mined
 from ltr.apply.model import Model
-from ltr.data.source import Decoding, ImageFiles
-from ltr.escaping import html, one_line
+from ltr.data.source import ImageFiles
+from ltr.escaping import html, one_line, utf8
 from ltr.files import write_text
 
 SIDE = 160  # of a thumbnail, in pixels
@@ -32,8 +31,8 @@ def write_labelling_sheet(
 ) -> int:
     """Write the sheet of all mined images, each once; return their number.
 
-    The classes are those of the network, the background included. Classes beyond the keys have buttons only. The
-    browser stores labels under a key of the images' paths until they are saved as ``path,label``.
+    The classes are those of the network, including the background; those without a key have buttons only. The browser
+    stores the labels, under a key made of the images' paths, until they are saved as ``path,label``.
 
     Args:
         title: heading of the sheet.
@@ -42,7 +41,7 @@ def write_labelling_sheet(
     images = []
     for image in _images(mined, model, files):
         index = image.pop("index")
-        images.append({**image, "data": _data(files, index, model.decoding_of(files))})
+        images.append({**image, "data": thumbnail_data(files, index, model.decoding_of(files), SIDE)})
         advance(1)
     write_text(path, sheet_document(title, model.class_names, images))
     return len(images)
@@ -61,57 +60,17 @@ def sheet_document(
 
     Args:
         class_names: the classes, in the order of their keys.
-        images: ``path class score predicted data`` of each, see `write_labelling_sheet`; ``says`` takes the place of
-            the sentence made of these, and ``id`` and ``box`` tell the crops of one file apart.
+        images: ``path``, ``class``, ``score``, ``predicted`` and ``data`` (JPEG in base64) of each image; ``says``
+            replaces the sentence made of these, and ``id`` and ``box`` tell the crops of one file apart.
         file: name of the saved table.
         filters: names of the filters by ``class`` and by ``score``.
-        most: largest score that the filter allows; '' for none.
+        most: largest score of the filter; '' without a limit.
     """
     names = [one_line(name) for name in class_names]
     listed = sorted({str(image["class"]) for image in images})
     ids = "\n".join(str(image.get("id", image["path"])) for image in images)
     key = hashlib.sha256(ids.encode("utf-8", "backslashreplace")).hexdigest()[:16]
     data = json.dumps({"key": key, "file": file, "images": images}).replace("<", "\\u003c")
-    return _document(title, names, listed, len(images), data, file, filters, most)
-
-
-def _images(mined: Mined, model: Model, files: ImageFiles) -> Iterator[dict[str, Any]]:
-    """Yield each mined image once, under the first class that lists it."""
-    ranking = mined.ranking
-    seen: set[int] = set()
-    for rank in range(ranking.images.shape[1]):
-        for row, label in enumerate(ranking.classes.tolist()):
-            index = int(ranking.images[row, rank])
-            if index == NOBODY or index in seen:
-                continue
-            seen.add(index)
-            yield {
-                "index": index,
-                "path": files.relative(index).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
-                "class": one_line(model.class_names[label]),
-                "score": float(f"{ranking.probability[row, rank]:.6g}"),
-                "predicted": one_line(model.class_names[int(ranking.predicted[row, rank])]),
-            }
-
-
-def _data(files: ImageFiles, index: int, decoding: Decoding) -> str:
-    """Return a thumbnail as base64; '' if the file no longer exists."""
-    try:
-        return base64.b64encode(thumbnail(files.open(index), decoding, side=SIDE)).decode("ascii")
-    except Exception:  # decoders raise errors of any type for damaged files
-        return ""
-
-
-def _document(
-    title: str,
-    names: Sequence[str],
-    listed: Sequence[str],
-    number: int,
-    data: str,
-    file: str,
-    filters: tuple[str, str],
-    most: str,
-) -> str:
     buttons = "".join(_button(name, KEYS[row] if row < len(KEYS) else "") for row, name in enumerate(names))
     options = "".join(f'<option value="{html(name)}">{html(name)}</option>' for name in listed)
     actions = "".join(
@@ -128,7 +87,7 @@ def _document(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{html(title)}</title><style>{STYLE}</style></head><body><main><h1>{html(title)}</h1>"
-        f'<p><progress id="progress" max="{number}" value="0" aria-label="Images done"></progress> '
+        f'<p><progress id="progress" max="{len(images)}" value="0" aria-label="Images done"></progress> '
         f'<span id="done"></span> <button type="button" id="save">Save {html(file)}</button></p>'
         f'<p><label>{html(filters[0])} <select id="class"><option value="">all</option>{options}</select></label>'
         f'<label>{html(filters[1])} <input id="score" type="number" min="0" max="{most}" step="0.05" value="0"></label>'
@@ -139,6 +98,25 @@ def _document(
         '</section><p id="status" role="status" aria-live="polite"></p></main>'
         f'<script type="application/json" id="data">{data}</script><script>{SCRIPT}</script></body></html>\n'
     )
+
+
+def _images(mined: Mined, model: Model, files: ImageFiles) -> Iterator[dict[str, Any]]:
+    """Yield each mined image once, under the first class that lists it."""
+    ranking = mined.ranking
+    seen: set[int] = set()
+    for rank in range(ranking.images.shape[1]):
+        for row, label in enumerate(ranking.classes.tolist()):
+            index = int(ranking.images[row, rank])
+            if index == NO_IMAGE or index in seen:
+                continue
+            seen.add(index)
+            yield {
+                "index": index,
+                "path": utf8(files.relative(index)),
+                "class": one_line(model.class_names[label]),
+                "score": float(f"{ranking.probability[row, rank]:.6g}"),
+                "predicted": one_line(model.class_names[int(ranking.predicted[row, rank])]),
+            }
 
 
 def _button(name: str, key: str) -> str:

@@ -1,7 +1,7 @@
 """Mining: rank the images of a pool for each rare class, for labelling; a stopped run can be resumed.
 
-The application of background splitting (Mullapudi et al., CVPR 2021): a classifier of rare classes against
-everything else ranks a large pool of unlabelled images, and a person looks at the top of each ranking.
+This is the application of background splitting (Mullapudi et al., CVPR 2021): a classifier of rare classes against
+everything else ranks a large pool of unlabelled images, and a person labels the top of each ranking.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 
 from ltr.apply.model import Model
 from ltr.apply.pool import table_column
-from ltr.apply.reading import Broken, PoolBatch, ReadPool, batches
+from ltr.apply.reading import PoolBatch, ReadPool, UnreadableImage, batches, check_finite, check_readable
 from ltr.data.images.real_paths import find_named_images
 from ltr.data.images.tally import Tally
 from ltr.data.source import PLAIN, ImageFiles
-from ltr.errors import ConfigError, DataError, TrainingError, nearest
+from ltr.errors import ConfigError, DataError, nearest
 from ltr.escaping import csv_text
 from ltr.evaluation.groups import GROUPS, shot_groups
 from ltr.evaluation.scores import log_normaliser, probabilities
@@ -29,19 +29,19 @@ from ltr.files import written_atomically
 from ltr.names import canonical, list_first
 
 STATE = ".mining.npz"  # state in the output folder
-NOBODY = -1
+NO_IMAGE = -1  # index of an empty entry of a ranking
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Top images of a pool for each of K classes, best first; ties in order of the pool.
+    """Top images of a pool for each of K classes, best first; ties are in order of the pool.
 
     Attributes:
         classes: int64 [K], labels.
-        images: int64 [K, top], indices in the pool; -1 if there are fewer images.
-        probability: float32 [K, top] of the class; -1 there.
+        images: int64 [K, top], indices in the pool; -1 for empty entries, which come last.
+        probability: float32 [K, top] of the class; -1 for empty entries.
         predicted: int64 [K, top], the class that the network predicts.
-        confidence: float32 [K, top], its probability.
+        confidence: float32 [K, top], probability of the predicted class.
     """
 
     classes: np.ndarray
@@ -53,7 +53,7 @@ class Ranking:
     @classmethod
     def empty(cls, classes: np.ndarray, top: int) -> Ranking:
         shape = (len(classes), top)
-        none = np.full(shape, NOBODY, dtype=np.int64)
+        none = np.full(shape, NO_IMAGE, dtype=np.int64)
         low = np.full(shape, -1, dtype=np.float32)
         return cls(classes, none, low, none.copy(), low.copy())
 
@@ -66,43 +66,48 @@ class Ranking:
             predicted: int64 [n].
             confidence: float32 [n].
         """
-        # ties: the earlier image stays
-        enters = probability > self.probability[:, -1]
-        for row in np.flatnonzero(enters.any(axis=0)).tolist():
-            chosen = np.flatnonzero(enters[:, row])
+        is_better = probability > self.probability[:, -1]  # in a tie the earlier image stays
+        for row in np.flatnonzero(is_better.any(axis=0)).tolist():
+            chosen = np.flatnonzero(is_better[:, row])
             scores = np.concatenate([self.probability[row], probability[chosen, row]])
             order = np.argsort(-scores, kind="stable")[: self.images.shape[1]]
             self.probability[row] = scores[order]
-            for kept, added in (
-                (self.images, indices),
-                (self.predicted, predicted),
-                (self.confidence, confidence),
-            ):
+            kept_arrays, added_arrays = (self.images, self.predicted, self.confidence), (indices, predicted, confidence)
+            for kept, added in zip(kept_arrays, added_arrays):
                 kept[row] = np.concatenate([kept[row], added[chosen]])[order]
 
 
 @dataclass(frozen=True)
 class Mined:
-    """The ranking of a whole pool, and the images that could not be read."""
+    """Result of mining.
+
+    Attributes:
+        ranking: the ranking of the pool.
+        broken: unreadable images.
+        images: number of images without the excluded ones, including unreadable ones.
+        resumed_at: number of images that an earlier, unfinished run had ranked.
+        remarks: remarks on the images that this run ranked.
+    """
 
     ranking: Ranking
-    broken: tuple[Broken, ...]
-    looked_at: int  # images of the pool, without the excluded ones; unreadable ones are among them
-    resumed_at: int  # number of images that an earlier, unfinished run had ranked
-    remarks: tuple[str, ...] = ()  # remarks on the images that this run ranked
+    broken: tuple[UnreadableImage, ...]
+    images: int
+    resumed_at: int
+    remarks: tuple[str, ...] = ()
 
     @property
     def ranked(self) -> int:
-        """Number of images that could be read and ranked."""
-        return self.looked_at - len(self.broken)
+        """Number of images in the ranking."""
+        return self.images - len(self.broken)
 
 
 def rare_classes(model: Model, names: Sequence[str], group: str, few_below: int | None = None) -> np.ndarray:
-    """Return the labels to mine for: those named, or a shot group; never the background.
+    """Return the labels to mine for: those of ``names``, or those of a shot group; never the background.
 
     Args:
+        names: class names; empty: the group.
         group: ``few``, ``medium``, ``many`` or ``all``.
-        few_below: bound of few-shot classes, instead of the run's.
+        few_below: bound of few-shot classes; None: the run's.
 
     Raises:
         ConfigError: a name is unknown to the network, or the group has no class.
@@ -113,8 +118,8 @@ def rare_classes(model: Model, names: Sequence[str], group: str, few_below: int 
     if unknown:
         raise ConfigError(
             f"--classes: the network does not know {list_first(unknown)}{nearest(unknown[0], known)}; it knows "
-            f"{list_first(list(known))}. A name with a comma is quoted, --classes '\"A, B\",C', or --classes "
-            "is given once for each name"
+            f"{list_first(list(known))}. Quote names with a comma, --classes '\"A, B\",C', or give --classes once for "
+            "each name"
         )
     if names:
         return np.array(sorted({known[name] for name in names}), dtype=np.int64)
@@ -129,7 +134,7 @@ def rare_classes(model: Model, names: Sequence[str], group: str, few_below: int 
         sizes = ", ".join(f"{int(groups[name].sum())} {name}" for name in GROUPS)
         raise ConfigError(
             f"--group {group}: the run has no such class ({sizes}; few is below {bound} training images). Name classes "
-            "(--classes A,B), take another group, or another bound (--few-below N)"
+            "(--classes A,B), or give another group or another bound (--few-below N)"
         )
     return of_group
 
@@ -137,23 +142,22 @@ def rare_classes(model: Model, names: Sequence[str], group: str, few_below: int 
 def without(files: ImageFiles, excluded: Path) -> np.ndarray:
     """Return the indices of the images that a table does not list, int64 [n].
 
-    A path of the table (column ``path``) is relative to the pool's root or to the table's folder, or absolute; links
-    and other spellings of a path match the same image.
+    Paths of the table (column ``path``) are absolute, or relative to the pool's root or to the table's folder; links
+    and other spellings of a path match, too.
 
     Raises:
         DataError: the table cannot be read, or lists no image of the pool.
     """
     if not excluded.is_file():
-        raise DataError(f"--exclude {excluded}: there is no such table")
-    named = [csv_text(path) for path in table_column(excluded, "path")]  # such as a filled-in candidates.csv
-    is_named, _ = find_named_images(files, named, [str(excluded.absolute().parent)])
-    keep = ~is_named
-    if keep.all():
+        raise DataError(f"--exclude {excluded}: there is no such table. Give a table with a column path")
+    paths = [csv_text(path) for path in table_column(excluded, "path")]
+    is_listed, _ = find_named_images(files, paths, [str(excluded.absolute().parent)])
+    if not is_listed.any():
         raise DataError(
-            f"--exclude {excluded}: none of its {len(named):,} paths is an image of the pool, such as "
-            f"{files.relative(0)}. Paths are those below {files.root}, or whole ones"
+            f"--exclude {excluded}: none of its {len(paths):,} paths is an image of the pool, such as "
+            f"{files.relative(0)}. Give absolute paths, or paths relative to {files.root}"
         )
-    return np.flatnonzero(keep)
+    return np.flatnonzero(~is_listed)
 
 
 def mine(
@@ -171,18 +175,19 @@ def mine(
     started: Callable[[int], object] = lambda done: None,
     advance: Callable[[int], object] = lambda number: None,
 ) -> Mined:
-    """Rank a pool for each of ``classes``; each chunk is saved, and a stopped run resumes after the last one.
+    """Rank a pool for each of some classes; each chunk is saved, and a stopped run resumes after the last one.
 
     The result does not depend on interruptions, because chunks consist of whole batches.
 
     Args:
-        folder: output folder with the state.
-        top: images kept of each class.
-        chunk: images between two saves, rounded up to whole batches.
+        classes: int64 [K], labels.
+        folder: output folder, which also holds the state.
+        top: number of images to keep for each class.
+        chunk: number of images between two saves, rounded up to whole batches.
         places: int64 [n], indices of the images to rank; None: all.
         identity: digest of the weights, in hex; a state of other weights, images or classes cannot be resumed.
         again: discard an earlier state.
-        read: reads chunks, such as `ltr.apply.pool_features.PoolFeatures.batches`; None reads the images.
+        read: function that reads chunks, such as `ltr.apply.pool_features.PoolFeatures.batches`; None: the image files.
         started: called with the number of images that were ranked before.
         advance: called with the number of newly ranked images.
 
@@ -204,19 +209,18 @@ def mine(
     while done < len(indices):
         part = indices[done : done + chunk]
         chunk_batches = batches(files, model, part, tally) if read is None else read(part, tally)
-        _look(model, chunk_batches, ranking, broken, advance)
+        _rank(model, chunk_batches, ranking, broken, advance)
         done += len(part)
         _save(path, key, ranking, broken, done)
-    if len(broken) == len(indices):
-        raise DataError(f"not one of the {len(indices):,} images can be read; the first: {broken[0].reason}")
+    check_readable(broken, len(indices))
     return Mined(ranking, tuple(broken), len(indices), resumed_at, tuple(tally.lines()))
 
 
-def _look(
+def _rank(
     model: Model,
     chunk_batches: Iterable[PoolBatch],
     ranking: Ranking,
-    broken: list[Broken],
+    broken: list[UnreadableImage],
     advance: Callable[[int], object],
 ) -> None:
     """Predict one chunk and add it to the ranking."""
@@ -237,8 +241,7 @@ def _look(
             advance(len(indices) + len(unread))
     for indices, *values in batches_of_scores:
         rare_host, predicted_host, confidence_host = (value.cpu().numpy() for value in values)
-        if not np.isfinite(confidence_host).all():
-            raise TrainingError("the network's scores are not finite: its weights have diverged or are damaged")
+        check_finite(confidence_host)
         ranking.add(indices, rare_host, predicted_host, confidence_host)
 
 
@@ -252,9 +255,9 @@ def state_key(
     *,
     of_features: bool = False,
 ) -> str:
-    """Return the identity of a state: the weights, the images' paths, the classes, and how images are read.
+    """Return the identity of a state: weights, paths of the images, classes, and how images are read.
 
-    Scores of stored features are equal to those of images up to rounding, so that states of both are not mixed.
+    States of images and of stored features are not mixed, because their scores are equal only up to rounding.
     """
     crop = model.crop
     decoding = model.decoding
@@ -267,27 +270,31 @@ def state_key(
     return digest.hexdigest()
 
 
-def _loaded(path: Path, key: str, classes: np.ndarray, top: int) -> tuple[Ranking, list[Broken], int]:
+def _loaded(path: Path, key: str, classes: np.ndarray, top: int) -> tuple[Ranking, list[UnreadableImage], int]:
     if not path.is_file():
         return Ranking.empty(classes, top), [], 0
     try:
-        with np.load(path, allow_pickle=False) as state:
-            kept = {name: state[name] for name in state.files}
-        same = str(kept["key"]) == key
-        broken = [Broken(*row) for row in json.loads(str(kept["broken"]))]
-        names = ("images", "probability", "predicted", "confidence")
-        ranking = Ranking(classes, *(kept[name] for name in names)) if same else None
+        with np.load(path, allow_pickle=False) as file:
+            state = {name: file[name] for name in file.files}
+        broken = [UnreadableImage(*row) for row in json.loads(str(state["broken"]))]
+        arrays = [state[name] for name in ("images", "probability", "predicted", "confidence")]
+        is_same, done = str(state["key"]) == key, int(state["done"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{path} is damaged ({error}). --again starts over") from error
-    if ranking is None:
-        raise ConfigError(
-            f"{path.parent} holds the mining of other images, weights, classes or settings. Take another --out, or "
-            "--again to start over there"
-        )
-    return ranking, broken, int(kept["done"])
+    if not is_same:
+        raise other_state(path.parent)
+    return Ranking(classes, *arrays), broken, done
 
 
-def _save(path: Path, key: str, ranking: Ranking, broken: Sequence[Broken], done: int) -> None:
+def other_state(folder: Path) -> ConfigError:
+    """Return the error for an output folder with the state of another mining."""
+    return ConfigError(
+        f"--out {folder}: the folder has results for other images, weights, classes or settings. Give another folder, "
+        "or start over in this one: --again"
+    )
+
+
+def _save(path: Path, key: str, ranking: Ranking, broken: Sequence[UnreadableImage], done: int) -> None:
     arrays = {
         "key": np.array(key),
         "done": np.array(done),

@@ -1,4 +1,4 @@
-"""Trained network for prediction on image files, with device, precision and the evaluation crop."""
+"""Trained network for prediction on image files, with its device, precision and preprocessing."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ class Model:
 
     Attributes:
         network: an `ltr.methods.core.network.ImageClassifier` on ``device``.
-        crop: crop of decoded files to the network's input, as in the evaluation of the run.
-        batch_size: images per batch, as in evaluation.
+        device, precision: device and precision of the forward pass.
+        crop: crop of decoded files to the network's input, as in evaluation.
+        batch_size: images per batch.
         workers: number of decoding processes.
+        many_above, few_below: the run's bounds of many- and few-shot classes.
         decoding: conversion of files to RGB, with matte and white level as in training.
         crop_margin, crop_square: extension of the boxes of detections, as in training.
-        trained_on_crops: True if the training images were cut by box.
-        few_below, many_above: the run's bounds of few- and many-shot classes.
+        trained_on_crops: True if the training images were crops of boxes.
     """
 
     network: Any
@@ -54,12 +55,12 @@ class Model:
 
     @property
     def class_counts(self) -> tuple[int, ...]:
-        """Return the number of training images of each class."""
+        """Number of training images of each class."""
         return self.network.dataset_info.class_counts
 
     @property
     def background(self) -> int | None:
-        """Return the label of the background; None without a background."""
+        """Label of the background; None without one."""
         return self.network.dataset_info.background
 
     @property
@@ -76,7 +77,7 @@ class Model:
 
     @contextmanager
     def predicting(self) -> Iterator[None]:
-        """Set inference mode and the precision within the block."""
+        """Run the block in inference mode with the model's precision."""
         with torch.inference_mode(), autocast(self.device, self.precision):
             yield
 
@@ -90,8 +91,8 @@ class Model:
         logits = predicted.logits
         if logits is None or logits.ndim != 2 or logits.shape[1] != len(self.class_names):
             raise ConfigError(
-                f"{type(self.network).__name__} gives no score for each of its {len(self.class_names)} classes, so it "
-                "cannot say which class an image is of. Choose a run of a classifier"
+                f"{type(self.network).__name__} does not give a score for each of its {len(self.class_names)} classes, "
+                "so it cannot classify images. Choose a run of a classifier"
             )
         return predicted._replace(logits=logits.float())
 
@@ -105,14 +106,14 @@ def load_model(
     batch_size: int | None = None,
     workers: int | None = None,
 ) -> Model:
-    """Load a weights file of this project for work on image files.
+    """Load a weights file of this project for prediction on image files.
 
     Args:
         checkpoint: path of the file.
-        config: configuration of its run with batch size, precision and workers, if there is one.
+        config: configuration of its run, for batch size and precision; None: the defaults.
         accelerator: ``auto``, ``cpu`` or ``gpu``.
         precision: ``auto``, ``bf16``, ``fp16`` or ``fp32``; None: the run's.
-        batch_size: images per batch; None: the run's for evaluation.
+        batch_size: images per batch; None: that of the run's evaluation.
         workers: number of decoding processes; None: one per core.
 
     Raises:
@@ -144,18 +145,20 @@ def load_model(
 
 
 def file_crop(image_shape: tuple[int, int, int], dataset: Mapping[str, Any], checkpoint: Path) -> FileCrop:
-    """Return the crop that evaluation applies to a file of this data set.
+    """Return the crop that evaluation applies to a file of a data set.
 
-    A network trained on image files gets the centre crop of its dataset config. A network trained on arrays (CIFAR,
-    digits) has seen whole images of one size: the short side is resized to it and the centre is cropped, which does not
-    change images of that size.
+    For a network trained on image files, it is the centre crop of the dataset config. For a network trained on arrays
+    (CIFAR, digits), the short side is resized to their size and the centre is cropped.
 
     Raises:
-        CheckpointError: its images are not square.
+        CheckpointError: the network's images are not square.
     """
     _, height, width = image_shape
     if height != width:
-        raise CheckpointError(f"{checkpoint}: its images are {width} x {height}; only square ones can be made of files")
+        raise CheckpointError(
+            f"{checkpoint}: its images are {width} x {height}, and files are cropped to squares only. Choose a run on "
+            "square images"
+        )
     if dataset.get("image_size") is None:
         return FileCrop(height, resize=height)
     return FileCrop(height, resize=dataset.get("image_resize"), interpolation=dataset.get("interpolation"))

@@ -26,8 +26,8 @@ def model_card(description: Mapping[str, Any], result: Mapping[str, Any] | None,
     Args:
         description: description of the checkpoint, see `ltr.methods.core.checkpoint.describe`.
         result: content of the run's ``result.json``; None: the card has no results.
-        name: name of the model, for the title and on the hub.
-        limited: reason why the results are not those of the method, such as fewer epochs; empty without one.
+        name: name of the model.
+        limited: reason why the run is limited, see `ltr.report.limits`; empty without one.
     """
     parts = [
         _metadata(description),
@@ -43,19 +43,15 @@ def model_card(description: Mapping[str, Any], result: Mapping[str, Any] | None,
 
 
 def _metadata(description: Mapping[str, Any]) -> str:
-    """Return the YAML at the top; texts are quoted as JSON, which YAML reads."""
+    """Return the YAML at the top; the data set's name is quoted as in JSON, which is YAML."""
     dataset = json.dumps(one_line(description["dataset"].get("name", "unknown")))
-    return "\n".join(
-        (
-            "---",
-            "library_name: timm",
-            "pipeline_tag: image-classification",
-            "license: other  # choose one before publishing",
-            "license_name: not-chosen-yet",
-            f"tags: [image-classification, timm, long-tailed-recognition, {dataset}]",
-            "---",
-        )
-    )
+    return f"""---
+library_name: timm
+pipeline_tag: image-classification
+license: other  # choose one before publishing
+license_name: not-chosen-yet
+tags: [image-classification, timm, long-tailed-recognition, {dataset}]
+---"""
 
 
 def _introduction(description: Mapping[str, Any]) -> str:
@@ -74,12 +70,12 @@ def _use(description: Mapping[str, Any], name: str) -> str:
     more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
     few = [count for count in description["facts"]["class_counts"] if count < 20]
     rare = f" {counted(len(few), 'class', 'classes')} had fewer than 20 training images." if few else ""
-    published = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "NAME"  # the letters of names on the hub
+    published = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "NAME"  # characters that the hub allows
     return (
         "## Intended use\n\n"
-        f"Images of these classes: {', '.join(names[:_LISTED])}{more}. The network assigns every image to one of "
-        f"them, an image of anything else too.{rare} Images of another source (camera, place, season) may be "
-        "classified less well than the test images: measure it on your own before you rely on it.\n\n"
+        f"Images of these classes: {', '.join(names[:_LISTED])}{more}. The network assigns every image to one of them, "
+        f"also an image of something else.{rare} On images of another source (camera, place, season) it may be less "
+        "accurate than on the test images: measure it on your images before you rely on it.\n\n"
         "```python\nimport timm\n\n"
         'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()  '
         f"# published: hf-hub:OWNER/{published}\n"
@@ -101,7 +97,7 @@ def _data(description: Mapping[str, Any], result: Mapping[str, Any] | None) -> s
 
 def _results(result: Mapping[str, Any] | None, limited: str) -> str:
     if result is None:
-        return "## Results\n\nNone are known: the checkpoint was exported without its run's result.json."
+        return "## Results\n\nUnknown: the checkpoint was exported without its run's result.json."
     rows = [row for row in result["rows"] if row["headline"]] or result["rows"][:1]
     lines = ["| protocol | split | weights | metric | value |", "|---|---|---|---|---:|"]
     for row in rows:

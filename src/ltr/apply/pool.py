@@ -16,41 +16,46 @@ from ltr.names import list_first
 
 
 def image_pool(path: Path, roots: Sequence[str] = (), *, exif: bool = True) -> ImageFiles:
-    """Return the images of a folder, in order of their paths, or of a table, in order of its rows, or a single image.
+    """Return the images of a folder, in order of their paths, of a table, in order of its rows, or a single image.
 
-    In a folder, hidden files and folders are skipped, and files without an image's extension. A table
-    (CSV in UTF-8 with a head, or Parquet) has a column ``path``; its other columns are ignored. Relative paths start
-    from the table's folder. Files are not opened.
+    In a folder, hidden files and folders and files without an image's extension are skipped. A table (CSV in UTF-8 with
+    a header, or Parquet) has a column ``path``; its other columns are ignored. Relative paths start from the table's
+    folder. Files are not opened.
 
     Args:
-        roots: more folders in which images, and what links lead to, may lie.
-        exif: turn images as their EXIF orientation says.
+        roots: further folders in which images and the targets of links may lie.
+        exif: rotate images by their EXIF orientation.
 
     Raises:
-        DataError: nothing there, no image, or paths that lead outside.
+        DataError: the path does not exist, has no image, or has images outside of the allowed folders.
         ConfigError: one of ``roots`` is not a folder.
     """
     base = path.expanduser().absolute()
-    allowed = [os.path.realpath(os.path.expanduser(root)) for root in roots]
-    for root, folder in zip(roots, allowed):
-        if not os.path.isdir(folder):
-            raise ConfigError(f"--root {root}: there is no such folder")
+    allowed = _real_folders(roots)
     if base.is_dir():
         return _folder(base, allowed, exif)
     if not base.is_file():
-        raise DataError(f"{path}: there is no such folder or table of images")
+        raise DataError(f"{path}: there is no such file. Give a folder of images, one image, or a table of images")
     if base.suffix.lower() in SUFFIXES:
         paths = [base.name]
     elif base.suffix.lower() in TABLES:
         paths = table_column(base, "path")
     else:
         raise DataError(
-            f"{path} is neither an image nor a table by its name. Give a folder of images, one image, or a table "
+            f"{path} has the extension of neither an image nor a table. Give a folder of images, one image, or a table "
             f"({', '.join(TABLES)}) with a column path"
         )
-    outside = _outside(base.parent, paths, [os.path.realpath(base.parent), *allowed])
-    _refuse(outside, base.parent, allowed)
+    refuse_outside(base.parent, paths, roots)
     return ImageFiles.from_paths(base.parent, paths, decoding=Decoding(exif=exif))
+
+
+def _real_folders(roots: Sequence[str]) -> list[str]:
+    """Return the real paths of ``roots``; raise ConfigError if one is not a folder."""
+    folders = [os.path.realpath(os.path.expanduser(root)) for root in roots]
+    for root, folder in zip(roots, folders):
+        if not os.path.isdir(folder):
+            raise ConfigError(f"--root {root}: there is no such folder. Give an existing one")
+    return folders
 
 
 def _folder(base: Path, allowed: Sequence[str], exif: bool) -> ImageFiles:
@@ -59,20 +64,20 @@ def _folder(base: Path, allowed: Sequence[str], exif: bool) -> ImageFiles:
     paths = sorted(_walk(str(base), inside, outside))
     _refuse(outside, base, allowed)
     if not paths:
-        raise DataError(f"{base} holds no image: none of its files has a name that ends in {', '.join(SUFFIXES)}")
+        raise DataError(f"{base} has no image: no file in it ends in {', '.join(SUFFIXES)}. Give a folder of images")
     return ImageFiles.from_paths(base, paths, decoding=Decoding(exif=exif))
 
 
 def _walk(base: str, inside: Sequence[str], outside: list[str]) -> Iterator[str]:
-    """Return the paths of images below ``base``, relative to it; links that lead outside are noted."""
-    waiting = [""]
-    seen = set()
-    while waiting:
-        folder = waiting.pop()
+    """Yield the paths of images below ``base``, relative to it; add links that lead outside to ``outside``."""
+    folders = [""]
+    visited = set()  # a link may lead back to a parent folder
+    while folders:
+        folder = folders.pop()
         real = os.path.realpath(os.path.join(base, folder))
-        if real in seen:  # a link to a folder that was read
+        if real in visited:
             continue
-        seen.add(real)
+        visited.add(real)
         try:
             scanned = os.scandir(os.path.join(base, folder))
         except OSError as error:
@@ -84,13 +89,13 @@ def _walk(base: str, inside: Sequence[str], outside: list[str]) -> Iterator[str]
                 if entry.is_symlink() and not _within(os.path.realpath(entry.path), inside):
                     outside.append(entry.path)
                 elif is_folder(entry):
-                    waiting.append(os.path.join(folder, entry.name))
-                elif entry.name.lower().endswith(SUFFIXES):  # a broken link too, which is then listed as such
+                    folders.append(os.path.join(folder, entry.name))
+                elif entry.name.lower().endswith(SUFFIXES):  # also a broken link, which is unreadable later
                     yield os.path.join(folder, entry.name)
 
 
 def _outside(base: Path, paths: Sequence[str], inside: Sequence[str]) -> list[str]:
-    """Return the paths of a table that lead out of the folders ``inside``; links of folders are resolved once."""
+    """Return the paths that lead out of the folders ``inside``; each folder is resolved once."""
     real: dict[str, str] = {}
     outside = []
     for path in paths:
@@ -112,21 +117,19 @@ def _within(real: str, folders: Sequence[str]) -> bool:
 def _refuse(outside: Sequence[str], base: Path, allowed: Sequence[str]) -> None:
     if outside:
         raise DataError(
-            f"paths lead outside {', '.join([str(base), *allowed])}: {list_first(list(outside))}. If that is meant, "
-            "name the folder: --root FOLDER"
+            f"paths lead outside of {', '.join([str(base), *allowed])}: {list_first(list(outside))}. To allow their "
+            "folder: --root FOLDER"
         )
 
 
 def refuse_outside(base: Path, paths: Sequence[str], roots: Sequence[str]) -> None:
-    """Raise DataError that names the paths that lead out of ``base`` and of ``roots``, links followed.
+    """Refuse paths that lead out of ``base`` and ``roots``, also by links.
 
     Raises:
+        DataError: names such paths.
         ConfigError: one of ``roots`` is not a folder.
     """
-    allowed = [os.path.realpath(os.path.expanduser(root)) for root in roots]
-    for root, folder in zip(roots, allowed):
-        if not os.path.isdir(folder):
-            raise ConfigError(f"--root {root}: there is no such folder")
+    allowed = _real_folders(roots)
     _refuse(_outside(base, paths, [os.path.realpath(base), *allowed]), base, allowed)
 
 

@@ -1,4 +1,4 @@
-"""Stored features of a pool: its images pass through a frozen backbone once, for all rounds of mining."""
+"""Stored features of a pool: a frozen backbone computes them once, for all rounds of mining."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ltr.apply.model import Model
-from ltr.apply.reading import Broken, PoolBatch, ReadPool, batches
+from ltr.apply.reading import PoolBatch, ReadPool, UnreadableImage, batches
 from ltr.data.images.tally import Tally
 from ltr.data.loaders.feature_table import FeatureTable
 from ltr.data.source import ImageFiles
@@ -35,17 +35,17 @@ from ltr.runs.store import StageStore
 
 
 class PoolFeatures:
-    """Provider of the stored features of a pool's images, which computes missing features.
+    """Table of the features of a pool's images, which computes and stores missing ones.
 
-    The backbone's weights, the precision, the preprocessing and the files (real path, size, modification time)
-    determine a table. Rows of files that another table has, such as that of the run's data set or of an earlier state
-    of the pool, are copied from it.
+    The key of a table contains the backbone's weights, the precision, the preprocessing and the files (real path, size,
+    modification time). Features of files that are also in another table, such as that of the run's data set or of an
+    earlier state of the pool, are copied from it.
 
     Args:
         model: model whose network was trained on stored features.
-        files: files of the pool.
+        files: images of the pool.
         store: store of the tables.
-        print_line: prints a line.
+        print_line: function that prints a line.
     """
 
     def __init__(self, model: Model, files: ImageFiles, store: StageStore, print_line: Callable[[str], None]) -> None:
@@ -54,7 +54,7 @@ class PoolFeatures:
         self.print_line = print_line
         self.files = replace(files, decoding=model.decoding_of(files))
         identities = file_identities(self.files)
-        assert identities is not None  # a pool is whole image files
+        assert identities is not None  # pools are image files
         self.identities = identities
         source = f"pool {hashlib.sha256(identities.tobytes()).hexdigest()}"
         backbone, self.output = model.network.backbone, model.network.output
@@ -66,16 +66,16 @@ class PoolFeatures:
 
     @contextmanager
     def reading(self, places: np.ndarray) -> Iterator[ReadPool]:
-        """Yield `batches`, the function that reads features, and hold the table's lock during the block.
+        """Lock the table during the block, and yield the function that reads it (`batches`).
 
-        It first copies rows of other tables, and prints the number of stored images.
+        Features of other tables are copied first, and the number of stored images is printed.
 
         Args:
-            places: int64 [n], indices of the images whose features are needed.
+            places: int64 [n], indices of the images to be read.
         """
         with self.store.locked(spec_key(self.spec), NAME):
             self.table = FeatureTable(self.table.folder, len(self.files), self.table.shape, self.print_line)
-            missing = self.table.missing(places)
+            missing, copied = self.table.missing(places), 0
             if len(missing):
                 write_files(self.table, self.identities)
                 self._record(0.0)
@@ -83,28 +83,25 @@ class PoolFeatures:
                 self._record(0.0)
                 missing = self.table.missing(missing)
                 check_disk_space(self.table, len(missing))
-                of_others = f", {copied:,} of them in tables of other images" if copied else ""
-            else:
-                of_others = ""
+            from_others = f", {copied:,} of them in tables of other images" if copied else ""
             self.print_line(
-                f"{NAME}: {len(places) - len(missing):,} of {len(places):,} images are stored{of_others} "
+                f"{NAME}: {len(places) - len(missing):,} of {len(places):,} images are stored{from_others} "
                 f"({spec_key(self.spec)[:12]}){'' if len(missing) else '; the backbone is not run'}"
             )
             yield self.batches
 
     def batches(self, places: np.ndarray, tally: Tally) -> Iterator[PoolBatch]:
-        """Yield the features of a pool's images in order, in batches of the model's size; compute and store what is
-        missing.
+        """Yield the features of images in order, in batches of the model's size; compute and store missing ones.
 
         Args:
-            places: int64 [n], in the pool.
-            tally: counts peculiarities of the images that are read.
+            places: int64 [n], indices of the images in the pool.
+            tally: counter of remarks on the images that are read.
         """
         size = self.model.batch_size
         parts = [places[first : first + size] for first in range(0, len(places), size)]
         computed = self._computed(parts, tally)
         for part in parts:
-            broken: list[Broken] = []
+            broken: list[UnreadableImage] = []
             missing = int((~self.table.has(part)).sum())
             if missing:
                 broken = self._store(computed, missing)
@@ -112,12 +109,12 @@ class PoolFeatures:
             features = network_input(torch.from_numpy(self.table.take(stored)).to(self.model.device))
             yield PoolBatch(stored, features, broken)
 
-    def _store(self, computed: Iterator[tuple[PoolBatch, np.ndarray]], number: int) -> list[Broken]:
-        """Store the features of the next ``number`` images that are computed; return those that cannot be read."""
+    def _store(self, computed: Iterator[tuple[PoolBatch, np.ndarray]], number: int) -> list[UnreadableImage]:
+        """Compute and store the features of the next ``number`` images; return the unreadable ones."""
         began = time.perf_counter()
         places: list[np.ndarray] = []
         rows: list[np.ndarray] = []
-        broken: list[Broken] = []
+        broken: list[UnreadableImage] = []
         while number:
             batch, features = next(computed)
             number -= len(batch.indices) + len(batch.broken)
@@ -130,7 +127,7 @@ class PoolFeatures:
         return broken
 
     def _computed(self, parts: list[np.ndarray], tally: Tally) -> Iterator[tuple[PoolBatch, np.ndarray]]:
-        """Yield the images that are missing in each part, in batches of an extraction, with their features."""
+        """Yield batches of the images without stored features, in order, with their features."""
         model, network = self.model, self.model.network
         size = extraction_batch_size(model.batch_size, model.device)
         tasks = []

@@ -1,4 +1,4 @@
-"""Batches of image files for prediction: read as in evaluation, but unreadable files are collected, not fatal."""
+"""Batches of image files for prediction: read as in evaluation, but unreadable files are listed, not errors."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from ltr.data.images.decode import Notes
 from ltr.data.images.tally import Tally
 from ltr.data.loaders.readers import iterate_batches
 from ltr.data.source import ImageFiles
+from ltr.errors import DataError, TrainingError
 
 
-class Broken(NamedTuple):
-    """An unreadable image and the reason."""
+class UnreadableImage(NamedTuple):
+    """Image that cannot be read: its index and path in the pool, and the reason."""
 
-    position: int  # in the pool
-    path: str  # as the pool names it
+    position: int
+    path: str
     reason: str
 
 
 class PoolBatch(NamedTuple):
-    """One batch.
+    """Batch of a pool.
 
     Attributes:
         indices: int64 [B], pool indices of the readable images.
@@ -38,7 +39,7 @@ class PoolBatch(NamedTuple):
 
     indices: np.ndarray
     images: Tensor
-    broken: list[Broken]
+    broken: list[UnreadableImage]
 
 
 def batches(
@@ -52,8 +53,8 @@ def batches(
 
     Args:
         indices: int64 [n], pool indices to read; None: all.
-        tally: collector of statistics of the images.
-        tasks: the places of each batch, instead of ``indices`` in batches of the model's size.
+        tally: counter of remarks on the images.
+        tasks: the indices of each batch, instead of ``indices`` in batches of the model's size.
     """
     if tasks is None:
         chosen = np.arange(len(files)) if indices is None else indices
@@ -63,27 +64,44 @@ def batches(
         _Files(files, model),
         batch_size=None,
         sampler=tasks,
-        num_workers=min(model.workers, len(tasks)) if len(tasks) > 1 else 0,  # one batch needs no worker process
-        collate_fn=_as_it_is,
+        num_workers=min(model.workers, len(tasks)) if len(tasks) > 1 else 0,
+        collate_fn=_keep,
         pin_memory=model.device.type == "cuda",
-        generator=torch.Generator(),  # otherwise the loader would use the global generator
+        generator=torch.Generator(),  # without it, the loader uses the global generator
     )
     for read, pixels, broken, notes in iterate_batches(loader):
         if tally is not None:
             for path, remarks in notes:
                 tally.add(path, remarks)
         images = pixels.to(model.device, non_blocking=True).permute(0, 3, 1, 2)
-        yield PoolBatch(read, images, [Broken(*row) for row in broken])
+        yield PoolBatch(read, images, [UnreadableImage(*row) for row in broken])
 
 
-ReadPool = Callable[[np.ndarray, Tally], Iterator[PoolBatch]]  # places, tally of what stands out -> batches in order
+def check_readable(broken: Sequence[UnreadableImage], images: int) -> None:
+    """Raise DataError if none of a pool's images can be read."""
+    if len(broken) == images:
+        raise DataError(
+            f"not one of the {images:,} images can be read; the first: {broken[0].path}: {broken[0].reason}. Check the "
+            "files, or give other images"
+        )
+
+
+def check_finite(probabilities: np.ndarray) -> None:
+    """Raise TrainingError if a probability is not finite."""
+    if not np.isfinite(probabilities).all():
+        raise TrainingError(
+            "the network's scores are not finite: its weights have diverged or are damaged. Use another checkpoint"
+        )
+
+
+ReadPool = Callable[[np.ndarray, Tally], Iterator[PoolBatch]]  # yields the batches of some indices, in order
 
 _Batch = tuple[np.ndarray, Tensor, list[tuple[int, str, str]], list[tuple[str, Notes]]]
-_NOTHING = Notes()
+_NO_NOTES = Notes()
 
 
 class _Files(Dataset):
-    """Dataset from pool indices to pixels; workers hold a copy, so it does not refer to the network."""
+    """Dataset that maps pool indices to pixels; it does not refer to the network, because workers hold copies of it."""
 
     def __init__(self, files: ImageFiles, model: Model) -> None:
         self.files = files
@@ -97,14 +115,14 @@ class _Files(Dataset):
         read: list[int] = []
         broken, notes = [], []
         with warnings.catch_warnings():
-            # Pillow warns at half of its limit; here there is only the limit
+            # Pillow warns at half of its limit, which only the limit itself enforces
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             for index in indices.tolist():
                 try:
                     remarks = Notes()
                     pixels[len(read)] = self._one(index, remarks)
                     read.append(index)
-                    if remarks != _NOTHING:
+                    if remarks != _NO_NOTES:
                         notes.append((self.files.relative(index), remarks))
                 except Exception as error:  # decoders raise errors of many types for damaged files
                     reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -118,5 +136,5 @@ class _Files(Dataset):
         return np.asarray(Image.fromarray(rgb).convert("L"))[..., None]
 
 
-def _as_it_is(sample: Sequence[object]) -> Sequence[object]:
+def _keep(sample: Sequence[object]) -> Sequence[object]:
     return sample

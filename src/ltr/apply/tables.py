@@ -1,4 +1,4 @@
-"""Tables that are written batch by batch, as CSV or Parquet; a table exists only when it is complete."""
+"""Tables that are written batch by batch, as CSV or Parquet; the file appears when the table is complete."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ltr.apply.reading import Broken
+from ltr.apply.reading import UnreadableImage
 from ltr.errors import ConfigError
-from ltr.escaping import csv_cell
+from ltr.escaping import csv_cell, utf8
 from ltr.files import written_atomically
 from ltr.writing import check_file
 
@@ -20,8 +20,8 @@ FORMATS = (".csv", ".parquet")
 Columns = Mapping[str, Sequence[str] | np.ndarray]
 
 
-def checked_out(path: Path, flag: str = "--out") -> Path:
-    """Return a path to which a table can be written.
+def check_table_path(path: Path, flag: str = "--out") -> Path:
+    """Return ``path`` if a table can be written there.
 
     Raises:
         ConfigError: the path is a folder, or has another extension.
@@ -30,7 +30,7 @@ def checked_out(path: Path, flag: str = "--out") -> Path:
     typed = f"{flag} {path}"
     check_file(path, typed)
     if path.suffix.lower() not in FORMATS:
-        raise ConfigError(f"{typed}: the name must end in {' or '.join(FORMATS)}, which says how to write it")
+        raise ConfigError(f"{typed}: the name must end in {' or '.join(FORMATS)}, which chooses the format")
     return path
 
 
@@ -69,7 +69,7 @@ class TableWriter:
         from pyarrow import parquet
 
         arrays = {
-            name: pa.array(values) if isinstance(values, np.ndarray) else pa.array([_valid(value) for value in values])
+            name: pa.array(values if isinstance(values, np.ndarray) else list(map(utf8, values)))
             for name, values in columns.items()
         }
         table = pa.table(arrays)
@@ -84,14 +84,9 @@ def _cells(values: Sequence[str] | np.ndarray) -> Sequence[Any]:
     return values.tolist() if isinstance(values, np.ndarray) else [csv_cell(value) for value in values]
 
 
-def _valid(text: str) -> str:
-    """Return a text as UTF-8, as Parquet needs; other bytes of a path are escaped."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 @contextmanager
-def table(path: Path) -> Iterator[TableWriter]:
-    """Open a table that appears at ``path`` once the block ends without an error; CSV or Parquet by its ending."""
+def open_table(path: Path) -> Iterator[TableWriter]:
+    """Open a table, CSV or Parquet by its extension; it appears at ``path`` if the block ends without an error."""
     with written_atomically(path) as temporary:
         writer = TableWriter(temporary, path.suffix.lower() == ".csv")
         try:
@@ -100,11 +95,11 @@ def table(path: Path) -> Iterator[TableWriter]:
             writer.close()
 
 
-def write_broken(path: Path, broken: Sequence[Broken]) -> bool:
-    """Write ``path,reason`` of images that could not be read; without any, delete the file of an earlier run."""
+def write_broken(path: Path, broken: Sequence[UnreadableImage]) -> bool:
+    """Write ``path,reason`` of unreadable images and return True; without any, delete the file of an earlier run."""
     if not broken:
         path.unlink(missing_ok=True)
         return False
-    with table(path) as writer:
+    with open_table(path) as writer:
         writer.write({"path": [row.path for row in broken], "reason": [row.reason for row in broken]})
     return True

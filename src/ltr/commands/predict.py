@@ -153,10 +153,10 @@ def _check_detection_flags(arguments: argparse.Namespace) -> None:
 
 def _check_out(arguments: argparse.Namespace) -> None:
     """Refuse an output file that cannot be written, has another format's ending or is the input."""
-    from ltr.apply.tables import checked_out
+    from ltr.apply.tables import check_table_path
 
     if arguments.format == "csv":
-        checked_out(arguments.out)
+        check_table_path(arguments.out)
         return
     ending = ".json" if arguments.format == "megadetector" else ".csv"
     check_file(arguments.out, f"--out {arguments.out}")

@@ -26,10 +26,10 @@ def terminal_width() -> int | None:
 def table_blocks(
     lines: Sequence[Sequence[str]], numeric: Sequence[bool], labels: int, width: int | None = None
 ) -> list[list[BlockLine]]:
-    """Return a table as one or several blocks of aligned lines, none wider than ``width`` where that is possible.
+    """Return a table as one or several blocks of aligned lines, no wider than ``width`` if possible.
 
-    Every block repeats the label columns. If these leave no room for a number, each row becomes a separate block
-    with one line per column. No text is cut, and no line ends in spaces.
+    Every block repeats the label columns. If these leave no room for a number, each row becomes a block with one line
+    per column. No text is cut, and no line ends in spaces.
 
     Args:
         lines: the headings, then the rows, of equal length.
@@ -40,23 +40,20 @@ def table_blocks(
     widths = [max(len(line[column]) for line in lines) for column in range(len(numeric))]
     label_columns, number_columns = range(labels), range(labels, len(numeric))
     label_width = _total([widths[column] for column in label_columns])
-    if (
-        width is not None
-        and number_columns
-        and label_width + len(_GAP) + max(widths[column] for column in number_columns) > width
-    ):
+    least_width = label_width + len(_GAP) + max((widths[column] for column in number_columns), default=0)
+    if width is not None and number_columns and least_width > width:
         return [_record(lines[0], line, labels, width, row) for row, line in enumerate(lines[1:])]
     blocks: list[list[int]] = [[]]
     for column in number_columns:
-        columns = [widths[one] for one in (*label_columns, *blocks[-1], column)]
-        if blocks[-1] and width is not None and _total(columns) > width:
+        block_width = _total([widths[shown] for shown in (*label_columns, *blocks[-1], column)])
+        if blocks[-1] and width is not None and block_width > width:
             blocks.append([])
         blocks[-1].append(column)
     return [_aligned(lines, [*label_columns, *block], widths, numeric) for block in blocks]
 
 
 def wrap_lines(text: str, width: int | None) -> list[str]:
-    """Return a note as lines of at most ``width`` characters; whole without a width."""
+    """Return a note as lines of at most ``width`` characters; as one line without a width."""
     return [text] if width is None else textwrap.wrap(text, max(width, 20), break_long_words=False) or [text]
 
 
@@ -74,7 +71,7 @@ def _aligned(
         ).rstrip()
         for line in lines
     ]
-    return [BlockLine(text, column - 1 if column else None) for column, text in enumerate(texts)]
+    return [BlockLine(text, position - 1 if position else None) for position, text in enumerate(texts)]
 
 
 def _record(headings: Sequence[str], line: Sequence[str], labels: int, width: int, row: int) -> list[BlockLine]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,9 +18,7 @@ def metric_table(declarations: Iterable[Sequence[Mapping[str, Any]]]) -> MetricT
     Args:
         declarations: for each run the ``declared_metrics`` of its ``result.json``: metrics of a user's own protocols.
     """
-    declared = {
-        (metric["name"], metric["protocol"]): metric for metrics_of_run in declarations for metric in metrics_of_run
-    }
+    declared = {(metric["name"], metric["protocol"]): metric for metrics in declarations for metric in metrics}
     return METRICS.extended(list(declared.values()))
 
 
@@ -42,7 +41,25 @@ def value_text(metric: Metric, mean: float, deviation: float = math.nan) -> str:
     return text if deviation != deviation else f"{text} ± {spread}"
 
 
+def sample_deviation(values: Sequence[float]) -> float:
+    """Return the standard deviation (n - 1); NaN for fewer than two values, or if one is NaN."""
+    if len(values) < 2:
+        return math.nan
+    mean = math.fsum(values) / len(values)  # statistics.stdev works in fractions, a hundred times slower
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def mean_text(metric: Metric, values: Sequence[float]) -> str:
+    """Return the text of a mean, with ± the standard deviation (n - 1) of two or more values; a dash if one is NaN."""
+    return value_text(metric, statistics.fmean(values), sample_deviation(values))
+
+
+def zero_if_nan(value: float) -> float:
+    """Return the value, or 0 for NaN."""
+    return 0.0 if value != value else value
+
+
 def unit_note(metrics: Iterable[Metric]) -> str:
-    """Return a sentence part about units: percent, and the columns that are not in percent."""
+    """Return the unit of some columns: percent, and the names of those that are not in percent."""
     other_units = [short_name(metric.heading) for metric in metrics if not metric.is_fraction]
     return f"percent ({', '.join(other_units)} as they are)" if other_units else "percent"

@@ -1,7 +1,7 @@
 """Grouping of runs: averages over seeds, tables of comparable lines, and the best lines of a table.
 
-Runs are averaged if they differ only in their seed. A table holds lines measured on the same test images. Results that
-were selected on the test set are shown separately and never marked as best.
+Runs are averaged if they differ only in their seed. The lines of a table are measured on the same test images. Results
+that were selected on the test set are listed last and never marked as best.
 """
 
 from __future__ import annotations
@@ -15,21 +15,13 @@ from typing import Any
 
 from ltr.escaping import name as short_name
 from ltr.evaluation.metrics import METRICS, Metric, MetricTable
-from ltr.report.columns import metric_table
+from ltr.report.columns import metric_table, sample_deviation, zero_if_nan
 from ltr.report.limits import limits, longer_schedule
 from ltr.report.naming import check_keys, differences, setting
 from ltr.report.read_run import number
 from ltr.report.read_runs import FinishedRun, shown_value
 
 _MAX_COLUMNS = 8  # columns of protocols that declare no metrics
-
-
-def deviation(values: Sequence[float]) -> float:
-    """Return the standard deviation (n - 1); NaN for fewer than two values, or if one is NaN."""
-    if len(values) < 2:
-        return math.nan
-    mean = math.fsum(values) / len(values)  # statistics.stdev works in fractions, a hundred times slower
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
 @dataclass(frozen=True)
@@ -70,7 +62,7 @@ class Line:
 
     @property
     def on_test(self) -> bool:
-        """True if its weights were selected on the test set."""
+        """True if the weights were selected on the test set."""
         return self.selection == "best_test"
 
     def values(self, metric: str) -> list[float]:
@@ -79,42 +71,39 @@ class Line:
 
     def mean(self, metric: str) -> float:
         """Return the mean over runs; NaN if one run has no value, because such means are not comparable."""
-        values = self.values(metric)
-        return math.nan if any(value != value for value in values) else statistics.fmean(values)
+        return statistics.fmean(self.values(metric))
 
     def deviation(self, metric: str) -> float:
         """Return the standard deviation over seeds (n - 1); NaN for one run."""
-        return deviation(self.values(metric))
+        return sample_deviation(self.values(metric))
 
     @cached_property
     def limited(self) -> str:
-        """Reason why its numbers are not those of its method; empty if there is none. See `ltr.report.limits`."""
+        """Reason why the numbers are not those of the method; empty if there is none. See `ltr.report.limits`."""
         return limits(self.config)
 
     @cached_property
     def longer(self) -> str:
-        """Note about a schedule that is longer than its recipe's; empty if it is not. See `ltr.report.limits`."""
+        """Note about a schedule that is longer than the recipe's; empty for others. See `ltr.report.limits`."""
         return longer_schedule(self.config)
 
     @property
     def caveat(self) -> str:
-        """The note that a table gives its label: it is limited, or of a longer schedule."""
+        """The footnote of the line: a limit, or a longer schedule; empty without one."""
         return self.limited or self.longer
 
     @cached_property
     def seconds(self) -> float:
-        """Seconds of all stages of a run, including reused ones; mean over seeds.
-
-        NaN if its stages are not known.
-        """
+        """Seconds of all stages, including reused ones; mean over seeds, NaN if the stages of a run are unknown."""
         costs = [sum(number(stage.get("seconds")) for stage in run.stages) for run in self.runs if run.stages]
         return statistics.fmean(costs) if len(costs) == len(self.runs) else math.nan
 
     @cached_property
     def images_per_second(self) -> float:
-        """Training images per second of the first stage, including validation and saving; NaN if unknown.
+        """Training images per second of the first stage, median over seeds; NaN if unknown.
 
-        The images sampled per epoch times ``trainer.max_epochs``, divided by the seconds of the stage.
+        It is the images sampled per epoch times ``trainer.max_epochs``, divided by the stage's seconds, which include
+        validation and saving.
         """
         rates = [rate for run in self.runs if (rate := _rate(run)) == rate]
         return statistics.median(rates) if rates else math.nan
@@ -139,8 +128,12 @@ class Section:
     """Comparable lines: one data set, one protocol, the same test images.
 
     Attributes:
+        dataset, protocol, split: their names.
+        digest: digest of the split.
         lines: best first; limited lines last.
-        apart: lines whose weights were selected on the test set; shown below and not compared.
+        selected_on_test: lines whose weights were selected on the test set; listed last and not compared.
+        metric: name of the metric that selects checkpoints.
+        test_images, classes: their numbers.
         table: all metrics, including those that the runs declare.
     """
 
@@ -159,11 +152,14 @@ class Section:
     def title(self) -> str:
         return " · ".join(map(short_name, (self.dataset, self.protocol, self.split or "unnamed split")))
 
+    @property
+    def all_lines(self) -> tuple[Line, ...]:
+        """The lines, those that were selected on the test set last."""
+        return (*self.lines, *self.selected_on_test)
+
     def metrics(self, requested: Sequence[str] = ()) -> list[Metric]:
         """Return the columns: requested metrics with values; by default those that reports show for the protocol."""
-        reported = list(
-            dict.fromkeys(name for line in (*self.lines, *self.selected_on_test) for name in line.rows[0]["metrics"])
-        )
+        reported = list(dict.fromkeys(name for line in self.all_lines for name in line.rows[0]["metrics"]))
         if requested:
             names = reported if "all" in requested else [name for name in requested if name in reported]
             return [self.table.find(name, self.protocol) for name in names]
@@ -175,7 +171,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Marks:
-    """The best lines of one metric, and its ties within one standard deviation."""
+    """Indices of the best lines by one metric, and of the lines that tie with them."""
 
     best: frozenset[int] = field(default_factory=frozenset)
     ties: frozenset[int] = field(default_factory=frozenset)
@@ -184,36 +180,28 @@ class Marks:
 def marks(lines: Sequence[Line], metric: Metric) -> Marks:
     """Return the indices of the best lines and of their ties.
 
-    A line ties if its mean is at most one standard deviation away from the best mean; the larger deviation of the two
-    lines counts. A line of one run has none; two such lines tie only if they are equal. Limited lines are not compared,
-    and a single line is not marked.
+    A line ties if its mean is at most one standard deviation away from the best mean, the larger one of the two lines'.
+    Single runs have no deviation and tie only if they are equal. Limited lines are not compared, and a single line is
+    not marked.
     """
     means = {index: lines[index].mean(metric.name) for index in ranked(lines)}
     means = {index: mean for index, mean in means.items() if mean == mean}
     if len(means) < 2 or not metric.is_ranked:
         return Marks()
+    deviations = {index: zero_if_nan(lines[index].deviation(metric.name)) for index in means}
     best_mean = min(means.values()) if metric.is_lower_better else max(means.values())
     best = frozenset(index for index, mean in means.items() if mean == best_mean)
-    best_deviation = max((_zero_if_nan(lines[index].deviation(metric.name)) for index in best), default=0.0)
-    ties = frozenset(
-        index
-        for index, mean in means.items()
-        if index not in best
-        and abs(mean - best_mean) <= max(best_deviation, _zero_if_nan(lines[index].deviation(metric.name)))
-    )
-    return Marks(best, ties)
+    best_deviation = max(deviations[index] for index in best)
+    near = (i for i, mean in means.items() if abs(mean - best_mean) <= max(best_deviation, deviations[i]))
+    return Marks(best, frozenset(near) - best)
 
 
 def ranked(lines: Sequence[Line]) -> list[int]:
-    """Return the indices of the lines that are compared: neither limited nor of a longer schedule than the others."""
-    whole = [index for index, line in enumerate(lines) if not line.limited]
-    if len({lines[index].longer for index in whole}) == 1:  # all of one schedule
-        return whole
-    return [index for index in whole if not lines[index].longer]
-
-
-def _zero_if_nan(value: float) -> float:
-    return 0.0 if value != value else value
+    """Return the indices of the lines that are compared: not limited, and without longer schedules unless all are."""
+    unlimited = [index for index, line in enumerate(lines) if not line.limited]
+    if len({lines[index].longer for index in unlimited}) == 1:
+        return unlimited
+    return [index for index in unlimited if not lines[index].longer]
 
 
 def sections(runs: Iterable[FinishedRun], by: Sequence[str] = ("name",), sort_by: str = "") -> list[Section]:
@@ -221,7 +209,7 @@ def sections(runs: Iterable[FinishedRun], by: Sequence[str] = ("name",), sort_by
 
     Args:
         by: the settings that name a line: ``name``, ``method``, ``loss``, or any key of the configuration.
-        sort_by: the metric that orders the lines; the metric of the runs by default.
+        sort_by: the metric that orders the lines; by default the one that selects checkpoints.
 
     Raises:
         ConfigError: no run has a key of ``by``.
@@ -247,20 +235,11 @@ def sections(runs: Iterable[FinishedRun], by: Sequence[str] = ("name",), sort_by
         metric = first.metric if any(first.metric in line.rows[0]["metrics"] for line in lines) else ""
         table = metric_table(run.declared_metrics for line in lines for run in line.runs)
         ordered = _sorted_lines(labelled_lines(lines, by), table.find(sort_by or metric, protocol))
-        result.append(
-            Section(
-                dataset,
-                protocol,
-                str(first.data.get("split", "")),
-                digest,
-                tuple(line for line in ordered if not line.on_test),
-                tuple(line for line in ordered if line.on_test),
-                metric,
-                int(first.data.get("test_images", 0)),
-                int(first.data.get("classes", 0)),
-                table,
-            )
-        )
+        compared = tuple(line for line in ordered if not line.on_test)
+        on_test = tuple(line for line in ordered if line.on_test)
+        test_images, classes = int(first.data.get("test_images", 0)), int(first.data.get("classes", 0))
+        split = str(first.data.get("split", ""))
+        result.append(Section(dataset, protocol, split, digest, compared, on_test, metric, test_images, classes, table))
     return sorted(result, key=lambda section: (section.dataset, section.protocol, section.split))
 
 
@@ -277,18 +256,14 @@ def headline_rows(run: FinishedRun) -> list[dict[str, Any]]:
 def _sorted_lines(lines: Sequence[Line], metric: Metric) -> list[Line]:
     def sort_key(line: Line) -> tuple[bool, bool, float, str]:
         mean = line.mean(metric.name)
-        return (
-            bool(line.limited),
-            mean != mean,
-            _zero_if_nan(mean) if metric.is_lower_better else -_zero_if_nan(mean),
-            line.label,
-        )
+        value = zero_if_nan(mean if metric.is_lower_better else -mean)
+        return bool(line.limited), mean != mean, value, line.label
 
     return sorted(lines, key=sort_key)
 
 
 def labelled_lines(lines: Sequence[Line], by: Sequence[str]) -> list[Line]:
-    """Return lines with their names; equal names are extended by the settings that differ."""
+    """Return lines with labels made of the settings ``by``; settings that differ tell equal labels apart."""
     variants, scorers = ({line.variant for line in lines}, {line.scorer for line in lines})
     lines_by_label: dict[str, list[Line]] = {}
     for line in lines:
@@ -301,7 +276,7 @@ def labelled_lines(lines: Sequence[Line], by: Sequence[str]) -> list[Line]:
     labelled = []
     for label, lines_of_label in lines_by_label.items():
         suffixes = differences([line.config for line in lines_of_label]) if len(lines_of_label) > 1 else [""]
-        if len(set(suffixes)) < len(lines_of_label):  # the shown settings do not distinguish them
+        if len(set(suffixes)) < len(lines_of_label):
             suffixes = [f"{text} {line.runs[0].group[:8]}".strip() for text, line in zip(suffixes, lines_of_label)]
         for line, text in zip(lines_of_label, suffixes):
             labelled.append(Line(line.runs, line.rows, f"{label} {text}".strip()))

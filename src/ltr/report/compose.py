@@ -1,10 +1,9 @@
-"""A report before it is written in a format: tables, curves, comparisons and warnings."""
+"""Content of a report, independent of its format: tables, curves, comparisons and warnings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.evaluation.metrics import Metric
@@ -51,10 +50,11 @@ class Report:
     """A report.
 
     Attributes:
-        parts: one per table; numbers of two parts are never comparable.
+        parts: one per table; numbers of two parts are not comparable.
+        runs: number of runs.
         warnings: messages for the reader of the report.
-        published: the published numbers, if there are any.
-        uncompared: a comparison was requested, and no table could be compared.
+        published: the published numbers, for CSV.
+        uncompared: True if a comparison was requested and failed for every table.
     """
 
     parts: tuple[Part, ...]
@@ -76,20 +76,20 @@ def compose_report(collection: RunCollection, options: Options) -> Report:
     if options.against:
         check_reference(tables, options.against)
     published = PublishedNumbers()
-    problems: list[str] = []  # of comparisons
-    unread: list[str] = []  # files of decisions
-    parts = [
-        _compose_part(section, options, published, problems, unread)
+    comparison_problems: list[str] = []
+    decision_problems: list[str] = []
+    parts = tuple(
+        _compose_part(section, options, published, comparison_problems, decision_problems)
         for section in tables
         if section.metrics(options.metrics)
-    ]
-    # requested, and possible for no table
-    uncompared = bool(problems) and all(part.pairs is None for part in parts)
-    return Report(tuple(parts), len(runs), (*_warnings(collection, tables), *problems, *unread), published, uncompared)
+    )
+    warnings = (*_warnings(collection, tables), *comparison_problems, *decision_problems)
+    uncompared = bool(comparison_problems) and all(part.pairs is None for part in parts)
+    return Report(parts, len(runs), warnings, published, uncompared)
 
 
 def chosen_runs(runs: list[FinishedRun], datasets: Sequence[str], metrics: Sequence[str]) -> list[FinishedRun]:
-    """Return the runs on these data sets, all if none is named.
+    """Return the runs on these data sets, or all runs if none is named; check that some run has the metrics.
 
     Raises:
         ConfigError: an unknown data set, or a metric that no run has.
@@ -104,7 +104,11 @@ def chosen_runs(runs: list[FinishedRun], datasets: Sequence[str], metrics: Seque
 
 
 def _compose_part(
-    section: Section, options: Options, published: PublishedNumbers, problems: list[str], unread: list[str]
+    section: Section,
+    options: Options,
+    published: PublishedNumbers,
+    comparison_problems: list[str],
+    decision_problems: list[str],
 ) -> Part:
     metrics = section.metrics(options.metrics)
     sheet = section_sheet(section, metrics, published, " ".join(options.by))
@@ -117,8 +121,8 @@ def _compose_part(
             differences = pairs(section, reference, level=options.level)
             comparison_sheet = pairs_sheet(section, reference, differences, options.level)
         except DataError as error:
-            problems.append(f"--against {options.against}: {section.title} is not compared: {error}")
-    decisions = decision_sheet(section, unread)
+            comparison_problems.append(f"--against {options.against}: {section.title} is not compared: {error}")
+    decisions = decision_sheet(section, decision_problems)
     return Part(section, sheet, tuple(metrics), tuple(curves(section, options.curves)), comparison_sheet, decisions)
 
 
@@ -151,18 +155,17 @@ def _warnings(collection: RunCollection, tables: Sequence[Section]) -> list[str]
     for (dataset, protocol), names in splits.items():
         if len(names) > 1:
             messages.append(
-                f"{dataset}, {protocol}: {len(names)} different splits, each in its own table, because their numbers "
-                f"cannot be compared: {', '.join(names[:_MAX_LISTED])}{', ...' if len(names) > _MAX_LISTED else ''}"
+                f"{dataset}, {protocol}: {len(names)} different splits, whose numbers cannot be compared, each in a "
+                f"separate table: {', '.join(names[:_MAX_LISTED])}{', ...' if len(names) > _MAX_LISTED else ''}"
             )
     on_test = sum(len(line.runs) for section in tables for line in section.selected_on_test)
     if on_test:
         messages.append(f"selected on the test set, flagged and never marked as best: {counted(on_test, 'result')}")
-    limited = sum(
-        len(line.runs) for section in tables for line in (*section.lines, *section.selected_on_test) if line.limited
-    )
+    limited = sum(len(line.runs) for section in tables for line in section.all_lines if line.limited)
     if limited:
         messages.append(
-            f"of fewer batches or epochs than their recipe, marked and never the best: {counted(limited, 'result')}"
+            f"with fewer batches or epochs than the recipe, flagged and never marked as best: "
+            f"{counted(limited, 'result')}"
         )
     return messages
 
@@ -175,12 +178,7 @@ def as_text(report: Report, form: str, width: int | None = None) -> str:
     """
     if form == "csv":
         return formats.as_csv([part.section for part in report.parts], report.published)
-    writers: dict[str, Callable[[Sheet], str]] = {
-        "table": partial(formats.plain, width=width),
-        "markdown": formats.markdown,
-        "latex": formats.latex,
-    }
-    write = writers[form]
+    write = formats.writer(form, width)
     blocks = []
     for part in report.parts:
         blocks.append(write(part.sheet))

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ltr.configuration import configs as configs
+from ltr.configuration import configs
 from ltr.configuration.configs import leaves
 from ltr.configuration.tables import TableRow
 
-# a shorter schedule may change these; the table shows the number of trained epochs
+# runs of a shorter schedule may differ in these; tables show their number of epochs
 _SCHEDULE = ("trainer.max_epochs", "scheduler.", "batch_size", "name", "seed")
 _PARTS = ("sampler", "loss", "method")  # groups that define the method of a run
 _DATA = ("imbalance_factor", "profile", "subset", "n_max", "num_classes")
 _MISSING = object()
 
 
-# many experiments choose the same configs, and reading YAML dominates the time
-@cache
-def read_config(config: str) -> Mapping[str, Any]:
-    return configs.read_config(config)
-
-
-@cache
-def config_names(group: str) -> list[str]:
-    return configs.config_names(group)
+# many experiments choose the same configs, and reading YAML takes most of the time
+read_config: Callable[[str], Mapping[str, Any]] = cache(configs.read_config)
+config_names: Callable[[str], list[str]] = cache(configs.config_names)
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Values that a flat configuration needs to match an experiment config."""
+    """Values that a flat configuration must have to match an experiment config."""
 
     values: tuple[tuple[str, Any], ...]
 
     @classmethod
     def of(cls, row: TableRow) -> Conditions:
+        """Return the conditions of an experiment: its data, sampler, loss, method and all other values that it sets."""
         config = read_config(f"experiment/{row.config}")
         chosen = {**config_choices("train"), **config_choices(f"experiment/{row.config}")}
         values: dict[str, Any] = {}
@@ -58,12 +53,12 @@ class Conditions:
         literal_values = {key: value for key, value in values.items() if not (isinstance(value, str) and "${" in value)}
         return cls(tuple(literal_values.items()))
 
-    def match(self, config: dict[str, Any]) -> bool:
+    def match(self, config: Mapping[str, Any]) -> bool:
         return all(config.get(key, _MISSING) == value for key, value in self.values)
 
 
 def config_choices(config: str) -> dict[str, str]:
-    """Return the chosen config of each group in a defaults list."""
+    """Return the config that a defaults list chooses, by group; interpolations and optional entries are left out."""
     choices: dict[str, str] = {}
     entries: Sequence[Any] = read_config(config).get("defaults", [])
     for entry in entries:

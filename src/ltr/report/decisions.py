@@ -1,8 +1,7 @@
-"""Table of decisions: what the thresholds and sets that ``ltr-eval --decide`` chose give on test images, run by run."""
+"""Table of decisions: metrics of the thresholds and sets that ``ltr-eval --decide`` chose for each run."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from ltr.report.read_runs import FinishedRun
 from ltr.report.sheet import Cell, Sheet
 from ltr.report.style import NOTHING
 
-_SHOWN_CLASSES = 3  # whose own levels a table names
+_SHOWN_CLASSES = 3  # at most this many classes with levels of their own are listed
 _DECISIONS = ("coverage", "precision", "recall", "accuracy")
 _FALSE_ALARMS = "false_alarms_per_thousand"
 _SETS = ("coverage", "size")
@@ -50,29 +49,17 @@ def decision_sheet(section: Section, problems: list[str]) -> Sheet | None:
     Args:
         problems: list to which messages about unusable files are added.
     """
-    rows = []
-    for line in (*section.lines, *section.selected_on_test):
-        for run, result in zip(line.runs, line.rows):
-            if result["headline"] and (run.path / FILE).is_file():
-                try:
-                    rows += _rows_of_run(run, line.label, str(result.get("checkpoint")), problems)
-                except LtrError as error:
-                    problems.append(str(error))
+    rows = [row for line in section.all_lines for row in _rows_of_line(line, problems)]
     return _sheet(section, rows) if rows else None
 
 
 def line_decisions(line: Line) -> dict[str, object]:
     """Return the decisions of a line's runs by the columns of `DECISION_COLUMNS`: means over seeds, as fractions.
 
-    Only the weights of each run's headline count. Without decisions the result is empty; where seeds have different
-    levels or images there are no means.
+    Only the weights of each run's headline count. Without decisions the result is empty; if seeds differ in levels or
+    images, there are no means.
     """
-    rows = []
-    for run, result in zip(line.runs, line.rows):
-        if result["headline"] and (run.path / FILE).is_file():
-            with contextlib.suppress(LtrError):  # the report warns of it
-                rows += _rows_of_run(run, line.label, str(result.get("checkpoint")), [])
-    rows = [row for row in rows if row.is_headline]
+    rows = [row for row in _rows_of_line(line, []) if row.is_headline]
     if not rows:
         return {}
     columns: dict[str, object] = {
@@ -87,6 +74,18 @@ def line_decisions(line: Line) -> dict[str, object]:
     return columns
 
 
+def _rows_of_line(line: Line, problems: list[str]) -> list[_Row]:
+    """Return the decisions of the runs whose headline is the line; add messages about unusable files."""
+    rows = []
+    for run, result in zip(line.runs, line.rows):
+        if result["headline"] and (run.path / FILE).is_file():
+            try:
+                rows += _rows_of_run(run, line.label, str(result.get("checkpoint")), problems)
+            except LtrError as error:
+                problems.append(str(error))
+    return rows
+
+
 def _rows_of_run(run: FinishedRun, label: str, headline_checkpoint: str, problems: list[str]) -> list[_Row]:
     path = run.path / FILE
     rows = []
@@ -95,15 +94,15 @@ def _rows_of_run(run: FinishedRun, label: str, headline_checkpoint: str, problem
         weights = run.path / "checkpoints" / Path(checkpoint).name
         if weights.is_file() and file_digest(weights) != digest:
             problems.append(
-                f"{path} was chosen for other weights than {weights.name} and is left out. Choose again: ltr-eval "
-                f"{run.path} --decide precision=0.9"
+                f"{path} was made for other weights than {weights.name} and is left out. Choose thresholds again: "
+                f"ltr-eval {run.path} --decide precision=0.9"
             )
             continue
         measured = entry.get("measured")
         measured = measured if isinstance(measured, Mapping) else {}
         part = next((name for name in ("test", "val") if isinstance(measured.get(name), Mapping)), None)
         if part is None:
-            problems.append(f"{path} has no metrics of {checkpoint}. Choose again by ltr-eval --decide")
+            problems.append(f"{path} has no metrics of {checkpoint}. Choose thresholds again by ltr-eval --decide")
             continue
         is_headline = Path(checkpoint).stem == headline_checkpoint
         rows.append(
@@ -153,7 +152,7 @@ def _sheet(section: Section, rows: Sequence[_Row]) -> Sheet:
     headings = ["line", "seed", "level", "images"]
     numeric = [False, True, False, False]
     if has_decisions:
-        headings += ["coverage", "precision", "recall", "accuracy"]
+        headings += _DECISIONS
     if has_alarms:
         headings.append("false alarms / 1000 ↓")
     if has_sets:

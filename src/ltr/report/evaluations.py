@@ -1,4 +1,4 @@
-"""Tables of several evaluated checkpoints, one per data set, protocol and split."""
+"""Tables that compare several evaluated checkpoints, one per data set, protocol and split."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ def evaluations_table(checkpoints: Sequence[tuple[str, Path, dict[str, Any]]]) -
         checkpoints: label, folder and ``result.json`` of each checkpoint.
     """
     runs = [_finished_run(number, *checkpoint) for number, checkpoint in enumerate(checkpoints)]
-    tables = [
-        formats.plain(part.sheet) for part in compose_report(RunCollection(runs), Options(by=("checkpoint",))).parts
-    ]
+    report = compose_report(RunCollection(runs), Options(by=("checkpoint",)))
+    tables = [formats.plain(part.sheet) for part in report.parts]
     return "\n\n".join([*tables, "Fractions in percent; * marks the best of a column."])
 
 
 def _finished_run(number: int, label: str, path: Path, result: dict[str, Any]) -> FinishedRun:
     data, rows = result["data"], result["rows"]
     split = rows[0]["split"]
-    if split != "test":  # tables read rows of the test split: rename the evaluated one
+    if split != "test":  # tables show rows of the test split only, so the evaluated split takes its name
         data = {**data, "split": f"{data['split']}, {split}", "test_images": data.get(f"{split}_images")}
         rows = [{**row, "split": "test"} for row in rows]
     return FinishedRun(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from ltr import escaping
 from ltr.escaping import one_line
@@ -16,6 +17,20 @@ from ltr.report.published_lookup import PublishedNumbers
 from ltr.report.sheet import Cell, Sheet
 
 _MARKS = {"best": " *", "tie": " ="}
+# columns of CSV before and after the metrics
+_LINE_COLUMNS = (
+    "dataset", "protocol", "split", "split_digest", "line", "scorer", "variant", "selection", "n", "seeds",
+)  # fmt: skip
+_RUN_COLUMNS = (
+    "published", "published_metric", "published_source", "epochs", "cost_seconds", "images_per_second", "group_hash",
+    "limited",
+)  # fmt: skip
+
+
+def writer(form: str, width: int | None = None) -> Callable[[Sheet], str]:
+    """Return the function that writes a sheet as ``table`` (aligned text of this width), ``markdown`` or ``latex``."""
+    writers: dict[str, Callable[[Sheet], str]] = {"markdown": markdown, "latex": latex}
+    return writers.get(form, partial(plain, width=width))
 
 
 def plain(sheet: Sheet, width: int | None = None) -> str:
@@ -24,7 +39,7 @@ def plain(sheet: Sheet, width: int | None = None) -> str:
     Args:
         width: width in characters; columns that do not fit go into further blocks. None: no limit.
     """
-    # if one cell of a column has a mark, all reserve room for it, so that the column aligns
+    # if one cell of a column has a mark, all of them reserve room for it, so that the numbers align
     has_marks = [any(row[column].mark in _MARKS for row in sheet.rows) for column in range(len(sheet.headings))]
     lines = [[one_line(text) + ("  " if has_mark else "") for text, has_mark in zip(sheet.headings, has_marks)]]
     lines += [[_plain_cell(cell, has_mark) for cell, has_mark in zip(row, has_marks)] for row in sheet.rows]
@@ -40,21 +55,24 @@ def _plain_cell(cell: Cell, has_marks: bool) -> str:
 
 def markdown(sheet: Sheet) -> str:
     """Return a GitHub Markdown table: best values are bold, ties end in ``=``."""
-    text = [f"**{escaping.markdown(sheet.title)}**", "", _row(escaping.markdown(text) for text in sheet.headings)]
-    text.append(_row("---:" if numeric else "---" for numeric in sheet.numeric))
-    text += [_row(_markdown_cell(cell) for cell in row) for row in sheet.rows]
+    text = [f"**{escaping.markdown(sheet.title)}**", ""]
+    text += markdown_table(
+        map(escaping.markdown, sheet.headings), sheet.numeric, (map(_markdown_cell, row) for row in sheet.rows)
+    )
     for note in sheet.notes:
         text += ["", escaping.markdown(note)]
     return "\n".join(text)
 
 
+def markdown_table(headings: Iterable[str], numeric: Iterable[bool], rows: Iterable[Iterable[str]]) -> list[str]:
+    """Return the lines of a Markdown table; columns of numbers are aligned to the right. Texts must be escaped."""
+    rules = ("---:" if is_numeric else "---" for is_numeric in numeric)
+    return [f"| {' | '.join(cells)} |" for cells in (headings, rules, *rows)]
+
+
 def _markdown_cell(cell: Cell) -> str:
     text = escaping.markdown(cell.text)
     return f"**{text}**" if cell.mark == "best" else f"{text} =" if cell.mark == "tie" else text
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def latex(sheet: Sheet) -> str:
@@ -76,72 +94,32 @@ def _latex_cell(cell: Cell) -> str:
 def as_csv(sections: Sequence[Section], published: PublishedNumbers | None) -> str:
     """Return CSV with one row per line of all tables.
 
-    Every metric has the columns ``<metric>`` and ``<metric>_sd``, as fractions; NaN is blank. The columns of decisions
-    are there if a line has any, see `ltr.report.decisions.line_decisions`.
+    Every metric has the columns ``<metric>`` and ``<metric>_sd``, as fractions; NaN is blank. If a line has decisions,
+    their columns come last, see `ltr.report.decisions.line_decisions`.
     """
-    decisions = {
-        id(line): chosen
-        for section in sections
-        for line in (*section.lines, *section.selected_on_test)
-        if (chosen := line_decisions(line))
-    }
-    metrics = list(
-        dict.fromkeys(
-            name
-            for section in sections
-            for line in (*section.lines, *section.selected_on_test)
-            for name in line.rows[0]["metrics"]
-        )
-    )
-    leading_columns = [
-        "dataset",
-        "protocol",
-        "split",
-        "split_digest",
-        "line",
-        "scorer",
-        "variant",
-        "selection",
-        "n",
-        "seeds",
-    ]
-    trailing_columns = [
-        "published",
-        "published_metric",
-        "published_source",
-        "epochs",
-        "cost_seconds",
-        "images_per_second",
-        "group_hash",
-        "limited",
-        *(DECISION_COLUMNS if decisions else ()),
-    ]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
+    lines = [(section, line, line_decisions(line)) for section in sections for line in section.all_lines]
+    metrics = list(dict.fromkeys(name for _, line, _ in lines for name in line.rows[0]["metrics"]))
+    decision_columns = DECISION_COLUMNS if any(decisions for *_, decisions in lines) else ()
+    rows: list[list[object]] = [
         [
-            escaping.csv_cell(cell)
-            for cell in (
-                *leading_columns,
-                *(column for name in metrics for column in (name, f"{name}_sd")),
-                *trailing_columns,
-            )
+            *_LINE_COLUMNS,
+            *(column for name in metrics for column in (name, f"{name}_sd")),
+            *_RUN_COLUMNS,
+            *decision_columns,
         ]
+    ]
+    for section, line, decisions in lines:
+        number = published.of(line, section.protocol) if published else None
+        row: list[object] = [section.dataset, section.protocol, section.split, section.digest, line.label]
+        row += [line.scorer or "", line.variant, line.selection, len(line.runs), " ".join(map(str, line.seeds))]
+        row += [value for name in metrics for value in (line.mean(name), line.deviation(name))]
+        row += [f"{number.number / 100:.6g}", number.metric, number.source] if number else ["", "", ""]
+        row += [line.config.get("trainer.max_epochs", ""), line.seconds, line.images_per_second, line.runs[0].group]
+        rows.append([*row, line.caveat, *(decisions.get(column, "") for column in decision_columns)])
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(
+        [escaping.csv_cell(_number(cell) if isinstance(cell, float) else cell) for cell in row] for row in rows
     )
-    for section in sections:
-        for line in (*section.lines, *section.selected_on_test):
-            number = published.of(line, section.protocol) if published else None
-            row: list[object] = [section.dataset, section.protocol, section.split, section.digest, line.label]
-            row += [line.scorer or "", line.variant, line.selection, len(line.runs), " ".join(map(str, line.seeds))]
-            for name in metrics:
-                row += [_number(line.mean(name)), _number(line.deviation(name))]
-            row += [f"{number.number / 100:.6g}", number.metric, number.source] if number else ["", "", ""]
-            row += [line.config.get("trainer.max_epochs", ""), _number(line.seconds)]
-            row += [_number(line.images_per_second), line.runs[0].group, line.caveat]
-            for column in DECISION_COLUMNS if decisions else ():
-                value = decisions.get(id(line), {}).get(column, "")
-                row.append(_number(value) if isinstance(value, float) else value)
-            writer.writerow([escaping.csv_cell(cell) for cell in row])
     return buffer.getvalue()
 
 

@@ -17,24 +17,32 @@ from ltr.names import counted
 from ltr.report.comparison import Line, Section
 from ltr.report.compose import Part, Report
 from ltr.report.figures import FIGURES
-from ltr.report.html_page import data_block, html_document, text
+from ltr.report.html_page import (
+    css_class,
+    data_block,
+    report_document,
+    scroll_region,
+    sort_headings,
+    sort_value,
+    text,
+)
 from ltr.report.html_plots import curve_drawing
 from ltr.report.html_summary import summary
 from ltr.report.series import Curve
 from ltr.report.sheet import Cell, Sheet, curve_sheet, legend
 
-_LINES_PER_CLASS = 24  # lines of a section that offer a class plot
+_LINES_PER_CLASS = 24  # lines of a section whose classes are plotted
 _COLUMNS = ("class_name", "train_count", "group", "accuracy")
 _FIGURE_WIDTH = 1120  # pixels
-_FEW_PARTS = 3  # tables that need no list of contents: the summary has their links
-_PER_CLASS_RUNS = 600  # runs of all sections whose class files are read
+_FEW_PARTS = 3  # so few tables need no list of contents, because the summary links to them
+_PER_CLASS_RUNS = 600  # runs whose class files are read, over all sections
 
 
 def html_report(report: Report, *, pictures: int = 20, problems: list[str] | None = None) -> str:
     """Return the complete HTML file.
 
     Args:
-        pictures: number of runs with embedded figures: one run per line, starting with the first lines of each table.
+        pictures: number of runs whose figures are embedded: one run per line, first the first lines of each table.
         problems: list to which messages about unusable files are added; the report shows them too.
     """
     budget = {"pictures": pictures, "per_class": _PER_CLASS_RUNS}
@@ -45,22 +53,21 @@ def html_report(report: Report, *, pictures: int = 20, problems: list[str] | Non
     )
     listed = f'<nav aria-label="tables"><ul>{contents}</ul></nav>' if len(report.parts) > _FEW_PARTS else ""
     body = "\n".join([listed, summary(report.parts), *blocks, f'<p class="note">{text(legend("html"))}</p>'])
-    return html_document(counted(report.runs, "finished run"), [*report.warnings, *messages], body)
+    return report_document(counted(report.runs, "finished run"), [*report.warnings, *messages], body)
 
 
 def _part(part: Part, number: int, budget: dict[str, int], problems: list[str]) -> str:
     section = part.section
     blocks = [f'<section id="part-{number}">\n<h2>{text(part.sheet.title)}</h2>']
-    lines = [*section.lines, *section.selected_on_test]
+    lines = section.all_lines
     about = [f"{section.title} {line.label} {line.config.get('method.name', '')}" for line in lines]
     blocks.append(sheet_table(part.sheet, about))
     if part.pairs is not None:
         words_of_pairs = [f"{section.title} {row[0].text}" for row in part.pairs.rows]
         blocks.append(f"<h3>{text(part.pairs.title)}</h3>{sheet_table(part.pairs, words_of_pairs)}")
     blocks += [] if part.decisions is None else [f"<h3>Decisions</h3>{sheet_table(part.decisions)}"]
-    panels = [_per_class(section, budget, problems), *(_curve(section, one) for one in part.curves)]
-    panels = [panel for panel in panels if panel]
-    if panels:
+    panels = [_per_class(section, budget, problems), *(_curve(section, curve) for curve in part.curves)]
+    if panels := [panel for panel in panels if panel]:
         blocks.append('<div class="panels">\n' + "\n".join(panels) + "\n</div>")
     blocks += [_figures_of_lines(lines, budget, problems), "</section>"]
     return "\n".join(block for block in blocks if block)
@@ -80,12 +87,8 @@ def sheet_table(sheet: Sheet, about: Sequence[str] = ()) -> str:
     """Return a table that sorts by its headings.
 
     Args:
-        about: further words of each row that the filter matches; empty: the filter leaves the table alone.
+        about: further words of each row that the filter matches; empty: the filter does not apply to the table.
     """
-    heads = "".join(
-        f'<th scope="col"{_class("number" if numeric else "")}><button type="button">{text(title)}</button></th>'
-        for title, numeric in zip(sheet.headings, sheet.numeric)
-    )
     rows = []
     for row_index, row in enumerate(sheet.rows):
         cells = "".join(_cell(cell, numeric) for cell, numeric in zip(row, sheet.numeric))
@@ -93,21 +96,15 @@ def sheet_table(sheet: Sheet, about: Sequence[str] = ()) -> str:
         rows.append(f"<tr{words}>{cells}</tr>")
     notes = "".join(f'<p class="note">{text(note)}</p>' for note in sheet.notes)
     body = "\n".join(rows)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{text(sheet.title)}"><table class="sortable">'
-        f"<thead><tr>{heads}</tr></thead>\n<tbody>{body}</tbody></table></div>{notes}"
-    )
+    headings = sort_headings(zip(sheet.headings, sheet.numeric))
+    table = f'<table class="sortable"><thead><tr>{headings}</tr></thead>\n<tbody>{body}</tbody></table>'
+    return scroll_region(sheet.title, table) + notes
 
 
 def _cell(cell: Cell, numeric: bool) -> str:
     names = " ".join(name for name in ("number" if numeric else "", cell.mark) if name)
-    value = f' data-value="{cell.number:.10g}"' if cell.number == cell.number else ""
     title = {"best": ' title="best"', "tie": ' title="within one s.d. of the best"'}.get(cell.mark, "")
-    return f"<td{_class(names)}{value}{title}>{text(cell.text)}</td>"
-
-
-def _class(names: str) -> str:
-    return f' class="{names}"' if names else ""
+    return f"<td{css_class(names)}{sort_value(cell.number)}{title}>{text(cell.text)}</td>"
 
 
 # -- classes ------------------------------------------------------------------------------------------------------
@@ -115,12 +112,12 @@ def _class(names: str) -> str:
 
 def _per_class(section: Section, budget: dict[str, int], problems: list[str]) -> str:
     """Return a plot of class accuracy for one or two selectable lines; "" if no run has class files."""
-    measure = "accuracy"
+    measure = section.table.find(section.metric, section.protocol).per_class
     names: list[str] = []
     counts: list[int] = []
     groups: list[str] = []
     shown_lines = []
-    for line in (*section.lines, *section.selected_on_test)[:_LINES_PER_CLASS]:
+    for line in section.all_lines[:_LINES_PER_CLASS]:
         if len(line.runs) > budget["per_class"]:
             break
         budget["per_class"] -= len(line.runs)
@@ -128,52 +125,44 @@ def _per_class(section: Section, budget: dict[str, int], problems: list[str]) ->
             tables = [run.table("per_class", row, _COLUMNS) for run, row in zip(line.runs, line.rows)]
         except DataError as error:
             if any((run.path / "per_class.parquet").exists() for run in line.runs):
-                problems.append(f"{line.label} has no classes here: {error}")
+                problems.append(f"The classes of {line.label} are not shown: {error}")
             continue
         if len({tuple(table["class_name"]) for table in tables}) > 1:
-            problems.append(f"{line.label} has no classes here: its runs have different ones")
+            problems.append(f"The classes of {line.label} are not shown: its runs have different ones")
             continue
         classes = [short_name(class_name) for class_name in tables[0]["class_name"]]
         if names and classes != names:
             continue
         names, counts = classes, [int(count) for count in tables[0]["train_count"]]
-        groups = [str(group) for group in tables[0]["group"]]
-        measure = section.table.find(section.metric, section.protocol).per_class
+        groups = [group if group in GROUPS else "other" for group in map(str, tables[0]["group"])]
         accuracies = np.mean([table.get(measure, table["accuracy"]).astype(np.float64) for table in tables], axis=0)
         values = [None if value != value else round(float(value), 4) for value in accuracies]
         shown_lines.append({"label": short_name(line.label), "accuracy": values})
     if not shown_lines:
         return ""
-    groups = [group if group in GROUPS else "other" for group in groups]
-    data = {
-        "names": names,
-        "counts": counts,
-        "groups": groups,
-        "measure": measure.replace("_", " "),
-        "lines": shown_lines,
-    }
+    title = measure.replace("_", " ")
+    data = {"names": names, "counts": counts, "groups": groups, "measure": title, "lines": shown_lines}
     options = "".join(
         f'<option value="{index}">{text(line["label"])}</option>' for index, line in enumerate(shown_lines)
     )
     second = '<option value="-1">no other line</option>' + options
     legend = " ".join(f'<span class="{name}">● {name}</span>' for name in GROUPS)
     return (
-        f'<div class="perclass"><h3>{text(measure.replace("_", " ").capitalize())} of every class</h3>'
+        f'<div class="perclass"><h3>{text(title.capitalize())} of every class</h3>'
         f'<p class="controls"><label>Compare <select>{options}</select> (filled)</label> '
         f"<label>with <select>{second}</select> (outlined)</label> "
         '<label>Class <input type="search" placeholder="part of a name"></label></p>'
         f'<svg viewBox="0 0 700 350" role="img" aria-label="accuracy of every class over its training images"></svg>'
         f'<p class="note">{legend} <span class="shown"></span></p><details><summary>Numbers</summary>'
-        '<div class="scroll" tabindex="0" role="region" aria-label="accuracy of every class"></div></details>'
-        f"{data_block(data)}</div>"
+        f"{scroll_region('accuracy of every class', '')}</details>{data_block(data)}</div>"
     )
 
 
-# -- pictures -----------------------------------------------------------------------------------------------------
+# -- figures ------------------------------------------------------------------------------------------------------
 
 
 def _figures_of_lines(lines: Sequence[Line], budget: dict[str, int], problems: list[str]) -> str:
-    """Return the embedded figures of the first run of each line; a menu shows one figure of all runs side by side."""
+    """Return the figures of the first run of each line, with a menu that shows one kind of all runs side by side."""
     blocks: list[str] = []
     kinds: dict[str, None] = {}  # in order
     for line in lines:
@@ -201,7 +190,7 @@ def _figures_of_lines(lines: Sequence[Line], budget: dict[str, int], problems: l
 
 
 def _figure_order(path: Path) -> tuple[int, str]:
-    """Return the sort key of a figure in a run; figures of other versions come last."""
+    """Return the sort key of a figure; figures of other versions come last."""
     return (list(FIGURES).index(path.stem) if path.stem in FIGURES else len(FIGURES), path.stem)
 
 
@@ -209,7 +198,7 @@ def _embedded_figure(path: Path, run: Path) -> str:
     """Return an embedded figure of a run.
 
     Raises:
-        DataError: it is damaged, or lies outside of the run: a link could show any file of this machine.
+        DataError: the file is damaged, or it is a link out of the run, which could show any file of this machine.
     """
     if not path.resolve().is_relative_to(run.resolve()):
         raise DataError(f"{path} is a link out of the run and is left out")
@@ -232,8 +221,8 @@ def _scaled_figure(path: Path) -> tuple[bytes, int, int]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=("PNG",)) as image:
                 figure = image.convert("RGB")
-    except Exception as error:  # decoders raise arbitrary errors for damaged files
-        raise DataError(f"{path} is damaged. Draw it anew: ltr-report {path.parents[1]} --figures all") from error
+    except Exception as error:  # decoders raise errors of any type for damaged files
+        raise DataError(f"{path} is damaged. Draw it again: ltr-report {path.parents[1]} --figures all") from error
     if figure.width > _FIGURE_WIDTH:
         height = round(figure.height * _FIGURE_WIDTH / figure.width)
         figure = figure.resize((_FIGURE_WIDTH, height), Image.Resampling.LANCZOS)

@@ -10,20 +10,20 @@ import numpy as np
 
 from ltr.evaluation.groups import GROUPS
 from ltr.evaluation.metrics import Metric
-from ltr.report.columns import heading, value_text
+from ltr.report.columns import heading, value_text, zero_if_nan
 from ltr.report.html_page import text
 from ltr.report.series import Curve
 
 _LETTER = 7.6  # pixels, width of a letter of the plots' 13 px type in wide fonts
 _LINE = 15  # pixels, height of a line of text
 _LONGEST_LABEL = 30  # letters
-_LABELLED = 40  # points with labels, of the first lines of a table
-_LEAST_SPAN = math.log(2)  # of the axis of costs: at least this factor from end to end
+_MAX_LABELS = 40  # so many points have labels: the first lines of a table
+_LEAST_SPAN = math.log(2)  # logarithm of the least ratio of the ends of the axis of costs
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def curve_drawing(curve: Curve) -> str:
-    """Return a plot of metrics over the values of a sweep, in equal steps; error bars are one standard deviation."""
+    """Return a plot of metrics over the values of a sweep, in equal steps; bars are one standard deviation."""
     left, right, top, bottom = 50, 660, 14, 300
     step = (right - left - 30) / max(1, len(curve.points) - 1)
     levels = [point.means[metric.name] for point in curve.points for metric in curve.metrics]
@@ -54,7 +54,7 @@ def curve_drawing(curve: Curve) -> str:
 
 
 def _range(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the lower and upper end of an axis of fractions, and the distance of its rules."""
+    """Return the lower and upper end of an axis of fractions, and the distance of its grid lines."""
     finite_values = [value for value in values if math.isfinite(value)]
     low, high = (min(finite_values), max(finite_values)) if finite_values else (0.0, 1.0)
     low, high = max(0.0, math.floor(low * 10) / 10), math.ceil(high * 10) / 10
@@ -63,14 +63,12 @@ def _range(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _rules(low: float, high: float, rule: float, left: float, right: float, y: Callable[[float], float]) -> list[str]:
-    parts = []
     decimals = max(0, -math.floor(math.log10(100 * rule) + 1e-9))
-    for level in np.arange(low, high + rule / 2, rule):
-        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y(level):.1f}" y2="{y(level):.1f}"/>')
-        parts.append(
-            f'<text x="{left - 7}" y="{y(level) + 4:.1f}" text-anchor="end">{100 * level:,.{decimals}f}</text>'
-        )
-    return parts
+    return [
+        f'<line class="grid" x1="{left}" x2="{right}" y1="{y(level):.1f}" y2="{y(level):.1f}"/>'
+        f'<text x="{left - 7}" y="{y(level) + 4:.1f}" text-anchor="end">{100 * level:,.{decimals}f}</text>'
+        for level in np.arange(low, high + rule / 2, rule)
+    ]
 
 
 def _series(curve: Curve, metric: Metric, start: float, step: float, y: Callable[[float], float]) -> str:
@@ -81,25 +79,31 @@ def _series(curve: Curve, metric: Metric, start: float, step: float, y: Callable
             continue
         x = start + index * step
         points.append(f"{x:.1f},{y(mean):.1f}")
-        if deviation == deviation:
-            marks.append(
-                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y(mean - deviation):.1f}" y2="{y(mean + deviation):.1f}"/>'
-            )
-        text_of_value = f"{heading(metric)}: {value_text(metric, mean, deviation)}"
-        tooltip = f"{curve.key} = {point.value}, {text_of_value}, n = {point.seeds}"
-        marks.append(f'<circle cx="{x:.1f}" cy="{y(mean):.1f}" r="4" data-tip="{text(tooltip)}"/>')
+        value = f"{heading(metric)}: {value_text(metric, mean, deviation)}"
+        tooltip = text(f"{curve.key} = {point.value}, {value}, n = {point.seeds}")
+        marks.append(
+            f'{_bar(x, mean, deviation, y)}<circle cx="{x:.1f}" cy="{y(mean):.1f}" r="4" data-tip="{tooltip}"/>'
+        )
     dashes = "" if metric.name in GROUPS else ' stroke-dasharray="7 4"'
     line = f'<polyline points="{" ".join(points)}" fill="none" stroke-width="2.2"{dashes}/>'
     return f'<g class="{_colour(metric)}">{line}{"".join(marks)}</g>'
 
 
+def _bar(x: float, mean: float, deviation: float, y: Callable[[float], float]) -> str:
+    """Return the bar of a standard deviation; empty for NaN."""
+    if deviation != deviation:
+        return ""
+    return f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y(mean - deviation):.1f}" y2="{y(mean + deviation):.1f}"/>'
+
+
 def _colour(metric: Metric) -> str:
+    """Return the CSS class of a metric's colour."""
     return metric.name if metric.name in GROUPS else "other"
 
 
 @dataclass(frozen=True)
 class CostPoint:
-    """Line of a table as a point: its cost in seconds, and the mean and s.d. (NaN for one seed) of a metric."""
+    """Line of a table as a point of the plot: cost in seconds, mean and s.d. (NaN for one seed) of a metric."""
 
     label: str
     seconds: float
@@ -112,17 +116,17 @@ class CostPoint:
 def cost_scatter(points: Sequence[CostPoint], metric: Metric) -> str:
     """Return a plot of a metric over the cost (log scale); "" for fewer than two points.
 
-    The first points have labels that overlap nothing; tooltips name every point.
+    The first points have labels where these fit; tooltips name every point.
     """
     points = [point for point in points if point.seconds > 0 and math.isfinite(point.mean)]
     if len(points) < 2:
         return ""
     left, right, top, bottom = 50, 660, 24, 300
-    scale = 1.0 if metric.is_fraction else 0.01  # the rules are in percent
-    values = [scale * (point.mean + side * _zero_if_nan(point.deviation)) for point in points for side in (-1, 1)]
+    scale = 1.0 if metric.is_fraction else 0.01  # the numbers of the grid are multiplied by 100
+    values = [scale * (point.mean + side * zero_if_nan(point.deviation)) for point in points for side in (-1, 1)]
     low, high, rule = _nice_range(values)
     first, last = (math.log(end(point.seconds for point in points)) for end in (min, max))
-    margin = max(0.0, (_LEAST_SPAN - (last - first)) / 2)  # nearly equal costs stand close together
+    margin = max(0.0, (_LEAST_SPAN - (last - first)) / 2)  # keeps nearly equal costs close together
     first, last = first - margin, last + margin
 
     def x(seconds: float) -> float:
@@ -142,11 +146,13 @@ def cost_scatter(points: Sequence[CostPoint], metric: Metric) -> str:
     boxes = [box for point in points for box in _boxes(point, x(point.seconds), y, scale)]
     for rank, point in enumerate(points):
         parts.append(_cost_mark(point, metric, x(point.seconds), y, scale))
-        if rank >= _LABELLED:
+        if rank >= _MAX_LABELS:
             continue
-        placed = _placed(point.label, x(point.seconds), y(scale * point.mean), boxes, (left, top - 10, right, bottom))
-        if placed is not None:
-            label, box, anchor = placed
+        position = _place_label(
+            point.label, x(point.seconds), y(scale * point.mean), boxes, (left, top - 10, right, bottom)
+        )
+        if position is not None:
+            label, box, anchor = position
             boxes.append(box)
             edge = {"start": box[0], "middle": (box[0] + box[2]) / 2, "end": box[2]}[anchor]
             parts.append(f'<text x="{edge:.1f}" y="{box[3] - 4:.1f}" text-anchor="{anchor}">{text(label)}</text>')
@@ -155,27 +161,24 @@ def cost_scatter(points: Sequence[CostPoint], metric: Metric) -> str:
 
 
 def _cost_mark(point: CostPoint, metric: Metric, x: float, y: Callable[[float], float], scale: float) -> str:
-    mean, deviation = scale * point.mean, scale * point.deviation
-    bar = ""
-    if deviation == deviation:
-        bar = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y(mean - deviation):.1f}" y2="{y(mean + deviation):.1f}"/>'
     value = value_text(metric, point.mean, point.deviation)
-    facts = (point.label, f"{heading(metric)}: {value}, n = {point.seeds}", f"cost: {point.seconds:,.0f} s")
-    tooltip = "&#10;".join(map(text, facts))
+    lines = (point.label, f"{heading(metric)}: {value}, n = {point.seeds}", f"cost: {point.seconds:,.0f} s")
+    tooltip = "&#10;".join(map(text, lines))
+    bar = _bar(x, scale * point.mean, scale * point.deviation, y)
     return (
-        f'<g class="{"limited" if point.is_limited else "line"}">{bar}'
-        f'<circle cx="{x:.1f}" cy="{y(mean):.1f}" r="5" stroke-width="2" data-tip="{tooltip}"/></g>'
+        f'<g class="{"limited" if point.is_limited else "line"}">{bar}<circle cx="{x:.1f}" '
+        f'cy="{y(scale * point.mean):.1f}" r="5" stroke-width="2" data-tip="{tooltip}"/></g>'
     )
 
 
 def _boxes(point: CostPoint, x: float, y: Callable[[float], float], scale: float) -> list[Box]:
-    """Return the boxes of a point and of its bar."""
-    mean, deviation = scale * point.mean, scale * _zero_if_nan(point.deviation)
+    """Return the boxes of a point and of its bar, which labels must not overlap."""
+    mean, deviation = scale * point.mean, scale * zero_if_nan(point.deviation)
     return [(x - 7, y(mean) - 7, x + 7, y(mean) + 7), (x - 2, y(mean + deviation), x + 2, y(mean - deviation))]
 
 
-def _placed(label: str, x: float, y: float, taken: Sequence[Box], frame: Box) -> tuple[str, Box, str] | None:
-    """Return a label, its box next to a point and its anchor; None if every position overlaps something."""
+def _place_label(label: str, x: float, y: float, taken: Sequence[Box], frame: Box) -> tuple[str, Box, str] | None:
+    """Return the shown label, its box next to a point and its anchor; None if it overlaps something everywhere."""
     shown = label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
     width = _LETTER * len(shown)
     corners = (
@@ -191,7 +194,7 @@ def _placed(label: str, x: float, y: float, taken: Sequence[Box], frame: Box) ->
     for left, top, anchor in corners:
         box = (left, top, left + width, top + _LINE)
         inside = frame[0] <= box[0] and box[2] <= frame[2] and frame[1] <= box[1] and box[3] <= frame[3]
-        if inside and not any(_overlap(box, other) for other in taken):
+        if inside and not any(_overlap(box, taken_box) for taken_box in taken):
             return shown, box, anchor
     return None
 
@@ -201,7 +204,7 @@ def _overlap(one: Box, two: Box) -> bool:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Return 1, 2, 5 times powers of ten within a range, or equal steps if there are fewer than two of these."""
+    """Return 1, 2, 5 times powers of ten within a range; equal steps if fewer than two of them are inside."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
     inside = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
@@ -218,13 +221,9 @@ def _seconds(value: float) -> str:
 
 
 def _nice_range(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the ends of an axis around some values, and the distance of its rules: 1, 2 or 5 times a power of ten."""
+    """Return the ends of an axis, and the distance of its grid lines: 1, 2 or 5 times a power of ten."""
     low, high = min(values), max(values)
     width = (high - low) or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(width / 4))
     rule = next(step * power for step in (1, 2, 5, 10) if width / (step * power) <= 5)
     return math.floor(low / rule) * rule, (math.floor(high / rule) + 1) * rule, rule
-
-
-def _zero_if_nan(value: float) -> float:
-    return 0.0 if value != value else value

@@ -1,11 +1,11 @@
-"""Script of an HTML report: sorting, filtering, tooltips, the plot of classes, the choice of figures, and the theme.
+"""Scripts of HTML files: sorting for all; for reports filter, tooltips, plot of classes, choice of figures and theme.
 
 Names are inserted as textContent only, never as HTML.
 """
 
 from __future__ import annotations
 
-SCRIPT = """
+SORTING = """
 "use strict";
 const number = cell => cell.dataset.value === undefined ? NaN : parseFloat(cell.dataset.value);
 function sortBy(table, column, descending) {
@@ -33,6 +33,9 @@ function sortable(table) {
   });
 }
 document.querySelectorAll("table.sortable").forEach(sortable);
+"""
+
+_REPORT = """
 function filter() {
   const words = document.getElementById("filter").value.toLowerCase().split(/\\s+/).filter(Boolean);
   const rows = [...document.querySelectorAll("table.sortable tr[data-about]")];
@@ -180,3 +183,5 @@ for (const mark of document.querySelectorAll("[data-tip]")) {
   mark.addEventListener("mouseleave", hide);
 }
 """
+
+SCRIPT = SORTING + _REPORT

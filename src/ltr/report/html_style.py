@@ -7,7 +7,7 @@ from ltr.report.style import GROUP_COLOURS, INK, PALE, WARNING
 _LIGHT = f"""--ink: {INK}; --pale: {PALE}; --soft: #555555; --paper: #ffffff; --rule: #e4e4e4; --edge: #8a8a8a;
   --warning: {WARNING}; --focus: #0b57d0; --link: #0b57d0; --hover: #f2f5f9; --many: {GROUP_COLOURS["many"]};
   --medium: {GROUP_COLOURS["medium"]}; --few: {GROUP_COLOURS["few"]}; color-scheme: light"""
-# the lighter three of the same scheme (Tol, "medium contrast"), so that groups differ on a dark background as well
+# the three light colours of the same scheme (Tol, "medium contrast"), which differ on a dark background
 _DARK = """--ink: #e8e8e8; --pale: #a0a0a0; --soft: #b9bec5; --paper: #15171a; --rule: #34383e; --edge: #7c838c;
   --warning: #ff8a80; --focus: #8ab4f8; --link: #8ab4f8; --hover: #1f2329; --many: #6699CC;
   --medium: #EECC66; --few: #EE99AA; color-scheme: dark"""

@@ -9,22 +9,22 @@ from ltr.evaluation.metrics import Metric
 from ltr.report.columns import heading, value_text
 from ltr.report.comparison import Line, Section, marks, ranked
 from ltr.report.compose import Part
-from ltr.report.html_page import text
+from ltr.report.html_page import css_class, scroll_region, text
 from ltr.report.html_plots import CostPoint, cost_scatter
 
 _LISTED = 3  # names of tied lines
-_DRAWN = 300  # lines in the plot of costs
+_MAX_POINTS = 300  # lines in the plot of costs
 
 
 def summary(parts: Sequence[Part]) -> str:
-    """Return the first section of the report: for each table its best lines by metric, and cost against accuracy."""
+    """Return the first section of the report: the best lines of each table by metric, and cost against accuracy."""
     if not parts:
         return ""
     blocks = "\n".join(_summary_of_part(part, number) for number, part in enumerate(parts))
     return (
         f'<section id="summary">\n<h2>Summary</h2>\n{blocks}\n'
         '<p class="note">Best: the highest mean over seeds (the lowest for ↓), without lines that are limited, of a '
-        "longer schedule or selected on test; = names lines within one s.d. of it. Cost: seconds of all stages, as if "
+        "longer schedule or selected on test; =: lines within one s.d. of it. Cost: seconds of all stages, as if "
         "none had been cached; bars are one s.d. over seeds.</p>\n</section>"
     )
 
@@ -36,14 +36,11 @@ def _summary_of_part(part: Part, number: int) -> str:
     if metrics:
         headings = "".join(f'<th scope="col">{name}</th>' for name in ("metric", "best", "value", "seeds"))
         rows = "\n".join(_row(section, metric) for metric in metrics)
-        name = text(f"best lines of {section.title}")
-        table = (
-            f'<div class="scroll" tabindex="0" role="region" aria-label="{name}"><table class="summary">'
-            f"<thead><tr>{headings}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
-        )
+        table = f'<table class="summary"><thead><tr>{headings}</tr></thead>\n<tbody>{rows}</tbody></table>'
+        block = scroll_region(f"best lines of {section.title}", table)
     else:
-        table = '<p class="note">No line to compare: all are limited, selected on test or without a value.</p>'
-    return f'<div class="panels"><div>{title}{table}</div>\n{_cost_figure(part)}</div>'
+        block = '<p class="note">No line to compare: all are limited, selected on test or without a value.</p>'
+    return f'<div class="panels"><div>{title}{block}</div>\n{_cost_figure(part)}</div>'
 
 
 def _row(section: Section, metric: Metric) -> str:
@@ -69,23 +66,15 @@ def _best(section: Section, metric: Metric) -> list[Line]:
 
 def _cost_figure(part: Part) -> str:
     """Return the plot of a table's first ranked metric over cost, with its numbers; "" where costs are unknown."""
-    section = part.section
     metric = _main_metric(part)
     if metric is None:
         return ""
-    lines = [*section.lines, *section.selected_on_test]
-    more = len(lines) - _DRAWN
-    points = [
-        CostPoint(
-            line.label,
-            line.seconds,
-            line.mean(metric.name),
-            line.deviation(metric.name),
-            len(line.runs),
-            bool(line.caveat) or line.on_test,
-        )
-        for line in lines[:_DRAWN]
-    ]
+    lines = part.section.all_lines
+    points = []
+    for line in lines[:_MAX_POINTS]:
+        mean, deviation = line.mean(metric.name), line.deviation(metric.name)
+        is_limited = bool(line.caveat) or line.on_test
+        points.append(CostPoint(line.label, line.seconds, mean, deviation, len(line.runs), is_limited))
     drawing = cost_scatter(points, metric)
     if not drawing:
         return ""
@@ -95,19 +84,17 @@ def _cost_figure(part: Part) -> str:
         f'<td class="number">{text(value_text(metric, point.mean, point.deviation))}</td></tr>'
         for point in shown
     )
-    number_class = ' class="number"'
-    heads = "".join(
-        f'<th scope="col"{number_class if column else ""}>{text(name)}</th>'
-        for column, name in enumerate(("line", "cost", heading(metric)))
-    )
+    columns = (("line", ""), ("cost", "number"), (heading(metric), "number"))
+    heads = "".join(f'<th scope="col"{css_class(names)}>{text(title)}</th>' for title, names in columns)
     caption = "<figcaption>Outlined in red: limited, of a longer schedule, or selected on test.</figcaption>"
     limited = caption if any(point.is_limited for point in shown) else ""
+    more = len(lines) - _MAX_POINTS
     left_out = f"<figcaption>{more:,} more lines of the table are not drawn.</figcaption>" if more > 0 else ""
     title = f"{heading(metric)} over cost"
+    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
     return (
         f"<figure><h3>{text(title)}</h3>{drawing}{limited}{left_out}"
-        f'<details><summary>Numbers</summary><div class="scroll" tabindex="0" role="region" aria-label="{text(title)}">'
-        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div></details></figure>"
+        f"<details><summary>Numbers</summary>{scroll_region(title, table)}</details></figure>"
     )
 
 

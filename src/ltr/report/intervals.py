@@ -1,7 +1,7 @@
 """Paired bootstrap intervals and paired tests of two methods on the same test images.
 
 The intervals and `mcnemar` treat the test images as a sample from a larger set: they say whether a difference would
-hold for other images. They do not cover the variation over seeds; only `sign_flip_p_value` covers that.
+hold for other images. Only `sign_flip_p_value` covers the variation over seeds.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from ltr.errors import DataError
 from ltr.randomness import generator
 
-DRAWS = 2000
-_MAX_RANDOM_NUMBERS = 4_000_000  # random numbers in memory at once
+BOOTSTRAP_SAMPLES = 2000
+_MAX_RANDOM_NUMBERS = 4_000_000  # in memory at once
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,10 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
+
 
 def paired_bootstrap(
     difference: np.ndarray,
@@ -35,7 +39,7 @@ def paired_bootstrap(
     *,
     balanced: bool = False,
     level: float = 0.95,
-    draws: int = DRAWS,
+    samples: int = BOOTSTRAP_SAMPLES,
     seed: int = 0,
 ) -> Interval:
     """Return the percentile bootstrap interval of the mean of ``difference`` over resampled test images.
@@ -48,8 +52,8 @@ def paired_bootstrap(
         balanced: use the mean of class means and resample within classes, which keeps the class counts; otherwise the
             mean over images, resampled from all images.
         level: confidence level, in (0, 1).
-        draws: bootstrap samples.
-        seed: seed of the resampling; the same seed resamples the same images for every pair of methods.
+        samples: number of bootstrap samples.
+        seed: seed of the resampling; equal seeds resample the same images for every pair of methods.
 
     Raises:
         DataError: there are no images.
@@ -65,11 +69,11 @@ def paired_bootstrap(
     first = np.repeat(starts, counts)
     size = np.repeat(counts, counts)
     weight = 1.0 / (np.repeat(counts, counts) * len(counts))  # of an image in the mean of class means
-    random = generator("paired bootstrap", seed, draws)
-    means = np.empty(draws)
+    random = generator("paired bootstrap", seed, samples)
+    means = np.empty(samples)
     rows = max(1, _MAX_RANDOM_NUMBERS // len(values))
-    for start in range(0, draws, rows):
-        stop = min(start + rows, draws)
+    for start in range(0, samples, rows):
+        stop = min(start + rows, samples)
         chosen = first + (random.random((stop - start, len(values))) * size).astype(np.int64)
         means[start:stop] = values[chosen] @ weight
     tail = (1 - level) / 2
@@ -82,19 +86,11 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
     Args:
         only_first: images that only the first method classifies correctly.
-        only_second: the reverse. Images that both classify alike do not count.
+        only_second: images that only the second method classifies correctly; the other images do not count.
     """
-    total = only_first + only_second
-    if total == 0:
-        return 1.0
-    # log of binomial(total, k) / 2**total for k up to the smaller number
-    logs = [
-        math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1) - total * math.log(2)
-        for k in range(min(only_first, only_second) + 1)
-    ]
-    largest = max(logs)
-    tail = math.exp(largest) * math.fsum(math.exp(log - largest) for log in logs)
-    return min(1.0, 2 * tail)
+    from scipy.special import bdtr
+
+    return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
 
 
 def paired_p_value(difference: np.ndarray) -> float:
@@ -113,8 +109,8 @@ def paired_p_value(difference: np.ndarray) -> float:
 def sign_flip_p_value(differences: Sequence[float]) -> float:
     """Return the two-sided sign-flip p-value over seeds: the share of all 2^n sign patterns that are as extreme.
 
-    With n seeds it cannot be below 2 / 2^n: five seeds cannot give 0.05. NaN without a pair, or
-    with more than 20 pairs, whose 2^n patterns are too many.
+    It is at least 2 / 2^n, so that five seeds cannot reach 0.05. NaN without a pair, or with more than 20 pairs, whose
+    2^n patterns are too many.
     """
     values = [value for value in differences if value == value]
     if not values or len(values) > 20:
@@ -126,7 +122,7 @@ def sign_flip_p_value(differences: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted by Holm (1979) for several comparisons; NaN stays NaN and is not counted."""
+    """Return p-values adjusted by Holm (1979) for several comparisons; NaN stays NaN and does not count."""
     order = sorted((index for index, p in enumerate(p_values) if p == p), key=lambda index: p_values[index])
     adjusted = list(p_values)
     highest = 0.0
@@ -181,12 +177,8 @@ def hits_of(tables: Sequence[Mapping[str, np.ndarray]], where: str) -> Hits:
 
 def check_same_images(first: Hits, second: Hits, where: str) -> None:
     """Raise DataError unless both hold the same images with the same labels."""
-    if (
-        len(first.ids) != len(second.ids)
-        or not (first.ids == second.ids).all()
-        or not (first.labels == second.labels).all()
-    ):
+    if not (np.array_equal(first.ids, second.ids) and np.array_equal(first.labels, second.labels)):
         raise DataError(
-            f"{where}: their predictions are of different test images ({len(first.ids):,} and {len(second.ids):,}), so "
-            "they cannot be compared image by image"
+            f"{where}: the runs were evaluated on different test images ({len(first.ids):,} and {len(second.ids):,}), "
+            "so they cannot be compared image by image. Compare runs of one split"
         )

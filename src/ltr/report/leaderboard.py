@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +13,17 @@ from ltr.evaluation.groups import GROUPS
 from ltr.evaluation.metrics import Metric
 from ltr.report.columns import value_text
 from ltr.report.comparison import Line, Section, sections
+from ltr.report.formats import markdown_table
 from ltr.report.limits import short_schedule
+from ltr.report.naming import commit_text, schedule_text
 from ltr.report.published_lookup import Published, PublishedNumbers, has_published_backbone
 from ltr.report.read_run import Run
 from ltr.report.read_runs import finished_runs, shown_value
 from ltr.report.results_folder import ResultsFolder
 from ltr.report.style import NOTHING
+
+_NUMERIC = ("result", *GROUPS, "n", "published", "deviation", "test images", "hours")
+_HEADINGS = ("run", *_NUMERIC[:-2], "backbone", "schedule", *_NUMERIC[-2:])
 
 
 @dataclass(frozen=True)
@@ -28,19 +32,19 @@ class LeaderboardRow:
 
     Attributes:
         dataset, split, protocol: the data; splits of one data set are not comparable.
-        label: name of the row; equal names are extended by the settings that differ.
-        name: name of its runs.
+        label: name of the row; settings that differ tell equal names apart.
+        name: name of the runs.
         method, loss, backbone, schedule, selection: settings as text.
         metric: the headline metric.
         value, deviation: its mean and standard deviation over seeds, as fractions; NaN for one seed.
         groups: accuracy of many, medium and few; NaN where there is none.
         seeds: number of runs.
-        published: the published number of the same data, backbone, sampler, loss and method; None if there is none.
+        published: the published number for the same data, backbone, sampler, loss and method; None without one.
         hours: time of all stages, including cached ones; NaN if unknown.
         epochs: length of the main stage; 0 if unknown.
         cost: multiply-accumulate operations of the whole training; NaN if unknown.
-        is_short: the schedule is shorter than the recipe's, so that no published number is comparable.
-        test_images: evaluated images.
+        is_short: True if the schedule is shorter than the recipe's, so that no published number is comparable.
+        test_images: number of evaluated images.
         hardware, commit: from ``provenance.json``; empty without it.
         files: run folders below the results folder.
     """
@@ -108,11 +112,11 @@ def _row(
 ) -> LeaderboardRow:
     config = line.config
     number = published.of(line, section.protocol)
-    name = number.metric if number and number.metric in line.rows[0]["metrics"] else section.metric
+    has_metric = number is not None and number.metric in line.rows[0]["metrics"]
+    name = number.metric if number is not None and has_metric else section.metric
     is_short = bool(short_schedule(config))
-    if number is not None and (
-        is_short or name != number.metric or not has_published_backbone(config, number.names_backbone)
-    ):
+    has_conditions = not is_short and has_metric
+    if number is not None and not (has_conditions and has_published_backbone(config, number.names_backbone)):
         number = None
     provenance = [_provenance(folders[run.path]) for run in line.runs]
     return LeaderboardRow(
@@ -149,10 +153,8 @@ def _provenance(run: Run) -> tuple[str, str]:
         provenance = run.provenance
     except DataError:
         return "", ""
-    code = provenance.get("code", {})
-    commit = (code.get("commit") or "")[:10]
-    dirty = " with uncommitted changes" if commit and code.get("dirty") else ""
-    return ", ".join(str(provenance[key]) for key in ("device", "precision") if provenance.get(key)), commit + dirty
+    hardware = ", ".join(str(provenance[key]) for key in ("device", "precision") if provenance.get(key))
+    return hardware, commit_text(provenance.get("code", {}))
 
 
 def _joined(texts: Any) -> str:
@@ -160,47 +162,22 @@ def _joined(texts: Any) -> str:
 
 
 def backbone_text(config: dict[str, Any]) -> str:
-    """Return a backbone as text: ``CifarResNet 32``, ``resnet50``, and whether it is frozen."""
-    target = shown_value(config.get("backbone._target_"))
-    name = config.get("backbone.name") or " ".join(
-        [target, *([str(config["backbone.depth"])] if "backbone.depth" in config else [])]
-    )
+    """Return a backbone as text: ``CifarResNet 32`` or ``resnet50, frozen``."""
+    target, depth = shown_value(config.get("backbone._target_")), config.get("backbone.depth", "")
+    name = config.get("backbone.name") or f"{target} {depth}".rstrip()
     is_frozen = config.get("features.name", "images") != "images" or config.get("backbone.trainable") == "none"
     return f"{name}, frozen" if is_frozen else str(name)
 
 
-def schedule_text(config: dict[str, Any]) -> str:
-    """Return the epochs of all stages as text: ``200 epochs + classifier 10``."""
-    stages = [
-        f"{key.split('.')[-2]} {value}" for key, value in config.items() if re.fullmatch(r"method\.\w+\.epochs", key)
-    ]
-    return " + ".join([f"{config.get('trainer.max_epochs', NOTHING)} epochs", *stages])
-
-
 def summary_markdown(rows: Sequence[LeaderboardRow]) -> str:
-    """Return the rows as Markdown tables, one per data set, for the documentation; short schedules are left out."""
+    """Return the rows as Markdown tables, one per data set, without short schedules."""
     rows = [row for row in rows if not row.is_short]
     sources = list(dict.fromkeys(row.published.source for row in rows if row.published))
     text: list[str] = []
     for dataset in dict.fromkeys(row.dataset for row in rows):
         text += [f"**{escaping.markdown(dataset)}**", ""]
-        headings = [
-            "run",
-            "result",
-            *GROUPS,
-            "n",
-            "published",
-            "deviation",
-            "backbone",
-            "schedule",
-            "test images",
-            "hours",
-        ]
-        numeric = ["---"] + ["---:"] * 7 + ["---"] * 2 + ["---:"] * 2
-        text += [f"| {' | '.join(headings)} |", f"| {' | '.join(numeric)} |"]
-        for row in (row for row in rows if row.dataset == dataset):
-            text.append(f"| {' | '.join(_markdown_cells(row, sources))} |")
-        text.append("")
+        cells = (_markdown_cells(row, sources) for row in rows if row.dataset == dataset)
+        text += [*markdown_table(_HEADINGS, [heading in _NUMERIC for heading in _HEADINGS], cells), ""]
     text += [f"[{position}] {escaping.markdown(source)}." for position, source in enumerate(sources, start=1)]
     return "\n".join(text)
 

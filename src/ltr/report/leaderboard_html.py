@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ltr.escaping import html as text
 from ltr.evaluation.groups import GROUPS
 from ltr.names import counted
+from ltr.report.html_page import css_class, html_file, scroll_region, sort_headings, sort_value, text
+from ltr.report.html_script import SORTING
 from ltr.report.leaderboard import LeaderboardRow, hours_text, percent, signed
 from ltr.report.style import INK, NOTHING, WARNING
 
-# the browser fetches nothing, whatever a name looks like
-_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-)
-_HOURS = (1, 3, 10, 30, 100)
-_FAR = 1.0  # points from the published number that are marked
+_HOURS = (1, 3, 10, 30, 100)  # choices of the filter by cost
+_FAR = 1.0  # marked deviation from the published number, in points
 
 _STYLE = f"""
 :root {{ color-scheme: light }}
@@ -45,24 +42,9 @@ tbody tr:hover {{ background: #f5f7fa }} tbody th {{ font-weight: 600 }}
 """
 
 # names are compared and never inserted as HTML
-_SCRIPT = """
-"use strict";
-const table = document.querySelector("table"), body = table.tBodies[0], form = document.querySelector("form");
-const heads = [...table.tHead.rows[0].cells], status = document.getElementById("count");
-const number = cell => cell.dataset.value === undefined ? NaN : parseFloat(cell.dataset.value);
-heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
-  const numeric = head.classList.contains("number"), now = head.getAttribute("aria-sort");
-  const descending = now ? now === "ascending" : numeric, sign = descending ? -1 : 1;
-  const rows = [...body.rows].sort((a, b) => {
-    const one = a.cells[column], two = b.cells[column];
-    if (!numeric) return sign * one.textContent.localeCompare(two.textContent);
-    const x = number(one), y = number(two);
-    return isNaN(x) || isNaN(y) ? isNaN(x) - isNaN(y) : sign * (x - y);
-  });
-  body.append(...rows);
-  heads.forEach(other => other.removeAttribute("aria-sort"));
-  head.setAttribute("aria-sort", descending ? "descending" : "ascending");
-}));
+_FILTER = """
+const body = document.querySelector("table").tBodies[0], form = document.querySelector("form");
+const status = document.getElementById("count");
 function filter() {
   const words = form.elements.words.value.toLowerCase().split(/\\s+/).filter(Boolean);
   const limit = parseFloat(form.elements.hours.value);
@@ -111,30 +93,20 @@ _COLUMNS: tuple[tuple[str, bool], ...] = (
 def leaderboard_html(rows: Sequence[LeaderboardRow], title: str = "Leaderboard") -> str:
     """Return the complete HTML file."""
     sources = list(dict.fromkeys(row.published.source for row in rows if row.published))
-    heads = "".join(
-        f'<th scope="col"{_class("number" if numeric else "")}><button type="button">{text(name)}</button></th>'
-        for name, numeric in _COLUMNS
-    )
     lines = "\n".join(_row(row, sources) for row in rows)
+    table = (
+        '<table class="sortable"><caption class="note">A click on a heading sorts.</caption>\n'
+        f"<thead><tr>{sort_headings(_COLUMNS)}</tr></thead>\n<tbody>\n{lines}\n</tbody></table>"
+    )
     listed = "".join(
         f'<li id="source-{position}">{text(source)}</li>' for position, source in enumerate(sources, start=1)
     )
     runs = sum(row.seeds for row in rows)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="viewport" content="width=device-width">
-<title>{text(title)}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<main>
+    body = f"""<main>
 <h1>{text(title)}</h1>
-<p class="note">{counted(runs, "run")}, averaged over seeds (mean ± s.d., n runs), in percent. Deviation: result less
-published number, in points; {_FAR:.0f} point or more is marked. Compare rows of one data set and one split only;
-published numbers count all test images. Hours: all stages, as if none had been cached, on the row's hardware.</p>
+<p class="note">{counted(runs, "run")}, averaged over seeds (mean ± s.d., n runs), in percent. Deviation: result minus
+published number, in points; {_FAR:.0f} point or more is marked. Compare only rows of one data set and split; published
+numbers count all test images. Hours: all stages, as if none had been cached, on the row's hardware.</p>
 <form hidden aria-label="filter">
 {_select("dataset", "data set", [row.dataset for row in rows])}
 {_select("backbone", "backbone", [row.backbone for row in rows])}
@@ -144,20 +116,11 @@ published numbers count all test images. Hours: all stages, as if none had been 
 <button type="reset">show all</button>
 </form>
 <p class="note" id="count" role="status">{counted(len(rows), "row")}</p>
-<div class="scroll" tabindex="0" role="region" aria-label="results">
-<table><caption class="note">A click on a heading sorts.</caption>
-<thead><tr>{heads}</tr></thead>
-<tbody>
-{lines}
-</tbody></table>
-</div>
+{scroll_region("results", table)}
 <h2>Sources of published numbers</h2>
 <ol>{listed}</ol>
-</main>
-<script>{_SCRIPT}</script>
-</body>
-</html>
-"""
+</main>"""
+    return html_file(title, _STYLE, body, SORTING + _FILTER)
 
 
 def _row(row: LeaderboardRow, sources: Sequence[str]) -> str:
@@ -174,7 +137,7 @@ def _row(row: LeaderboardRow, sources: Sequence[str]) -> str:
         _number(row.value_text, row.value),
         *(_number(percent(row.groups[group]), row.groups[group]) for group in GROUPS),
         _number(str(row.seeds), row.seeds),
-        f'<td class="number"{_value(row.published.number if row.published else math.nan)}>{published}</td>',
+        f'<td class="number"{sort_value(row.published.number if row.published else math.nan)}>{published}</td>',
         _number(signed(difference), difference, "far" if abs(difference) >= _FAR else ""),
         _number(hours_text(row.hours), row.hours),
         _number(f"{row.test_images:,}", row.test_images),
@@ -188,19 +151,11 @@ def _row(row: LeaderboardRow, sources: Sequence[str]) -> str:
 
 
 def _cell(value: str, names: str = "") -> str:
-    return f"<td{_class(names)}>{text(value)}</td>"
+    return f"<td{css_class(names)}>{text(value)}</td>"
 
 
 def _number(shown: str, value: float, names: str = "") -> str:
-    return f"<td{_class(f'number {names}'.strip())}{_value(value)}>{text(shown)}</td>"
-
-
-def _value(value: float) -> str:
-    return "" if value != value else f' data-value="{value:.10g}"'
-
-
-def _class(names: str) -> str:
-    return f' class="{names}"' if names else ""
+    return f"<td{css_class(f'number {names}'.strip())}{sort_value(value)}>{text(shown)}</td>"
 
 
 def _select(name: str, label: str, values: Sequence[str]) -> str:

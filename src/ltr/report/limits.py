@@ -1,6 +1,6 @@
-"""Limits of runs with fewer batches or fewer epochs than their recipe; their numbers are not those of their method.
+"""Limited runs, with fewer batches or epochs than their recipe: their numbers are not those of their method.
 
-Tables mark such runs, give the reason, and never mark them as best.
+Tables give them a footnote with the reason and never mark them as best.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ OTHER_CONDITIONS = "published under other conditions"  # first words of such a n
 
 
 def limits(config: Mapping[str, Any]) -> str:
-    """Return the reason why a run of this flat configuration is limited; empty if it is not."""
+    """Return the reason why a run with this flat configuration is limited; empty if it is not."""
     return ", ".join(filter(None, (few_batches(config), short_schedule(config))))
 
 
 def few_batches(config: Mapping[str, Any]) -> str:
-    """Return a note about a run whose epochs are not whole; empty for others."""
+    """Return a note about a run whose epochs are incomplete; empty for others."""
     batches = config.get("trainer.limit_train_batches")
     if batches is None:
         return ""
-    return f"{batches:,g} {'batch' if batches == 1 else 'batches'} an epoch (trainer.limit_train_batches)"
+    return f"{counted(batches, 'batch', 'batches')} an epoch (trainer.limit_train_batches)"
 
 
 def short_schedule(config: Mapping[str, Any]) -> str:
-    """Return a note about a run of fewer epochs than its recipe; empty for others."""
+    """Return a note about a run with fewer epochs than its recipe; empty for others."""
     return ", ".join(
         f"{epochs:,g} of the recipe's {counted(recipe_epochs, 'epoch')} ({key})"
         for key, epochs, recipe_epochs in _epochs_beside_recipe(config)
@@ -43,12 +43,9 @@ def short_schedule(config: Mapping[str, Any]) -> str:
 
 
 def longer_schedule(config: Mapping[str, Any]) -> str:
-    """Return a note about a run of more epochs than its recipe; empty for others.
-
-    Such a run is whole, but it is ranked only among runs of the same schedule.
-    """
+    """Return a note about a run with more epochs than its recipe, which is ranked among equal schedules; else empty."""
     longer = [
-        f"{counted(epochs, 'epoch')}, the recipe's are {recipe_epochs:,g} ({key})"
+        f"{counted(epochs, 'epoch')} instead of the recipe's {recipe_epochs:,g} ({key})"
         for key, epochs, recipe_epochs in _epochs_beside_recipe(config)
         if epochs > recipe_epochs
     ]
@@ -68,7 +65,7 @@ def _epochs_beside_recipe(config: Mapping[str, Any]) -> list[tuple[str, float, f
 
 
 def _recipe_epochs_of(config: Mapping[str, Any], dataset: str, method: str) -> tuple[tuple[str, float], ...]:
-    """Return the epoch settings that a run's recipes give; a classifier on stored features has its own recipe."""
+    """Return the epoch settings of a run's recipes; a classifier on stored features has the linear probe's."""
     epochs = _recipe_epochs(dataset, method)
     if config.get("features.name", "images") == "images":
         return epochs
@@ -86,16 +83,13 @@ def _probe_epochs() -> float:
 
 
 def marks_of(reasons: Sequence[str]) -> dict[str, str]:
-    """Return a footnote mark (a dagger and so on) for each distinct reason, in order; empty reasons get none."""
-    different = [reason for reason in dict.fromkeys(reasons) if reason]
-    return {
-        reason: _MARKS[index] if index < len(_MARKS) else f"{_MARKS[0]}{index + 1}"
-        for index, reason in enumerate(different)
-    }
+    """Return a footnote mark, such as a dagger, for each distinct reason; empty reasons get none."""
+    marks = [*_MARKS, *(f"{_MARKS[0]}{number}" for number in range(len(_MARKS) + 1, len(reasons) + 1))]
+    return dict(zip(dict.fromkeys(filter(None, reasons)), marks))
 
 
 def footnotes(marks: Mapping[str, str]) -> list[str]:
-    """Return a note for each mark, for below a table."""
+    """Return the notes below a table, one for each mark."""
     return [f"{mark} {_sentence(reason)}." for reason, mark in marks.items()]
 
 
@@ -103,8 +97,8 @@ def _sentence(reason: str) -> str:
     if reason.startswith(OTHER_CONDITIONS):
         return reason
     if reason.startswith(_LONGER):
-        return f"{reason}; ranked among equal schedules only, and not comparable with a published number"
-    return f"limited: {reason}; never the best, and not comparable with a published number"
+        return f"{reason}; ranked among equal schedules only, not comparable with a published number"
+    return f"limited: {reason}; never marked as best, not comparable with a published number"
 
 
 @cache
@@ -117,9 +111,8 @@ def _recipe_epochs(dataset: str, method: str) -> tuple[tuple[str, float], ...]:
 
 
 def _experiment_epochs(config: Mapping[str, Any]) -> float | None:
-    """Return the epochs that the run's experiment config sets; None if it sets none."""
-    matching_epochs = [epochs for conditions, epochs in _experiments() if conditions.match(dict(config))]
-    return min(matching_epochs, default=None)
+    """Return the fewest epochs that a matching experiment config sets; None if none sets any."""
+    return min((epochs for conditions, epochs in _experiments() if conditions.match(config)), default=None)
 
 
 @cache

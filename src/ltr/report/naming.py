@@ -1,7 +1,8 @@
-"""Names of table lines: the values of chosen settings, extended by differing settings where names are equal."""
+"""Settings of runs as text, for labels and columns of tables."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from os.path import commonpath
 from pathlib import PurePath
@@ -10,9 +11,12 @@ from typing import Any
 from ltr.errors import ConfigError, nearest
 from ltr.identity import name_of
 from ltr.report.read_runs import FinishedRun, settings, shown_value
+from ltr.report.style import NOTHING
 
-_MOST_DIFFERENCES = 4
-_OWN_COLUMN = ("trainer.max_epochs",)  # settings that tables show in a column
+_MAX_DIFFERENCES = 4
+_COLUMNS = ("trainer.max_epochs",)  # settings that have a column in tables
+
+_STAGE_EPOCHS = re.compile(r"method\.\w+\.epochs")
 
 
 def setting(config: dict[str, Any], key: str) -> Any:
@@ -38,50 +42,58 @@ def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
     settings_of_runs = [settings(config) for config in configs]
     # a key that some configurations lack belongs to another version and does not describe the run
     keys = [key for key in settings_of_runs[0] if all(key in config for config in settings_of_runs)]
-    texts = {key: [repr(config.get(key)) for config in settings_of_runs] for key in keys}
+    texts = {key: [repr(config[key]) for config in settings_of_runs] for key in keys}
     differing = [key for key in keys if len(set(texts[key])) > 1]
-    # the table has a column for it, unless nothing else tells the lines apart
-    rest = [key for key in differing if key not in _OWN_COLUMN]
-    if len(set(zip(*(texts[key] for key in rest)))) == len(configs):
-        differing = rest
+    # a setting with a column is named only if nothing else tells the lines apart
+    without_columns = [key for key in differing if key not in _COLUMNS]
+    if len(set(zip(*(texts[key] for key in without_columns)))) == len(configs):
+        differing = without_columns
     # a different class has different arguments: its name suffices
     nodes = [key.removesuffix("._target_") for key in differing if key.endswith("._target_")]
-    kept_keys = [key for key in differing if not any(key.startswith(f"{node}.") for node in nodes)]
-    kept_keys = [key for key in kept_keys if not (key == "dataset.beta" and "loss.beta" in kept_keys)]
-    shown = [*((node, f"{node}._target_") for node in nodes), *((key, key) for key in kept_keys)]
-    shown_names = [
-        (
-            name.removesuffix(".name")
-            if name == "features.name"
-            else name
-            if name.count(".") < 2
-            else name.split(".", 1)[1],
-            key,
-        )
-        for name, key in shown
-    ]
-    # a library's factory, such as timm's for backbones and optimisers, is shown by the name it builds
-    for node in nodes:
-        if node == "tune":  # its choices are not names of papers: shown as typed
-            for config in settings_of_runs:
-                config[f"{node}._target_"] = name_of(str(config[f"{node}._target_"])).rpartition("/")[2]
-    name_keys = {f"{node}._target_": f"{node}.name" for node in nodes}
-    values = {
-        key: shortened_paths([config.get(name_keys.get(key, key), config[key]) for config in settings_of_runs])
-        for _, key in shown_names
-    }
+    plain_keys = [key for key in differing if not any(key.startswith(f"{node}.") for node in nodes)]
+    plain_keys = [key for key in plain_keys if not (key == "dataset.beta" and "loss.beta" in plain_keys)]
+    values = {node: [_class_name(config, node) for config in settings_of_runs] for node in nodes}
+    values |= {key: [config[key] for config in settings_of_runs] for key in plain_keys}
+    values = {key: shortened_paths(values_of_runs) for key, values_of_runs in values.items()}
     result = []
     for index in range(len(configs)):
-        parts = [f"{name}={shown_value(values[key][index])}" for name, key in shown_names]
-        rest = [f"and {len(parts) - _MOST_DIFFERENCES} more"] if len(parts) > _MOST_DIFFERENCES else []
-        result.append(" ".join([*parts[:_MOST_DIFFERENCES], *rest]))
+        parts = [f"{_short_key(key)}={shown_value(values_of_runs[index])}" for key, values_of_runs in values.items()]
+        more = [f"and {len(parts) - _MAX_DIFFERENCES} more"] if len(parts) > _MAX_DIFFERENCES else []
+        result.append(" ".join([*parts[:_MAX_DIFFERENCES], *more]))
     return result
+
+
+def _short_key(key: str) -> str:
+    """Return a key as labels show it: ``classifier.epochs`` for ``method.classifier.epochs``."""
+    if key == "features.name":
+        return "features"
+    return key if key.count(".") < 2 else key.partition(".")[2]
+
+
+def _class_name(config: Mapping[str, Any], node: str) -> Any:
+    """Return what names the class of a node: the name that a library's factory builds, or its import path."""
+    target = config[f"{node}._target_"]
+    if node == "tune":  # its choices have no names of papers: shown as typed
+        target = name_of(str(target)).rpartition("/")[2]
+    return config.get(f"{node}.name", target)
+
+
+def schedule_text(config: Mapping[str, Any]) -> str:
+    """Return the epochs of all stages as text: ``200 epochs + classifier 10``."""
+    stages = [f"{key.split('.')[-2]} {value}" for key, value in config.items() if _STAGE_EPOCHS.fullmatch(key)]
+    return " + ".join([f"{config.get('trainer.max_epochs', NOTHING)} epochs", *stages])
+
+
+def commit_text(code: Mapping[str, Any]) -> str:
+    """Return the commit of a run's ``provenance.json``, and whether it had uncommitted changes; empty if unknown."""
+    commit = (code.get("commit") or "")[:10]
+    return f"{commit} with uncommitted changes" if commit and code.get("dirty") else commit
 
 
 def shortened_paths(values: Sequence[Any]) -> list[Any]:
     """Return paths in the shortest form that tells them apart: file names, or the folders that differ.
 
-    Values are left as they are if none of them is a path, or if one is neither a text nor None.
+    The values stay unchanged if none of them is a path, or if one is neither a text nor None.
     """
     texts = list(dict.fromkeys(value for value in values if isinstance(value, str)))
     if not any("/" in text for text in texts) or any(not (value is None or isinstance(value, str)) for value in values):
@@ -92,7 +104,7 @@ def shortened_paths(values: Sequence[Any]) -> list[Any]:
 
 
 def _short_forms(paths: Mapping[str, PurePath]) -> Iterator[dict[str, str]]:
-    """Yield forms of paths, from the shortest; they need not tell the paths apart."""
+    """Yield forms of paths, the shortest first; in some of them paths may be equal."""
     yield {text: path.name for text, path in paths.items()}
     if len({len(path.parts) for path in paths.values()}) == 1:
         columns = [

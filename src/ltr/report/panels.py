@@ -1,4 +1,4 @@
-"""Panels of a dashboard of runs, as data for any tracking service: sections, titles and logged keys."""
+"""Panels of a dashboard of runs, as plain data: sections, titles and logged keys."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Panel:
     Attributes:
         title: title of the panel.
         kind: ``line`` over epochs, ``bar`` of final values, ``scatter`` of two final values, ``picture`` of a run.
-        keys: the shown keys, as `ltr-train` logs them; for a scatter plot x, then y. A line panel names the keys of the
-            validation and of the test split; a run logs those of the split that it monitors.
+        keys: the shown keys, as ``ltr-train`` logs them; for a scatter plot x, then y. A line panel of a metric names
+            the keys of both splits, validation and test; a run logs those of the split that it monitors.
     """
 
     title: str
@@ -31,8 +31,8 @@ class Section:
     """Panels under one heading.
 
     Attributes:
-        name: heading of the section.
-        panels: its panels, in order.
+        name: heading.
+        panels: the panels, in order.
         protocols: protocols whose runs log these keys.
         is_open: True if the section is unfolded at first.
     """
@@ -52,7 +52,7 @@ def _monitored(protocol: str) -> tuple[Panel, ...]:
 
 
 def _final(protocol: str, view: View = "dashboard") -> tuple[Panel, ...]:
-    """Return a bar panel of the final values for each metric that ``place`` shows for a protocol."""
+    """Return a bar panel of the final values for each metric that a view shows for a protocol."""
     return tuple(Panel(metric.title, "bar", (f"final/{metric.name}",)) for metric in METRICS.declared(view, protocol))
 
 
@@ -60,7 +60,11 @@ def _figure_panels(*names: str) -> tuple[Panel, ...]:
     return tuple(Panel(name.replace("_", " "), "picture", (f"figures/{name}",)) for name in names)
 
 
-ALL_PROTOCOLS = ("closed_set", "background", "open_set", "retrieval")
+# runs with figures=two log only the first two
+_FIGURES = (
+    "accuracy_by_frequency", "training_curves", "confusion", "predicted_prior", "weight_norms", "reliability", "draws",
+)  # fmt: skip
+_ALL_PROTOCOLS = ("closed_set", "background", "open_set", "retrieval")
 
 SECTIONS: tuple[Section, ...] = (
     Section("Result", (*_final("closed_set"), Panel("few against many", "scatter", ("final/many", "final/few")))),
@@ -72,24 +76,12 @@ SECTIONS: tuple[Section, ...] = (
             Panel("learning rate", "line", ("lr",)),
             Panel("training images a second", "line", ("images_per_second",)),
         ),
-        ALL_PROTOCOLS,
+        _ALL_PROTOCOLS,
     ),
     Section("Monitored split", _monitored("closed_set")),
     Section("Calibration", _final("closed_set", "calibration"), is_open=False),
     Section("Background", _final("background"), ("background",), is_open=False),
     Section("Open set", _final("open_set"), ("open_set",), is_open=False),
     Section("Retrieval", _final("retrieval"), ("retrieval",), is_open=False),
-    # runs with figures=two log the first two only
-    Section(
-        "Figures",
-        _figure_panels(
-            "accuracy_by_frequency",
-            "training_curves",
-            "confusion",
-            "predicted_prior",
-            "weight_norms",
-            "reliability",
-            "draws",
-        ),
-    ),
+    Section("Figures", _figure_panels(*_FIGURES)),
 )

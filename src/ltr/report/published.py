@@ -15,18 +15,19 @@ from ltr.errors import DataError
 from ltr.evaluation.metrics import METRICS, Metric
 from ltr.files import write_text
 from ltr.report.columns import heading, unit_note
+from ltr.report.formats import markdown_table
 from ltr.report.limits import footnotes, marks_of
-from ltr.report.published_lines import Entry, Line, joined, lines_of
+from ltr.report.published_lines import Entry, PublishedLine, joined, lines_of
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
 
 
 def markdown(entries: Sequence[Entry], command: str, missing: Sequence[str] = (), left_out: Sequence[str] = ()) -> str:
-    """Return the block of a table: its command, one table per data set, and the missing rows.
+    """Return the Markdown of some entries: a command, one table per data set, and the names of missing rows.
 
     Args:
-        command: the command that writes the table.
+        command: the command that writes this block.
         missing: names of rows without a result.
-        left_out: names of rows that select on validation images, if the data set has none.
+        left_out: names of rows that choose on validation images, on a data set without any.
     """
     lines = lines_of(entries)
     text = ["```bash", command, "```", ""]
@@ -39,8 +40,8 @@ def markdown(entries: Sequence[Entry], command: str, missing: Sequence[str] = ()
     return "\n".join(text).rstrip()
 
 
-def _dataset(dataset: str, lines: list[Line]) -> list[str]:
-    """Return a data set's table, then a second table of lines that are not comparable with the first."""
+def _dataset(dataset: str, lines: list[PublishedLine]) -> list[str]:
+    """Return the table of a data set's most frequent split, then a table of the lines that cannot be compared."""
     comparable = [line for line in lines if not line.on_test]
     main_split = Counter(line.split for line in comparable).most_common(1)[0][0] if comparable else None
     main = [line for line in comparable if line.split == main_split]
@@ -59,59 +60,40 @@ def _dataset(dataset: str, lines: list[Line]) -> list[str]:
     return [*text, ""] if sources else text
 
 
-def _table(lines: list[Line], sources: list[str], reasons: dict[int, str]) -> list[str]:
-    descriptors = {id(line): line.descriptors() for line in lines}
+def _table(lines: list[PublishedLine], sources: list[str], reasons: dict[int, str]) -> list[str]:
+    """Return a table; descriptors that all lines share are in the sentence below it, the others in columns."""
+    descriptors = [line.descriptors() for line in lines]
     daggers = marks_of([line.limited for line in lines])
-    names = list(dict.fromkeys(name for fact in descriptors.values() for name in fact))
-    shared_names = [name for name in names if len({fact.get(name) for fact in descriptors.values()}) == 1]
+    names = list(dict.fromkeys(name for of_line in descriptors for name in of_line))
+    shared_names = [name for name in names if len({of_line.get(name) for of_line in descriptors}) == 1]
     differing_names = [name for name in names if name not in shared_names]
-    metrics = _metrics(lines)
-    published_metrics = list(dict.fromkeys(line.entry.metric for line in lines if line.entry.published is not None))
-    metric_headings = (
-        METRICS.find(kind, lines[0].protocol).heading for kind in published_metrics if kind != "accuracy"
-    )
-    published = " ".join(["published", *metric_headings])
+    protocol = lines[0].protocol
+    metrics = lines[0].table.columns("published", protocol, [name for line in lines for name in line.metrics])
+    published_metrics = dict.fromkeys(line.entry.metric for line in lines if line.entry.published is not None)
+    metric_headings = (METRICS.find(name, protocol).heading for name in published_metrics if name != "accuracy")
     labels = ["method", *(["scorer"] if any(line.scorer for line in lines) else [])]
-    headings = [
-        *labels,
-        *(escaping.markdown(heading(one)) for one in metrics),
-        published,
-        *differing_names,
-        "cost",
-        *(["why apart"] if reasons else []),
-    ]
+    numbers = [*(escaping.markdown(heading(metric)) for metric in metrics), " ".join(["published", *metric_headings])]
+    remarks = [*differing_names, "cost", *(["reason"] if reasons else [])]
     rows = []
-    for line in lines:
+    for line, of_line in zip(lines, descriptors):
         dagger = f" {daggers[line.limited]}" if line.limited else ""
         cells = [f"{escaping.markdown(line.name)}{dagger}", escaping.markdown(line.scorer)][: len(labels)]
-        cells += [*(line.shown(metric) for metric in metrics), _published(line, sources, dagger)]
-        cells += [escaping.markdown(descriptors[id(line)].get(name, NOTHING)) for name in differing_names]
-        cells += [
-            line.cost() if line.is_headline else NOTHING,
-            *([escaping.markdown(reasons[id(line)])] if reasons else []),
-        ]
-        rows.append(cells)
-    numeric_columns = len(metrics) + 1
-    text_columns = len(headings) - len(labels) - numeric_columns
-    text = [_row(headings), _row([*["---"] * len(labels), *["---:"] * numeric_columns, *["---"] * text_columns])]
-    text += [_row(cells) for cells in rows]
-    first = descriptors[id(lines[0])]
-    common = "; ".join(f"{name}: {escaping.markdown(first[name])}" for name in shared_names)
+        cells += [*(line.value_text(metric) for metric in metrics), _published(line, sources, dagger)]
+        cells += [escaping.markdown(of_line.get(name, NOTHING)) for name in differing_names]
+        cells.append(line.cost() if line.is_headline else NOTHING)
+        rows.append([*cells, *([escaping.markdown(reasons[id(line)])] if reasons else [])])
+    numeric = [*[False] * len(labels), *[True] * len(numbers), *[False] * len(remarks)]
+    common = "; ".join(f"{name}: {escaping.markdown(descriptors[0][name])}" for name in shared_names)
+    text = markdown_table([*labels, *numbers, *remarks], numeric, rows)
     text += ["", _sentence(common), f"Test images: {joined(_test_images(lines))}. {_legend(lines, metrics)}"]
     return [*text, *(line for note in footnotes(daggers) for line in ("", escaping.markdown(note)))]
 
 
-def _metrics(lines: Sequence[Line]) -> list[Metric]:
-    """Return the metrics of published tables for which some line has a value."""
-    names = [name for line in lines for name in line.metrics]
-    return lines[0].table.columns("published", lines[0].protocol, names)
-
-
-def _legend(lines: Sequence[Line], metrics: Sequence[Metric]) -> str:
+def _legend(lines: Sequence[PublishedLine], metrics: Sequence[Metric]) -> str:
     over = "seeds and trials" if any(len(line.trials) > 1 for line in lines) else "seeds"
     return (
         f"{unit_note(metrics).replace('percent', 'Percent', 1)}, mean ± s.d. over {over}. Cost: seconds of the stages "
-        "that the row's runs trained; stages trained + stages taken from the store."
+        "that the row's runs trained; trained stages + cached stages."
     )
 
 
@@ -119,29 +101,21 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
-def _test_images(lines: Iterable[Line]) -> list[str]:
+def _test_images(lines: Iterable[PublishedLine]) -> list[str]:
     counts = []
     for line in lines:
         data = line.runs[0].result.get("data", {})
         validation_images = data.get("val_images") if data.get("val_rule") == "test_fraction" else 0
-        text = f"{data.get('test_images', 0):,}"
-        counts.append(
-            f"{text} ({validation_images:,} more are the validation images; published numbers count all)"
-            if validation_images
-            else text
-        )
+        note = f" ({validation_images:,} more are validation images; published numbers count all)"
+        counts.append(f"{data.get('test_images', 0):,}{note if validation_images else ''}")
     return counts
 
 
-def _published(line: Line, sources: list[str], dagger: str) -> str:
+def _published(line: PublishedLine, sources: list[str], dagger: str) -> str:
     entry = line.entry
     if entry.published is None or not line.is_headline:
         return NOTHING
     return f"{entry.published:.2f} [{sources.index(entry.source) + 1}]{dagger}"
-
-
-def _row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def write_between_markers(path: Path, name: str, block: str) -> None:

@@ -6,30 +6,26 @@ are several.
 
 from __future__ import annotations
 
-import math
-import re
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ltr.evaluation.metrics import Metric, MetricTable
-from ltr.report.columns import metric_table, value_text
+from ltr.report.columns import mean_text, metric_table
 from ltr.report.limits import limits, longer_schedule
+from ltr.report.naming import commit_text, schedule_text
 from ltr.report.read_run import Run, number
-from ltr.report.read_runs import groups_by_data, settings
+from ltr.report.read_runs import groups_by_data, settings_without_trial
 from ltr.report.style import NOTHING
-
-_DIRTY = " with uncommitted changes"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Row of a table: the runs of an experiment and its published number.
+    """Runs of an experiment, and its published number.
 
     Attributes:
         config: name of the config in ``conf/experiment``.
-        runs: runs of any seeds; those that may not be averaged become separate lines.
+        runs: runs of any seeds; runs that may not be averaged become separate lines.
         published: the published number in percent; None if there is none.
         source: where it was published.
         metric: name of its metric.
@@ -43,11 +39,13 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Line:
-    """Line of a table: runs that differ only in trial and seed, ordered by these, evaluated with one scorer.
+class PublishedLine:
+    """Line of a table: runs that differ only in trial and seed, evaluated with one scorer.
 
     Attributes:
-        scorer: name of the scorer; None for the one of the headline row.
+        entry: the experiment.
+        runs: the runs, in order of trial and seed.
+        scorer: name of the scorer; None for that of the headline row.
     """
 
     entry: Entry
@@ -68,7 +66,7 @@ class Line:
 
     @property
     def is_headline(self) -> bool:
-        """True if its numbers are the headline of the runs."""
+        """True if the line shows the headline rows of its runs."""
         return self.scorer in (None, self.runs[0].headline.get("scorer"))
 
     @property
@@ -87,12 +85,12 @@ class Line:
 
     @property
     def on_test(self) -> bool:
-        """True if its weights were selected on the test set."""
+        """True if the weights of a run were selected on the test set."""
         return any(run.headline["selection"] == "best_test" for run in self.runs)
 
     @property
     def limited(self) -> str:
-        """Note on a limited run or a longer schedule; empty if there is none. See `ltr.report.limits`."""
+        """Footnote on a limit or a longer schedule; empty without one. See `ltr.report.limits`."""
         config = self.runs[0].result["config"]
         return limits(config) or longer_schedule(config)
 
@@ -103,16 +101,13 @@ class Line:
 
     @property
     def metrics(self) -> list[str]:
-        """The names of the metrics that all of its runs have."""
+        """The names of the metrics that all runs have."""
         first, *rest = (self._row(run)["metrics"] for run in self.runs)
         return [name for name in first if all(name in metrics for metrics in rest)]
 
-    def shown(self, metric: Metric) -> str:
-        """Return the mean, with ± the standard deviation (n - 1) over two or more runs; a dash if one value is NaN."""
-        values = [number(self._row(run)["metrics"].get(metric.name)) for run in self.runs]
-        if any(value != value for value in values):
-            return NOTHING
-        return value_text(metric, statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan)
+    def value_text(self, metric: Metric) -> str:
+        """Return the mean over runs as text, see `ltr.report.columns.mean_text`."""
+        return mean_text(metric, [number(self._row(run)["metrics"].get(metric.name)) for run in self.runs])
 
     def _row(self, run: Run) -> dict[str, Any]:
         """Return the headline row, or the row of another scorer with the same split, weights and variant."""
@@ -136,44 +131,28 @@ class Line:
         return f"{seconds:,.0f} s; {len(trained)} + {len(stages) - len(trained)}"
 
     def descriptors(self) -> dict[str, str]:
-        """Return schedule, seeds, split, selection, commit and hardware by column heading."""
-        revisions = [run.provenance.get("code", {}) for run in self.runs]
-        commits = [
-            (revision.get("commit") or "unknown")[:10] + (_DIRTY if revision.get("dirty") else "")
-            for revision in revisions
-        ]
-        tau = ", tau on val" if self._config("method.tau") == "auto" else ""
+        """Return schedule, seeds, split, selection, commit and hardware by column heading.
+
+        They include the headline's scorer if the table has no column for scorers.
+        """
+        scorer = self.runs[0].headline.get("scorer")
         hardware = [f"{run.provenance.get('device')}, {run.provenance.get('precision')}" for run in self.runs]
+        tau = ", tau on val" if self._config("method.tau") == "auto" else ""
         return {
-            "schedule": self._schedule(),
+            "schedule": schedule_text(self.runs[0].result["config"]),
             "seeds": ", ".join(self._distinct("seed")),
             "split": self.split[0],
-            **({"scorer": str(self.runs[0].headline["scorer"])} if self._is_scored_once else {}),
+            **({"scorer": str(scorer)} if self.scorer is None and scorer is not None else {}),
             "selection": joined(run.headline["selection"] for run in self.runs) + tau,
-            "commit": joined(commits),
+            "commit": joined(commit_text(run.provenance.get("code", {})) or "unknown" for run in self.runs),
             "hardware": joined(hardware),
         }
-
-    @property
-    def _is_scored_once(self) -> bool:
-        """True if the runs use a scorer and the table has no column for it."""
-        return self.scorer is None and self.runs[0].headline.get("scorer") is not None
-
-    def _schedule(self) -> str:
-        config = self.runs[0].result["config"]
-        stage_epochs = [
-            f"{key.split('.')[-2]} {value}"
-            for key, value in config.items()
-            if re.fullmatch(r"method\.\w+\.epochs", key)
-        ]
-        text = f"{config.get('trainer.max_epochs', NOTHING)} epochs"
-        return " + ".join([text, *stage_epochs])
 
     def _config(self, key: str) -> Any:
         return self.runs[0].result["config"].get(key)
 
 
-def lines_of(entries: Iterable[Entry]) -> list[Line]:
+def lines_of(entries: Iterable[Entry]) -> list[PublishedLine]:
     """Return the lines of all entries: runs grouped by settings except seed and trial, by split and by selection.
 
     In the open-set protocol each scorer has its own line.
@@ -183,30 +162,26 @@ def lines_of(entries: Iterable[Entry]) -> list[Line]:
         trials = {run.result["config"].get("dataset.trial") for run in entry.runs}
         groups: dict[Any, list[Run]] = {}
         distinct_runs = list({run.result.get("run_hash", index): run for index, run in enumerate(entry.runs)}.values())
-        for run, group in zip(distinct_runs, _groups(distinct_runs)):
-            groups.setdefault((*_averaging_key(run, len(trials) > 1, group), run.headline["selection"]), []).append(run)
+        results = [run.result for run in distinct_runs]
+        keys = groups_by_data([(str(of.get("group_hash")), of.get("data"), of["config"]) for of in results])
+        for run, group in zip(distinct_runs, keys):
+            key = (*_averaging_key(run, len(trials) > 1, group), run.headline["selection"])
+            groups.setdefault(key, []).append(run)
         for runs in groups.values():
             runs.sort(key=lambda run: [run.result["config"].get(key, 0) for key in ("dataset.trial", "seed")])
-            lines += [Line(entry, tuple(runs), scorer) for scorer in _scorers(runs[0])]
+            lines += [PublishedLine(entry, tuple(runs), scorer) for scorer in _scorers(runs[0])]
     return lines
-
-
-def _groups(runs: Sequence[Run]) -> list[str]:
-    return groups_by_data(
-        [(str(run.result.get("group_hash")), run.result.get("data"), run.result["config"]) for run in runs]
-    )
 
 
 def _averaging_key(run: Run, over_trials: bool, group: str) -> tuple[Any, ...]:
     """Return the key under which runs are averaged."""
     if not over_trials:
         return group, run.result.get("data", {}).get("split_digest")
-    config = settings(run.result["config"]) | {"name": run.result["config"].get("name")}
-    return tuple(sorted((key, str(value)) for key, value in config.items() if not key.endswith(".trial")))
+    return settings_without_trial(run.result["config"])
 
 
 def _scorers(run: Run) -> list[str | None]:
-    """Return the scorers that get a line each: those of the open-set protocol, else None for the headline row only."""
+    """Return the scorers with a line each: those of the open-set protocol; for other protocols None, the headline's."""
     headline = run.headline
     if headline["protocol"] != "open_set":
         return [None]

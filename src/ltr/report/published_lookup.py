@@ -21,11 +21,11 @@ class Published:
     """Published number.
 
     Attributes:
-        number: its value in percent.
+        number: the value in percent.
         source: where it was published, and how it was checked.
-        metric: its metric.
-        names_backbone: True if the experiment sets a backbone, which the run therefore has.
-        departures: note on the conditions of the run that are not the published ones; empty without any.
+        metric: name of the metric.
+        names_backbone: True if the experiment sets a backbone; a matching run has it.
+        departures: note on conditions of the run that differ from the published ones; empty without any.
     """
 
     number: float
@@ -39,8 +39,8 @@ class PublishedNumbers:
     """Published numbers of the shipped experiments, from ``conf/published.csv``.
 
     A line matches an experiment if it has the same data set (with imbalance, profile and subset), sampler, loss and
-    method, and every other value that the experiment sets, except for the schedule. Validation images may come from
-    the test set; tables give the number of test images. Classifiers on stored features match no experiment.
+    method, and all other values that the experiment sets, except for the schedule. Its validation images may come from
+    the test set, because tables give the number of test images. Classifiers on stored features match no experiment.
     """
 
     def __init__(self) -> None:
@@ -48,21 +48,23 @@ class PublishedNumbers:
         self._rows = [(row, Conditions.of(row)) for row in rows]
 
     def of(self, line: Line, protocol: str = "closed_set") -> Published | None:
-        """Return the published number of a line; an experiment named like the line wins over other matches.
+        """Return the published number of a line; of several experiments, the one named like the line.
 
         With several scorers, only the line of the headline scorer has a number.
         """
         config = line.config
-        if line.scorer is not None and not line.rows[0]["headline"]:
+        is_other_scorer = line.scorer is not None and not line.rows[0]["headline"]
+        if is_other_scorer or config.get("features.name", "images") != "images":
             return None
-        if config.get("features.name", "images") != "images":  # published numbers are of trained networks
+        matches = (
+            (row, conditions)
+            for row, conditions in self._rows
+            if METRICS.find(row.metric).protocol == protocol and conditions.match(config)
+        )
+        match = min(matches, key=lambda pair: not pair[0].config.endswith(f"_{config.get('name')}"), default=None)
+        if match is None:
             return None
-        rows_of_protocol = [pair for pair in self._rows if METRICS.find(pair[0].metric).protocol == protocol]
-        matching_rows = [pair for pair in rows_of_protocol if pair[1].match(config)]
-        matching_rows.sort(key=lambda pair: not pair[0].config.endswith(f"_{config.get('name')}"))
-        if not matching_rows:
-            return None
-        row, conditions = matching_rows[0]
+        row, conditions = match
         assert row.published is not None
         names_backbone = any(key.startswith("backbone.") for key, _ in conditions.values)
         note = ", ".join(_departures(config, row, names_backbone))
@@ -71,15 +73,15 @@ class PublishedNumbers:
 
 
 def _departures(config: dict[str, Any], row: TableRow, names_backbone: bool) -> list[str]:
-    """Return the differences of a run's network, initial weights and schedule from those of a published experiment.
+    """Return how a run's network, initial weights, batch size and schedule differ from a published experiment's.
 
-    Epochs are not compared: tables have a column for them, and `ltr.report.limits` marks them.
+    Epochs are not compared, because tables have a column for them and `ltr.report.limits` marks them.
     """
     notes = []
     if not has_published_backbone(config, names_backbone):
         notes.append("another backbone")
     if not names_backbone and (config.get("backbone.weights") or config.get("backbone.pretrained")):
-        notes.append("pretrained weights at the start")
+        notes.append("pretrained initial weights")
     batch_size, published_size = config.get("batch_size"), _published_batch_size(row, config)
     if batch_size is not None and published_size is not None and batch_size != published_size:
         notes.append(f"batch size {batch_size} (published: {published_size})")
@@ -91,7 +93,7 @@ def _departures(config: dict[str, Any], row: TableRow, names_backbone: bool) -> 
 
 
 def _published_batch_size(row: TableRow, config: dict[str, Any]) -> int | None:
-    """Return the batch size of an experiment or of the recipes of its data set and method; None if none sets it."""
+    """Return the batch size of an experiment, else of the recipes of its data set and method; None if none sets it."""
     sizes = [read_config(f"experiment/{row.config}").get("batch_size")]
     dataset, method = str(config.get("dataset.name", "")), str(config.get("method.name", ""))
     recipes = recipes_of(current_name("dataset", dataset), method)
@@ -100,7 +102,7 @@ def _published_batch_size(row: TableRow, config: dict[str, Any]) -> int | None:
 
 
 def _published_schedule(row: TableRow) -> str | None:
-    """Return the schedule's class of an experiment or of its data set's config; None if neither names one."""
+    """Return the scheduler's class of an experiment, else of its data set's config; None if neither chooses one."""
     experiment = config_choices(f"experiment/{row.config}")
     dataset = experiment.get("dataset", "")
     of_dataset = config_choices(f"dataset/{dataset}") if dataset in config_names("dataset") else {}

@@ -1,4 +1,4 @@
-"""Readers of run directories that need neither torch, Lightning nor the configuration system."""
+"""Reader of a run directory, without torch, Lightning and Hydra."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from ltr.errors import DataError
 from ltr.results import AGAIN, provenance_mistakes, read_json, read_result_file
 
-# kinds of values in the columns of tables, see `_has_kind`
+# kinds of values in the columns of parquet files, see `_has_kind`
 _KINDS = {
     **dict.fromkeys(("class_id", "train_count", "n", "id", "label", "prediction"), "whole"),
     **dict.fromkeys(("accuracy", "average_precision"), "number"),
@@ -27,7 +27,7 @@ _PER_CLASS_COLUMNS = ("class_id", "class_name", "train_count", "group", "n", "ac
 
 @dataclass(frozen=True)
 class Run:
-    """Finished run that reads its tables on first access.
+    """Finished run; its files are read on first access.
 
     Attributes:
         path: the run directory.
@@ -44,16 +44,8 @@ class Run:
         Raises:
             DataError: the file is missing or damaged, lacks a column, or does not hold the headline row.
         """
-        path = self.path / "per_class.parquet"
-        table = read_parquet(path, _PER_CLASS_COLUMNS)
-        for key in ("variant", "split", "scorer"):
-            headline_value = self.headline.get(key)
-            if key in table and headline_value is not None:
-                chosen = table[key] == headline_value
-                if not chosen.any():
-                    raise DataError(f"{path} has no rows of the headline's {key} {headline_value!r}. {AGAIN}")
-                table = {name: column[chosen] for name, column in table.items()}
-        return table
+        keys = ("variant", "split", "scorer")
+        return read_rows(self.path / "per_class.parquet", _PER_CLASS_COLUMNS, self.headline, keys)
 
     @cached_property
     def curves(self) -> dict[str, np.ndarray]:
@@ -142,6 +134,27 @@ def read_parquet(path: Path, needed: Iterable[str]) -> dict[str, np.ndarray]:
     return columns
 
 
+def read_rows(path: Path, needed: Iterable[str], row: Mapping[str, Any], keys: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return the columns of a parquet file for one row of ``result.json``.
+
+    Args:
+        needed: names of the required columns.
+        row: the row; the file's rows must have its values.
+        keys: columns to compare; those that the file or the row lacks are not compared.
+
+    Raises:
+        DataError: the file is missing or damaged, lacks a column, or has no such rows.
+    """
+    table = read_parquet(path, needed)
+    for key in keys:
+        if key in table and row.get(key) is not None:
+            is_chosen = table[key] == row[key]
+            if not is_chosen.any():
+                raise DataError(f"{path} has no rows of the {key} {row[key]!r}. {AGAIN}")
+            table = {name: column[is_chosen] for name, column in table.items()}
+    return table
+
+
 def _has_kind(column: np.ndarray, kind: str) -> bool:
     """Return whether a column holds a kind of values: integers, numbers, text, or non-empty lists of numbers."""
     if kind == "whole":
@@ -189,18 +202,18 @@ def headline_row(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def validation_value(result: Mapping[str, Any], metric: str | None = None) -> float | None:
-    """Return a metric on validation images, of the row that is the headline on test.
+    """Return a metric of the headline's variant on validation images, by which sweeps compare runs.
 
-    Sweeps compare runs by it. It is None if the split has no validation images (the test set never selects), or if
-    there is nothing to average.
+    It is None if the split has no validation images, because the test set never selects, or if there is nothing to
+    average.
 
     Args:
-        metric: name of the metric; None: the one by which the run selects.
+        metric: name of the metric; None: the one that selects checkpoints.
     """
     headline = headline_row(result)
-    same = ("protocol", "variant", "scorer", "checkpoint")
+    shared_keys = ("protocol", "variant", "scorer", "checkpoint")
     for row in result["rows"]:
-        if row["split"] == "val" and all(row.get(key) == headline.get(key) for key in same):
+        if row["split"] == "val" and all(row.get(key) == headline.get(key) for key in shared_keys):
             return row["metrics"].get(metric or result.get("metric", "balanced_accuracy"))
     return None
 

@@ -1,4 +1,4 @@
-"""Reader of all finished runs below a folder, reduced to what tables show; ten thousand runs take seconds."""
+"""Reader of all finished runs below some folders; it keeps only what tables show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import numpy as np
 
 from ltr.errors import DataError
 from ltr.escaping import name as short_name
-from ltr.report.read_run import read_parquet, read_run
+from ltr.files import is_folder
+from ltr.report.read_run import read_rows, read_run
 
 # locations and display: runs are not compared by these settings
 _IGNORED_SETTINGS = (
@@ -41,8 +42,7 @@ _IGNORED_SETTINGS = (
     "evaluation.batch_size",
 )
 
-
-_FINGERPRINT_KEY = "data.fingerprint"  # setting that separates runs which differ only in the fingerprint of their data
+_FINGERPRINT_KEY = "data.fingerprint"  # setting of runs that differ from others only in the fingerprint of their data
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,7 @@ class FinishedRun:
         """
         headline_protocol = next((entry["protocol"] for entry in self.rows if entry["headline"]), row["protocol"])
         suffix = "" if row["protocol"] == headline_protocol else f"_{row['protocol']}"
-        path = self.path / f"{stem}{suffix}.parquet"
-        table = read_parquet(path, columns)
-        for key in ("variant", "scorer"):
-            if key in table and row.get(key) is not None:
-                chosen = table[key] == row[key]
-                if not chosen.any():
-                    raise DataError(f"{path} has no rows of the {key} {row[key]!r}")
-                table = {name: values[chosen] for name, values in table.items()}
-        return table
+        return read_rows(self.path / f"{stem}{suffix}.parquet", columns, row, ("variant", "scorer"))
 
 
 @dataclass
@@ -105,7 +97,7 @@ class RunCollection:
         runs: finished runs without duplicates, in order of their paths.
         unfinished: number of run directories without a result.
         damaged: messages about unreadable results.
-        twice: number of runs stored in two places; the first is used.
+        duplicates: number of further copies of these runs.
     """
 
     runs: list[FinishedRun] = field(default_factory=list)
@@ -143,17 +135,14 @@ def finished_runs(folders: Sequence[Path]) -> RunCollection:
     collection.runs = _split_by_data(collection.runs)
     if not collection.runs:
         details = f"; {collection.unfinished} are unfinished" if collection.unfinished else ""
-        details += (
-            f"; {len(collection.damaged)} cannot be read, the first: {collection.damaged[0]}"
-            if collection.damaged
-            else ""
-        )
+        if damaged := collection.damaged:
+            details += f"; {len(damaged)} cannot be read, the first: {damaged[0]}"
         raise DataError(f"no finished run (result.json) below {', '.join(map(str, folders))}{details}")
     return collection
 
 
 def _split_by_data(runs: list[FinishedRun]) -> list[FinishedRun]:
-    """Assign runs on different data to different groups, in case labels or files changed between seeds."""
+    """Assign runs of a group on different data to different groups: labels or files may change between seeds."""
     groups = groups_by_data([(run.group, run.data, run.config) for run in runs])
     return [
         run
@@ -189,15 +178,8 @@ def _run_directories(folder: Path, collection: RunCollection) -> Iterator[Path]:
             continue
         # the stage cache and the outputs of sweeps and ltr-eval are next to the folders of the data sets
         skipped = {"stages", "sweeps", "evaluations"} if is_top else set()
-        subfolders = [e.path for e in entries if not e.name.startswith(".") and e.name not in skipped and _is_folder(e)]
+        subfolders = [e.path for e in entries if not e.name.startswith(".") and e.name not in skipped and is_folder(e)]
         queue += [(path, False) for path in reversed(subfolders)]
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
 
 
 def _read_finished_run(path: Path, configs: dict[str, dict[str, Any]]) -> FinishedRun:
@@ -231,11 +213,8 @@ def groups_by_data(
     """Return the group key of each run, by which runs are averaged: the group hash, unless data differ within a group.
 
     Args:
-        runs: group hash, ``data`` and ``config`` of each result. The configuration names the fingerprint if the usual
-            run directory was taken by a run on other data; runs of older versions have no fingerprint.
-
-    Returns:
-        One key per run; it is the group hash if the group has at most one fingerprint.
+        runs: group hash, ``data`` and ``config`` of each result. The configuration holds the fingerprint if the usual
+            run directory was in use by a run on other data. Runs of older versions have no fingerprint.
     """
     known: dict[str, set[str]] = {}
     for group, data, config in runs:
@@ -253,8 +232,14 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if not key.startswith(_IGNORED_SETTINGS)}
 
 
+def settings_without_trial(config: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return name and settings, without trial, as the key of runs that are averaged over the trials of a data set."""
+    named = settings(config) | {"name": config.get("name")}
+    return tuple(sorted((key, str(value)) for key, value in named.items() if not key.endswith(".trial")))
+
+
 def shown_value(value: Any) -> str:
-    """Return a setting's value in short form: the last part of an import path, lists without spaces."""
+    """Return the value of a setting in short form: the last part of an import path, lists without spaces."""
     if isinstance(value, str) and value.startswith("ltr."):
         return short_name(value.rsplit(".", 1)[-1])
     if isinstance(value, (list, tuple, dict)):

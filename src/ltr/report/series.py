@@ -1,4 +1,4 @@
-"""Curves of sweeps: metrics over a number that differs between lines, or that a run evaluated at several values."""
+"""Curves of sweeps: metrics over a setting that differs between lines, or over values that one run evaluated."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ltr.evaluation.metrics import Metric
-from ltr.report.comparison import Line, Section, deviation
+from ltr.report.columns import sample_deviation
+from ltr.report.comparison import Line, Section
 from ltr.report.read_run import number
 from ltr.report.read_runs import settings, shown_value
 from ltr.report.variants import number_of
 
-SWEPT = ("tau", "beta", "b0")  # last parts of swept keys
-_MIN_VALUES = 3  # a curve needs this many values
+_SWEPT = ("tau", "beta", "b0")  # last parts of swept keys
+_MIN_VALUES = 3
 _MAX_METRICS = 5  # metrics per curve
 _ALIASES = {"loss.beta": ("dataset.beta",)}  # set by the same override
 
 
 @dataclass(frozen=True)
 class Point:
-    """Value of a sweep with means and standard deviations (NaN for one seed) of the metrics, as fractions."""
+    """Value of a sweep, with mean and standard deviation (NaN for one seed) of each metric by name, as fractions."""
 
     value: str
     means: dict[str, float]
@@ -37,8 +38,8 @@ class Curve:
 
     Attributes:
         key: the swept key.
-        title: method and loss, or the line, that all points share.
-        metrics: the drawn metrics, in order; points hold their values by name.
+        title: method and loss of the points, or the label of their line.
+        metrics: the drawn metrics, in order.
         points: points in order of their values; ``null`` last.
     """
 
@@ -68,7 +69,7 @@ def _across_lines(section: Section, extra_keys: Sequence[str]) -> list[Curve]:
         key
         for line in section.lines
         for key in line.config
-        if key in extra_keys or (key.rpartition(".")[2] in SWEPT and not key.startswith(("dataset.", "recipe.")))
+        if key in extra_keys or (key.rpartition(".")[2] in _SWEPT and not key.startswith(("dataset.", "recipe.")))
     )
     metrics = _curve_metrics(section, section.lines)
     sweeps = []
@@ -86,15 +87,11 @@ def _across_lines(section: Section, extra_keys: Sequence[str]) -> list[Curve]:
         for lines in lines_by_rest.values():
             if len({repr(line.config[key]) for line in lines}) >= _MIN_VALUES:
                 lines.sort(key=lambda line: _sort_key(line.config[key]))
-                points = tuple(_point(shown_value(line.config[key]), [line], metrics) for line in lines)
-                sweeps.append(Curve(key, _title(lines[0]), metrics, points))
+                points = tuple(_point(shown_value(line.config[key]), line, metrics) for line in lines)
+                config = lines[0].config
+                title = [str(config.get("method.name", "?")), shown_value(config.get("loss._target_", ""))]
+                sweeps.append(Curve(key, " · ".join(filter(None, title)), metrics, points))
     return sweeps
-
-
-def _title(line: Line) -> str:
-    config = line.config
-    parts = [config.get("method.name", "?"), shown_value(config.get("loss._target_", ""))]
-    return " · ".join(str(part) for part in parts if part)
 
 
 def _sort_key(value: object) -> tuple[bool, float, str]:
@@ -102,41 +99,30 @@ def _sort_key(value: object) -> tuple[bool, float, str]:
     return (not is_number, float(value) if is_number else 0.0, str(value))  # type: ignore[arg-type]
 
 
-def _point(value: str, lines: Sequence[Line], metrics: Sequence[Metric], is_headline: bool = False) -> Point:
-    line = lines[0]
-    return Point(
-        value,
-        {metric.name: line.mean(metric.name) for metric in metrics},
-        {metric.name: line.deviation(metric.name) for metric in metrics},
-        len(line.runs),
-        is_headline,
-    )
+def _point(value: str, line: Line, metrics: Sequence[Metric]) -> Point:
+    names = [metric.name for metric in metrics]
+    means, deviations = {name: line.mean(name) for name in names}, {name: line.deviation(name) for name in names}
+    return Point(value, means, deviations, len(line.runs))
 
 
 def _within_a_line(section: Section, line: Line) -> Curve | None:
-    """Return the curve over values that every run evaluated on test (``method.tau=auto``); None if there is none."""
-    rows_of = [
+    """Return the curve over values that every run evaluated on test (``method.tau=auto``); None without any."""
+    rows_of_runs = [
         {row["variant"]: row for row in run.rows if row["split"] == "test" and row["selection"] == line.selection}
         for run in line.runs
     ]
-    shared = [variant for variant in rows_of[0] if all(variant in rows for rows in rows_of)]
-    values = [variant for variant in shared if not math.isnan(number_of(variant))]
-    names = {variant.partition("=")[0] for variant in values}
-    if len(names) != 1 or len(values) < _MIN_VALUES:
+    shared = [variant for variant in rows_of_runs[0] if all(variant in rows for rows in rows_of_runs)]
+    variants = [variant for variant in shared if not math.isnan(number_of(variant))]
+    parameters = {variant.partition("=")[0] for variant in variants}
+    if len(parameters) != 1 or len(variants) < _MIN_VALUES:
         return None
     metrics = _curve_metrics(section, [line])
     headline_variants = {str(row.get("variant")) for row in line.rows}
     points = []
-    for variant in sorted(values, key=number_of):
-        names_of_metrics = [metric.name for metric in metrics]
-        numbers = {name: [number(rows[variant]["metrics"].get(name)) for rows in rows_of] for name in names_of_metrics}
-        points.append(
-            Point(
-                variant.partition("=")[2],
-                {name: statistics.fmean(values) for name, values in numbers.items()},
-                {name: deviation(values) for name, values in numbers.items()},
-                len(line.runs),
-                variant in headline_variants,
-            )
-        )
-    return Curve(names.pop(), line.label, metrics, tuple(points))
+    for variant in sorted(variants, key=number_of):
+        values = {m.name: [number(rows[variant]["metrics"].get(m.name)) for rows in rows_of_runs] for m in metrics}
+        means = {name: statistics.fmean(numbers) for name, numbers in values.items()}
+        deviations = {name: sample_deviation(numbers) for name, numbers in values.items()}
+        is_headline = variant in headline_variants
+        points.append(Point(variant.partition("=")[2], means, deviations, len(line.runs), is_headline))
+    return Curve(parameters.pop(), line.label, metrics, tuple(points))

@@ -1,4 +1,4 @@
-"""Contents of tables, independent of an output format."""
+"""Contents of tables, independent of their format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ltr.report.published_lookup import PublishedNumbers
 from ltr.report.series import Curve
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
 
-_MARKS = {  # of the best value of a column and of its ties, by format
+_MARKS = {  # for each format, the marks of the best value of a column and of its ties
     "table": ("*", "="),
     "markdown": ("bold", "="),
     "latex": ("bold", "underlined"),
@@ -25,12 +25,12 @@ _MARKS = {  # of the best value of a column and of its ties, by format
 
 
 def legend(form: str) -> str:
-    """Return the explanation of a report's tables in a format: ``table``, ``markdown``, ``latex`` or ``html``."""
+    """Return the legend of a report's tables in a format: ``table``, ``markdown``, ``latex`` or ``html``."""
     best, tie = _MARKS[form]
     return (
         f"Mean ± s.d. over n seeds; fractions in percent; {best}: best in a column; {tie}: at most one s.d. from it "
-        "(the larger of the two lines'). Cost: seconds of all stages, as if none had been stored; images/s: of the "
-        "first stage's training."
+        "(the larger of the two lines'). Cost: seconds of all stages, as if none had been cached; images/s: training "
+        "of the first stage."
     )
 
 
@@ -40,7 +40,7 @@ class Cell:
 
     Attributes:
         text: the shown text.
-        number: value for sorting; NaN for words and blanks.
+        number: value for sorting; NaN for text.
         mark: ``best``, ``tie``, ``warning`` or empty.
     """
 
@@ -56,9 +56,9 @@ class Sheet:
     Attributes:
         title: title of the table.
         headings: column headings.
-        numeric: True for each column of numbers, which is aligned to the right.
+        numeric: for each column whether it holds numbers, which are aligned to the right.
         rows: cells, row by row.
-        notes: sentences below it.
+        notes: sentences below the table.
     """
 
     title: str
@@ -70,34 +70,32 @@ class Sheet:
 
 def section_sheet(section: Section, metrics: Sequence[Metric], published: PublishedNumbers | None, by: str) -> Sheet:
     """Return the table of a section; lines selected on test come last, flagged and never marked as best."""
-    lines = [*section.lines, *section.selected_on_test]
+    lines = section.all_lines
     marks_by_metric = {metric.name: marks(section.lines, metric) for metric in metrics}
     published_numbers = [published.of(line, section.protocol) if published else None for line in lines]
     sources = list(dict.fromkeys(number.source for number in published_numbers if number is not None))
-    epochs = [_epochs(line) for line in lines]
     conditions = [number.departures if number is not None else "" for number in published_numbers]
     daggers = marks_of([*(line.caveat for line in lines), *conditions])
     rows = []
     for index, line in enumerate(lines):
         dagger = f" {daggers[line.caveat]}" if line.caveat else ""
-        label = Cell(f"{line.label}{dagger}", mark="warning" if dagger else "")
-        if line.on_test:
-            label = Cell(f"{line.label} ({SELECTED_ON_TEST}){dagger}", mark="warning")
+        selection = f" ({SELECTED_ON_TEST})" if line.on_test else ""
+        label = Cell(f"{line.label}{selection}{dagger}", mark="warning" if selection or dagger else "")
         cells = [label, Cell(str(len(line.runs)), len(line.runs))]
         for metric in metrics:
             is_comparable = index < len(section.lines)
             mark = "best" if is_comparable and index in marks_by_metric[metric.name].best else ""
             mark = "tie" if is_comparable and index in marks_by_metric[metric.name].ties else mark
-            cells.append(value_cell(line, metric, mark))
+            mean = line.mean(metric.name)
+            cells.append(Cell(value_text(metric, mean, line.deviation(metric.name)), mean, mark))
         if sources:
             number = published_numbers[index]
             mark = f"{dagger} {daggers[conditions[index]]}" if conditions[index] else dagger
             text = NOTHING if number is None else f"{number.number:.2f} [{sources.index(number.source) + 1}]{mark}"
             cells.append(Cell(text, math.nan if number is None else number.number))
-        cells.append(Cell(epochs[index], _as_number(epochs[index])))
-        cells.append(_count(line.seconds, " s"))
-        cells.append(_count(line.images_per_second))
-        rows.append(tuple(cells))
+        epochs = str(line.config.get("trainer.max_epochs", NOTHING))
+        cells.append(Cell(epochs, _as_number(epochs)))
+        rows.append((*cells, _count(line.seconds, " s"), _count(line.images_per_second)))
     headings = (by, "n", *map(heading, metrics), *(["published"] if sources else []), "epochs", "cost", "images/s")
     notes = []
     if section.test_images:
@@ -105,18 +103,12 @@ def section_sheet(section: Section, metrics: Sequence[Metric], published: Publis
     notes += [f"[{index}] {source}." for index, source in enumerate(sources, start=1)]
     notes += footnotes(daggers)
     if section.selected_on_test:
-        notes.append(f"Lines {SELECTED_ON_TEST} are compared with nothing: their epoch was chosen by the test set.")
+        notes.append(f"Lines {SELECTED_ON_TEST} are not compared: the test set chose their epoch.")
     return Sheet(section.title, headings, (False, *[True] * (len(headings) - 1)), tuple(rows), tuple(notes))
 
 
-def value_cell(line: Line, metric: Metric, mark: str = "") -> Cell:
-    """Return a cell with the mean, and ± s.d. for two or more seeds."""
-    mean, deviation = line.mean(metric.name), line.deviation(metric.name)
-    return Cell(value_text(metric, mean, deviation), mean, mark)
-
-
 def curve_sheet(section: Section, curve: Curve) -> Sheet:
-    """Return a sweep's points as a table."""
+    """Return the table of a sweep's points."""
     rows = []
     for point in curve.points:
         cells = [Cell(f"{point.value}{' *' if point.is_headline else ''}", _as_number(point.value))]
@@ -126,7 +118,7 @@ def curve_sheet(section: Section, curve: Curve) -> Sheet:
         ]
         rows.append((*cells, Cell(str(point.seeds), point.seeds)))
     headings = (curve.key, *map(heading, curve.metrics), "n")
-    notes = ("* what the run is evaluated by.",) if any(point.is_headline for point in curve.points) else ()
+    notes = ("* the run's result.",) if any(point.is_headline for point in curve.points) else ()
     title = f"{section.dataset}: {curve.title} over {curve.key}"
     return Sheet(title, headings, (True,) * len(headings), tuple(rows), notes)
 
@@ -148,14 +140,12 @@ def pairs_sheet(section: Section, reference: Line, pairs: Sequence[Pair], level:
     interval = f"{level:.0%} interval"
     headings = ("line", f"Δ {plain}", interval, f"Δ {balanced}", interval, "p", "p over seeds")
     notes = (
-        f"Differences in percentage points. Intervals: paired bootstrap over the test images (within classes for "
-        f"{balanced}); "
-        "marked where they leave zero out. "
-        "p: McNemar's exact test over the test images, or its normal form for means over seeds, by Holm for the lines "
-        "of this table; p over seeds: sign flips.",
+        "Differences in percentage points. Intervals: paired bootstrap over the test images (within classes for "
+        f"{balanced}); marked if they exclude zero. p: McNemar's exact test over the test images, or its normal "
+        "approximation for means over seeds, adjusted by Holm for the lines of this table; p over seeds: sign flips.",
         *dict.fromkeys(reasons),
     )
-    title = f"{section.title}: less {reference.label}"
+    title = f"{section.title}: difference to {reference.label}"
     return Sheet(title, headings, (False, *[True] * 6), tuple(rows), notes)
 
 
@@ -165,23 +155,15 @@ def _difference(value: float) -> Cell:
 
 def _interval(interval: Interval) -> Cell:
     text = f"[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
-    # bold if the interval excludes zero
-    return Cell(text, interval.low, "best" if interval.low > 0 or interval.high < 0 else "")
+    return Cell(text, interval.low, "best" if interval.excludes_zero else "")
 
 
 def _p(value: float) -> Cell:
-    if value != value:
-        return Cell(NOTHING)
-    return Cell("< 0.0001" if value < 1e-4 else f"{value:.4f}", value)
+    return Cell(NOTHING if value != value else "< 0.0001" if value < 1e-4 else f"{value:.4f}", value)
 
 
 def _count(value: float, unit: str = "") -> Cell:
-    return Cell(NOTHING) if value != value else Cell(f"{value:,.0f}{unit}", value)
-
-
-def _epochs(line: Line) -> str:
-    epochs = line.config.get("trainer.max_epochs")
-    return NOTHING if epochs is None else str(epochs)
+    return Cell(NOTHING if value != value else f"{value:,.0f}{unit}", value)
 
 
 def _as_number(text: str) -> float:

@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 
 from ltr.configuration.tables import table_rows
-from ltr.errors import ConfigError, DataError, nearest
+from ltr.errors import ConfigError, DataError
 from ltr.evaluation.metrics import METRICS, Metric
 from ltr.report.columns import metric_table
 from ltr.report.comparison import Line, headline_rows, labelled_lines
 from ltr.report.conditions import Conditions
-from ltr.report.paired_tests import BEST
+from ltr.report.paired_tests import BEST, unknown_reference
 from ltr.report.read_run import number
 from ltr.report.read_runs import FinishedRun, settings
 from ltr.report.variance_components import VarianceComponents, deviation, variance_components
 
 FACTORS = ("dataset.split_seed", "dataset.trial")  # besides the seed
-_SPREAD = 1.959963984540054  # standard deviations that hold 95 % of a normal distribution
+_NORMAL_95 = 1.959963984540054  # 95 % of a normal distribution lie within so many standard deviations
 _ACCURACIES = ("accuracy", "balanced_accuracy")  # equal on the balanced test sets of published numbers
 
 Cells = dict[tuple[Any, int], float]  # (level of the factor, seed) -> value
@@ -38,10 +38,10 @@ class SpreadLine:
     """Runs that differ only in the factor and in the seed.
 
     Attributes:
-        label: its name.
+        label: name of the line.
         cells: value of each run.
-        components: None without at least two levels and two seeds of all these levels.
-        limited: reason why its numbers are not those of its method, see `ltr.report.limits`; empty if there is none.
+        components: None for fewer than two levels that share two seeds.
+        limited: reason why the numbers are not those of the method, see `ltr.report.limits`; empty if there is none.
     """
 
     label: str
@@ -56,7 +56,7 @@ class SpreadPair:
 
     Attributes:
         first, second: labels; the difference is first minus second, and its mean is not negative.
-        components: None without at least two levels and two seeds that both lines have.
+        components: None for fewer than two levels and two seeds that both lines have.
     """
 
     first: str
@@ -87,9 +87,10 @@ class Spread:
     """Spread of the lines of one data set and protocol.
 
     Attributes:
+        dataset, protocol: their names.
         factor: the setting besides the seed.
         metric: the analysed metric.
-        lines: by falling mean.
+        lines: best first.
         pairs: all pairs of lines, or those with the reference.
         gaps: gaps between published numbers of the same data; empty for metrics that are not accuracies.
     """
@@ -108,17 +109,17 @@ class Spread:
 
         1.96 times the root of the mean total variance of the pairs; NaN without one.
         """
-        return _SPREAD * _pooled([pair.components.total.estimate for pair in self.pairs if pair.components])
+        return _NORMAL_95 * _pooled([pair.components.total.estimate for pair in self.pairs if pair.components])
 
     @property
     def seed_spread(self) -> float:
-        """The same for a given subset: without the subset's main effect."""
+        """The 95 % spread on a given subset: without the variance of the subset's main effect."""
         variances = [
             max(0.0, pair.components.seed.estimate) + pair.components.rest.estimate
             for pair in self.pairs
             if pair.components
         ]
-        return _SPREAD * _pooled(variances)
+        return _NORMAL_95 * _pooled(variances)
 
     @property
     def gaps_inside(self) -> tuple[Gap, ...]:
@@ -143,8 +144,8 @@ def spreads(
 
     Args:
         by: settings that name a line.
-        metric: the metric; by default the one that the runs declare.
-        against: label of a reference line, or ``best``; the pairs are then those with it.
+        metric: name of the metric; by default the one that selects checkpoints.
+        against: label of a reference line, or ``best``; empty compares all pairs of lines.
         level: confidence level of the intervals.
 
     Raises:
@@ -164,9 +165,7 @@ def spreads(
     ]
     if against and against != BEST and all_spreads and not any(spread.pairs for spread in all_spreads):
         labels = [line.label for spread in all_spreads for line in spread.lines]
-        raise ConfigError(
-            f"--against {against}: no line has this name{nearest(against, labels)}. There is also '{BEST}'"
-        )
+        raise ConfigError(unknown_reference(against, labels))
     if not any(line.components for spread in all_spreads for line in spread.lines):
         raise DataError(
             f"--spread: no method has runs of two or more values of {' or '.join(FACTORS)} with the same two or more "
@@ -176,7 +175,7 @@ def spreads(
 
 
 def _keys(run: FinishedRun, row: dict[str, Any]) -> tuple[tuple[str, ...], str]:
-    """Return the common key of the runs of one spread, and that of the runs of one of its lines."""
+    """Return the keys by which runs are grouped into spreads, and into lines of a spread."""
     data = run.data
     shared = (run.config.get("dataset.name", "?"), row["protocol"], data.get("test_images"), data.get("classes"))
     parts = {key: value for key, value in settings(run.config).items() if key not in FACTORS}
@@ -193,20 +192,21 @@ def _spread(
     level: float,
 ) -> Spread | None:
     """Return the spread of lines of comparable runs; None if no factor varies or no run has the metric."""
-    every = [run for line in members for run, _ in line]
-    factor = next((key for key in FACTORS if any(len(_levels(line, key)) > 1 for line in members)), "")
-    table = metric_table(run.declared_metrics for run in every)
-    name = metric or every[0].metric
+    runs = [run for line in members for run, _ in line]
+    levels_of_lines = {key: [{_level(run, key) for run, _ in line} for line in members] for key in FACTORS}
+    factor = next((key for key, levels in levels_of_lines.items() if max(map(len, levels)) > 1), "")
+    table = metric_table(run.declared_metrics for run in runs)
+    name = metric or runs[0].metric
     if not factor or not any(name in row["metrics"] for line in members for _, row in line):
         return None
     protocol = str(members[0][0][1]["protocol"])
     cells = [_cells(line, factor, name) for line in members]
     labelled = labelled_lines([_without_factors(line) for line in members], by)
-    of_line = {line.runs[0].run_hash: line for line in labelled}  # labels may change the order
+    line_of_run = {line.runs[0].run_hash: line for line in labelled}  # labelling may change the order
     lines = [
         SpreadLine(line.label, cells_of_line, _components(cells_of_line, level), line.limited)
         for cells_of_line, pairs_of_line in zip(cells, members)
-        if cells_of_line and (line := of_line[pairs_of_line[0][0].run_hash])
+        if cells_of_line and (line := line_of_run[pairs_of_line[0][0].run_hash])
     ]
     is_lower_better = table.find(name, protocol).is_lower_better
     lines.sort(key=lambda line: (_mean(line) if is_lower_better else -_mean(line), line.label))
@@ -215,13 +215,9 @@ def _spread(
         label = lines[0].label if against == BEST else against
         chosen = [pair for pair in chosen if label in (pair[0].label, pair[1].label)]
     pairs = [_pair(first, second, level) for first, second in chosen]
-    gaps = published_gaps(every[0].config) if protocol == "closed_set" and name in _ACCURACIES else ()
-    dataset = str(every[0].config.get("dataset.name", "?"))
+    gaps = published_gaps(runs[0].config) if protocol == "closed_set" and name in _ACCURACIES else ()
+    dataset = str(runs[0].config.get("dataset.name", "?"))
     return Spread(dataset, protocol, factor, table.find(name, protocol), tuple(lines), tuple(pairs), gaps)
-
-
-def _levels(line: Iterable[tuple[FinishedRun, Any]], factor: str) -> set[Any]:
-    return {_level(run, factor) for run, _ in line}
 
 
 def _level(run: FinishedRun, factor: str) -> Any:
@@ -238,7 +234,7 @@ def _cells(line: Iterable[tuple[FinishedRun, dict[str, Any]]], factor: str, metr
 
 
 def _without_factors(line: Sequence[tuple[FinishedRun, dict[str, Any]]]) -> Line:
-    """Return a line to be labelled by settings other than the factors, which differ between its runs."""
+    """Return a line whose label cannot name the factors, which differ between its runs."""
     plain = [replace(run, config={k: v for k, v in run.config.items() if k not in FACTORS}) for run, _ in line]
     return Line(tuple(plain), tuple(row for _, row in line))
 
@@ -263,9 +259,9 @@ def _components(cells: Cells, level: float) -> VarianceComponents | None:
 
 
 def complete_grid(cells: Iterable[tuple[Any, int]]) -> tuple[list[Any], list[int]]:
-    """Return levels and seeds, in order, of the largest grid without a gap among those whose seeds one level has.
+    """Return the levels and seeds, in order, of the largest complete grid: each level has a value for each seed.
 
-    The analysis is balanced: a level that lacks a seed of the grid is left out, or that seed is.
+    The analysis needs a complete grid, so levels or seeds with gaps are left out. The seeds of each level are tried.
     """
     seeds_of: dict[Any, set[int]] = {}
     for level, seed in cells:
@@ -291,12 +287,8 @@ def published_gaps(config: dict[str, Any]) -> tuple[Gap, ...]:
         wanted = {key: value for key, value in values.items() if key.startswith("dataset.") and key != "dataset.subset"}
         if wanted.get("dataset.name") is not None and all(config.get(key) == value for key, value in wanted.items()):
             rows.append(row)
-    gaps = []
-    for one, two in combinations(rows, 2):
-        assert one.published is not None
-        assert two.published is not None
-        first, second = (one, two) if one.published >= two.published else (two, one)
-        gaps.append(
-            Gap(first.config, second.config, (max(one.published, two.published), min(one.published, two.published)))
-        )
-    return tuple(gaps)
+    rows.sort(key=lambda row: row.published or 0, reverse=True)
+    return tuple(
+        Gap(first.config, second.config, (first.published or 0, second.published or 0))
+        for first, second in combinations(rows, 2)
+    )

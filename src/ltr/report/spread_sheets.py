@@ -21,8 +21,8 @@ from ltr.report.variance_components import VarianceComponents, deviation
 
 SPREAD_LEGEND = (
     "s.d. of subset: between training subsets, averaged over seeds; of seed: between seeds, averaged over subsets; of "
-    "rest: the interaction of both. One run: s.d. of a single run with another subset and another seed. Differences "
-    "are taken run by run, on the same subset with the same seed. Negative variance estimates are shown as 0."
+    "rest: their interaction. One run: s.d. of a single run with a new subset and a new seed. Differences compare runs "
+    "with the same subset and seed. Negative variance estimates are shown as 0."
 )
 _COMPONENTS = ("subset", "seed", "rest")
 
@@ -44,7 +44,7 @@ def _line_sheet(spread: Spread, by: str, level: float) -> Sheet:
         label = f"{line.label} {daggers[line.limited]}" if line.limited else line.label
         components = line.components
         mean = components.mean.estimate if components else math.fsum(line.cells.values()) / len(line.cells)
-        cells = [Cell(label), _grid(components, len(line.cells)), _value(spread, mean)]
+        cells = [Cell(label), _grid(components, len(line.cells)), Cell(_plain(spread, mean), mean)]
         rows.append((*cells, *_component_cells(spread, components)))
     headings = (by, "subsets x seeds", heading(spread.metric), *_component_headings(level))
     title = f"{spread.dataset} · {spread.protocol}: spread of {spread.metric.heading} over {spread.factor} and seed"
@@ -61,54 +61,43 @@ def _pair_sheet(spread: Spread, level: float) -> Sheet:
             cells += [Cell(NOTHING), Cell(NOTHING)]
         else:
             mean = components.mean
-            is_clear = mean.low > 0 or mean.high < 0
-            cells += [
-                Cell(_signed(spread, mean.estimate), mean.estimate),
-                Cell(
-                    f"[{_signed(spread, mean.low)}, {_signed(spread, mean.high)}]",
-                    mean.low,
-                    "best" if is_clear else "",
-                ),
-            ]
+            interval = f"[{_signed(spread, mean.low)}, {_signed(spread, mean.high)}]"
+            cells.append(Cell(_signed(spread, mean.estimate), mean.estimate))
+            cells.append(Cell(interval, mean.low, "best" if mean.excludes_zero else ""))
         rows.append((*cells, *_component_cells(spread, components)))
-    interval = f"{level:.0%} interval"
-    headings = ("difference", "subsets x seeds", f"Δ {spread.metric.heading}", interval, *_component_headings(level))
+    heading_of_delta, heading_of_interval = f"Δ {spread.metric.heading}", f"{level:.0%} interval"
+    headings = (
+        "difference",
+        "subsets x seeds",
+        heading_of_delta,
+        heading_of_interval,
+        *_component_headings(level),
+    )
     notes = [
-        "The interval of a mean difference is for new subsets and seeds; marked where it leaves zero out. Test images "
-        "are the same throughout, and their choice is not part of it."
+        "The interval of a mean difference holds for new subsets and seeds on the same test images; marked if it "
+        "excludes zero."
     ]
     if spread.single_run_spread == spread.single_run_spread:
         notes.append(
-            f"95 % of the differences of two single runs lie within ± {_plain(spread, spread.single_run_spread)} of "
-            f"their mean if the subset is another one, within ± {_plain(spread, spread.seed_spread)} if only the seed "
-            "is (pooled over the differences)."
+            f"95 % of the differences between two single runs lie within ± {_plain(spread, spread.single_run_spread)} "
+            f"of their mean on a new subset, within ± {_plain(spread, spread.seed_spread)} if only the seed is new "
+            "(pooled over the differences)."
         )
-    return Sheet(
-        f"{spread.dataset} · {spread.protocol}: differences",
-        headings,
-        (False, *[True] * (len(headings) - 1)),
-        tuple(rows),
-        tuple(notes),
-    )
+    title, numeric = f"{spread.dataset} · {spread.protocol}: differences", (False, *[True] * (len(headings) - 1))
+    return Sheet(title, headings, numeric, tuple(rows), tuple(notes))
 
 
 def _gap_sheet(spread: Spread) -> Sheet:
     inside = spread.gaps_inside
     rows = tuple(
-        (
-            Cell(gap.first),
-            Cell(gap.second),
-            Cell(f"{gap.numbers[0]:.2f}", gap.numbers[0]),
-            Cell(f"{gap.numbers[1]:.2f}", gap.numbers[1]),
-            Cell(f"{gap.points:.2f}", gap.points),
-        )
+        (Cell(gap.first), Cell(gap.second), *(Cell(f"{number:.2f}", number) for number in (*gap.numbers, gap.points)))
         for gap in inside
     )
     limit = _plain(spread, spread.single_run_spread)
     note = (
-        f"{len(inside):,} of {counted(len(spread.gaps), 'gap')} between two published numbers of these data are "
-        f"smaller than {limit} points, the 95 % spread of a difference of single runs here. Published rows of one run "
-        "each do not decide which of the two methods is better."
+        f"{len(inside):,} of {counted(len(spread.gaps), 'gap')} between two published numbers on these data are "
+        f"smaller than {limit} points, the 95 % spread of a difference between single runs. Two published numbers of "
+        "one run each do not show which of these methods is better."
     )
     headings = ("first", "second", "published", "published", "gap")
     title = f"{spread.dataset}: published gaps inside the spread"
@@ -116,23 +105,17 @@ def _gap_sheet(spread: Spread) -> Sheet:
 
 
 def _component_headings(level: float) -> tuple[str, ...]:
-    return (
-        *(f"s.d. of {name}" for name in _COMPONENTS),
-        "one run",
-        f"{level:.0%} interval",
-        "subset's share",
-    )
+    return *(f"s.d. of {name}" for name in _COMPONENTS), "one run", f"{level:.0%} interval", "subset's share"
 
 
 def _component_cells(spread: Spread, components: VarianceComponents | None) -> list[Cell]:
     if components is None:
         return [Cell(NOTHING)] * (len(_COMPONENTS) + 3)
-    cells = [_sd(spread, getattr(components, name)) for name in _COMPONENTS]
+    cells = [_sd(spread, getattr(components, name)) for name in (*_COMPONENTS, "total")]
     low, high = deviation(components.total.low), deviation(components.total.high)
     share = components.subset_share
     return [
         *cells,
-        _sd(spread, components.total),
         Cell(f"[{_plain(spread, low)}, {_plain(spread, high)}]", low),
         Cell(NOTHING) if share != share else Cell(f"{100 * share:.0f} %", share),
     ]
@@ -149,10 +132,6 @@ def _sd(spread: Spread, variance: Interval) -> Cell:
     return Cell(_plain(spread, value), value)
 
 
-def _value(spread: Spread, value: float) -> Cell:
-    return Cell(_plain(spread, value), value)
-
-
 def _plain(spread: Spread, value: float) -> str:
     return f"{100 * value:.2f}" if spread.metric.is_fraction else f"{value:.3g}"
 
@@ -162,7 +141,7 @@ def _signed(spread: Spread, value: float) -> str:
 
 
 def spread_text(spreads: Sequence[Spread], form: str, by: str, level: float, width: int | None = None) -> str:
-    """Return all tables as ``table``, ``markdown``, ``latex`` or ``csv``; csv holds the variances themselves.
+    """Return all tables as ``table``, ``markdown`` or ``latex``, or the variances as ``csv``.
 
     Args:
         by: heading of the lines' names.
@@ -171,10 +150,7 @@ def spread_text(spreads: Sequence[Spread], form: str, by: str, level: float, wid
     if form == "csv":
         return spread_csv(spreads)
     sheets = [sheet for spread in spreads for sheet in spread_sheets(spread, by, level)]
-    if form == "table":
-        blocks = [formats.plain(sheet, width) for sheet in sheets]
-    else:
-        blocks = [formats.markdown(sheet) if form == "markdown" else formats.latex(sheet) for sheet in sheets]
+    blocks = map(formats.writer(form, width), sheets)
     legend = f"% {SPREAD_LEGEND}" if form == "latex" else "\n".join(wrap_lines(SPREAD_LEGEND, width))
     return "\n\n".join([*blocks, legend]) + "\n"
 

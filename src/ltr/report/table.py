@@ -16,9 +16,12 @@ from ltr.report.style import NOTHING, SELECTED_ON_TEST
 if TYPE_CHECKING:
     from rich.text import Text
 
+_MAX_VARIANTS = 6  # of more variants, only the headline's is shown
+_LABELS = ("", "protocol", "split", "selection", "variant", "scorer")
+
 
 def result_table(result: dict[str, Any], width: int | None = None) -> Text:
-    """Return the table of ``result.json`` for a terminal; the headline is bold, selection on test is red.
+    """Return the table of a ``result.json`` for a terminal; the headline is bold, selection on test is red.
 
     Args:
         width: terminal width in characters; None: no limit.
@@ -50,24 +53,18 @@ def _blocks(result: dict[str, Any], width: int | None) -> list[list[BlockLine]]:
 
 
 def shown_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows that a table shows: all rows, or those of the headline variant if there are many variants."""
+    """Return the rows that a table shows: all rows, or those of the headline's variant if there are many variants."""
     rows = result["rows"]
-    if len({row["variant"] for row in rows}) <= _MANY_VARIANTS:
+    if len({row["variant"] for row in rows}) <= _MAX_VARIANTS:
         return rows
     return [row for row in rows if row["variant"] == headline_row(result)["variant"]]
 
 
-_MANY_VARIANTS = 6
-_LABELS = ("", "protocol", "split", "selection", "variant", "scorer")
-
-
 def _cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return headings and lines; a label with equal values in all rows gets no column, except split and selection."""
+    """Return headings and lines; labels that are equal in all rows have no column, except split and selection."""
     rows = shown_rows(result)
     labels = [
-        key
-        for key in ("protocol", "split", "selection", "variant", "scorer")
-        if key in ("split", "selection") or len({row.get(key) for row in result["rows"]}) > 1
+        key for key in _LABELS[1:] if key in ("split", "selection") or len({row.get(key) for row in result["rows"]}) > 1
     ]
     metrics = _metric_columns(result)
     headings = ["", *labels, *map(heading, metrics)]
@@ -81,7 +78,7 @@ def _cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _metric_columns(result: dict[str, Any]) -> list[Metric]:
-    """Return the metrics of the columns: those that the console shows for the protocols of the shown rows."""
+    """Return the metrics that the console shows for the protocols of the rows, without those that have no value."""
     rows = shown_rows(result)
     table = metric_table([result.get("declared_metrics", ())])
     columns: dict[str, Metric] = {}
@@ -89,13 +86,9 @@ def _metric_columns(result: dict[str, Any]) -> list[Metric]:
         names = [key for row in rows if row["protocol"] == protocol for key in row["metrics"]]
         for metric in table.columns("console", protocol, names):
             columns.setdefault(metric.name, metric)
-    return [metric for metric in columns.values() if metric.name in GROUPS or _has_value(rows, metric.name)]
-
-
-def _has_value(rows: list[dict[str, Any]], metric: str) -> bool:
-    """Return whether a metric has a value in some row; decision metrics without a threshold have none."""
-    values = [number(row["metrics"].get(metric)) for row in rows]
-    return any(value == value for value in values)
+    values = {name: [number(row["metrics"].get(name)) for row in rows] for name in columns}
+    has_value = {name: any(value == value for value in values[name]) for name in columns}
+    return [metric for name, metric in columns.items() if name in GROUPS or has_value[name]]
 
 
 def _label(row: dict[str, Any], key: str) -> str:
@@ -112,5 +105,5 @@ def _caption(result: dict[str, Any]) -> str:
     more = f"; {hidden} more variants in curve.csv" if hidden else ""
     unit = unit_note(_metric_columns(result))
     meaning = f"many > {many}, few < {few} training images; * the run's result; {NOTHING} nothing to average"
-    limited = f"limited: {reason}" if (reason := limits(config)) else longer_schedule(config)
-    return f"{unit}; {meaning}{more}{f'; {limited}' if limited else ''}"
+    caveat = f"limited: {reason}" if (reason := limits(config)) else longer_schedule(config)
+    return f"{unit}; {meaning}{more}{f'; {caveat}' if caveat else ''}"

@@ -17,11 +17,10 @@ class VarianceComponents:
     Attributes:
         subsets, seeds: levels S and R of the two factors.
         mean: mean of all values, with the interval of the expected value over new subsets and seeds.
-        sums_of_squares: sums of squares of subsets, seeds and the rest; they add up to the total sum of squares around
-            the mean.
+        sums_of_squares: sums of squares of subsets, seeds and rest, which add up to that of all values around the mean.
         subset, seed: variances of the factors' main effects; an estimate may be negative, its interval is not.
-        rest: variance that neither main effect explains: their interaction.
-        total: variance of one value, of a new subset and a new seed: the sum of the three, negative ones taken as 0.
+        rest: variance of their interaction.
+        total: variance of one value on a new subset with a new seed: the sum of the three, negative ones taken as 0.
     """
 
     subsets: int
@@ -39,11 +38,6 @@ class VarianceComponents:
         parts = [max(0.0, part.estimate) for part in (self.subset, self.seed, self.rest)]
         return parts[0] / sum(parts) if sum(parts) > 0 else math.nan
 
-    @property
-    def deviation(self) -> float:
-        """Standard deviation of one value, of a new subset and a new seed."""
-        return deviation(self.total.estimate)
-
 
 def deviation(variance: float) -> float:
     """Return the standard deviation of a variance; 0 for a negative estimate."""
@@ -55,8 +49,8 @@ def variance_components(values: np.ndarray, level: float = 0.95) -> VarianceComp
 
     The model is y_sr = mu + a_s + b_r + e_sr with independent normal effects. The estimates equate mean squares with
     their expectations (Searle, Casella and McCulloch, Variance Components, 1992, chapter 4); if none is negative, they
-    are the REML estimates. Intervals are exact for the rest; for differences of mean squares they are those of Ting,
-    Burdick, Graybill, Jeyaratnam and Lu (1990), for sums those of Graybill and Wang (1980), and for the mean those with
+    are the REML estimates. The interval of the rest is exact. Those of differences of mean squares follow Ting,
+    Burdick, Graybill, Jeyaratnam and Lu (1990), those of sums Graybill and Wang (1980); that of the mean has
     Satterthwaite's degrees of freedom.
 
     Args:
@@ -82,7 +76,7 @@ def variance_components(values: np.ndarray, level: float = 0.95) -> VarianceComp
     of_seeds = difference_interval(of_r, of_rest, 1 / subsets, level)
     rest = sum_interval((of_rest,), (1.0,), level)
     total = sum_interval((of_s, of_r, of_rest), (1 / seeds, 1 / subsets, 1 - 1 / seeds - 1 / subsets), level)
-    whole = max(0.0, of_subsets.estimate) + max(0.0, of_seeds.estimate) + rest.estimate  # as its parts are shown
+    whole = max(0.0, of_subsets.estimate) + max(0.0, of_seeds.estimate) + rest.estimate
     return VarianceComponents(
         subsets,
         seeds,
@@ -104,9 +98,9 @@ class MeanSquare:
 
 
 def sum_interval(squares: tuple[MeanSquare, ...], weights: tuple[float, ...], level: float) -> Interval:
-    """Return a weighted sum of mean squares, weights at least 0, with the interval of its expectation.
+    """Return a weighted sum of mean squares (weights >= 0) with the interval of its expectation.
 
-    For one mean square the interval is exact; otherwise it is that of Graybill and Wang (1980).
+    The interval is exact for one mean square, else that of Graybill and Wang (1980).
     """
     from scipy.special import chdtri
 
@@ -121,9 +115,9 @@ def sum_interval(squares: tuple[MeanSquare, ...], weights: tuple[float, ...], le
 
 
 def difference_interval(first: MeanSquare, second: MeanSquare, weight: float, level: float) -> Interval:
-    """Return weight * (first - second) with the interval of its expectation, cut at 0 (Ting et al., 1990).
+    """Return weight * (first - second), also if negative, with the interval of its expectation (Ting et al., 1990).
 
-    A negative estimate is not changed.
+    The interval is cut at 0.
     """
     from scipy.special import chdtri, fdtri
 

@@ -228,4 +228,4 @@ def test_a_missing_teacher_is_refused(ltr_train):
         "+method.extras=[{_target_: ltr.methods.distillation.terms.HKD, teacher: nowhere}]", "trainer.max_epochs=1"
     )
     assert refused.code != 0
-    assert "nowhere: a finished run's directory" in refused.err
+    assert "nowhere is neither a run directory" in refused.err
