@@ -123,7 +123,7 @@ def test_every_command_refuses_an_unwritable_path_before_its_work(module, tmp_pa
 
 def test_an_unexpanded_tilde_is_refused_unless_such_a_folder_exists(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"--out ~/x.csv: the shell left '~' as it is.* Write /"):
+    with pytest.raises(ConfigError, match=r"--out ~/x.csv: the shell did not expand '~'.* Write /"):
         check_file(Path("~/x.csv"), "--out ~/x.csv")
     (tmp_path / "~").mkdir()
     check_file(Path("~/x.csv"), "--out ~/x.csv")

@@ -94,7 +94,7 @@ def test_a_short_schedule_is_accepted(folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("group_hash,operations\nab,1\n", "is not the list of the columns"),
+        ("group_hash,operations\nab,1\n", "the first line must name the columns"),
         ("group_hash,run,epochs,operations\nab,erm,30,many\n", "line 2: operations is many"),
         ("group_hash,run,epochs,operations\nab,erm,30,0\n", "a number above 0"),
     ],
