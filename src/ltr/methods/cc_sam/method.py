@@ -20,7 +20,6 @@ from ltr.methods.cc_sam.perturbations import class_scales, class_strengths, feat
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Method, NetworkSpec, Stage
-from ltr.methods.decoupling.representation import classifier_stage
 from ltr.methods.decoupling.retrained import SecondStage
 
 
@@ -166,5 +165,12 @@ class CCSAM(Method):
                 options=self.options.part(FlatOptions),
                 checkpoint=self.options.start_from,
             ),
-            classifier_stage(second, AdversarialClassifier, self.options.part(AdversarialOptions)),
+            Stage(
+                "classifier",
+                "classifier",
+                second,
+                module=AdversarialClassifier,
+                parents=("representation",),
+                options=self.options.part(AdversarialOptions),
+            ),
         ]
