@@ -108,7 +108,7 @@ class DataModule(pl.LightningDataModule):
         self._labels = split.labels(source)
         self._labels_on: dict[torch.device, Tensor] = {}
         self._class_index: ClassIndex | None = None
-        self._last_draw: tuple[int, np.ndarray] | None = None
+        self._last_sample: tuple[int, np.ndarray] | None = None
         self._known_bounds: tuple[tuple[int, int, bool], np.ndarray] | None = None
         self._start: tuple[int, int] | None = None
         self.join_single = False  # True appends a last training batch of one image to the batch before it
@@ -186,11 +186,11 @@ class DataModule(pl.LightningDataModule):
 
     def epoch_sample(self, epoch: int) -> np.ndarray:
         """Return the global sample of an epoch: source indices int64 [T], over all processes."""
-        if self._last_draw is None or self._last_draw[0] != epoch:
+        if self._last_sample is None or self._last_sample[0] != epoch:
             seed = derive_seed(self.seed, self.role, "sampler")
             positions = self.sampler.epoch(self.class_index, seed=seed, epoch=epoch, epochs=self.epochs)
-            self._last_draw = (epoch, self.split.train[positions])
-        return self._last_draw[1]
+            self._last_sample = (epoch, self.split.train[positions])
+        return self._last_sample[1]
 
     def indices_of_step(self, epoch: int, step: int) -> np.ndarray:
         """Return the source indices of this process's training batch ``step`` of an epoch."""

@@ -40,7 +40,7 @@ def map_in_parallel(work: Callable[[Piece], Done], pieces: Iterable[Piece], work
         return
     # new interpreters: a forked process would inherit the locks of this process's threads, and import as much
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_the_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_exit_with_parent)
     waiting: deque[Future[Done]] = deque()
     try:
         for piece in pieces:
@@ -57,7 +57,7 @@ def map_in_parallel(work: Callable[[Piece], Done], pieces: Iterable[Piece], work
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _end_with_the_parent() -> None:
+def _exit_with_parent() -> None:
     """End this worker when its parent ends; otherwise it would wait for work forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -43,10 +43,10 @@ def with_bytes(path, before, after):
     path.write_bytes(raw.replace(before, after))
 
 
-def rewritten(path, about):
+def rewritten(path, metadata):
     """The store with another description, and the file around it whole."""
     _, schema, batch = contents(path)
-    schema = with_metadata(schema.remove_metadata(), about)
+    schema = with_metadata(schema.remove_metadata(), metadata)
     other = path.with_name("q.arrow")
     with pa.ipc.new_file(str(other), schema) as writer:
         writer.write_batch(batch.replace_schema_metadata(schema.metadata))
@@ -82,20 +82,20 @@ def test_a_changed_path_label_box_or_size_is_detected(tmp_path, column, before, 
 
 def test_a_changed_description_is_detected(tmp_path):
     path = packed(tmp_path)
-    about = contents(path)[0]
+    metadata = contents(path)[0]
     with pytest.raises(DataError, match="description is not the one that was written"):
-        open_packed(rewritten(path, {**about, "class_names": ["b", "a"]}))
+        open_packed(rewritten(path, {**metadata, "class_names": ["b", "a"]}))
     with pytest.raises(DataError, match="description is not the one that was written"):
-        open_packed(rewritten(path, {**about, "kind": FIRST_KIND}))
-    wrong = {**about, "digests": "none"}
+        open_packed(rewritten(path, {**metadata, "kind": FIRST_KIND}))
+    wrong = {**metadata, "digests": "none"}
     with pytest.raises(DataError, match="no proper digests"):
         open_packed(rewritten(path, {**wrong, "about": metadata_digest(wrong)}))
 
 
 def test_the_number_of_stored_pixels_must_match_the_size(tmp_path):
     path = packed(tmp_path, format="raw", boxes=False)
-    about = contents(path)[0]
-    old = {key: value for key, value in about.items() if key not in ("about", "tables")} | {"kind": FIRST_KIND}
+    metadata = contents(path)[0]
+    old = {key: value for key, value in metadata.items() if key not in ("about", "tables")} | {"kind": FIRST_KIND}
     other = rewritten(path, old)
     with_bytes(other, np.full(6, 10, "<i4").tobytes(), np.full(6, 4000, "<i4").tobytes())
     with pytest.raises(DataError, match="other sizes than their pixels"):
@@ -104,8 +104,8 @@ def test_the_number_of_stored_pixels_must_match_the_size(tmp_path):
 
 def test_a_store_of_the_first_kind_is_read_with_a_warning_and_is_the_same_source(tmp_path):
     path = packed(tmp_path)
-    about = contents(path)[0]
-    old = {key: value for key, value in about.items() if key not in ("about", "tables")} | {"kind": FIRST_KIND}
+    metadata = contents(path)[0]
+    old = {key: value for key, value in metadata.items() if key not in ("about", "tables")} | {"kind": FIRST_KIND}
     with pytest.warns(UserWarning, match="ltr-data pack makes it again"):
         source = open_packed(rewritten(path, old))
     assert source.fingerprint == open_packed(path).fingerprint
@@ -142,7 +142,7 @@ for path in [Path(name) for name in sys.argv[2:] for _ in range(int(sys.argv[1])
     for index in range(len(found)):
         try:
             opened = found.images.open(index)
-            decode_image(opened) if good.images.store.about["format"] == "jpeg" else np.asarray(opened)
+            decode_image(opened) if good.images.store.metadata["format"] == "jpeg" else np.asarray(opened)
         except Exception as error:
             assert not isinstance(error, AssertionError)
 print(json.dumps(counts))

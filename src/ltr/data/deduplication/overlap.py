@@ -109,5 +109,5 @@ def _origin(source: Source) -> str:
     """Return the fingerprint of a source; for a packed file, that of the source it was packed from."""
     images = source.images
     if isinstance(images, PackedImages) and images.store is not None:
-        return str(images.store.about["source"])
+        return str(images.store.metadata["source"])
     return source.fingerprint

@@ -209,7 +209,7 @@ class DeviceLoader(EpochLoader):
         self.augment = augment
         self.views = tuple(views)
         self.defers_images = False  # yield `PendingBatch`, whose images a recorded training step takes and augments
-        self._kept: dict[int, tuple[Tensor, ...]] = {}
+        self._window_constants: dict[int, tuple[Tensor, ...]] = {}  # by batch size, kept alive for recorded steps
 
     @property
     def can_defer_images(self) -> bool:
@@ -226,7 +226,9 @@ class DeviceLoader(EpochLoader):
         if pending.windows is not None:
             assert isinstance(self.augment, Augmentation)
             count = len(pending.indices)
-            self._kept[count] = window_constants(self.images.image_shape, self.augment.pad, images.device, count)
+            self._window_constants[count] = window_constants(
+                self.images.image_shape, self.augment.pad, images.device, count
+            )
             pixels = cut_windows(images.permute(0, 2, 3, 1).contiguous(), pending.windows, self.augment.pad)
             images = pixels.permute(0, 3, 1, 2)
         return Batch(images, pending.labels, pending.indices)

@@ -71,50 +71,50 @@ def paths_of(batch: pa.RecordBatch) -> tuple[bytes, np.ndarray]:
     return bytes(memoryview(buffers[2])[ends[0] : ends[-1]]) if buffers[2] else b"", ends - ends[0]
 
 
-def metadata_digest(about: Mapping[str, Any]) -> str:
+def metadata_digest(metadata: Mapping[str, Any]) -> str:
     """Return the sha256 (hex) of a store's description without this digest."""
-    plain = {key: value for key, value in about.items() if key != "about"}
+    plain = {key: value for key, value in metadata.items() if key != "about"}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def check_metadata(about: Mapping[str, Any]) -> None:
+def check_metadata(metadata: Mapping[str, Any]) -> None:
     """Raise ValueError if a store's description was changed."""
-    kind = about.get("kind")
+    kind = metadata.get("kind")
     if kind not in (FIRST_KIND, KIND):
         raise ValueError("it was not made by ltr-data pack, or was made by another version of it")
-    if (kind == KIND or "about" in about) and (kind == FIRST_KIND or about.get("about") != metadata_digest(about)):
+    if metadata.get("about") != (metadata_digest(metadata) if kind == KIND else None):
         raise ValueError("its description is not the one that was written")
-    invalid_keys = [key for key, of in _TYPES.items() if not isinstance(about.get(key), of)]
+    invalid_keys = [key for key, of in _TYPES.items() if not isinstance(metadata.get(key), of)]
     if invalid_keys:
         raise ValueError(f"its description has no proper {invalid_keys[0]}")
-    if about["size"] < 1 or about["chunk"] < 1 or about["format"] not in ("jpeg", "raw"):
+    if metadata["size"] < 1 or metadata["chunk"] < 1 or metadata["format"] not in ("jpeg", "raw"):
         raise ValueError("its description has a size, chunk or format that cannot be")
-    if kind == KIND and not isinstance(about.get("tables"), list):
+    if kind == KIND and not isinstance(metadata.get("tables"), list):
         raise ValueError("its description has no valid tables")
 
 
-def check_batches(about: Mapping[str, Any], actual: pa.Schema, batches: Sequence[pa.RecordBatch]) -> None:
+def check_batches(metadata: Mapping[str, Any], actual: pa.Schema, batches: Sequence[pa.RecordBatch]) -> None:
     """Raise ValueError (or an error of pyarrow) if columns, offsets, sizes or digests are damaged.
 
     It reads all offsets and all columns except the images, about a hundred bytes per image.
     """
     if not actual.equals(schema(), check_metadata=False):
         raise ValueError("it has other columns")
-    if len(batches) != len(about["digests"]):
-        raise ValueError(f"it has {len(batches)} chunks, and digests of {len(about['digests'])}")
+    if len(batches) != len(metadata["digests"]):
+        raise ValueError(f"it has {len(batches)} chunks, and digests of {len(metadata['digests'])}")
     for number, batch in enumerate(batches):
         batch.validate(full=True)
         last = number == len(batches) - 1
-        if not 0 < batch.num_rows <= about["chunk"] or (batch.num_rows < about["chunk"] and not last):
-            raise ValueError(f"chunk {number} has {batch.num_rows} images, not {about['chunk']}")
+        if not 0 < batch.num_rows <= metadata["chunk"] or (batch.num_rows < metadata["chunk"] and not last):
+            raise ValueError(f"chunk {number} has {batch.num_rows} images, not {metadata['chunk']}")
         empty = [name for name in schema().names if batch.column(name).null_count and name != "box"]
         if empty:
             raise ValueError(f"chunk {number} lacks values of {empty[0]}")
-        if batch.column("box").null_count != (0 if about["boxes"] else batch.num_rows):
+        if batch.column("box").null_count != (0 if metadata["boxes"] else batch.num_rows):
             raise ValueError(f"chunk {number} lacks boxes, or has some that it should not have")
-        if about["format"] == "raw":
+        if metadata["format"] == "raw":
             _check_raw(batch, number)
-        if about["kind"] == KIND and table_digest(batch) != about["tables"][number]:
+        if metadata["kind"] == KIND and table_digest(batch) != metadata["tables"][number]:
             raise ValueError(f"the sizes, labels, paths or boxes of chunk {number} are not those that were written")
 
 

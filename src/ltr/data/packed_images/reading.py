@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ltr.configuration.targets import instantiate
-from ltr.data.doubts import warn_of_names
 from ltr.data.images.crop import FileCrop
+from ltr.data.label_warnings import warn_of_names
 from ltr.data.packed_images.checks import FIRST_KIND, check_batches, check_metadata, paths_of
 from ltr.data.source import Decoding, Grouping, ImageFiles, Source, as_read_only
 from ltr.errors import ConfigError, DataError
@@ -29,7 +29,7 @@ from ltr.errors import ConfigError, DataError
 if TYPE_CHECKING:
     import pyarrow as pa  # imported when a packed file is opened, because most runs do not use one
 
-_ABOUT = b"ltr"  # key of the schema's metadata
+_METADATA = b"ltr"  # key of the schema's metadata
 # keys of a source's config with paths, on which a packed file does not depend
 _PLACES = ("root", "roots", "download", "folder", "lists", "file", "file_sizes", "annotations", "detections",
            "split_list", "labels")  # fmt: skip
@@ -54,7 +54,7 @@ class PackedImages(ImageFiles):
     def short_side(self) -> int:
         """Upper bound of the short side of the images, in pixels."""
         assert self.store is not None
-        return int(self.store.about["size"])
+        return int(self.store.metadata["size"])
 
 
 class PackedStore:
@@ -79,16 +79,16 @@ class PackedStore:
             raise DataError(f"{what} is not there. ltr-data pack makes one; dataset.packed=null reads the image files")
         try:
             reader = pa.ipc.open_file(pa.memory_map(self.path))
-            self.about = read_metadata(reader.schema)
-            check_metadata(self.about)
+            self.metadata = read_metadata(reader.schema)
+            check_metadata(self.metadata)
             self.batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-            check_batches(self.about, reader.schema, self.batches)
+            check_batches(self.metadata, reader.schema, self.batches)
         except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())
             raise DataError(f"{what} is damaged or no packed file: {reason}. Make it again by ltr-data pack") from error
         self._images = [batch.column("image") for batch in self.batches]
         self._sides = [(batch.column("width"), batch.column("height")) for batch in self.batches]
-        self._each = int(self.about["chunk"])
+        self._each = int(self.metadata["chunk"])
 
     def __getstate__(self) -> str:
         return self.path
@@ -101,7 +101,7 @@ class PackedStore:
         """Return a stream of image ``index``, or the decoded image if the file holds pixels."""
         chunk, row = divmod(index, self._each)
         content = self._images[chunk][row].as_buffer()
-        if self.about["format"] == "jpeg":
+        if self.metadata["format"] == "jpeg":
             return io.BytesIO(content)
         from PIL import Image
 
@@ -115,15 +115,15 @@ def read_metadata(schema: pa.Schema) -> dict[str, Any]:
     Raises:
         ValueError: the Arrow file was not made by ltr-data pack.
     """
-    about = json.loads((schema.metadata or {}).get(_ABOUT, b"{}"))
-    if not isinstance(about, dict):
+    metadata = json.loads((schema.metadata or {}).get(_METADATA, b"{}"))
+    if not isinstance(metadata, dict):
         raise ValueError("it was not made by ltr-data pack")
-    return about
+    return metadata
 
 
-def with_metadata(schema: pa.Schema, about: Mapping[str, Any]) -> pa.Schema:
+def with_metadata(schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Schema:
     """Add a description to the metadata of a schema."""
-    return schema.with_metadata({_ABOUT: json.dumps(dict(about)).encode()})
+    return schema.with_metadata({_METADATA: json.dumps(dict(metadata)).encode()})
 
 
 def chunk_digest(batch: pa.RecordBatch) -> str:
@@ -138,9 +138,9 @@ def chunk_digest(batch: pa.RecordBatch) -> str:
     return digest.hexdigest()
 
 
-def packed_decoding(about: Mapping[str, Any]) -> Decoding:
+def packed_decoding(metadata: Mapping[str, Any]) -> Decoding:
     """Return the options with which the images of a packed file were decoded; EXIF orientation is already applied."""
-    decoding = about.get("decoding") or {}
+    decoding = metadata.get("decoding") or {}
     matte = decoding.get("matte")
     return Decoding(matte=None if matte is None else tuple(matte), white_level=decoding.get("white_level"))
 
@@ -157,7 +157,7 @@ def open_packed(path: str | os.PathLike[str]) -> Source:
         DataError: the file is missing, damaged or not a packed file.
     """
     store = PackedStore(path)
-    if store.about["kind"] == FIRST_KIND:
+    if store.metadata["kind"] == FIRST_KIND:
         warnings.warn(
             f"the packed file {store.path} was made by an earlier version: damage to its labels and paths cannot be "
             "detected. ltr-data pack makes it again",
@@ -173,45 +173,45 @@ def open_packed(path: str | os.PathLike[str]) -> Source:
 
 
 def _source_of(store: PackedStore) -> Source:
-    about, batches = store.about, store.batches
+    metadata, batches = store.metadata, store.batches
     labels = [batch.column("label").to_numpy() for batch in batches]
     blobs, offsets = [], [np.zeros(1, dtype=np.int64)]
     for batch in batches:
         blob, ends = paths_of(batch)
         blobs.append(blob)
         offsets.append(ends[1:] + offsets[-1][-1])
-    decoding = packed_decoding(about)
+    decoding = packed_decoding(metadata)
     boxes = None
-    if about["boxes"]:
+    if metadata["boxes"]:
         boxes = np.concatenate([batch.column("box").flatten().to_numpy() for batch in batches]).reshape(-1, 4)
     # independent of the kind of store: packing the same images again must give the same source
-    made = (FIRST_KIND, *(about[key] for key in ("source", "size", "format", "quality", "decoder", "content")))
+    made = (FIRST_KIND, *(metadata[key] for key in ("source", "size", "format", "quality", "decoder", "content")))
     return Source(
-        about["name"],
+        metadata["name"],
         PackedImages(
             store.path, b"".join(blobs), as_read_only(np.concatenate(offsets)), decoding=decoding, store=store
         ),
         np.concatenate(labels) if labels else np.empty(0, dtype=np.int64),
-        tuple(about["class_names"]),
-        {part: range(start, stop) for part, (start, stop) in about["parts"].items()},
+        tuple(metadata["class_names"]),
+        {part: range(start, stop) for part, (start, stop) in metadata["parts"].items()},
         fingerprint=hashlib.sha256(repr(made).encode()).hexdigest(),
-        class_ids=None if about["class_ids"] is None else np.array(about["class_ids"], dtype=np.int64),
-        taxonomy={rank: tuple(names) for rank, names in about["taxonomy"].items()},
+        class_ids=None if metadata["class_ids"] is None else np.array(metadata["class_ids"], dtype=np.int64),
+        taxonomy={rank: tuple(names) for rank, names in metadata["taxonomy"].items()},
         boxes=boxes,
-        **_groups(about),
+        **_groups(metadata),
     )
 
 
-def _groups(about: Mapping[str, Any]) -> dict[str, Any]:
+def _groups(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments ``groupings`` and ``group`` of a source; {} for independent images."""
-    if "groups" not in about:
+    if "groups" not in metadata:
         return {}
-    table = json.loads(about["groups"])
+    table = json.loads(metadata["groups"])
     numbers = np.frombuffer(zlib.decompress(base64.b64decode(table["codes"])), dtype="<i4")
     known = [number for number, name in enumerate(table["names"]) if name is not None]
     codes = np.full(len(table["names"]), -1, dtype=np.int32)
     codes[known] = np.arange(len(known))
-    name = about["group"][0]
+    name = metadata["group"][0]
     return {"group": name, "groupings": {name: Grouping(codes[numbers], tuple(table["names"][n] for n in known))}}
 
 
@@ -237,7 +237,10 @@ def read_source(dataset: Mapping[str, Any], read: Callable[[Mapping[str, Any]], 
     warn_of_names(source)
     assert isinstance(source.images, PackedImages)
     assert source.images.store is not None
-    packed_from, configured = source.images.store.about["page"], json.loads(json.dumps(identity_of(dataset["source"])))
+    packed_from, configured = (
+        source.images.store.metadata["page"],
+        json.loads(json.dumps(identity_of(dataset["source"]))),
+    )
     different = [key for key in {**packed_from, **configured} if packed_from.get(key) != configured.get(key)]
     if different:
         lines = [

@@ -89,12 +89,12 @@ def pack(
     files = source.images
     if not isinstance(files, ImageFiles) or isinstance(files, PackedImages):
         raise ConfigError(f"{source.name} has no image files to pack: its images are kept in memory or packed already")
-    about = _about(source, config, size, format, quality)
+    metadata = _metadata(source, config, size, format, quality)
     if to.exists():
-        _refuse_other_contents(PackedStore(to).about, about, to)
+        _refuse_other_contents(PackedStore(to).metadata, metadata, to)
         return False
     parts = to.with_name(f"{to.name}.parts")
-    _begin(parts, about)
+    _begin(parts, metadata)
     count = math.ceil(len(source) / CHUNK)
     finished = [number for number in range(count) if _part(parts, number).is_file()]
     progress(sum(len(_rows(source, number)) for number in finished))
@@ -118,8 +118,8 @@ def pack(
             for row, image in zip(rows, images):
                 tally.add(files.relative(row), image.notes or Notes())
         batch = _batch(source, rows, images)
-        _write(_part(parts, number), [batch], {**about, "digest": chunk_digest(batch), "table": table_digest(batch)})
-    _join(parts, count, about, to, _group_table(source) if source.group is not None else None)
+        _write(_part(parts, number), [batch], {**metadata, "digest": chunk_digest(batch), "table": table_digest(batch)})
+    _join(parts, count, metadata, to, _group_table(source) if source.group is not None else None)
     shutil.rmtree(parts)
     return True
 
@@ -138,21 +138,21 @@ def find_bad_packed_images(
 def _inspect_chunk(path: str, chunk: int) -> list[str | Notes]:
     store = PackedStore(path)
     batch = store.batches[chunk]
-    if chunk_digest(batch) != store.about["digests"][chunk]:
+    if chunk_digest(batch) != store.metadata["digests"][chunk]:
         return [f"the digest of chunk {chunk} is not the one that was written"] * batch.num_rows
     results: list[str | Notes] = []
     for row in range(batch.num_rows):
         try:
-            opened = store.open(chunk * int(store.about["chunk"]) + row)
+            opened = store.open(chunk * int(store.metadata["chunk"]) + row)
             results.append(Notes(constant=constant_value(np.asarray(to_image(opened)))))
         except Exception as error:  # decoders raise errors of any type
             results.append(describe_error(error))
     return results
 
 
-def _about(source: Source, config: Mapping[str, Any], size: int, format: str, quality: int) -> dict[str, Any]:
+def _metadata(source: Source, config: Mapping[str, Any], size: int, format: str, quality: int) -> dict[str, Any]:
     turbo = features.version("libjpeg_turbo") if features.check("libjpeg_turbo") else "none"
-    about = {
+    metadata = {
         "kind": KIND,
         "name": source.name,
         "page": identity_of(config),  # the key that stores have had since their first version
@@ -169,31 +169,31 @@ def _about(source: Source, config: Mapping[str, Any], size: int, format: str, qu
         "boxes": source.boxes is not None,
     }
     if source.group is not None:  # a digest, because the table would be written with every chunk
-        about["group"] = [source.group, hashlib.sha256(_group_table(source).encode()).hexdigest()]
+        metadata["group"] = [source.group, hashlib.sha256(_group_table(source).encode()).hexdigest()]
     decoding = source.decoding
     if decoding.matte is not None or decoding.white_level is not None:
-        about["decoding"] = {"matte": decoding.matte, "white_level": decoding.white_level}
-    return json.loads(json.dumps(about))
+        metadata["decoding"] = {"matte": decoding.matte, "white_level": decoding.white_level}
+    return json.loads(json.dumps(metadata))
 
 
-def _refuse_other_contents(existing: Mapping[str, Any], about: Mapping[str, Any], path: Path) -> None:
-    different = [key for key in about if existing.get(key) != about[key]]
+def _refuse_other_contents(existing: Mapping[str, Any], metadata: Mapping[str, Any], path: Path) -> None:
+    different = [key for key in metadata if existing.get(key) != metadata[key]]
     if different:
-        changes = [f"{key}: {str(existing.get(key))[:80]} there, {str(about[key])[:80]} now" for key in different]
+        changes = [f"{key}: {str(existing.get(key))[:80]} there, {str(metadata[key])[:80]} now" for key in different]
         raise ConfigError(
             f"{path} is there and was made in another way:\n  " + "\n  ".join(changes) + "\nDelete it, or pack to "
             "another file"
         )
 
 
-def _begin(parts: Path, about: Mapping[str, Any]) -> None:
+def _begin(parts: Path, metadata: Mapping[str, Any]) -> None:
     manifest = parts / "manifest.json"
     if manifest.is_file():
-        _refuse_other_contents(json.loads(manifest.read_text(encoding="utf-8")), about, parts)
+        _refuse_other_contents(json.loads(manifest.read_text(encoding="utf-8")), metadata, parts)
     elif parts.exists() and any(parts.iterdir()):
         raise ConfigError(f"{parts} is in the way: unfinished chunks are kept there. Delete it, or pack elsewhere")
     else:
-        write_json(manifest, about)
+        write_json(manifest, metadata)
 
 
 def _part(parts: Path, number: int) -> Path:
@@ -255,8 +255,8 @@ def _batch(source: Source, rows: range, images: list[Resized]) -> pa.RecordBatch
     return pa.RecordBatch.from_arrays(arrays, schema=schema())
 
 
-def _write(path: Path, batches: list[pa.RecordBatch] | Iterator[pa.RecordBatch], about: Mapping[str, Any]) -> None:
-    columns = with_metadata(schema(), about)
+def _write(path: Path, batches: list[pa.RecordBatch] | Iterator[pa.RecordBatch], metadata: Mapping[str, Any]) -> None:
+    columns = with_metadata(schema(), metadata)
     with written_atomically(path) as temporary, pa.ipc.new_file(str(temporary), columns) as writer:
         for batch in batches:
             writer.write_batch(batch)
@@ -272,7 +272,7 @@ def _group_table(source: Source) -> str:
     return json.dumps({"names": names, "codes": packed})
 
 
-def _join(parts: Path, count: int, about: Mapping[str, Any], to: Path, groups: str | None) -> None:
+def _join(parts: Path, count: int, metadata: Mapping[str, Any], to: Path, groups: str | None) -> None:
     """Join all chunks into one file, after a check of their digests."""
     digests = [_read_part(_part(parts, number), check=False)[1] for number in range(count)]
 
@@ -282,7 +282,7 @@ def _join(parts: Path, count: int, about: Mapping[str, Any], to: Path, groups: s
 
     images, tables = [digest for digest, _ in digests], [table for _, table in digests]
     content = hashlib.sha256("".join(images).encode()).hexdigest()
-    whole = {**about, "digests": images, "content": content, "tables": tables}
+    whole = {**metadata, "digests": images, "content": content, "tables": tables}
     if groups is not None:
         whole["groups"] = groups
     _write(to, chunks(), {**whole, "about": metadata_digest(whole)})
@@ -292,10 +292,10 @@ def _read_part(part: Path, *, check: bool) -> tuple[pa.RecordBatch, tuple[str, s
     """Read a finished chunk and its digests; delete a damaged chunk, so that the next call makes it again."""
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(part)))
-        about = read_metadata(reader.schema)
+        metadata = read_metadata(reader.schema)
         batch = reader.get_batch(0)
         batch.validate(full=True)
-        digests = (about["digest"], about["table"])
+        digests = (metadata["digest"], metadata["table"])
         is_damaged = check and (chunk_digest(batch), table_digest(batch)) != digests
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         part.unlink(missing_ok=True)

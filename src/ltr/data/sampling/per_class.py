@@ -74,7 +74,7 @@ class PerClass(Sampler):
                 "split without such classes"
             )
 
-    def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
+    def _sample(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
         classes = self._visits(index, size // self.batch_size, stream)
         per_visit = self.images_per_class
         visits = np.bincount(classes.reshape(-1), minlength=len(index.counts))

@@ -63,7 +63,7 @@ class Sampler:
 
         if epoch < start:
             return _permutations(len(index), size, stream)
-        return self._draw(index, size, stream, epoch - start, epochs - start)
+        return self._sample(index, size, stream, epoch - start, epochs - start)
 
     def class_probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
         """Return the expected share of each class in an epoch's sample, float64 [C]."""
@@ -72,7 +72,7 @@ class Sampler:
             return _power_probabilities(counts, 1.0)
         return self._probabilities(counts, epoch - start, epochs - start)
 
-    def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
+    def _sample(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
         """Return the sample of an epoch after the deferral; ``epoch`` and ``epochs`` exclude the deferred epochs."""
         raise NotImplementedError
 
@@ -99,7 +99,7 @@ class Instance(Sampler):
     def epoch(self, index: ClassIndex, *, seed: int, epoch: int, epochs: int) -> np.ndarray:
         return super().epoch(index, seed=seed, epoch=epoch if self.reshuffle else 0, epochs=epochs)
 
-    def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
+    def _sample(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
         return _permutations(len(index), size, stream)
 
     def _probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
@@ -122,7 +122,7 @@ class Power(Sampler):
         super().__init__(num_samples=num_samples, defer_from=defer_from)
         self.q = check_option("sampler.q", q, Exponent)
 
-    def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
+    def _sample(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
         classes = sample_classes(_power_probabilities(index.counts, self.q), size, stream("classes"))
         within = stream("images").random(size)
         within *= index.counts[classes]
@@ -174,9 +174,9 @@ class ClassBalanced(Sampler):
         self.draw = draw
         self.images_per_visit = images_per_visit
 
-    def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
+    def _sample(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
         if self.draw == "iid":
-            return Power(q=0.0)._draw(index, size, stream, epoch, epochs)
+            return Power(q=0.0)._sample(index, size, stream, epoch, epochs)
         present = np.flatnonzero(index.counts)
         per_visit = self.images_per_visit
         rounds = math.ceil(size / (len(present) * per_visit))
@@ -220,15 +220,15 @@ class Progressive(Sampler):
         check_option("sampler.schedule", schedule, ProgressiveSchedule)
         self.schedule = schedule
 
-    def _draw(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
+    def _sample(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
         classes = sample_classes(self._probabilities(index.counts, epoch, epochs), size, stream("classes"))
         visits = np.bincount(classes, minlength=len(index.counts))
         images, offsets = image_cycles(index, visits, stream("images"))
         # the k-th sample of a class takes its k-th image
         before = np.cumsum(visits) - visits
-        draw = np.empty(size, dtype=np.int64)
-        draw[stable_order(classes)] = images[np.arange(size) + np.repeat(offsets - before, visits)]
-        return draw
+        sample = np.empty(size, dtype=np.int64)
+        sample[stable_order(classes)] = images[np.arange(size) + np.repeat(offsets - before, visits)]
+        return sample
 
     def _probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
         balance = self.balance(epoch, epochs)
@@ -247,16 +247,16 @@ class Progressive(Sampler):
         return 1.0 - share if self.schedule == "mirrored" and period == 1 else share
 
 
-def shard(draw: np.ndarray, rank: int, world_size: int, batch_size: int) -> np.ndarray:
+def shard(sample: np.ndarray, rank: int, world_size: int, batch_size: int) -> np.ndarray:
     """Return the part of a global sample that belongs to process ``rank``.
 
-    Step t of all processes is ``draw[t * batch_size:(t + 1) * batch_size]``, distributed with stride ``world_size``, so
-    that the images of one visit to a class are spread over the processes. All processes have the same number of steps
-    and of images: the last step may be short, and its last images are dropped (fewer than ``world_size``) if
-    ``world_size`` does not divide it. To get positions in the global sample, shard ``np.arange(len(draw))``.
+    Step t of all processes is ``sample[t * batch_size:(t + 1) * batch_size]``, distributed with stride ``world_size``,
+    so that the images of one visit to a class are spread over the processes. All processes have the same number of
+    steps and of images: the last step may be short, and its last images are dropped (fewer than ``world_size``) if
+    ``world_size`` does not divide it. To get positions in the global sample, shard ``np.arange(len(sample))``.
 
     Args:
-        draw: [T].
+        sample: [T].
         rank: 0 <= rank < world_size.
         world_size: number of processes.
         batch_size: batch size over all processes.
@@ -269,10 +269,10 @@ def shard(draw: np.ndarray, rank: int, world_size: int, batch_size: int) -> np.n
         raise ConfigError(
             f"batch_size={batch_size} (global) cannot be shared out evenly over {world_size} processes; use a multiple"
         )
-    if len(draw) < world_size:
-        raise DataError(f"an epoch of {len(draw)} images cannot be shared out over {world_size} processes")
-    kept = len(draw) - len(draw) % batch_size % world_size
-    return draw[rank:kept:world_size]
+    if len(sample) < world_size:
+        raise DataError(f"an epoch of {len(sample)} images cannot be shared out over {world_size} processes")
+    kept = len(sample) - len(sample) % batch_size % world_size
+    return sample[rank:kept:world_size]
 
 
 def _permutations(total: int, size: int, stream: Stream) -> np.ndarray:

@@ -13,8 +13,8 @@ import numpy as np
 from ltr.configuration.ranges import NonNegativeInt, ProperFraction
 from ltr.data.images.decode import WhiteLevel, build_decoding
 from ltr.data.source import Grouping, ImageFiles, Source
+from ltr.data.sources.custom_groups import check_groups, check_path_group, groups_of_paths
 from ltr.data.sources.division import warn_of_untested
-from ltr.data.sources.own_groups import check_groups, check_path_group, groups_of_paths
 from ltr.data.sources.part_division import PARTS, divide_by_groups
 from ltr.data.sources.same_files import ListedFiles, no_position
 from ltr.errors import DataError, nearest

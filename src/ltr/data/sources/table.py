@@ -12,9 +12,9 @@ from ltr.configuration.ranges import NonNegativeInt, ProperFraction
 from ltr.data.images.decode import WhiteLevel, build_decoding
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import check_image_files
+from ltr.data.sources.custom_groups import check_groups, grouping_of
 from ltr.data.sources.division import warn_of_untested
 from ltr.data.sources.label_tables import LabelRows, read_label_tables
-from ltr.data.sources.own_groups import check_groups, grouping_of
 from ltr.data.sources.part_division import PARTS, divide_by_groups
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.identity import named

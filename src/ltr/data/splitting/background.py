@@ -79,7 +79,7 @@ def background(
     if foreground in SAMPLED:
         assert n_foreground is not None
         groups = _groups(source, foreground, strata, stratum, shot_group)
-        classes = _draw(source, groups, n_foreground, seed)
+        classes = _sample_classes(source, groups, n_foreground, seed)
         name = f"{foreground}{seed}" + (f"-{shot_group}" if shot_group else "")
         name += f"-stratum{stratum}of{strata}" if stratum is not None else ""
     else:
@@ -176,7 +176,7 @@ def _groups(
     return [shots[SHOT_GROUPS.index(shot_group)]]
 
 
-def _draw(source: Source, groups: list[np.ndarray], number: int, seed: int) -> np.ndarray:
+def _sample_classes(source: Source, groups: list[np.ndarray], number: int, seed: int) -> np.ndarray:
     """Sample ``number`` classes as evenly from the groups as possible, in ascending order."""
     available = sum(map(len, groups))
     largest = min(available, source.num_classes - 1)  # one class must remain for the background
@@ -233,7 +233,7 @@ def _classes_of_ids(source: Source, ids: Sequence[int]) -> np.ndarray:
 
 def _capped(source: Source, train: np.ndarray, label_map: np.ndarray, most: int, seed: int) -> np.ndarray:
     groups = group_by_label(source, train, label_map)
-    drawn = [
+    sampled = [
         generator(seed, "foreground cap", label).permutation(groups[label])[:most] for label in range(1, len(groups))
     ]
-    return np.sort(np.concatenate([groups[0], *drawn]))
+    return np.sort(np.concatenate([groups[0], *sampled]))

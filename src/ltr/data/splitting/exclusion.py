@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ltr.configuration.targets import instantiate
-from ltr.data.doubts import warn_of_one_class
 from ltr.data.images.real_paths import find_named_images
+from ltr.data.label_warnings import warn_of_one_class
 from ltr.data.source import ImageFiles, Source
 from ltr.data.split import SPLIT_PARTS, Split, load_split_file
 from ltr.errors import ConfigError, DataError

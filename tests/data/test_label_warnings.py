@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from ltr.data.doubts import warn_of_names
+from ltr.data.label_warnings import warn_of_names
 from ltr.data.source import Source
 from ltr.data.splitting.exclusion import read_split
 
