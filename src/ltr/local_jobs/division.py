@@ -53,13 +53,13 @@ def divide(
         options: numbers of the user.
     """
     at_a_time = options.n_jobs
-    if at_a_time == "auto":
-        at_a_time = cores if options.threads == "auto" else max(1, cores // options.threads)
+    if not isinstance(at_a_time, int):
+        at_a_time = max(1, cores // options.threads) if isinstance(options.threads, int) else cores
         if gpus:
             at_a_time = min(at_a_time, options.jobs_per_gpu * len(gpus))
     at_a_time = max(1, min(jobs, at_a_time))
     threads = options.threads
-    if threads == "auto":
+    if not isinstance(threads, int):
         threads = max(1, cores // at_a_time)
         limit = environment.get("OMP_NUM_THREADS", "")
         if limit.isdecimal() and int(limit):
