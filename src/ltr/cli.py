@@ -315,7 +315,7 @@ def run_job(config: DictConfig, codes: list[int], line: CommandLine) -> float | 
         report(error, f"job {job.num} ({' '.join(job_overrides()) or 'no overrides'}): ")
         note(job.num, job_overrides(), None, str(error) or type(error).__name__)
         if chooses():
-            raise _JobFailed from None
+            raise _JobFailed("its error is printed above") from None
         return None  # or Hydra would add a line of its own about the first of them
 
 

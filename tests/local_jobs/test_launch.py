@@ -138,4 +138,6 @@ def test_the_title_of_a_job_shows_what_is_swept():
     overrides = [["seed=0", "loss=ldam", "hydra.x=1"], ["seed=1", "loss=ldam", "hydra.x=1"]]
     assert job_titles(overrides, 4) == ["job 4 (seed=0)", "job 5 (seed=1)"]
     assert job_titles([["seed=0"]], 0) == ["job 0 (seed=0)"]
+    command = ["loss=ldam", "optimizer.lr=interval(0.01,0.3)"]
+    assert job_titles([["optimizer.lr=0.2", "loss=ldam"]], 3, command) == ["job 3 (optimizer.lr=0.2)"]
     assert job_titles([["seed=0"], ["seed=0"]], 0) == ["job 0", "job 1"]

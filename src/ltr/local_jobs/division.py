@@ -52,14 +52,14 @@ def divide(
         gpus: names of the GPUs that the jobs use.
         options: numbers of the user.
     """
-    at_a_time = options.n_jobs
-    if not isinstance(at_a_time, int):
-        at_a_time = max(1, cores // options.threads) if isinstance(options.threads, int) else cores
+    at_a_time: int | str = options.n_jobs
+    threads: int | str = options.threads
+    if isinstance(at_a_time, str):
+        at_a_time = cores if isinstance(threads, str) else max(1, cores // threads)
         if gpus:
             at_a_time = min(at_a_time, options.jobs_per_gpu * len(gpus))
     at_a_time = max(1, min(jobs, at_a_time))
-    threads = options.threads
-    if not isinstance(threads, int):
+    if isinstance(threads, str):
         threads = max(1, cores // at_a_time)
         limit = environment.get("OMP_NUM_THREADS", "")
         if limit.isdecimal() and int(limit):

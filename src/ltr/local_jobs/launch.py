@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import time
@@ -60,6 +61,8 @@ class LocalJobs:
     def __init__(self, context: HydraContext, task: TaskFunction, config: DictConfig, options: LocalOptions) -> None:
         self.config, self.options = config, options
         self.sources = KeptSources()
+        self.most_jobs = 0  # of one call of `run`
+        self.announced: Division | None = None
         self.pool = WorkerPool(context, task, config)
         at_sweep_end(self.close)
         # it imports while this process checks the jobs' configurations
@@ -77,8 +80,9 @@ class LocalJobs:
         """
         folder = Path(str(self.config.hydra.sweep.dir)).absolute() / "jobs"
         folder.mkdir(parents=True, exist_ok=True)
-        cores = available_cores()
-        division = divide(len(overrides), cores, self._gpus(), self.options)
+        # a search calls this for a few trials at a time: all of them have the same threads, the last ones, too
+        self.most_jobs = max(self.most_jobs, len(overrides))
+        division = divide(self.most_jobs, available_cores(), self._gpus, self.options)
         return _Launch(self, division, folder, overrides, first).carry_out()
 
     def close(self) -> None:
@@ -86,8 +90,25 @@ class LocalJobs:
         self.pool.close()
         self.sources.close()
 
+    @functools.cached_property
     def _gpus(self) -> tuple[str, ...]:
         return () if self.config.trainer.accelerator == "cpu" else visible_gpus_of_jobs()
+
+    def announcement(self, jobs: int, division: Division, folder: Path) -> list[str]:
+        """Return the lines that say how the jobs run; [] for further trials of a search."""
+        if self.announced == division:
+            return []
+        self.announced = division
+        sweeper = self.config.hydra.sweeper
+        lines = [f"{counted(jobs, 'job')}, {division}; output of a job: {folder}/NUMBER.log"]
+        if chooses_by(sweeper) and sweeper.get("n_jobs") == 1:
+            lines = [
+                f"one trial at a time; output of a trial: {folder}/NUMBER.log",
+                f"hydra.sweeper.n_jobs={division.cores} tries {division.cores} at a time",
+            ]
+        if division.threads > 1 and (notice := pop_notice()):
+            lines.append(notice)
+        return lines
 
 
 class _Launch:
@@ -97,7 +118,7 @@ class _Launch:
         self, jobs: LocalJobs, division: Division, folder: Path, overrides: Sequence[list[str]], first: int
     ) -> None:
         self.jobs, self.division, self.folder = jobs, division, folder
-        titles = job_titles(overrides, first)
+        titles = job_titles(overrides, first, jobs.config.hydra.overrides.task)
         self.waiting = deque(zip(range(first, first + len(overrides)), titles, overrides))
         self.first = first
         self.running: dict[int, _Job] = {}
@@ -111,9 +132,8 @@ class _Launch:
     def carry_out(self) -> list[JobReturn]:
         """Run all jobs to their end."""
         total = len(self.waiting)
-        self.display.print_event(f"{counted(total, 'job')}, {self.division}; output of a job: {self.folder}/NUMBER.log")
-        if self.division.threads > 1 and (notice := pop_notice()):
-            self.display.print_event(notice)
+        for line in self.jobs.announcement(total, self.division, self.folder):
+            self.display.print_event(line)
         try:
             with self._signals(), self.display:
                 while self.running or (self.waiting and self.signal is None):
@@ -286,10 +306,14 @@ def _seconds_of(job: _Job) -> str:
     return f"{time.perf_counter() - job.started:.1f} s"
 
 
-def job_titles(overrides: Sequence[list[str]], first: int) -> list[str]:
-    """Return the titles of jobs: the number, and the overrides that not all of them have."""
+def job_titles(overrides: Sequence[list[str]], first: int, command: Sequence[str] = ()) -> list[str]:
+    """Return the titles of jobs: the number, and the overrides that not all of them have.
+
+    Args:
+        command: overrides of the command, which a single job does not repeat.
+    """
     texts = [[as_written(text) for text in one if not text.startswith("hydra.")] for one in overrides]
-    common = set.intersection(*map(set, texts)) if len(texts) > 1 else set()
+    common = set.intersection(*map(set, texts)) if len(texts) > 1 else set(map(as_written, command))
     titles = []
     for number, one in enumerate(texts, first):
         swept = " ".join(text for text in one if text not in common)
