@@ -64,7 +64,9 @@ def main() -> None:
     finally:
         for process in load:
             process.kill()
-    print(f"medians of {counted(arguments.rounds, 'round')}, beside {counted(arguments.load, 'busy process')}")
+    print(
+        f"medians of {counted(arguments.rounds, 'round')}, beside {counted(arguments.load, 'busy process', 'busy processes')}"
+    )
     for name, values in measured.items():
         rates, work = zip(*values)
         print(
