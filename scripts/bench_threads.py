@@ -64,9 +64,8 @@ def main() -> None:
     finally:
         for process in load:
             process.kill()
-    print(
-        f"medians of {counted(arguments.rounds, 'round')}, beside {counted(arguments.load, 'busy process', 'busy processes')}"
-    )
+    beside = counted(arguments.load, "busy process", "busy processes")
+    print(f"medians of {counted(arguments.rounds, 'round')}, beside {beside}")
     for name, values in measured.items():
         rates, work = zip(*values)
         print(
