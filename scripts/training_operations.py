@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 import training_queue
 from ltr.cli import run_as_process, run_guarded
@@ -40,6 +41,27 @@ from ltr.runs.stages import Stages
 from ltr.runs.store import StageStore
 
 ROOT = Path(__file__).parents[1]
+
+
+class OperationCounter(TorchDispatchMode):
+    """Counter of floating-point operations by torch's formulas; `FlopCounterMode` refuses gradients within a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is None:
+            with self:  # a composite operation counts as its parts
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        out = func(*args, **kwargs)
+        if formula is not None:
+            self.flops += formula(*args, **kwargs, out_val=out)
+        return out
 
 
 def training_operations(config: dict[str, Any], planned: RunPlan, request: StopRequest) -> float:
@@ -79,9 +101,9 @@ def _counted(config: dict[str, Any], planned: RunPlan, request: StopRequest, ste
                 selection="last",
                 scheduler={"_target_": "ltr.optim.schedules.Constant"},
             )
-            with FlopCounterMode(display=False) as counter:
+            with OperationCounter() as counter:
                 outputs[stage.name] = stages.obtain(replace(stage, settings=settings), stage.name, {}, outputs)
-            counts[stage.name] = counter.get_total_flops() / 2
+            counts[stage.name] = counter.flops / 2
     return counts
 
 

@@ -27,6 +27,10 @@ def test_a_gradient_at_perturbed_weights_counts_twice(plain):
     assert operations("sharpness=sam") == pytest.approx(2 * plain)
 
 
+def test_gradients_within_a_step_count(plain):
+    assert plain < operations("method=cc_sam", "method.classifier.epochs=1") < 2 * plain
+
+
 def test_epochs_count(plain):
     assert operations("trainer.max_epochs=8") == pytest.approx(2 * plain)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from ltr.configuration.configs import read_config, without_private
 from ltr.errors import ConfigError
 from ltr.evaluation.label_shift import COMPOSITIONS
 from ltr.methods.core.stage import StageOutput
-from ltr.methods.multi_expert.aggregation import ViewTable, augmentation, learned_weights
+from ltr.methods.multi_expert import aggregation
+from ltr.methods.multi_expert.aggregation import ViewFile, Views, ViewTable, augmentation, learned_weights
 from ltr.methods.multi_expert.losses import expertise_losses, prediction_stability
 from ltr.methods.multi_expert.options import AggregationOptions
 
@@ -90,15 +92,45 @@ def test_weights_depend_on_the_seed():
     assert not np.array_equal(learned_weights(views, settings(), 0)[0], learned_weights(views, settings(), 1)[0])
 
 
+def pairs(views: Views) -> np.ndarray:
+    """The logits of all pairs of views, [N, V, 2, K, C]."""
+    return np.stack([views[np.arange(len(views)), pair] for pair in range(views.shape[1])], axis=1)
+
+
+def test_many_views_are_read_from_a_file_and_give_the_same_bits(plan, network, monkeypatch):
+    batch = plan.batch("test")
+    tables = []
+    for limit in (10**9, 0):
+        monkeypatch.setattr(aggregation, "_IN_MEMORY", limit)
+        table = ViewTable(network, settings(views=2), torch.device("cpu"), images=len(batch.labels))
+        for rows in (slice(70, None), slice(0, 70)):
+            table.add(batch.images[rows], batch.labels[rows], batch.indices[rows])
+        tables.append(table)
+    in_memory, in_file = (table.all()[0] for table in tables)
+    assert isinstance(in_file._array, np.memmap)
+    assert np.array_equal(pairs(in_memory), pairs(in_file))
+    chosen = np.array([5, 3, 90])
+    assert np.array_equal(pairs(in_file.of(chosen)), pairs(in_memory)[chosen])
+    weights = [learned_weights(views, settings(views=2), 0)[0] for views in (pairs(in_memory), in_file)]
+    assert np.array_equal(*weights)
+
+
+def test_too_little_space_for_the_file_is_an_error(monkeypatch):
+    monkeypatch.setattr(aggregation.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**9))
+    with pytest.raises(ConfigError, match=r"take 6\.0 GB.*1\.0 GB left.*TMPDIR.*1 takes 1\.2 GB"):
+        ViewFile((5, 2, 3, 1000), 50_000)
+
+
 def test_views_depend_on_the_image_and_not_on_its_batch(plan, network):
     batch = plan.batch("test")
     table, parts = (ViewTable(network, settings(views=2), torch.device("cpu")) for _ in range(2))
     table.add(batch.images, batch.labels, batch.indices)
     for rows in (slice(70, None), slice(0, 70)):
         parts.add(batch.images[rows], batch.labels[rows], batch.indices[rows])
-    for whole, joined in zip(table.all(), parts.all()):
+    (views, *rest), (views_of_parts, *rest_of_parts) = table.all(), parts.all()
+    for whole, joined in zip([pairs(views), *rest], [pairs(views_of_parts), *rest_of_parts]):
         np.testing.assert_allclose(whole, joined, rtol=1e-4, atol=1e-4)
-    views = table.all()[0]
+    views = pairs(views)
     assert views.shape[1:] == (2, 2, 3, 10)
     assert not np.array_equal(views[:, 0, 0], views[:, 0, 1])
     assert not np.array_equal(views[:, 0], views[:, 1])

@@ -7,6 +7,8 @@ composition of the test set, so that the logits of all views are computed once.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -18,6 +20,7 @@ from ltr.configuration.targets import instantiate
 from ltr.data.split import Split
 from ltr.errors import ConfigError
 from ltr.evaluation.averages import mean, ratio
+from ltr.evaluation.gather import is_distributed
 from ltr.evaluation.groups import GROUPS, shot_groups
 from ltr.evaluation.label_shift import COMPOSITIONS
 from ltr.evaluation.priors import long_tail_prior, subsample
@@ -30,9 +33,10 @@ from ltr.methods.multi_expert.options import AggregationOptions
 from ltr.randomness import derive_seed, generator
 
 _MOMENTUM, _WEIGHT_DECAY = 0.9, 5e-4
+_IN_MEMORY = 2**30  # bytes of views; more are written to a temporary file
 
 
-def learned_weights(views: np.ndarray, options: AggregationOptions, seed: int) -> tuple[np.ndarray, int]:
+def learned_weights(views: np.ndarray | Views, options: AggregationOptions, seed: int) -> tuple[np.ndarray, int]:
     """Return the experts' weights after test-time training, float64 [K], and how many epochs it took.
 
     Weights are a softmax of K numbers, which start equal, as in the official code. They sum to 1.
@@ -59,30 +63,97 @@ def learned_weights(views: np.ndarray, options: AggregationOptions, seed: int) -
     return weights, epoch + 1
 
 
+class Views:
+    """Logits of pairs of views of some images, read from an array or a file by the rows that are asked for.
+
+    Args:
+        array: logits of the pairs of all images, float32 [M, V, 2, K, C].
+        order: the images' places in it, int64 [N].
+    """
+
+    def __init__(self, array: np.ndarray, order: np.ndarray) -> None:
+        self._array = array
+        self._order = order
+        self.shape = (len(order), *array.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, index: tuple[np.ndarray, int]) -> np.ndarray:
+        """Return the logits of one pair of views of some images, [n, 2, K, C]."""
+        rows, pair = index
+        return np.asarray(self._array[self._order[rows], pair])
+
+    def of(self, rows: np.ndarray) -> Views:
+        """Return the views of some of the images."""
+        return Views(self._array, self._order[rows])
+
+
+class ViewFile:
+    """Temporary file of logits of views, which takes no memory and is removed with this object.
+
+    Args:
+        shape: shape of an image's entry, (V, 2, K, C).
+        images: number of images to come.
+
+    Raises:
+        ConfigError: the folder of temporary files has too little space.
+    """
+
+    def __init__(self, shape: tuple[int, ...], images: int) -> None:
+        folder = tempfile.gettempdir()
+        needed, free = 4 * images * int(np.prod(shape)), shutil.disk_usage(folder).free
+        if needed > free:
+            raise ConfigError(
+                f"method.aggregation.views={shape[0]}: the logits of the views take {needed / 1e9:.1f} GB, and "
+                f"{folder} has {free / 1e9:.1f} GB left. Set TMPDIR to a folder with more space, or lower "
+                f"method.aggregation.views (1 takes {needed / shape[0] / 1e9:.1f} GB)"
+            )
+        self._shape = shape
+        self._images = 0
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+
+    def add(self, views: Tensor) -> None:
+        """Write a batch [B, V, 2, K, C]."""
+        views.float().cpu().contiguous().numpy().tofile(self._file)
+        self._images += len(views)
+
+    def array(self) -> np.ndarray:
+        """Return all batches as an array that is read from the file, float32 [N, V, 2, K, C]."""
+        self._file.flush()
+        return np.memmap(self._file, dtype=np.float32, mode="r", shape=(self._images, *self._shape))
+
+
 class ViewTable:
     """The experts' logits for all test images and their views, which the rows of `TestTimeAggregation` share.
 
-    An image takes 4 K C (2 V + 1) bytes.
+    The views of an image take 8 K C V bytes. With a single process more than a gibibyte of them is in a temporary file.
 
     Args:
         network: network of the experts.
         options: options of the aggregation.
         device: that of the scores.
+        images: number of test images.
     """
 
-    def __init__(self, network: ExpertClassifier, options: AggregationOptions, device: torch.device) -> None:
+    def __init__(
+        self, network: ExpertClassifier, options: AggregationOptions, device: torch.device, images: int = 0
+    ) -> None:
         shape = (network.experts, network.dataset_info.num_classes)
+        of_views = (options.views, 2, *shape)
+        is_large = 4 * images * int(np.prod(of_views)) > _IN_MEMORY and not is_distributed()
+        self._file = ViewFile(of_views, images) if is_large else None
         self.network = network
         self.options = options
         self.augment = augmentation(options, network.dataset_info.image_shape)
-        columns = {
-            "views": (torch.float32, (options.views, 2, *shape)),
+        columns: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+            **({} if self._file else {"views": (torch.float32, of_views)}),
             "logits": (torch.float32, shape),
             "label": (torch.int32, ()),
             "id": (torch.int64, ()),
         }
         self._rows = Rows(columns, device)
-        self._sorted: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._sorted: tuple[Views, np.ndarray, np.ndarray] | None = None
 
     @torch.no_grad()
     def add(self, images: Tensor, labels: Tensor, indices: Tensor) -> None:
@@ -96,6 +167,8 @@ class ViewTable:
             dim=1,
         )
         labels = class_labels(labels)
+        if self._file is not None:
+            self._file.add(views)
         self._rows.add(views=views, logits=self._logits(images), label=labels, id=indices)
         self._sorted = None
 
@@ -104,12 +177,13 @@ class ViewTable:
         self._rows.join()
         self._sorted = None
 
-    def all(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return views [N, V, 2, K, C], logits [N, K, C] and labels int64 [N] in the order of the ids."""
+    def all(self) -> tuple[Views, np.ndarray, np.ndarray]:
+        """Return views, logits [N, K, C] and labels int64 [N] in the order of the ids."""
         if self._sorted is None:
             order = np.argsort(self._rows["id"], kind="stable")
             label = self._rows["label"][order].astype(np.int64)
-            self._sorted = self._rows["views"][order], self._rows["logits"][order], label
+            views = self._rows["views"] if self._file is None else self._file.array()
+            self._sorted = Views(views, order), self._rows["logits"][order], label
         return self._sorted
 
     def _logits(self, images: Tensor) -> Tensor:
@@ -174,7 +248,7 @@ class TestTimeAggregation(Protocol):
         shape = COMPOSITIONS[str(self.scorer)]
         if shape is not None:
             rows = subsample(labels, long_tail_prior(self.class_counts, *shape))
-            views, logits, labels = views[rows], logits[rows], labels[rows]
+            views, logits, labels = views.of(rows), logits[rows], labels[rows]
         weights, epochs = learned_weights(views, self.table.options, self.table.network.seed)
         correct = _hits(logits, labels, weights)
         counts = np.bincount(labels, minlength=len(self.class_counts))
@@ -204,7 +278,7 @@ def aggregation_rows(
     """Return a protocol object for each of `COMPOSITIONS`, which share one table; none if classes are not predicted."""
     if "closed_set" not in split.protocols:
         return []
-    table = ViewTable(network, options, device)
+    table = ViewTable(network, options, device, images=len(split.test))
     bounds = {key: evaluation[key] for key in ("many_above", "few_below")}
     return [
         TestTimeAggregation(split.class_counts, composition, table, fills=position == 0, **bounds)

@@ -139,7 +139,7 @@ class AggregationOptions(Options):
     """Augmentation of the two views of a test image."""
     views: PositiveInt = 5
     """Pairs of views of each test image, which the epochs take in turn; the official code makes a new pair in each of
-    its epochs. Each pair is two passes over the test images, and their logits are kept in memory."""
+    its epochs. Each pair is two passes over the test images, whose logits are kept."""
     epochs: PositiveInt = 5
     """Passes over the test images at most; official."""
     batch_size: PositiveInt = 128
