@@ -12,10 +12,10 @@ import torch
 from rich.console import Console
 
 from ltr.commands.evaluate import find
-from ltr.configuration.check import refuse
 from ltr.configuration.overrides import load_config
 from ltr.configuration.targets import check_arguments
 from ltr.console import plain_warnings
+from ltr.errors import refuse
 from ltr.evaluation.scores import log_normaliser, probabilities
 from ltr.methods.core.checkpoint import load_network
 from ltr.networks import build

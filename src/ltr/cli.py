@@ -44,53 +44,19 @@ def evaluate() -> None:
     sys.exit(run_as_process(lambda: evaluate_main(sys.argv[1:])))
 
 
-def stages() -> None:
-    """Entry point of ``ltr-stages``."""
-    from ltr.commands.stages import main
+def _entry_point(name: str) -> Callable[[], None]:
+    """Return the entry point of a command in `ltr.commands`."""
 
-    sys.exit(run_as_process(lambda: run_guarded(lambda: main(sys.argv[1:]))))
+    def run() -> None:
+        from importlib import import_module
 
+        sys.exit(run_as_process(lambda: run_guarded(lambda: import_module(f"ltr.commands.{name}").main(sys.argv[1:]))))
 
-def data() -> None:
-    """Entry point of ``ltr-data``."""
-    from ltr.commands.data import main
-
-    sys.exit(run_as_process(lambda: run_guarded(lambda: main(sys.argv[1:]))))
+    return run
 
 
-def predict() -> None:
-    """Entry point of ``ltr-predict``."""
-    from ltr.commands.predict import main
-
-    sys.exit(run_as_process(lambda: run_guarded(lambda: main(sys.argv[1:]))))
-
-
-def mine() -> None:
-    """Entry point of ``ltr-mine``."""
-    from ltr.commands.mine import main
-
-    sys.exit(run_as_process(lambda: run_guarded(lambda: main(sys.argv[1:]))))
-
-
-def export() -> None:
-    """Entry point of ``ltr-export``."""
-    from ltr.commands.export import main
-
-    sys.exit(run_as_process(lambda: run_guarded(lambda: main(sys.argv[1:]))))
-
-
-def report_runs() -> None:
-    """Entry point of ``ltr-report``."""
-    from ltr.commands.report import main
-
-    sys.exit(run_as_process(lambda: run_guarded(lambda: main(sys.argv[1:]))))
-
-
-def dashboard() -> None:
-    """Entry point of ``ltr-dashboard``."""
-    from ltr.commands.dashboard import main
-
-    sys.exit(run_as_process(lambda: run_guarded(lambda: main(sys.argv[1:]))))
+stages, data, predict, mine = map(_entry_point, ("stages", "data", "predict", "mine"))
+export, report_runs, dashboard = map(_entry_point, ("export", "report", "dashboard"))
 
 
 def train_main(argv: list[str]) -> int:
@@ -153,7 +119,7 @@ def report(error: Exception, of: str = "") -> int:
         return error.exit_code
     where = traceback.extract_tb(error.__traceback__)[-1]
     if isinstance(error, OSError):
-        advice = "Look at whether this path is right and can be written, and at the space that is left on the disk"
+        advice = "Check that the path is correct and can be written, and that the disk has space"
     else:
         advice = "This is not a mistake that ltr foresees"
     _print_error(
@@ -196,7 +162,7 @@ def _train(argv: list[str]) -> int:
     forget_notices()
     if line.mistakes or forbidden(line.overrides, line.config_dir):
         with allow_packages(line.allowed):
-            raise _explained(line, None) or AssertionError
+            raise _explain_mistakes(line, None) or AssertionError
     if "--version" in line.flags:
         from ltr import __version__
 
@@ -244,7 +210,7 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
         # Hydra then raises instead of printing the first mistake and exiting
         with (
             environment_variable(FULL_ERROR, "1"),
-            _logging_as_before(),
+            _unchanged_logging(),
             nested_choices(),
             guarded_hydra(tuple(line.allowed)),
         ):
@@ -265,10 +231,10 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
         if refused is not None:
             raise refused from error
         with allow_packages(line.allowed):
-            mistakes = _explained(line, error)
+            mistakes = _explain_mistakes(line, error)
         if mistakes is None and isinstance(error, OSError):
             raise
-        raise mistakes or _of_hydra(error) from error
+        raise mistakes or _hydra_error(error) from error
     except SystemExit as stopped:  # --hydra-help
         return stopped.code if isinstance(stopped.code, int) else 1
     finally:
@@ -276,7 +242,7 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
     return codes[0] if codes else 0
 
 
-def _of_hydra(error: Exception) -> LtrError:
+def _hydra_error(error: Exception) -> LtrError:
     """Return the error for one that Hydra, its launcher or its sweeper raised; a run has reported its own."""
     from ltr.configuration.parsing import in_short
     from ltr.sweeps import has_jobs
@@ -296,6 +262,7 @@ def run_job(config: DictConfig, codes: list[int], line: CommandLine) -> float | 
     """
     from hydra.core.hydra_config import HydraConfig
 
+    from ltr.report.read_run import validation_value
     from ltr.sweeps import chooses, in_sweep, job_overrides, note, own_gpu
 
     job = HydraConfig.get().job
@@ -305,7 +272,7 @@ def run_job(config: DictConfig, codes: list[int], line: CommandLine) -> float | 
         outcome = _train_task(config, line)
         if in_sweep():
             note(job.num, job_overrides(), outcome, None)
-        return _objective(outcome)
+        return None if outcome is None or outcome.result is None else validation_value(outcome.result)
     except Interrupted as stopped:
         raise Stopped from stopped
     except Exception as error:
@@ -319,34 +286,26 @@ def run_job(config: DictConfig, codes: list[int], line: CommandLine) -> float | 
         return None  # or Hydra would add a line of its own about the first of them
 
 
-def _objective(outcome: Outcome | None) -> float | None:
-    from ltr.report.read_run import validation_value
+@contextlib.contextmanager
+def environment_variable(name: str, value: str | None) -> Iterator[None]:
+    """Set an environment variable during a block; None leaves it unset."""
 
-    return None if outcome is None or outcome.result is None else validation_value(outcome.result)
-
-
-class environment_variable:
-    """An environment variable set during a block; None leaves it unset."""
-
-    def __init__(self, name: str, value: str | None) -> None:
-        self.name, self.value = name, value
-
-    def __enter__(self) -> None:
-        self.before = os.environ.get(self.name)
-        self._set(self.value)
-
-    def __exit__(self, *exception: object) -> None:
-        self._set(self.before)
-
-    def _set(self, value: str | None) -> None:
-        if value is None:
-            os.environ.pop(self.name, None)
+    def set_to(new: str | None) -> None:
+        if new is None:
+            os.environ.pop(name, None)
         else:
-            os.environ[self.name] = value
+            os.environ[name] = new
+
+    before = os.environ.get(name)
+    set_to(value)
+    try:
+        yield
+    finally:
+        set_to(before)
 
 
 @contextlib.contextmanager
-def _logging_as_before() -> Iterator[None]:
+def _unchanged_logging() -> Iterator[None]:
     """Restore the logging handlers that Hydra replaces, for ``--info`` even with noisy ones."""
     loggers = [logging.getLogger(), logging.getLogger("hydra")]
     before = [(logger, list(logger.handlers), logger.level) for logger in loggers]
@@ -358,7 +317,7 @@ def _logging_as_before() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _explained(line: CommandLine, error: Exception | None) -> ConfigError | None:
+def _explain_mistakes(line: CommandLine, error: Exception | None) -> ConfigError | None:
     """Return all mistakes of a refused command line, or Hydra's own words; None if it has no mistake."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -396,10 +355,10 @@ def _train_task(config: DictConfig, line: CommandLine) -> Outcome:
 
     from ltr.commands.train import carry_out
 
-    return carry_out(plain, Console(), lambda: _as_a_single_run(line))
+    return carry_out(plain, Console(), lambda: _single_run_arguments(line))
 
 
-def _as_a_single_run(line: CommandLine) -> list[str]:
+def _single_run_arguments(line: CommandLine) -> list[str]:
     """Return the arguments of ``ltr-train`` for the running job only."""
     from ltr.configuration.command_line import is_sweep_config
     from ltr.sweeps import in_sweep, job_overrides

@@ -43,6 +43,13 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
 
 
+def refuse(mistakes: Iterable[str], headline: str) -> None:
+    """Raise a ConfigError that names each mistake once; do nothing without mistakes."""
+    lines = list(dict.fromkeys(mistakes))
+    if lines:
+        raise ConfigError("\n".join([f"{headline}:", *(f"  {line}" for line in lines)]))
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint such as ``. Did you mean 'beta'?``, or an empty string where nothing is close."""
     close = nearest_name(str(name), [str(option) for option in known])

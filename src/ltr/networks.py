@@ -12,12 +12,11 @@ import torchvision
 from torch import nn
 
 from ltr.configuration.allowed import shown
-from ltr.configuration.check import refuse
 from ltr.configuration.configs import config_names
 from ltr.configuration.overrides import load_config
 from ltr.configuration.quoting import quoted
 from ltr.configuration.targets import check_arguments, instantiate, locate
-from ltr.errors import ConfigError, nearest
+from ltr.errors import ConfigError, nearest, refuse
 from ltr.files import checkpoint_file
 from ltr.methods.core.checkpoint import load_network
 from ltr.methods.core.network import ImageClassifier
@@ -26,14 +25,8 @@ from ltr.methods.core.stage import Method, Stage, StageOutput
 from ltr.models.backbones import Backbone
 from ltr.runs.plan import main_settings
 
-CHOICES = (
-    "head",
-    "loss",
-    "sampler",
-    "optimizer",
-    "scheduler",
-    "tune",
-)  # options of `build` that name a config of a group
+# options of `build` that name a config of a group
+CHOICES = ("head", "loss", "sampler", "optimizer", "scheduler", "tune")
 TRAINING = {"batch_size": "batch_size", "epochs": "trainer.max_epochs"}  # and those that say how long it is trained
 _PLAIN_DATASET = "svhn"  # no recipe changes its schedule or batch size, nor those of its pair with any method
 _IMAGES_PER_CLASS = 100  # where class_counts are not given

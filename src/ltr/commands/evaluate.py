@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ltr.commands.arguments import Parser, parse_arguments
 from ltr.commands.named_runs import outputs_folder, run_path, runs_below, runs_of_name
-from ltr.errors import CheckpointError, ConfigError, LtrError
+from ltr.errors import CheckpointError, ConfigError, LtrError, refuse
 from ltr.writing import check_file, check_folder
 
 if TYPE_CHECKING:
@@ -96,7 +96,6 @@ def _decide(
     """Choose thresholds of one run on its validation images, store them in its folder, and print what they give."""
     from ltr.apply.decision_rules import read_rules
     from ltr.apply.decisions import choose, measure, table_lines, write_decisions
-    from ltr.configuration.check import refuse
     from ltr.configuration.evaluation_overrides import for_run
     from ltr.console import plain_warnings, print_line
     from ltr.escaping import one_line
@@ -153,7 +152,6 @@ def _evaluate(
     config_dir: str | None,
     allow_overlap: bool,
 ) -> None:
-    from ltr.configuration.check import refuse
     from ltr.configuration.evaluation_overrides import for_run
 
     located = _locate(paths)

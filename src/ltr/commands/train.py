@@ -44,7 +44,9 @@ def carry_out(config: Mapping[str, Any], console: Console, arguments: Callable[[
             launch_processes(config["trainer"]["devices"], arguments())
             # rank 0 has shown it
             finished = find_result({**config, "resume": "auto"}, _print_nothing).outcome
-            return replace(finished or _nothing(), reused=False)
+            if finished is None:
+                raise TrainingError("the processes of this run ended without an error, and without a result")
+            return replace(finished, reused=False)
         if outcome is None:
             from ltr.runs.processes import distributed
             from ltr.runs.processes.job_state import restored_state
@@ -64,10 +66,6 @@ def carry_out(config: Mapping[str, Any], console: Console, arguments: Callable[[
 
 def _print_nothing(text: object) -> None:
     """Print nothing: the processes that are started print it."""
-
-
-def _nothing() -> Outcome:
-    raise TrainingError("the processes of this run ended without an error, and without a result")
 
 
 _sources: list[Any] = []  # shared by all jobs of a sweep in this process

@@ -17,7 +17,7 @@ from ltr.configuration.resolvers import register
 from ltr.configuration.run_lengths import resolve_run_lengths
 from ltr.configuration.structure import check_structure
 from ltr.configuration.targets import check_targets
-from ltr.errors import ConfigError
+from ltr.errors import refuse
 
 register()
 
@@ -41,13 +41,6 @@ def check_config(
 
 
 checked = check_config  # former name, for one more release
-
-
-def refuse(mistakes: Iterable[str], headline: str) -> None:
-    """Raise a ConfigError that names each mistake once; do nothing without mistakes."""
-    lines = list(dict.fromkeys(mistakes))
-    if lines:
-        raise ConfigError("\n".join([f"{headline}:", *(f"  {line}" for line in lines)]))
 
 
 def find_mistakes(config: DictConfig, overrides: Iterable[str] = ()) -> tuple[dict[str, Any], list[str]]:

@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ltr.configuration.check import refuse
 from ltr.configuration.configs import config_names, read_config
 from ltr.configuration.overrides import explain, load_config
 from ltr.configuration.parsing import Parsed, parse
 from ltr.configuration.reuse import with_overrides
-from ltr.errors import ConfigError, nearest
+from ltr.errors import ConfigError, nearest, refuse
 
 FIGURES = ("none", "two", "all")
 # of the run, unless an override says otherwise: which known-ness its method is about, and what only costs time

@@ -61,37 +61,16 @@ CONFIGS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 # key of another project -> keys of ltr
 KEYS: dict[str, tuple[str, ...]] = {
-    "model": (
-        "backbone",
-        "method",
-    ),
+    "model": ("backbone", "method"),
     "net": ("backbone",),
-    "arch": (
-        "backbone",
-        "backbone.name",
-    ),
+    "arch": ("backbone", "backbone.name"),
     "pretrained": ("backbone.pretrained",),
-    "checkpoint_path": (
-        "backbone.weights",
-        "method.start_from",
-    ),
-    "ckpt_path": (
-        "backbone.weights",
-        "method.start_from",
-    ),
-    "data": (
-        "dataset",
-        "paths.data",
-    ),
+    "checkpoint_path": ("backbone.weights", "method.start_from"),
+    "ckpt_path": ("backbone.weights", "method.start_from"),
+    "data": ("dataset", "paths.data"),
     "datamodule": ("dataset",),
-    "data_dir": (
-        "paths.data",
-        "dataset.root",
-    ),
-    "data_path": (
-        "paths.data",
-        "dataset.root",
-    ),
+    "data_dir": ("paths.data", "dataset.root"),
+    "data_path": ("paths.data", "dataset.root"),
     "root": ("dataset.root",),
     "optim": ("optimizer",),
     "opt": ("optimizer",),

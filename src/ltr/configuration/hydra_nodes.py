@@ -7,16 +7,17 @@ import dataclasses
 import importlib.util
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ltr.configuration.allowed import shown
+from ltr.configuration.allowed import problem, shown
 from ltr.configuration.configs import mappings
 from ltr.configuration.forbidden import forbidden, not_one_config, wrong_config_name
 from ltr.configuration.launchers import check_launcher
-from ltr.errors import ConfigError, nearest
+from ltr.errors import nearest, refuse
 
 ALLOWED = ("hydra._internal.core_plugins.", "hydra.experimental.callbacks.", "hydra_plugins.", "ltr.sweeps.", "optuna.")
+_HEADLINE = "the configuration is not allowed"
 _LOGGING = ("job_logging", "hydra_logging")
 _PLUGINS = {"launcher": "basic", "sweeper": "basic"}
 
@@ -93,9 +94,8 @@ def _unread(name: str, node: Mapping[str, Any]) -> list[str]:
         for key in node
         if known and key not in known  # a user's own code declares nothing beforehand
     ]
-    size = node.get("max_batch_size")
-    if size is not None and not (isinstance(size, int) and size > 0):
-        mistakes.append(f"hydra.{name}.max_batch_size={shown(size)}: allowed is int [1, inf) or null")
+    if reason := problem(node.get("max_batch_size"), "int [1, inf) or null"):
+        mistakes.append(f"hydra.{name}.max_batch_size={shown(node['max_batch_size'])}: {reason}")
     return mistakes
 
 
@@ -123,21 +123,15 @@ def _is_there(entry: str) -> bool:
 
 
 def _names(node: Mapping[str, Any]) -> list[str]:
-    """Return the mistakes of configs chosen by a path, on the command line or in another config."""
-    choices = (node.get("runtime") or {}).get("choices") or {}
-    chosen_names = [(group, name) for group, chosen in choices.items() for name in _listed(chosen)]
-    reasons = [(group, name, wrong_config_name(name)) for group, name in chosen_names]
-    lists = [(group, shown(names), _mixed(group, names)) for group, names in choices.items()]
-    reasons += [(group, names, reason) for group, names, reason in lists if reason]
-    return [f"{group}={name}: {reason}" for group, name, reason in reasons if reason]
-
-
-def _mixed(group: str, chosen: Any) -> str | None:
-    return not_one_config(group.partition("@")[0], chosen) if isinstance(chosen, list) else None
-
-
-def _listed(chosen: Any) -> list[str]:
-    return [name for name in (chosen if isinstance(chosen, list) else [chosen]) if isinstance(name, str)]
+    """Return the mistakes of configs chosen by a path or as a list, on the command line or in another config."""
+    mistakes = []
+    for group, chosen in ((node.get("runtime") or {}).get("choices") or {}).items():
+        names = chosen if isinstance(chosen, list) else [chosen]
+        reasons = [(name, wrong_config_name(name)) for name in names if isinstance(name, str)]
+        if isinstance(chosen, list):
+            reasons.append((shown(chosen), not_one_config(group.partition("@")[0], chosen)))
+        mistakes += [f"{group}={name}: {reason}" for name, reason in reasons if reason]
+    return mistakes
 
 
 def hydra_node() -> Mapping[str, Any] | None:
@@ -179,7 +173,7 @@ def guarded_hydra(allowed: tuple[str, ...] = ()) -> Iterator[None]:
 
     def checked(self: Any, *arguments: Any, **named: Any) -> Any:
         overrides = named.get("overrides", arguments[1] if len(arguments) > 1 else ())
-        _refuse(forbidden(overrides).values())
+        refuse(forbidden(overrides).values(), _HEADLINE)
         _own_first(self)
         with warnings.catch_warnings():
             # ltr reports this itself
@@ -192,7 +186,7 @@ def guarded_hydra(allowed: tuple[str, ...] = ()) -> Iterator[None]:
         )
         if RunMode.MULTIRUN in (*arguments, *named.values()) and isinstance(node, dict):
             mistakes += check_launcher(node.get("launcher"))
-        _refuse(mistakes)
+        refuse(mistakes, _HEADLINE)
         return config
 
     NestedLoader.load_configuration = checked  # type: ignore[method-assign]
@@ -200,9 +194,3 @@ def guarded_hydra(allowed: tuple[str, ...] = ()) -> Iterator[None]:
         yield
     finally:
         NestedLoader.load_configuration = load  # type: ignore[method-assign]
-
-
-def _refuse(mistakes: Iterable[str]) -> None:
-    lines = list(dict.fromkeys(mistakes))
-    if lines:
-        raise ConfigError("\n".join(["the configuration is not allowed:", *(f"  {line}" for line in lines)]))

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ltr.configuration import removed
 from ltr.configuration.allowed import problem
-from ltr.configuration.check import check_config, find_mistakes, refuse
+from ltr.configuration.check import check_config, find_mistakes
 from ltr.configuration.configs import conf_directory, config_names, leaves
 from ltr.configuration.forbidden import forbidden
 from ltr.configuration.former_keys import rename_overrides
@@ -31,7 +31,7 @@ from ltr.configuration.rules import rules_of
 from ltr.configuration.suggestions import keys_of_other_configs, suggestion
 from ltr.configuration.swept_configs import jobs_of
 from ltr.configuration.unknown_configs import unknown_config
-from ltr.errors import nearest_name
+from ltr.errors import nearest_name, refuse
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra

@@ -20,17 +20,8 @@ from typing import Any
 from ltr.configuration.configs import mappings
 
 # ltr and its dependencies: their versions are in a run's provenance
-OURS = (
-    "ltr",
-    "torch",
-    "torchvision",
-    "timm",
-    "pytorch_lightning",
-    "lightning_fabric",
-    "torchmetrics",
-    "numpy",
-    "sklearn",
-)
+OURS = ("ltr", "torch", "torchvision", "timm", "pytorch_lightning", "lightning_fabric", "torchmetrics", "numpy",
+        "sklearn")  # fmt: skip
 _SOURCE = (".py", ".pyx", ".so", ".pyd")
 _INSTALLED = ("site-packages", "dist-packages")
 _DIGITS = 16
@@ -42,19 +33,14 @@ _known: dict[str, tuple[object, str]] = {}
 
 def own_code(node: Any) -> dict[str, str]:
     """Return the identity of every top-level package outside ltr that a ``_target_`` at or below ``node`` names."""
-    return identities(_top_levels(node))
+    targets = [config.get("_target_") for _, config in mappings(node)]
+    return identities(target for target in targets if isinstance(target, str))
 
 
 def identities(names: Iterable[str]) -> dict[str, str]:
     """Return the identity of each top-level package of dotted names, without ltr, its dependencies, and Python."""
     tops = {name.partition(".")[0] for name in names}
     return {top: _identity(top) for top in sorted(tops) if _is_own(top)}
-
-
-def _top_levels(node: Any) -> Iterator[str]:
-    for _, config in mappings(node):
-        if isinstance(config.get("_target_"), str):
-            yield config["_target_"]
 
 
 def _is_own(top: str) -> bool:
@@ -67,8 +53,7 @@ def _identity(top: str) -> str:
         if _known[top][0] is None and loaded is not None:
             _known[top] = (loaded, _known[top][1])  # loaded by an earlier command of this process
         return _known[top][1]
-    places = _places(top)
-    identity = _version(top) if any(set(_INSTALLED) & set(path.parts) for path in places) else None
+    identity = _version(top) if _is_installed(_places(top)) else None
     _known[top] = (loaded, identity or _digest(top))
     return _known[top][1]
 
@@ -105,15 +90,16 @@ def _digest(top: str) -> str:
                 digest.update(content)
                 if relative.endswith(".py"):
                     imported |= _imports(content)
-        new = sorted(one for one in imported - seen if _is_own(one) and _is_edited_here(one))
+        new = sorted(
+            one for one in imported - seen if _is_own(one) and _places(one) and not _is_installed(_places(one))
+        )
         seen |= set(new)
         waiting += new
     return digest.hexdigest()[:_DIGITS] if any(map(_places, seen)) else "unknown"
 
 
-def _is_edited_here(top: str) -> bool:
-    places = _places(top)
-    return bool(places) and not any(set(_INSTALLED) & set(path.parts) for path in places)
+def _is_installed(places: Iterable[Path]) -> bool:
+    return any(set(_INSTALLED) & set(path.parts) for path in places)
 
 
 def source_files(root: Path) -> Iterator[tuple[str, bytes]]:

@@ -15,7 +15,6 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ltr.configuration.allowed import problem, shown
-from ltr.configuration.check import refuse
 from ltr.configuration.configs import config_names, leaves, read_config
 from ltr.configuration.dataset_options import PARTS
 from ltr.configuration.former_keys import rename_overrides
@@ -25,7 +24,7 @@ from ltr.configuration.removed import current_name
 from ltr.configuration.rules import rules_of
 from ltr.configuration.suggestions import suggestion
 from ltr.configuration.targets import check_targets
-from ltr.errors import ConfigError
+from ltr.errors import ConfigError, refuse
 from ltr.identity import former_keys
 
 # keys of these groups that evaluation depends on

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ltr.configuration.check import refuse
 from ltr.configuration.configs import canonical_json
 from ltr.configuration.evaluation_overrides import ForeignWeights
 from ltr.configuration.overrides import load_config
@@ -17,6 +16,7 @@ from ltr.data.packed_images.reading import read_source
 from ltr.data.source import Source
 from ltr.data.split import Split
 from ltr.data.splitting.exclusion import read_split
+from ltr.errors import refuse
 from ltr.methods.core.checkpoint import FORMAT, describe, read_checkpoint
 from ltr.models.published_names import LAYOUTS, read_published
 from ltr.models.state_file import read_state

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ltr.configuration.check import refuse
 from ltr.configuration.own_code import changed_code
 from ltr.configuration.targets import check_arguments
 from ltr.data.loaders.device import ResidentImages
 from ltr.data.module import DataModule
 from ltr.data.source import Source
 from ltr.data.split import Split
-from ltr.errors import ConfigError, LtrError
+from ltr.errors import ConfigError, LtrError, refuse
 from ltr.evaluation.rows import refuse_bad_scores
 from ltr.evaluation.scores import log_normaliser, probabilities
 from ltr.methods.core.checkpoint import describe, network_from_description
