@@ -108,7 +108,7 @@ def report(error: Exception, of: str = "") -> int:
     """Print an error for people and give its exit code.
 
     Args:
-        of: what failed, where that is not the whole command.
+        of: prefix that names what failed, such as a job of a sweep.
     """
     if os.environ.get(FULL_ERROR) == "1":
         traceback.print_exception(error)
@@ -335,7 +335,7 @@ def _explain_mistakes(line: CommandLine, error: Exception | None) -> ConfigError
 
 
 def _train_task(config: DictConfig, line: CommandLine) -> Outcome:
-    """Check the composed configuration cheaply, then import what is heavy and run."""
+    """Check the composed configuration, then import heavy packages and run."""
     from omegaconf import OmegaConf
 
     from ltr.configuration.check import check_config

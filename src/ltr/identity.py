@@ -7,8 +7,8 @@ Whatever a config, a checkpoint or the key of a stage refers to carries a short 
 
 Checkpoints store these names, and keys are computed from them, so a class may move to another module without orphaning
 anything that is stored. There is no list of names to keep: they are read from the source text, without importing it.
-What earlier versions wrote in place of a name, an import path, stands in `ltr.former_paths`, and so do the former
-spellings of configuration keys. Code outside ltr has no names; its import path stands for itself.
+Earlier versions wrote import paths instead of names. `ltr.former_paths` translates them, and the former spellings of
+configuration keys. Code outside ltr has no names and is known by its import path.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def with_paths(node: Any) -> Any:
 def as_first_written(node: Any) -> Any:
     """Return a copy of a configuration with each ``_target_`` and option as the version that introduced it wrote it.
 
-    Digests are computed from this form: what was stored before there were names is found under its key.
+    Digests are computed from this form, so that stages stored before names were introduced keep their keys.
     """
     return _translated(node, first_path_of, options_as_first_written)
 

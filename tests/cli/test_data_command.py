@@ -219,10 +219,10 @@ def test_packing_prints_the_training_command_and_the_file_can_be_checked_and_des
     code, out, _ = ltr_data("pack", "folder", "--size", 8, "--to", file, "--workers", 1)
     assert code == 0
     assert f"dataset.packed={file}" in out
-    assert "there already" in ltr_data("pack", "folder", "--size", 8, "--to", file, "--workers", 1)[1]
+    assert "exists already" in ltr_data("pack", "folder", "--size", 8, "--to", file, "--workers", 1)[1]
     code, out, _ = ltr_data("check", "folder", f"dataset.packed={file}", "--workers", 1)
     assert code == 0
-    assert "60 of 60 packed images are as they were written" in out
+    assert "60 of 60 packed images are intact" in out
     assert ltr_data("describe", "folder", f"dataset.packed={file}")[0] == 0
 
 

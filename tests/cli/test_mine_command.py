@@ -115,7 +115,7 @@ def test_a_killed_process_resumes_where_it_stopped(command, finished_run, tmp_pa
     assert process.returncode == -signal.SIGKILL, "it was faster than the test"
     exit_code, out, err = command(*common, "--out", "killed")
     assert exit_code == 0, err
-    assert "going on after" in out
+    assert "resuming after" in out
     assert (tmp_path / "killed" / "candidates.csv").read_bytes() == (tmp_path / "whole" / "candidates.csv").read_bytes()
 
 

@@ -89,7 +89,7 @@ def test_user_configs_form_a_table_and_override_shipped_ones(own_configs):
         ("_published_: 70.3\n", "_published_ is 70.3"),
         ("_published_: {accuracy: 0.703, source: a}\n", "in percent"),
         ("_published_: {accuracy: 70.3}\n", "source: TEXT"),
-        ("_published_: {auroc: 70.3, oscr: 60.1, source: a}\n", "auroc, map, recall_at_1 will do"),
+        ("_published_: {auroc: 70.3, oscr: 60.1, source: a}\n", "one of the metrics accuracy, auroc, map, recall_at_1"),
         ("_table_: [\n", "cannot be read"),
     ],
 )

@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
 
     Attributes:
         further: name of the argument that takes words behind flags; '' for none. It serves commands with subcommands,
-            whose words argparse does not let stand between flags.
+            for which argparse accepts no words between flags.
     """
 
     further = ""
@@ -38,15 +38,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_arguments(parser: Parser, argv: Sequence[str], intermixed: bool = False) -> argparse.Namespace | None:
-    """Return the arguments; None where only the help was asked for.
+    """Return the arguments; None for ``--help``.
 
     Args:
-        parser: knows the flags.
-        argv: what was typed.
-        intermixed: words may stand between flags.
+        intermixed: accept words between flags.
 
     Raises:
-        ConfigError: flags that are wrong, or an argument without a letter, which as a path would be this folder.
+        ConfigError: flags that are wrong, or a blank argument, which as a path would mean the current folder.
     """
     for before, argument in zip(["", *argv], argv):
         if not argument.strip() or "\0" in argument:
@@ -70,6 +68,13 @@ def file_path(text: str) -> Path:
     if text.endswith(("/", os.sep)) or text.rpartition("/")[2] in (".", ".."):
         raise argparse.ArgumentTypeError(f"{text} is a folder; the name of a file is needed, such as {text}table.csv")
     return Path(text)
+
+
+def add_allow(parser: argparse.ArgumentParser) -> None:
+    """Add the flag ``--allow``."""
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="PREFIX", help="allow code of your package in configs"
+    )
 
 
 def at_least(arguments: argparse.Namespace, name: str, least: int) -> None:

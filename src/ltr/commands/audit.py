@@ -60,7 +60,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
     unpredictable = int(np.count_nonzero(~outcome.is_predictable))
     if unpredictable:
         print_line(
-            f"{unpredictable:,} images are the only ones of their class in a fold, so nothing is said of their label"
+            f"{unpredictable:,} images are the only ones of their class in a fold, so their labels are not audited"
         )
     return 0
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltr.commands.arguments import Parser, file_path, parse_arguments
+from ltr.commands.arguments import Parser, add_allow, file_path, parse_arguments
 from ltr.console import print_line
 from ltr.errors import ConfigError
 from ltr.escaping import one_line
@@ -129,17 +129,13 @@ def _parser() -> Parser:
     )
     audit.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: all cores)")
     audit.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="(default: auto)")
-    audit.add_argument(
-        "--allow", action="append", default=[], metavar="PREFIX", help="allow code of your package in configs"
-    )
+    add_allow(audit)
 
     for command in (describe, check, pack, imported):
         command.add_argument("dataset", help="name of a dataset config, see ltr-data list")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="as for ltr-train")
         command.add_argument("--config-dir", metavar="FOLDER", help="folder with your own configs")
-        command.add_argument(
-            "--allow", action="append", default=[], metavar="PREFIX", help="allow code of your package in configs"
-        )
+        add_allow(command)
     return parser
 
 
@@ -182,12 +178,9 @@ def _check_duplicate_flags(arguments: argparse.Namespace) -> None:
 def _configuration(arguments: argparse.Namespace) -> dict[str, Any]:
     from ltr.configuration.overrides import load_config
 
-    # named first, so that the command line may say otherwise
+    # first, so that overrides win
     stored = ["features=stored"] if getattr(arguments, "by", "hash") == "features" else []
     return load_config([f"dataset={arguments.dataset}", *stored, *arguments.overrides], arguments.config_dir)
-
-
-# -- list -------------------------------------------------------------------------------------------------------
 
 
 def _list(config_dir: str | None) -> int:
@@ -206,7 +199,7 @@ def _list(config_dir: str | None) -> int:
         rows += [(path.stem, "?", summary_of(path)) for path in own_configs]
     width = terminal_width()
     print_line("\n".join(wrapped(f"Data sets, and whether their files are in paths.data ({data})", width)))
-    print_line("\n".join(columns([("data set", "files", "what it is"), *rows], width, "")))
+    print_line("\n".join(columns([("data set", "files", "description"), *rows], width, "")))
     return 0
 
 
@@ -219,16 +212,13 @@ def _state_of(needed: list[Path] | None) -> str:
     return "found" if present == len(needed) else "partly" if present else "-"
 
 
-# -- pack -------------------------------------------------------------------------------------------------------
-
-
 def _pack(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
     from ltr.console import plain_warnings, progress
     from ltr.data.images.tally import Tally
     from ltr.data.packed_images.writing import pack
 
     if config["dataset"].get("packed") is not None:
-        raise ConfigError("dataset.packed: what is packed already cannot be packed again; leave the key out")
+        raise ConfigError("dataset.packed: these images are packed already. Leave the key out to pack the image files")
     options: dict[str, Any] = {"size": arguments.size, "format": arguments.format, "quality": arguments.quality}
     with plain_warnings():
         source = read_dataset(config)
@@ -239,12 +229,9 @@ def _pack(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
     for line in tally.lines():
         print_line(f"warning: {one_line(line)}")
     size = arguments.to.stat().st_size / 1e6
-    print_line(f"{len(source):,} images, {size:,.1f} MB{'' if made else '; it was there already'}")
+    print_line(f"{len(source):,} images, {size:,.1f} MB{'' if made else '; the file exists already'}")
     print_line(f"train from it with dataset.packed={arguments.to}")
     return 0
-
-
-# -- import -----------------------------------------------------------------------------------------------------
 
 
 def _import(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
@@ -260,9 +247,6 @@ def _import(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
         print_line(line)
     print_line(f"{arguments.to}: {len(source):,} images of {source.num_classes:,} classes")
     return 0
-
-
-# -- common -----------------------------------------------------------------------------------------------------
 
 
 def read_dataset(config: dict[str, Any]) -> Source:

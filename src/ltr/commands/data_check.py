@@ -41,7 +41,7 @@ def check_dataset(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
     if arguments.duplicates and arguments.by == "features":
         _check_weights(arguments, config)
     source, partial = _read_and_compare(config)
-    print_line(f"{source.name}: {len(source):,} images of {source.num_classes:,} classes are there")
+    print_line(f"{source.name}: {len(source):,} images of {source.num_classes:,} classes found")
     for line in partial:
         print_line(f"wrong: {line}")
     bad: list[BadImage] = []
@@ -51,7 +51,7 @@ def check_dataset(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
             bad = find_bad_packed_images(
                 source.images, progress=advance, workers=processes(arguments)["workers"], tally=tally
             )
-        print_line(f"{len(source) - len(bad):,} of {len(source):,} packed images are as they were written")
+        print_line(f"{len(source) - len(bad):,} of {len(source):,} packed images are intact")
     elif isinstance(source.images, ImageFiles):
         with progress("decoding", len(source)) as advance:
             bad = find_bad_images(source.images, progress=advance, tally=tally, **processes(arguments))
@@ -85,7 +85,7 @@ def _check_weights(arguments: argparse.Namespace, config: dict[str, Any]) -> Non
             f"--by features: {backbone.get('name')} has no pretrained weights, and a random network's features find "
             "little more than copies. Name a backbone with weights (backbone=timm backbone.name=resnet50 "
             "backbone.pretrained=true, or backbone.weights=FILE), compare by --by hash, or add backbone.weights=null "
-            "to use random features all the same"
+            "to use random features"
         )
 
 
@@ -162,7 +162,7 @@ def _alike_by_features(
 
 
 def _read_and_compare(config: dict[str, Any]) -> tuple[Source, list[str]]:
-    """Return the source, and what it reports of images that are not there; its other warnings are shown."""
+    """Return the source and its reports of missing images; print its other warnings."""
     from ltr.console import plain_warnings
     from ltr.data.sources.checks import PARTIAL
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltr.commands.arguments import Parser, parse_arguments
+from ltr.commands.arguments import Parser, add_allow, parse_arguments
 from ltr.commands.named_runs import outputs_folder, run_path, runs_below, runs_of_name
 from ltr.errors import CheckpointError, ConfigError, LtrError, refuse
 from ltr.writing import check_file, check_folder
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
         epilog="Example: ltr-eval outputs/digits_lt/erm/erm-s0-1a2b3c4d evaluation.many_above=50",
         allow_abbrev=False,
     )
-    # not required for argparse, whose message would name the overrides too
+    # optional for argparse, whose message would name the overrides too
     parser.add_argument(
         "words",
         nargs="*",
@@ -58,9 +58,7 @@ def main(argv: list[str]) -> int:
         "coverage=0.9; of one class: precision:CLASS=0.99; of many: precision=FILE.csv",
     )
     parser.add_argument("--config-dir", metavar="FOLDER", help="folder with your own configs, for dataset=CONFIG")
-    parser.add_argument(
-        "--allow", action="append", default=[], metavar="PREFIX", help="allow code of your package in configs"
-    )
+    add_allow(parser)
     arguments = parse_arguments(parser, argv, intermixed=True)
     if arguments is None:
         return 0
@@ -218,7 +216,7 @@ def _candidates(
     config_dir: str | None,
     allow_overlap: bool,
 ) -> list[Candidate]:
-    """Return what is evaluated; lone files are read to learn whose they are."""
+    """Return the candidates; a file outside of a run is read for its configuration."""
     from ltr.configuration.evaluation_overrides import for_foreign, for_run
     from ltr.runs.evaluation.candidates import Candidate, is_foreign, lone_config, with_layout
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ltr.commands.arguments import Parser, parse_arguments
+from ltr.commands.arguments import Parser, add_allow, parse_arguments
 from ltr.console import print_line
 from ltr.errors import ConfigError
 from ltr.writing import check_folder
@@ -40,9 +40,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--onnx", action="store_true", help="also write model.onnx (needs the packages onnx, onnxscript)"
     )
-    parser.add_argument(
-        "--allow", action="append", default=[], metavar="PREFIX", help="allow code of your package in configs"
-    )
+    add_allow(parser)
     arguments = parse_arguments(parser, argv)
     if arguments is None:
         return 0

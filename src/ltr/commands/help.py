@@ -114,7 +114,7 @@ def _overview(known: dict[str, Group], width: int) -> list[str]:
 
 
 def _group(group: Group, width: int) -> list[str]:
-    usage = f"{group.key}=[CONFIG,...] names some" if group.key in LISTS else f"{group.choice('CONFIG')} chooses one"
+    usage = f"{group.key}=[CONFIG,...] chooses some" if group.key in LISTS else f"{group.choice('CONFIG')} chooses one"
     return [
         *wrapped(f"{group.name}: {group.meaning}. Default: {group.default}.", width),
         *wrapped(f"{usage}; `ltr-train --help {group.name}/CONFIG` lists the keys of one.", width),

@@ -134,7 +134,9 @@ def _mine(arguments: argparse.Namespace) -> int:
     classes = rare_classes(model, names, group, arguments.few_below)
     places = first_of_each(files)
     if len(places) < len(files):
-        print_line(f"{len(files) - len(places):,} of {len(files):,} images are others under another path, and left out")
+        print_line(
+            f"{len(files) - len(places):,} of {len(files):,} images are other paths of the same files, and left out"
+        )
     checkpoint, _ = find(Path(arguments.run))
     labelled = np.empty(0, dtype=np.int64)
     if arguments.exclude is not None:
@@ -151,7 +153,7 @@ def _mine(arguments: argparse.Namespace) -> int:
 
     def started(done: int) -> None:
         if done:
-            print_line(f"going on after {done:,} images")
+            print_line(f"resuming after {done:,} images")
             advance(done)
 
     with _reader(stored, places) as read, progress("mining", total) as advance:
@@ -275,7 +277,7 @@ def _select(
     known = np.union1d(places, labelled) if strategy == "coreset" else places
 
     def started(done: int) -> None:
-        print_line(f"going on after {done:,} images")
+        print_line(f"resuming after {done:,} images")
         advance(done)
 
     with _reader(stored, known) as read, progress("predicting", len(known)) as advance:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ltr.commands.arguments import Parser, at_least, file_path, parse_arguments
+from ltr.commands.arguments import Parser, add_allow, at_least, file_path, parse_arguments
 from ltr.commands.named_runs import run_path
 from ltr.console import print_line
 from ltr.errors import ConfigError
@@ -77,7 +77,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     named = arguments.out is not None
     if named:  # an unwritable output is refused before the run is looked up
         _check_out(arguments)
-    arguments.run = str(run_path(Path(arguments.run)))  # once: what it means may be printed, and change
+    arguments.run = str(run_path(Path(arguments.run)))  # once, because it prints and a new run may change it
     if not named:
         arguments.out = _default_out(arguments)
         _check_out(arguments)
@@ -247,9 +247,7 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", choices=("auto", "bf16", "fp16", "fp32"), help="precision of inference (default: the run's)"
     )
-    parser.add_argument(
-        "--allow", action="append", default=[], metavar="PREFIX", help="allow code of your package in configs"
-    )
+    add_allow(parser)
 
 
 def model_and_pool(arguments: argparse.Namespace) -> tuple[Any, Any]:
@@ -288,8 +286,7 @@ def report_broken(broken: Sequence[Any], listed: Path | None) -> None:
     """Print to standard error how many images could not be read, and the first of them."""
     if not broken:
         return
-    images = "1 image" if len(broken) == 1 else f"{len(broken):,} images"
-    print_line(f"warning: {images} could not be read; {listed} lists them:", sys.stderr)
+    print_line(f"warning: {counted(len(broken), 'image')} could not be read; {listed} lists them:", sys.stderr)
     for image in broken[:SHOWN]:
         print_line(f"  {one_line(image.path)}: {one_line(image.reason)}", sys.stderr)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -48,6 +49,7 @@ def find_mistakes(config: DictConfig, overrides: Iterable[str] = ()) -> tuple[di
 
     The data omit values that cannot be resolved. Code that the configs name is not imported.
     """
+    raw: Any = OmegaConf.to_container(config, resolve=False)
     plain, unresolved = _resolved(config)
     resolve_run_lengths(plain)
     structural = [line for line in check_structure(plain) if line.split(":")[0] not in unresolved]
@@ -55,10 +57,8 @@ def find_mistakes(config: DictConfig, overrides: Iterable[str] = ()) -> tuple[di
     values = [line for line in check_values(plain) if line.split("=")[0] not in named]
     wrong_values = [*structural, *values]
     if wrong_values:
-        wrong_values = _without_passed_on(wrong_values, dict(leaves(OmegaConf.to_container(config, resolve=False))))
-    raw = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(raw, dict)
-    unread = unread_keys({str(key): value for key, value in raw.items()}, overrides, hydra_node())
+        wrong_values = _without_passed_on(wrong_values, dict(leaves(raw)))
+    unread = unread_keys(raw, overrides, hydra_node())
     mistakes = [*filter(None, unresolved.values()), *wrong_values, *check_targets(plain), *unread]
     return without_defaults(plain), mistakes
 
@@ -76,18 +76,10 @@ def _refers_to(value: Any, keys: Iterable[str]) -> bool:
 
 def _resolved(config: DictConfig) -> tuple[dict[str, Any], dict[str, str]]:
     """Return plain data, and a message for each unresolvable key ('' if another key's message covers it)."""
-    try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        unresolved: dict[str, str] = {}
-    except OmegaConfBaseException:
-        plain, unresolved = _leaf_by_leaf(config)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}, unresolved
-
-
-def _leaf_by_leaf(config: DictConfig) -> tuple[Any, dict[str, str]]:
-    raw = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(raw, dict)
+    with contextlib.suppress(OmegaConfBaseException):
+        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return plain, {}
+    raw: Any = OmegaConf.to_container(config, resolve=False)
     failed: dict[str, tuple[Any, str]] = {}
     for key, value in leaves(raw):
         try:
@@ -105,4 +97,5 @@ def _leaf_by_leaf(config: DictConfig) -> tuple[Any, dict[str, str]]:
     for key, (value, why) in failed.items():
         passed_on = _refers_to(value, failed)
         sentences[key] = "" if passed_on else f"{key}={value}: {why}"
-    return OmegaConf.to_container(OmegaConf.create(raw), resolve=True), sentences
+    plain = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
+    return plain, sentences

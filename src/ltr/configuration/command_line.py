@@ -87,7 +87,7 @@ def is_sweep_config(override: str) -> bool:
 
 def read(argv: Sequence[str]) -> CommandLine:
     """Parse a command line into flags and overrides; `CommandLine.mistakes` lists invalid flags."""
-    line = _told_apart(list(argv))
+    line = _split_arguments(list(argv))
     if line.config_name == CommandLine().config_name:  # its defaults have a place for the config, a user's may not
         line.overrides = [one.removeprefix("+") if one.startswith(_PLACED) else one for one in line.overrides]
     modes = [flag for flag in _MODES if flag in {flag_text.partition("=")[0] for flag_text in line.flags}]
@@ -107,7 +107,7 @@ def read(argv: Sequence[str]) -> CommandLine:
     return line
 
 
-def _told_apart(rest: list[str]) -> CommandLine:
+def _split_arguments(rest: list[str]) -> CommandLine:
     line = CommandLine()
     while rest:
         argument = rest.pop(0)
@@ -127,7 +127,7 @@ def _told_apart(rest: list[str]) -> CommandLine:
         elif flag in WITH_VALUE:
             if not equals:
                 value = _next_value(flag, rest)
-            _take(line, flag, value)
+            _store_value(line, flag, value)
             if flag == "--allow" and (more := _further_packages(rest)):
                 line.mistakes.append(_one_each(" ".join([value, *more]), [value, *more]))
         else:
@@ -188,7 +188,7 @@ def _one_each(prefix: str, names: Sequence[str]) -> str:
     return f"--allow {prefix}: one package is allowed at a time. Type {typed}, or set LTR_ALLOW={','.join(names)}"
 
 
-def _take(line: CommandLine, flag: str, value: str) -> None:
+def _store_value(line: CommandLine, flag: str, value: str) -> None:
     choices = _CHOICES.get(flag)
     if not value:
         example = f", one of {', '.join(choices)}" if choices else ", e.g. --allow my_project" * (flag == "--allow")

@@ -47,7 +47,7 @@ class ConfigFiles(CachingConfigRepository):
             above, _, last = path.rpartition(".")
             node = OmegaConf.select(loaded.config, above) if above else loaded.config
             name = node.pop(last)  # type: ignore[union-attr]
-            # hydra/launcher lies at hydra.launcher by itself
+            # the package of hydra/launcher is hydra.launcher anyway
             package = None if group.replace("/", ".") == path else path
             choice = GroupDefault(group=f"/{group}", package=package, value=name, override=True)
             loaded.defaults_list = [*(loaded.defaults_list or []), choice]

@@ -106,7 +106,7 @@ class _Source:
     def __init__(self, module: str, text: str) -> None:
         self.module = module
         self._text = text
-        self._parts: dict[str, str] = {}  # a name -> the source that defines it; parsed only if it is asked for
+        self._parts: dict[str, str] = {}  # name -> the source that defines it, parsed when first used
         self._statements: dict[str, ast.stmt] = {}
         self._imports: dict[str, tuple[str, str]] = {}
         starts = [match.start() for match in _TOP_LEVEL.finditer(text)]
@@ -125,7 +125,7 @@ class _Source:
     def statement(self, name: str) -> ast.stmt | None:
         """Return the class, function or assignment of a name."""
         if name in self._parts and name not in self._statements:
-            # a part that ends inside a text is none by itself
+            # a part that ends inside a string cannot be parsed alone
             for statement in _parsed(self._parts[name]) or ast.parse(self._text).body:
                 assigned = statement.targets[0] if isinstance(statement, ast.Assign) else None
                 if getattr(statement, "name", None) == name or (isinstance(assigned, ast.Name) and assigned.id == name):
@@ -197,7 +197,7 @@ class _Source:
         for names in _OTHERS.findall(documents[0][1]):
             defined = documents[0][0].where(names)
             further = {} if defined is None else defined[0].arguments(defined[1])
-            # what is declared in both places may be explained in one of them
+            # an option that both declare may be documented in one of them only
             options = {
                 name: replace(option, meaning=further[name].meaning)
                 if not option.meaning and name in further
@@ -227,7 +227,7 @@ class _Source:
 
 
 def _parsed(text: str) -> list[ast.stmt]:
-    """Return the statements of a part of a module; [] if it is none by itself."""
+    """Return the statements of a part of a module; [] if it cannot be parsed alone."""
     try:
         return ast.parse(text).body
     except SyntaxError:

@@ -17,7 +17,7 @@ from ltr.configuration.reuse import with_overrides
 from ltr.errors import ConfigError, nearest, refuse
 
 FIGURES = ("none", "two", "all")
-# of the run, unless an override says otherwise: which known-ness its method is about, and what only costs time
+# values of the run that overrides may replace: the scorers of its method, and what changes speed alone
 _KEPT = {"evaluation": ("scorers", "batch_size"), "trainer": ("accelerator", "precision", "num_workers")}
 _OF_DATA = ("dataset", "evaluation")
 _OF_NETWORK = ("backbone", "head", "loss")
@@ -77,7 +77,7 @@ class EvaluationRequest:
 
     @property
     def of_foreign(self) -> bool:
-        """Return whether the command names the network of foreign weights."""
+        """True if the command names the network of foreign weights."""
         return bool(self.foreign_keys)
 
 
@@ -85,7 +85,7 @@ def read_request(overrides: Sequence[str], mistakes: Sequence[str] = ()) -> Eval
     """Parse and group the overrides of ``ltr-eval``.
 
     Args:
-        mistakes: found elsewhere, reported in the same message.
+        mistakes: mistakes from other checks, for the same message.
     """
     parsed, unread = parse(overrides)
     mistakes = [*mistakes, *unread]
@@ -138,7 +138,7 @@ def _weights_mistakes(one: Parsed) -> list[str]:
     if one.key not in needed:
         return [f"{one.text}: there is no key '{one.key}'; there are {', '.join(needed)}{nearest(one.key, needed)}"]
     fits, what = needed[one.key]
-    return [] if fits else [f"{one.text}: needed is {what}"]
+    return [] if fits else [f"{one.text}: allowed is {what}"]
 
 
 def _foreign_weights(node: Mapping[str, Any], rest: Sequence[Parsed]) -> ForeignWeights:
@@ -173,11 +173,11 @@ def for_run(config: Mapping[str, Any], request: EvaluationRequest, config_dir: s
         result[group] = {**node[group], **of_training, **of_run}
     trained_on = config.get("dataset")
     if isinstance(trained_on, Mapping):
-        result["trained_on"] = {key: value for key, value in trained_on.items() if _says_how(key, value)}
+        result["trained_on"] = {key: value for key, value in trained_on.items() if _describes_data(key, value)}
     return result
 
 
-def _says_how(key: str, value: Any) -> bool:
+def _describes_data(key: str, value: Any) -> bool:
     return key not in ("root", "roots", "download", "folder") and not isinstance(value, Mapping)
 
 
@@ -195,8 +195,8 @@ def for_foreign(request: EvaluationRequest, config_dir: str | None = None, metho
     lacking = [f"{group}=CONFIG" for group in ("dataset", "backbone") if group not in chosen]
     if lacking:
         raise ConfigError(
-            f"foreign weights do not say what they are: {' and '.join(lacking)} must be given (and head=, loss= where "
-            "they are not linear and cross_entropy)"
+            f"foreign weights do not describe their data and network. Add {' and '.join(lacking)} (and head=, loss= "
+            "unless they are linear and cross_entropy)"
         )
     of_method = () if method is None else ("method",)
     chosen_method = [] if method is None or "method" in chosen else [f"method={method}"]

@@ -33,13 +33,13 @@ _CONFIG_NAME = re.compile(r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*")
 _ENDINGS = (".yaml", ".yml")
 # an override with none of these needs no second look
 _SUSPECT = re.compile(r"^[+~]*hydra\b|/|\\|\.\.|\.ya?ml|=\s*\[|" + "|".join(PRIVATE_KEYS))
-# of these groups one config is read, so that a second one would be mixed into it; others only set values
+# groups of which one config is chosen; a second one would be merged into it
 _OF_ONE = ("strategy", "sampler", "augment", "head", "loss", "backbone", "optimizer", "scheduler", "method", "dataset",
            "logger", "hydra/launcher", "hydra/sweeper")  # fmt: skip
 
 
 def forbidden(overrides: Iterable[str], config_dir: str | None = None) -> dict[str, str]:
-    """Return the overrides that are refused unseen, each with a sentence; empty where all may be applied.
+    """Return the overrides that are refused before composition, each with a sentence; {} if there are none.
 
     Args:
         overrides: as they were written.
@@ -54,7 +54,7 @@ def _reason(one: Parsed, config_dir: str | None) -> str | None:
     private = next((key for key in _keys(one) if key in PRIVATE_KEYS), None)
     if private is not None:
         return (
-            f"'{private}' says what a config allows or stands for, and is not for the command line. Choose an allowed "
+            f"'{private}' holds the rules of a config, and the command line cannot change them. Choose an allowed "
             "value, or put a config of your own into a folder for --config-dir"
         )
     below = [key for value in one.values if isinstance(value, dict) for key, _ in leaves(value, one.key)]

@@ -16,7 +16,7 @@ LOCAL_OPTIONS = "ltr.local_jobs.options.LocalOptions"
 _COMMANDS = ("srun", "sbatch")
 _LOCAL = (
     "hydra/launcher=submitit_local does the same with processes of this machine, +launcher=local runs several jobs at "
-    "a time, and without a launcher jobs run in turn"
+    "a time, and without a launcher jobs run one after another"
 )
 
 
@@ -50,6 +50,6 @@ def refused_by_queue(error: BaseException) -> ConfigError | None:
         return None
     reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return ConfigError(
-        f"the launcher could not carry out the jobs: {reason[:300]}. hydra.launcher.* says what is asked of the queue "
+        f"the launcher could not carry out the jobs: {reason[:300]}. hydra.launcher.* sets what the queue is asked for "
         f"(partition, timeout_min, gpus_per_node, ...); {_LOCAL}"
     )

@@ -143,7 +143,7 @@ class NestedLoader(ConfigLoaderImpl):
                 refused, choices = error, self._choices(config_name, overrides)
             self.nodes = _nested(choices)
             again = [self._as_choice(text, choices) for text in overrides]
-            in_files = self._found_in_files()
+            in_files = self._choices_in_files()
             if again == overrides and in_files == self._in_files:
                 break
             overrides, self._in_files = [text for text in again if text], in_files
@@ -243,7 +243,7 @@ class NestedLoader(ConfigLoaderImpl):
             return None
         return unknown_config(_group(self.nodes[node]), shown(name), options)
 
-    def _found_in_files(self) -> dict[str, dict[str, str]]:
+    def _choices_in_files(self) -> dict[str, dict[str, str]]:
         """Return the nested choices in the bodies of config files, with those of earlier rounds."""
         choices = {path: dict(nodes) for path, nodes in self._in_files.items()}
         names = self._repository.names if self._repository is not None else {}
@@ -295,7 +295,7 @@ class NestedLoader(ConfigLoaderImpl):
             )
         loaded, notices = rename_in_file(loaded, str(default.config_path), self.former)
         self._notices += notices
-        loaded = self._for_own_choice(default, loaded, repo)
+        loaded = self._without_replaced_keys(default, loaded, repo)
         for path, value in entries_of(loaded.config):
             if path in self._holding_keys and not isinstance(value, Mapping) and _replaces(value):
                 choice = f". Choose a config in its defaults list: '- override /{path}: {shown(value)}'"
@@ -317,7 +317,9 @@ class NestedLoader(ConfigLoaderImpl):
         }
         return {node: target for node, target in targets.items() if has_former_options(target)}
 
-    def _for_own_choice(self, default: ResultDefault, loaded: ConfigResult, repo: IConfigRepository) -> ConfigResult:
+    def _without_replaced_keys(
+        self, default: ResultDefault, loaded: ConfigResult, repo: IConfigRepository
+    ) -> ConfigResult:
         """Return a config without the keys of its own nested choice, if another config is chosen there."""
         written = repo.load_config(str(default.config_path))
         for entry in (written.defaults_list if written is not None else None) or []:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from ltr.configuration import removed
 from ltr.configuration.allowed import problem
 from ltr.configuration.check import check_config, find_mistakes
-from ltr.configuration.configs import conf_directory, config_names, leaves
+from ltr.configuration.configs import conf_directory, config_names, leaves, node_at
 from ltr.configuration.forbidden import forbidden
 from ltr.configuration.former_keys import rename_overrides
 from ltr.configuration.nested import NestedLoader, holds_keys, is_name
@@ -59,7 +59,7 @@ def explain(overrides: list[str], config_dir: str | None, config_name: str, swee
     try:
         with warnings.catch_warnings(), initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
             warnings.simplefilter("ignore")
-            hydra = _looking_in(config_dir, is_quiet=True)
+            hydra = _prepared_hydra(config_dir, is_quiet=True)
             loader = hydra.config_loader
             assert isinstance(loader, NestedLoader)
             mistakes += _Explanation(loader, config_name, sweep).mistakes(parsed)
@@ -84,7 +84,7 @@ def compose_config(overrides: list[str], config_dir: str | None = None) -> DictC
         refuse(explain(overrides, config_dir, "train"), "the overrides cannot be applied")
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
-            _looking_in(config_dir)
+            _prepared_hydra(config_dir)
             return compose("train", overrides=overrides)
     except Exception as error:  # Hydra and OmegaConf raise many types of exceptions
         mistakes = explain(overrides, config_dir, "train") or [in_short(error)]
@@ -105,7 +105,7 @@ def load_config(overrides: Sequence[str], config_dir: str | None = None) -> dict
     return check_config(compose_config(texts, config_dir), refused_overrides(texts), texts)
 
 
-def _looking_in(config_dir: str | None, is_quiet: bool = False) -> Hydra:
+def _prepared_hydra(config_dir: str | None, is_quiet: bool = False) -> Hydra:
     """Return the initialised Hydra with nested choices and the user's folder of configs."""
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
@@ -253,7 +253,7 @@ class _Explanation:
             composed = compose(
                 config_name=self.config_name, overrides=[*self.applied, *more], return_hydra_config=hydra
             )
-        except Exception as error:  # Hydra and OmegaConf raise many kinds, plain ones too
+        except Exception as error:  # Hydra and OmegaConf raise many types of exceptions
             return error
         if not hydra:
             self.applied += more
@@ -287,9 +287,8 @@ class _Explanation:
         rename_overrides((one.override for one in parsed), self.loader.former)
         composed = self.composed
         assert composed is not None
-        container = OmegaConf.to_container(composed, resolve=False)
-        assert isinstance(container, dict)
-        known = [key for key, _ in leaves(container)]
+        config: Any = OmegaConf.to_container(composed, resolve=False)
+        known = [key for key, _ in leaves(config)]
         nodes = {key.rsplit(".", depth)[0] for key in known for depth in range(1, key.count(".") + 1)}
         fitting: list[Parsed] = []
         for one in parsed:
@@ -298,7 +297,7 @@ class _Explanation:
             if exists and one.override.is_add():
                 mistakes.append(f"{one.text}: '{one.key}' exists already; write it without '+'")
             elif exists and one.is_sweep:
-                mistakes += self._sweep_values(one, composed)
+                mistakes += self._sweep_values(one, config)
             elif exists and not one.adds and not set(below) <= set(known):
                 unknown = [key for key in below if key not in known]
                 mistakes.append(f"{one.text}: there is no key '{unknown[0]}'{suggestion(unknown[0], known, {})}")
@@ -317,20 +316,12 @@ class _Explanation:
         _, wrong = find_mistakes(self.composed, texts)
         return [*mistakes, *wrong, *refused_overrides(one.text for one in fitting)]
 
-    def _sweep_values(self, one: Parsed, composed: DictConfig) -> list[str]:
-        if OmegaConf.is_dict(held := OmegaConf.select(composed, one.key, throw_on_resolution_failure=False)):
-            return [f"{one.key}={value}: {holds_keys(one.key, held)}" for value in one.values if is_name(value)]
-        node, _, last = one.key.rpartition(".")
-        parent = OmegaConf.select(composed, node) if node else composed
-        config = OmegaConf.to_container(parent, resolve=False) if OmegaConf.is_dict(parent) else None
-        whole, plain = (
-            {str(key): value for key, value in held.items()} if isinstance(held, dict) else {}
-            for held in (OmegaConf.to_container(composed, resolve=False), config)
-        )
-        rules = rules_of(node, plain, whole)
-        if last not in rules:
-            return []
-        reasons = [(value, problem(value, rules[last])) for value in one.values]
+    def _sweep_values(self, one: Parsed, config: Mapping[str, Any]) -> list[str]:
+        if isinstance(node := node_at(config, one.key), Mapping):
+            return [f"{one.key}={value}: {holds_keys(one.key, node)}" for value in one.values if is_name(value)]
+        path, _, last = one.key.rpartition(".")
+        rules = rules_of(path, node_at(config, path), config)
+        reasons = [(value, problem(value, rules[last])) for value in one.values] if last in rules else []
         return [f"{one.key}={value}: {reason}" for value, reason in reasons if reason]
 
 

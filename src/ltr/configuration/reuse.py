@@ -44,12 +44,12 @@ def with_overrides(
     Args:
         config: plain, as ``config.yaml`` holds it.
         overrides: ``key=value`` for keys of ``evaluation``, ``dataset``, ``paths.data`` and some of ``trainer``.
-        known_mistakes: found elsewhere, reported in the same message.
+        known_mistakes: mistakes from other checks, for the same message.
         config_dir: the user's own folder of configs, in which scorers and protocols are found by name.
 
     Raises:
-        ConfigError: names every override that is not one, changes nothing here, or has a value that is not allowed;
-            or says what the configuration lacks.
+        ConfigError: lists all overrides that are malformed, do not affect evaluation or have a value that is not
+            allowed; or all parts that the configuration lacks.
     """
     result = _completed(config)
     _find_data(result)

@@ -62,7 +62,7 @@ def _match(value: Any) -> re.Match[str] | None:
 
 
 def _epochs_at(config: Mapping[str, Any], path: str) -> int | None:
-    """Return the epochs of the stage that the schedule at ``path`` belongs to; None where no whole number stands."""
+    """Return the epochs of the stage that the schedule at ``path`` belongs to; None if it is no whole number."""
     above = path.rpartition(".")[0]
     epochs = node_at(config, f"{above}.epochs") if above else None
     if epochs is None:

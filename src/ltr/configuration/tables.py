@@ -174,8 +174,8 @@ def _described(name: str, path: Path) -> TableRow:
         raise ConfigError(f"{path}: _table_ is {tables!r}; a list of names is needed")
     if published and not _is_published(published):
         raise ConfigError(
-            f"{path}: _published_ is {published!r}; needed is {{accuracy: NUMBER in percent, source: TEXT}}; instead "
-            f"of accuracy {', '.join(metric for metric in PUBLISHED if metric != 'accuracy')} will do"
+            f"{path}: _published_ is {published!r}; allowed is {{METRIC: NUMBER in percent, source: TEXT}} with "
+            f"one of the metrics {', '.join(PUBLISHED)}"
         )
     if not published:
         return TableRow(name, tuple(tables))

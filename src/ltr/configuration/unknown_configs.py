@@ -23,7 +23,7 @@ def unknown_config(group: str, name: Any, options: Sequence[str]) -> str:
 
     Args:
         group: such as ``method``.
-        name: what was given.
+        name: the unknown name.
         options: the names of the group's configs.
     """
     written = "null" if name is None else str(name).lower() if isinstance(name, bool) else str(name)
