@@ -6,10 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ltr.commands.evaluate import find
 from ltr.commands.named_runs import outputs_folder
-from ltr.console import print_line
+from ltr.console import plain_warnings, print_line, progress
 from ltr.errors import ConfigError, DataError
 from ltr.escaping import one_line
+from ltr.files import write_csv
 from ltr.names import counted
 
 _SHOWN = 10
@@ -28,7 +30,6 @@ def run_audit(arguments: argparse.Namespace) -> int:
 
     from ltr.apply.audit import audit, label_errors
     from ltr.apply.cleanlab_errors import check_cleanlab, cleanlab_errors
-    from ltr.console import plain_warnings
     from ltr.data.splitting.groups import crop_groups, separate_unknown
 
     if arguments.method == "cleanlab":
@@ -74,7 +75,6 @@ def _default_folder(dataset: str, checkpoint: Path) -> Path:
 def _run_of(arguments: argparse.Namespace) -> tuple[Path, Any, Any, Any, dict[str, Any]]:
     """Return the checkpoint and network of a run, and the source and split that it was trained on."""
     from ltr.apply.model import load_model
-    from ltr.commands.evaluate import find
     from ltr.configuration.reuse import with_overrides
     from ltr.data.packed_images.reading import read_source
     from ltr.data.split import load_split_file
@@ -119,7 +119,6 @@ def _predicted(model: Any, source: Any, split: Any, dataset: dict[str, Any], ind
     """Return probabilities float32 [n, C] and features float32 [n, D] of the images."""
     import numpy as np
 
-    from ltr.console import progress
     from ltr.data.module import DataModule
     from ltr.evaluation.scores import log_normaliser, probabilities
 
@@ -145,7 +144,6 @@ def _write(
     """Write ``issues.csv`` and ``sheet.html``; return the issues."""
     from ltr.apply.audit_sheet import write_audit_sheet
     from ltr.data.source import ImageFiles
-    from ltr.files import write_csv
 
     def name(row: int) -> str:
         index = int(indices[row])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltr.commands.arguments import Parser, add_allow, file_path, parse_arguments
-from ltr.console import print_line
+from ltr.console import plain_warnings, print_line, progress
 from ltr.errors import ConfigError
 from ltr.escaping import one_line
 from ltr.writing import check_file, check_folder
@@ -213,7 +213,6 @@ def _state_of(needed: list[Path] | None) -> str:
 
 
 def _pack(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
-    from ltr.console import plain_warnings, progress
     from ltr.data.images.tally import Tally
     from ltr.data.packed_images.writing import pack
 
@@ -235,7 +234,6 @@ def _pack(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
 
 
 def _import(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
-    from ltr.console import plain_warnings
     from ltr.data.image_table import write_image_table
 
     if arguments.to.suffix.lower() != ".csv":

@@ -7,9 +7,10 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from ltr.commands.data import processes, read_dataset
-from ltr.console import print_line
+from ltr.console import plain_warnings, print_line, progress
 from ltr.errors import ConfigError
 from ltr.escaping import one_line
+from ltr.files import write_csv
 
 if TYPE_CHECKING:
     from ltr.data.deduplication.near_duplicates import Pair
@@ -31,7 +32,6 @@ def check_dataset(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
         ConfigError: features of a random backbone.
         DataError: the data set is missing or damaged.
     """
-    from ltr.console import progress
     from ltr.data.images.checking import BadImage, find_bad_images, write_exclusions
     from ltr.data.images.tally import Tally, tally_arrays
     from ltr.data.packed_images.reading import PackedImages
@@ -91,7 +91,6 @@ def _check_weights(arguments: argparse.Namespace, config: dict[str, Any]) -> Non
 
 def _print_identical(source: Source, workers: int) -> None:
     """Warn of images that are byte for byte the same."""
-    from ltr.console import progress
     from ltr.data.deduplication.duplicates import find_identical_images
 
     with progress("comparing", len(source)) as advance:
@@ -103,7 +102,6 @@ def _print_identical(source: Source, workers: int) -> None:
 def _print_alike(arguments: argparse.Namespace, config: dict[str, Any], source: Source) -> None:
     """Warn of test images that look like training images, and write the pairs."""
     from ltr.data.deduplication.duplicates import describe_image
-    from ltr.files import write_csv
 
     find = _alike_by_features if arguments.by == "features" else _alike_by_hash
     pairs, images, measure, unit = find(arguments, config, source)
@@ -126,7 +124,6 @@ def _alike_by_hash(
     arguments: argparse.Namespace, config: dict[str, Any], source: Source
 ) -> tuple[list[Pair], int, str, str]:
     """Return the pairs, the number of test images, the rule and the unit of distances."""
-    from ltr.console import plain_warnings, progress
     from ltr.data.deduplication.near_duplicates import find_near_duplicates, parts_to_compare
     from ltr.data.splitting.exclusion import read_split
 
@@ -147,7 +144,6 @@ def _alike_by_features(
     """Return the pairs, the number of test images, the rule and the unit of distances."""
     from rich.console import Console
 
-    from ltr.console import plain_warnings
     from ltr.data.deduplication.near_duplicates import find_near_duplicates_by_features, parts_to_compare
     from ltr.runs.split_features import split_features
 
@@ -163,7 +159,6 @@ def _alike_by_features(
 
 def _read_and_compare(config: dict[str, Any]) -> tuple[Source, list[str]]:
     """Return the source and its reports of missing images; print its other warnings."""
-    from ltr.console import plain_warnings
     from ltr.data.sources.checks import PARTIAL
 
     with warnings.catch_warnings(record=True) as caught:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltr.commands.data import read_dataset
-from ltr.console import print_line
+from ltr.console import plain_warnings, print_line
+from ltr.files import write_csv
 from ltr.writing import check_folder
 
 if TYPE_CHECKING:
@@ -28,11 +29,9 @@ def describe_dataset(arguments: argparse.Namespace, config: dict[str, Any]) -> i
     Raises:
         DataError: the data set is missing or damaged.
     """
-    from ltr.console import plain_warnings
     from ltr.data.description import describe
     from ltr.data.splitting.exclusion import read_split
     from ltr.data.splitting.group_description import describe_groups
-    from ltr.files import write_csv
     from ltr.report.data_figures import class_frequency
 
     bounds = config["evaluation"]["many_above"], config["evaluation"]["few_below"]

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from ltr.commands.arguments import Parser, add_allow, parse_arguments
 from ltr.commands.named_runs import outputs_folder, run_path, runs_below, runs_of_name
+from ltr.console import plain_warnings, print_line
 from ltr.errors import CheckpointError, ConfigError, LtrError, refuse
+from ltr.escaping import one_line, printer
+from ltr.files import EVALUATED, write_json
+from ltr.identity import config_of_today
 from ltr.writing import check_file, check_folder
 
 if TYPE_CHECKING:
@@ -95,9 +99,6 @@ def _decide(
     from ltr.apply.decision_rules import read_rules
     from ltr.apply.decisions import choose, measure, table_lines, write_decisions
     from ltr.configuration.evaluation_overrides import for_run
-    from ltr.console import plain_warnings, print_line
-    from ltr.escaping import one_line
-    from ltr.files import write_json
     from ltr.runs.evaluation.candidates import Candidate
     from ltr.runs.evaluation.checkpoints import headline_probabilities
 
@@ -158,9 +159,6 @@ def _evaluate(
     refuse(request.mistakes, "the command cannot be carried out")  # of files without a run's configuration
     from rich.console import Console
 
-    from ltr.console import plain_warnings
-    from ltr.escaping import printer
-    from ltr.files import write_json
     from ltr.report.evaluations import evaluations_table
     from ltr.report.figures import draw
     from ltr.report.table import plain_table, result_table
@@ -270,9 +268,6 @@ def find(path: Path) -> tuple[Path, dict[str, Any] | None]:
         ConfigError: the run's configuration is damaged.
     """
     import yaml
-
-    from ltr.files import EVALUATED
-    from ltr.identity import config_of_today
 
     path = run_path(path)
     if path.is_dir():

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ltr.commands.arguments import Parser, add_allow, parse_arguments
-from ltr.console import print_line
+from ltr.commands.evaluate import find
+from ltr.console import plain_warnings, print_line
 from ltr.errors import ConfigError
 from ltr.writing import check_folder
 
@@ -57,12 +58,10 @@ def main(argv: Sequence[str]) -> int:
         if folder is not None:
             check_folder(folder, f"{flag} {folder}")
 
-    from ltr.commands.evaluate import find
     from ltr.configuration.targets import allow_packages
 
     with allow_packages(arguments.allow):
         checkpoint, _ = find(Path(arguments.run))
-        from ltr.console import plain_warnings
 
         with plain_warnings():
             if arguments.hub is not None:  # first: it refuses more networks

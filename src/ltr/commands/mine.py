@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ltr.commands.arguments import Parser, at_least, chosen_names, parse_arguments
+from ltr.commands.evaluate import find
 from ltr.commands.named_runs import run_path
 from ltr.commands.predict import add_inputs, add_reading_flags, model_and_pool, report_broken, report_remarks
-from ltr.console import print_line
+from ltr.console import plain_warnings, print_line, progress
 from ltr.errors import ConfigError, DataError
+from ltr.files import file_digest
 from ltr.names import counted
 from ltr.writing import check_folder
 
@@ -123,10 +125,7 @@ def _mine(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from ltr.apply.mine import mine, rare_classes, without
-    from ltr.commands.evaluate import find
-    from ltr.console import progress
     from ltr.data.images.real_paths import first_of_each
-    from ltr.files import file_digest
 
     model, files = model_and_pool(arguments)
     names = chosen_names(arguments.classes, model.class_names)
@@ -182,7 +181,6 @@ def _without_training_images(checkpoint: Path, files: Any, places: Any) -> Any:
         ConfigError: there are no others.
     """
     from ltr.apply.batch_selection import trained_on
-    from ltr.console import plain_warnings
     from ltr.methods.core.checkpoint import describe
 
     run = checkpoint.absolute().parent.parent
@@ -229,7 +227,6 @@ def _pool_features(arguments: argparse.Namespace, model: Any, files: Any) -> Any
 
 def _stages_folder(arguments: argparse.Namespace) -> Path:
     """Return the store of features: of the flag, else that of the run while it exists, else the usual one."""
-    from ltr.commands.evaluate import find
     from ltr.commands.named_runs import outputs_folder
 
     if arguments.stages is not None:
@@ -262,8 +259,6 @@ def _select(
     from ltr.apply.acquisition import BY_CLASS, NEEDS_FEATURES, check_budget, check_strategy, select
     from ltr.apply.batch_selection import as_ranking, class_budgets, pool_scores, predict_pool
     from ltr.apply.mine import Mined
-    from ltr.console import progress
-    from ltr.files import file_digest
 
     strategy = arguments.strategy
     check_strategy(strategy, has_background=model.background is not None)
@@ -308,7 +303,6 @@ def _write(arguments: argparse.Namespace, mined: Any, model: Any, files: Any, ch
     from ltr.apply.contact_sheet import write_candidates, write_sheets
     from ltr.apply.labelling_sheet import write_labelling_sheet
     from ltr.apply.tables import write_broken
-    from ltr.console import progress
 
     rows = write_candidates(arguments.out / "candidates.csv", mined, model, files)
     title = f"Mined with {checkpoint.absolute().parent.parent.name} in {arguments.images.absolute().name}"

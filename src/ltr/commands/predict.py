@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ltr.commands.arguments import Parser, add_allow, at_least, file_path, parse_arguments
+from ltr.commands.evaluate import find
 from ltr.commands.named_runs import run_path
-from ltr.console import print_line
+from ltr.console import plain_warnings, print_line, progress
 from ltr.errors import ConfigError
 from ltr.escaping import one_line
 from ltr.names import counted
@@ -70,7 +71,6 @@ def main(argv: Sequence[str]) -> int:
 def _predict(arguments: argparse.Namespace) -> int:
     at_least(arguments, "top", 1)
     from ltr.apply.predict import check_scorer, predict_files
-    from ltr.console import progress
 
     check_scorer(arguments.scorer)
     _check_detection_flags(arguments)
@@ -116,7 +116,6 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 def _default_out(arguments: argparse.Namespace) -> Path:
     """Return ``predictions.csv`` (``.json`` for MegaDetector) in the folder of the run or of a single checkpoint."""
-    from ltr.commands.evaluate import find
 
     checkpoint, config = find(Path(arguments.run))
     folder = checkpoint.parent if config is None else checkpoint.parent.parent
@@ -125,7 +124,6 @@ def _default_out(arguments: argparse.Namespace) -> Path:
 
 def _decider(arguments: argparse.Namespace, model: Any) -> Any:
     """Return the decisions that ``ltr-eval --decide`` chose for these weights; None without any."""
-    from ltr.commands.evaluate import find
 
     checkpoint, _ = find(Path(arguments.run))
     from ltr.apply.decisions import decisions_file, read_decisions
@@ -171,8 +169,6 @@ def _write_format(arguments: argparse.Namespace, model: Any, files: Any, pool: A
     from ltr.apply.camera_trap_formats import write_camtrap_dp, write_megadetector
     from ltr.apply.predict import predictions_of
     from ltr.apply.tables import write_broken
-    from ltr.commands.evaluate import find
-    from ltr.console import progress
 
     started = time.perf_counter()
     checkpoint, _ = find(Path(arguments.run))
@@ -206,7 +202,6 @@ def _model_and_detections(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """Return the run's network and the detections to classify; the detections come first."""
     at_least(arguments, "batch_size", 1)
     at_least(arguments, "workers", 0)
-    from ltr.commands.evaluate import find
 
     checkpoint, config = find(Path(arguments.run))
     from ltr.apply.detections import detection_pool
@@ -258,7 +253,6 @@ def model_and_pool(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """
     at_least(arguments, "batch_size", 1)
     at_least(arguments, "workers", 0)
-    from ltr.commands.evaluate import find
 
     checkpoint, config = find(Path(arguments.run))
     from ltr.apply.pool import image_pool
@@ -269,7 +263,6 @@ def model_and_pool(arguments: argparse.Namespace) -> tuple[Any, Any]:
 
 def _load(arguments: argparse.Namespace, checkpoint: Path, config: Any) -> Any:
     from ltr.apply.model import load_model
-    from ltr.console import plain_warnings
 
     with plain_warnings():
         return load_model(

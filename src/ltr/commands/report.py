@@ -14,6 +14,7 @@ from ltr.commands.report_leaderboard import check_leaderboard, write_leaderboard
 from ltr.commands.report_spread import check_spread, write_spread
 from ltr.console import print_line
 from ltr.errors import ConfigError, DataError
+from ltr.files import write_text
 from ltr.names import counted
 from ltr.writing import check_file
 
@@ -120,7 +121,6 @@ def _draw(parts: Sequence[Part], which: str) -> None:
 
 
 def _report(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
-    from ltr.files import write_text
     from ltr.report.blocks import terminal_width
     from ltr.report.compose import Options, as_text, compose_report
     from ltr.report.read_runs import finished_runs

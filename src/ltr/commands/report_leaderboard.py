@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ltr.console import print_line
 from ltr.errors import ConfigError
+from ltr.files import write_text
 from ltr.names import counted
 from ltr.writing import check_file
 
@@ -43,7 +44,6 @@ def check_leaderboard(arguments: argparse.Namespace, folders: Sequence[Path]) ->
 
 def write_leaderboard(arguments: argparse.Namespace, folder: Path) -> int:
     """Add a run, check a folder of results, or write it as HTML; return the exit code: 1 if a result is refused."""
-    from ltr.files import write_text
     from ltr.report.leaderboard import leaderboard_rows, summary_markdown
     from ltr.report.leaderboard_html import leaderboard_html
     from ltr.report.results_folder import BOARD, add_run, read_results_folder

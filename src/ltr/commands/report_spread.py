@@ -10,6 +10,7 @@ from pathlib import Path
 from ltr.commands.arguments import names_in
 from ltr.console import print_line
 from ltr.errors import ConfigError
+from ltr.files import write_text
 from ltr.names import counted
 
 
@@ -33,7 +34,6 @@ def check_spread(arguments: argparse.Namespace) -> None:
 
 def write_spread(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
     """Write the spread of the runs over training subsets and seeds; return the exit code."""
-    from ltr.files import write_text
     from ltr.report.blocks import terminal_width
     from ltr.report.compose import chosen_runs, collection_warnings
     from ltr.report.naming import check_keys
