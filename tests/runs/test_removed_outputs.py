@@ -73,4 +73,4 @@ def test_removed_best_weights_are_not_replaced_by_the_last_ones(ltr_train, remov
     removes(EpochLog, "on_train_epoch_end", "stages/*/state/best.ckpt")
     done = ltr_train("debug=fast", "dataset.val=train_fraction", "trainer.selection=best_val", "trainer.max_epochs=1")
     assert done.code == 1
-    assert "the weights of the best epoch (1) are missing" in done.err
+    assert "the weights of the best epoch (1) were removed" in done.err

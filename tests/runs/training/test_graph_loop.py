@@ -90,7 +90,7 @@ def test_an_operation_that_cannot_be_recorded_is_an_error_with_the_remedy(ltr_tr
     run = ltr_train("trainer.max_epochs=1", "compile=graph")
     assert run.code != 0
     assert "cannot be recorded (CUDA error: operation not permitted when stream is capturing)" in run.err
-    assert "use compile=false" in run.err
+    assert "Use compile=false" in run.err
     assert "Traceback" not in run.err
 
 

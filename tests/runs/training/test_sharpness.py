@@ -143,7 +143,7 @@ def test_batch_norm_sets_the_passes_that_update_running_statistics(batch_norm, u
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (["method=m2m"], "training steps of its own kind"),
+        (["method=m2m"], "a custom training step"),
         (["trainer.precision=fp16"], "fp16"),
         (["trainer.auto_accumulate=true", "backbone=digits_net"], "auto_accumulate"),
         (["sharpness=imbsam", "trainer.accumulate=2"], "one whole batch"),
