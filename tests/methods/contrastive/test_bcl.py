@@ -112,6 +112,7 @@ def test_wrong_options_are_refused(ltr_train, override, message):
     assert message in done.err
 
 
+@pytest.mark.slow
 def test_a_decoupled_method_starts_from_it(ltr_train):
     done = ltr_train(
         "method=crt", "method.representation=bcl", "trainer.max_epochs=1", "trainer.limit_train_batches=2",
@@ -119,3 +120,13 @@ def test_a_decoupled_method_starts_from_it(ltr_train):
     )  # fmt: skip
     assert done.code == 0, done.err
     assert [stage["name"] for stage in done.result["stages"]] == ["representation", "classifier"]
+
+
+@pytest.mark.slow
+def test_it_learns_from_image_files(ltr_train, small_sources):
+    done = ltr_train(
+        "method=bcl", "method.contrast_augment=simaugment_files", "augment=imagenet", "dataset=tiny_imagenet",
+        "backbone.name=resnet18", "dataset.image_size=32", "trainer.precision=fp32", "trainer.num_workers=0",
+        "debug=fast", "trainer.max_epochs=1", "dataset.val=none", "evaluation.batch_size=200",
+    )  # fmt: skip
+    assert done.code == 0, done.err

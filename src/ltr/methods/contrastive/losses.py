@@ -70,7 +70,8 @@ def expected_contrastive(
         in:  L = log sum over j of p_j exp(e_j) - log p_y - e_y,
         out: L = log sum over j of p_j exp(e_j) - log p_y - z E[V | y] / t.
 
-    ``in`` is the cross-entropy of the logits e_j + log p_j; ``out`` is at least as large.
+    ``in`` is the cross-entropy of the logits e_j + log p_j; ``out`` is at least as large. The formula holds on the
+    sphere, and its gradient is that along it: |z| = 1 is used, and no part in the direction of z is computed.
 
     Args:
         projections: z, of unit length, [N, D].
