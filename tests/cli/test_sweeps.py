@@ -311,8 +311,9 @@ def test_jobs_of_a_queue_have_rows_in_the_table(ltr_train):
 SEARCH = ("+sweep=optuna", "hydra.sweeper.n_trials=2", "optimizer.lr=interval(0.01,0.3)")
 
 
-def test_a_search_maximises_the_metric_on_validation_images(ltr_train):
-    done = ltr_train(*FAST, *SEARCH, "dataset.val=train_fraction")
+@pytest.mark.parametrize("launcher", [(), ("+launcher=local", "hydra.sweeper.n_jobs=2")])
+def test_a_search_maximises_the_metric_on_validation_images(ltr_train, launcher):
+    done = ltr_train(*FAST, *SEARCH, *launcher, "dataset.val=train_fraction")
     assert done.code == 0, done.err
     (folder,) = (done.outputs / "sweeps").iterdir()
     search = yaml.safe_load((folder / "optimization_results.yaml").read_text())

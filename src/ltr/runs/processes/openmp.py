@@ -1,4 +1,4 @@
-"""How the threads of one operation wait for each other, chosen before torch loads OpenMP.
+"""Choice of how the threads of one operation wait for each other, made before torch loads OpenMP.
 
 Between operations OpenMP's threads wait in a loop, which is quick as long as each has a core. On a busy machine a
 thread then waits, at every operation, for one that the system does not run, and keeps a core from it. Threads that
@@ -56,8 +56,8 @@ def is_busy(machine: Machine, threads: int) -> bool:
     """
     free = machine.usable if machine.quota is None else min(machine.usable, machine.quota)
     # the average also counts what has ended, such as the command before this one; the current number is a sample
-    others = min(machine.load, machine.running - 1) * machine.usable / machine.cores
-    return threads > 1 and threads + others > free + 0.5
+    other_threads = min(machine.load, machine.running - 1) * machine.usable / machine.cores
+    return threads > 1 and threads + other_threads > free + 0.5
 
 
 def threads_of(environment: Mapping[str, str], usable: int) -> int:
