@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltr.errors import ConfigError, DataError, nearest
+from ltr.errors import ConfigError, nearest
 from ltr.evaluation.averages import mean, ratio
 from ltr.evaluation.curves import histograms
 from ltr.evaluation.groups import GROUPS, class_table, shot_groups
 from ltr.evaluation.protocol import Measurements, Protocol
 from ltr.evaluation.ranking import RankedPositives, as_numpy, ranked_columns
-from ltr.evaluation.rows import PerImageTable, refuse_bad_scores
+from ltr.evaluation.rows import PerImageTable, refuse_bad_labels, refuse_bad_scores
 from ltr.evaluation.scorers import log_odds
 from ltr.evaluation.scores import Scores, check_link, class_labels
 from ltr.identity import named
@@ -136,7 +136,10 @@ class Background(Protocol):
         self._rows.check_joined()
         label, prediction = self._rows.integers("label"), self._rows.integers("prediction")
         best = np.concatenate([as_numpy(batch.amax(dim=1)) for batch in self._rows.batches("score")])
-        self._refuse_bad_input(best, label)
+        is_wrong = (label < 0) | (label > self.num_foreground)
+        allowed = f"0..{self.num_foreground}, the background and the foreground classes of the split"
+        refuse_bad_labels(int(is_wrong.sum()), len(label), allowed)
+        refuse_bad_scores(int(np.isnan(best).sum()), len(label))
 
         ranked: dict[str, list[float]] = {name: [] for name in _RANKED}
         precision_recall = []
@@ -162,15 +165,6 @@ class Background(Protocol):
                 **histograms(best, {"background": background, "foreground": ~background}),
             },
         )
-
-    def _refuse_bad_input(self, best: np.ndarray, label: np.ndarray) -> None:
-        wrong = int(((label < 0) | (label > self.num_foreground)).sum())
-        if wrong:
-            raise DataError(
-                f"{wrong} of {len(label)} evaluated images have a label outside 0..{self.num_foreground}, the "
-                "background and the foreground classes of the split. Evaluate the split that the model was trained for."
-            )
-        refuse_bad_scores(int(np.isnan(best).sum()), len(label))
 
     def _per_class(self, label: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
         size = self.num_foreground + 1

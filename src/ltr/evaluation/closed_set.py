@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
-from ltr.errors import ConfigError, DataError
+from ltr.errors import ConfigError
 from ltr.evaluation.averages import calibration_error, geometric_mean, mean, ratio
 from ltr.evaluation.gather import is_distributed
 from ltr.evaluation.groups import class_table, group_means, shot_groups
 from ltr.evaluation.protocol import Measurements, Protocol
-from ltr.evaluation.rows import Rows, refuse_bad_scores
+from ltr.evaluation.rows import Rows, refuse_bad_labels, refuse_bad_scores
 from ltr.evaluation.scores import (
     Scores,
     check_link,
@@ -219,7 +219,10 @@ class ClosedSet(Protocol):
         self._count_waiting()
         self._rows.check_joined()
         counts = {name: counter.cpu().numpy() for name, counter in self._counter.items()}
-        self._refuse_bad_input(counts)
+        bad_labels, bad_scores = int(counts["bad_labels"][0]), int(counts["bad_scores"][0])
+        images = int(counts["n"].sum()) + bad_labels
+        refuse_bad_labels(bad_labels, images, f"0..{self.num_classes - 1}, the classes of the split")
+        refuse_bad_scores(bad_scores, images)
         per_class = self._per_class(counts)
         metrics = self._metrics(counts, per_class, float(self._nll))
         if not self.keep_predictions:
@@ -235,16 +238,6 @@ class ClosedSet(Protocol):
             "nll": rows["nll"],
         }
         return Measurements(metrics, per_class, predictions)
-
-    def _refuse_bad_input(self, counts: dict[str, np.ndarray]) -> None:
-        bad_labels, bad_scores = counts["bad_labels"][0], counts["bad_scores"][0]
-        total = counts["n"].sum() + bad_labels
-        if bad_labels:
-            raise DataError(
-                f"{bad_labels} of {total} evaluated images have a label outside 0..{self.num_classes - 1}, the classes "
-                "of the split. Evaluate the split that the model was trained for."
-            )
-        refuse_bad_scores(int(bad_scores), int(total))
 
     def _per_class(self, counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         n, correct = counts["n"].copy(), counts["correct"].copy()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltr.errors import ConfigError, DataError
+from ltr.errors import ConfigError
 from ltr.evaluation.averages import ratio
 from ltr.evaluation.curves import histograms, thin_curve
 from ltr.evaluation.detection import (
@@ -35,7 +35,7 @@ from ltr.evaluation.detection import (
 from ltr.evaluation.groups import GROUPS, class_table, group_means, shot_groups
 from ltr.evaluation.open_decisions import best_threshold, decide_open_set, open_f_measure, open_macro_f1
 from ltr.evaluation.protocol import Measurements, Protocol
-from ltr.evaluation.rows import PerImageTable, refuse_bad_scores
+from ltr.evaluation.rows import PerImageTable, refuse_bad_labels, refuse_bad_scores
 from ltr.evaluation.scorers import Scorer, build_scorer, known_scores
 from ltr.evaluation.scores import Scores, check_link, class_labels
 from ltr.evaluation.training_scores import TrainingScores
@@ -167,7 +167,10 @@ class OpenSet(Protocol):
         self._rows.check_joined()
         score = self._rows["score"].astype(np.float64)
         label, prediction = self._rows.integers("label"), self._rows.integers("prediction")
-        self._refuse_bad_input(score, label)
+        is_wrong = (label < -1) | (label >= self.num_classes)
+        allowed = f"0..{self.num_classes - 1} and -1, the classes of the split and 'unknown'"
+        refuse_bad_labels(int(is_wrong.sum()), len(label), allowed)
+        refuse_bad_scores(int(np.isnan(score).sum()), len(score))
         known = label >= 0
         correct = label[known] == prediction[known]
         points = operating_points(score[known], score[~known], correct)
@@ -207,15 +210,6 @@ class OpenSet(Protocol):
             curves,
             threshold_at_95_tpr=threshold_at_tpr(score[known]),
         )
-
-    def _refuse_bad_input(self, score: np.ndarray, label: np.ndarray) -> None:
-        wrong = int(((label < -1) | (label >= self.num_classes)).sum())
-        if wrong:
-            raise DataError(
-                f"{wrong} of {len(label)} evaluated images have a label outside 0..{self.num_classes - 1} and -1, the "
-                "classes of the split and 'unknown'. Evaluate the split that the model was trained for."
-            )
-        refuse_bad_scores(int(np.isnan(score).sum()), len(score))
 
     def _per_class(self, label: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
         n, predicted = (np.bincount(values, minlength=self.num_classes) for values in (label, prediction))

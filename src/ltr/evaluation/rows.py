@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
-from ltr.errors import TrainingError
+from ltr.errors import DataError, TrainingError
 from ltr.evaluation.gather import gather_uneven_rows, is_distributed
 from ltr.evaluation.scores import Scores, log_normaliser, probabilities, require_part, top_classes
 
@@ -201,6 +201,15 @@ class PerImageTable(Rows):
             "scores": self["scores"],
         }
         return {name: values[order] for name, values in predictions.items()}
+
+
+def refuse_bad_labels(wrong: int, images: int, allowed: str) -> None:
+    """Raise DataError if ``wrong``, the number of images with other labels than ``allowed``, is above 0."""
+    if wrong:
+        raise DataError(
+            f"{wrong} of {images} evaluated images have a label outside {allowed}. Evaluate the split that the model "
+            "was trained for."
+        )
 
 
 def refuse_bad_scores(bad: int, images: int) -> None:
