@@ -50,7 +50,7 @@ def read_columns(table: Path, needed: Sequence[str], optional: Sequence[str] = (
     columns = (_read_parquet if table.suffix.lower() in PARQUET else _read_csv)(table, needed, optional)
     for column, texts in columns.texts.items():
         if not texts:
-            raise DataError(f"{table} has no rows")
+            raise DataError(f"{table} has no rows below the names of its columns. Add rows")
         blank = [columns.where(row) for row, text in enumerate(texts) if not text.strip()]
         if blank:
             raise DataError(f"the column {column} of {table} is empty in {list_first(blank)}. Every image needs one")

@@ -135,7 +135,7 @@ def test_an_unknown_image_has_no_label():
         ({"classes": "mnist", "n_known": 4}, "n_known is an option of dataset.classes=seeded"),
         ({"classes": "mnist", "n_unknown": 4}, "n_unknown is an option of dataset.classes=seeded"),
         ({"known": [1]}, "known is an option of dataset.classes=ids"),
-        ({"classes": "ids"}, "needs dataset.known"),
+        ({"classes": "ids"}, "dataset.known is missing"),
         ({"classes": "ids", "known": [10]}, "has the classes 0 to 9"),
         ({"classes": "ids", "known": [1, 1]}, "names a class twice"),
         ({"classes": "ids", "known": [1], "unknown": [1]}, "in dataset.known and in dataset.unknown"),

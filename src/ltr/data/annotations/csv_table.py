@@ -75,7 +75,7 @@ def read_csv(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) ->
         classes.add(class_name)
         boxes.extend(box)
     if not table.row_of:
-        raise DataError(f"{name}: {file} has no rows")
+        raise DataError(f"{name}: {file} has no rows below the names of its columns. Write a row for each image")
     class_names, numbers = merge_class_names(f"{name}: {file}", classes.values)
     return table.records(
         FORMAT,

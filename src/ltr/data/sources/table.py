@@ -158,7 +158,10 @@ def _parts(name: str, rows: LabelRows) -> dict[str, list[int]]:
             f"{', '.join(PARTS)}{nearest(unknown[0], PARTS)}"
         )
     if "train" not in rows_of:
-        raise DataError(f"{name}: no row of {rows.named_in} is for training (split=train)")
+        raise DataError(
+            f"{name}: no row of {rows.named_in} is for training. Write train into its column split, or leave the "
+            "column out"
+        )
     return rows_of
 
 

@@ -136,7 +136,9 @@ def _check_keys(
             f"sample {n_foreground} classes, or leave n_foreground=null"
         )
     if foreground == "ids" and ids is None:
-        raise ConfigError("dataset.foreground=ids needs dataset.ids, a list")
+        raise ConfigError(
+            "dataset.foreground=ids: dataset.ids is missing. Set dataset.ids=[ID,...], the class ids of the foreground"
+        )
     if foreground != "ids" and ids is not None:
         raise ConfigError(
             f"dataset.ids were given, but dataset.foreground={foreground}. Use dataset.foreground=ids for a custom "
@@ -144,14 +146,19 @@ def _check_keys(
         )
     if stratum is not None and foreground != "frequency":
         raise ConfigError(
-            f"dataset.stratum={stratum} is an option of dataset.foreground=frequency, not of {foreground}"
+            f"dataset.stratum={stratum} is an option of dataset.foreground=frequency, not of {foreground}. "
+            "Leave it out, or use dataset.foreground=frequency"
         )
     if shot_group is not None and foreground != "shot":
         raise ConfigError(
-            f"dataset.shot_group={shot_group} is an option of dataset.foreground=shot, not of {foreground}"
+            f"dataset.shot_group={shot_group} is an option of dataset.foreground=shot, not of {foreground}. "
+            "Leave it out, or use dataset.foreground=shot"
         )
     if trial and foreground != "inat17_1":
-        raise ConfigError(f"dataset.trial={trial} chooses one of the ten lists of dataset=inat_bg_1")
+        raise ConfigError(
+            f"dataset.trial={trial} is an option of dataset.foreground=inat17_1, not of {foreground}. Leave it out, or "
+            "use dataset=inat_bg_1"
+        )
 
 
 def _groups(
@@ -164,10 +171,15 @@ def _groups(
         return [candidates]
     if foreground == "frequency":
         if not 1 <= strata <= max(len(candidates), 1):
-            raise ConfigError(f"dataset.strata={strata}: {source.name} has {len(candidates)} classes to group")
+            raise ConfigError(
+                f"dataset.strata={strata}: {source.name} has {len(candidates)} classes to group. Use 1 to "
+                f"{len(candidates)}"
+            )
         groups = np.array_split(candidates[np.argsort(-counts[candidates], kind="stable")], strata)
         if stratum is not None and not 0 <= stratum < strata:
-            raise ConfigError(f"dataset.stratum={stratum}: there are {strata} strata, 0 to {strata - 1}")
+            raise ConfigError(
+                f"dataset.stratum={stratum}: there are {strata} strata. Use 0 to {strata - 1}, or null for all"
+            )
         return groups if stratum is None else [groups[stratum]]
     n = counts[candidates]
     shots = (candidates[n > 100], candidates[(n >= 20) & (n <= 100)], candidates[n < 20])
@@ -212,9 +224,9 @@ def _classes_of_ids(source: Source, ids: Sequence[int]) -> np.ndarray:
     class_of_id = {int(number): index for index, number in enumerate(class_ids)}
     what = "class ids" if source.class_ids is not None else "class numbers"
     if not ids:
-        raise ConfigError("dataset.ids is empty: at least one foreground class is needed")
+        raise ConfigError("dataset.ids=[]: at least one foreground class is needed. Set dataset.ids=[ID,...]")
     if len(set(ids)) != len(ids):
-        raise ConfigError("dataset.ids repeats an id: every foreground class has one label")
+        raise ConfigError("dataset.ids repeats an id: every foreground class has one label. List each id once")
     missing = [number for number in ids if int(number) not in class_of_id]
     if missing:
         raise DataError(

@@ -67,7 +67,10 @@ def exclude_images(split: Split, source: Source, file: Path) -> Split:
     emptied = np.flatnonzero((counts == 0) & (split.class_counts > 0))
     if emptied.size:
         names = list_first([split.class_names[label] for label in emptied])
-        raise DataError(f"dataset.exclude={file} leaves no training image of {emptied.size} classes: {names}")
+        raise DataError(
+            f"dataset.exclude={file} leaves no training image of {emptied.size} classes: {names}. "
+            "Keep an image of each, or leave the whole classes out of the data set"
+        )
     num_excluded = sum(len(getattr(split, name)) - len(arrays[name]) for name in SPLIT_PARTS)
     return replace(split, name=f"{split.name}-without{num_excluded}", class_counts=counts, **arrays)
 

@@ -150,9 +150,14 @@ def _check_keys(
                 f"option of dataset.classes={rule}. Change one of the two, or leave {key}=null"
             )
     if classes == "ids" and not known:
-        raise ConfigError("dataset.classes=ids needs dataset.known, a list of class numbers")
+        raise ConfigError(
+            "dataset.classes=ids: dataset.known is missing. Set dataset.known=[NUMBER,...], the known classes"
+        )
     if trial and classes not in OPEN_SET_LISTS:
-        raise ConfigError(f"dataset.trial={trial} is for the published lists only ({', '.join(OPEN_SET_TRIALS)})")
+        raise ConfigError(
+            f"dataset.trial={trial} is for the published lists only ({', '.join(OPEN_SET_TRIALS)}). "
+            "Leave it out, or set dataset.classes to one of them"
+        )
 
 
 def _sample_classes(
@@ -199,7 +204,7 @@ def _classes_of_ids(
                 f"dataset.{key}: {source.name} has the classes 0 to {source.num_classes - 1}, not {outside}"
             )
         if len(set(numbers or [])) != len(numbers or []):
-            raise ConfigError(f"dataset.{key} names a class twice")
+            raise ConfigError(f"dataset.{key} names a class twice. List each class once")
     assert known is not None
     if unknown is None:
         return np.array(known, dtype=np.int64), np.setdiff1d(np.arange(source.num_classes), known)
