@@ -137,7 +137,7 @@ def test_invalid_builds_are_refused_by_name(arguments, message):
 
 
 def test_an_unknown_method_gets_the_nearest_name():
-    with pytest.raises(ConfigError, match=r"there is no such method.*Did you mean 'herbs'"):
+    with pytest.raises(ConfigError, match=r"there is no method.*Did you mean 'herbs'"):
         ltr.build("herb", num_classes=3)
 
 

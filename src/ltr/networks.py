@@ -16,6 +16,7 @@ from ltr.configuration.configs import config_names
 from ltr.configuration.overrides import load_config
 from ltr.configuration.quoting import quoted
 from ltr.configuration.targets import check_arguments, instantiate, locate
+from ltr.configuration.unknown_configs import unknown_config
 from ltr.errors import ConfigError, nearest, refuse
 from ltr.files import checkpoint_file
 from ltr.methods.core.checkpoint import load_network
@@ -75,7 +76,8 @@ def build(
     Raises:
         ConfigError: names everything that is wrong with the arguments.
     """
-    _check_method(method)
+    if method not in (methods := config_names("method")):
+        raise ConfigError(f"method={method}: {unknown_config('method', method, methods)}")
     is_module = isinstance(backbone, nn.Module)
     config = _composed(method, [] if is_module else _backbone_overrides(str(backbone)), options)
     size = image_size or _usual_size(backbone if is_module else config["backbone"])
@@ -93,14 +95,6 @@ def build(
         built.check(dataset_info)
         stages = built.stages(main_settings(config, "fp32", built), dataset_info)
     return _network_of(stages, dataset_info, seed).eval()
-
-
-def _check_method(name: str) -> None:
-    names = config_names("method")
-    if name not in names:
-        raise ConfigError(
-            f"method={name}: there is no such method; there are: {', '.join(names)}{nearest(name, names)}"
-        )
 
 
 def _composed(method: str, backbone: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
