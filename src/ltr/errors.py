@@ -51,13 +51,13 @@ def refuse(mistakes: Iterable[str], headline: str) -> None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint such as ``. Did you mean 'beta'?``, or an empty string where nothing is close."""
+    """Return a hint such as ``. Did you mean 'beta'?``, or an empty string if no known name is close."""
     close = nearest_name(str(name), [str(option) for option in known])
     return "" if close is None else f". Did you mean '{close}'?"
 
 
 def nearest_name(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Return the known name that is closest to a mistyped one; None where none is close.
+    """Return the known name that is closest to a mistyped one; None if none is close.
 
     Args:
         cutoff: least similarity, in [0, 1] (difflib's ratio).

@@ -18,11 +18,7 @@ from ltr.files import write_text
 
 SHOWN = 2000  # at most this many images of each kind of issue
 FILE = "corrected.csv"  # name of the saved table
-_KINDS = {
-    "label": "likely label error",
-    "copy": "copy under another label",
-    "outlier": "outlier of its class",
-}
+_KINDS = {"label": "likely label error", "copy": "copy under another label", "outlier": "outlier of its class"}
 
 
 def write_audit_sheet(

@@ -135,10 +135,7 @@ def _loaded(path: Path) -> dict[str, np.ndarray]:
 
 
 def _predicted(
-    model: Model,
-    chunk_batches: Iterable[PoolBatch],
-    with_features: bool,
-    advance: Callable[[int], object],
+    model: Model, chunk_batches: Iterable[PoolBatch], with_features: bool, advance: Callable[[int], object]
 ) -> dict[str, np.ndarray]:
     """Return the arrays of one chunk."""
     places: list[np.ndarray] = []

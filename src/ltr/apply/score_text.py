@@ -1,4 +1,4 @@
-"""Scores as texts in which neighbours of a ranking can be told apart."""
+"""Scores as text with enough digits to show the order of a ranking."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _DECIMALS = range(2, 7)
 
 
 def score_texts(scores: Sequence[float], decimals: Sequence[int] = _DECIMALS) -> list[str]:
-    """Return scores with the fewest decimals in which all different scores look different, or with the most."""
+    """Return scores with as few of these ``decimals`` as different scores need to differ, else with the most."""
     number = len(set(scores))
     texts: list[str] = []
     for places in decimals:
@@ -20,9 +20,9 @@ def score_texts(scores: Sequence[float], decimals: Sequence[int] = _DECIMALS) ->
 
 
 def probability_texts(probabilities: Sequence[float]) -> list[str]:
-    """Return probabilities with three decimals; as log-odds where these would hide the order of some of them.
+    """Return probabilities with three decimals, or as log-odds if rounding would make different ones equal.
 
-    Probabilities of rare classes are often all below 0.001, where only the logarithm shows which is larger.
+    Probabilities of rare classes are often all below 0.001, where log-odds show which is larger.
     """
     texts = score_texts(probabilities, (3,))
     if len(set(texts)) == len(set(probabilities)):

@@ -159,7 +159,7 @@ def _evaluate(
     refuse(request.mistakes, "the command cannot be carried out")  # of files without a run's configuration
     from rich.console import Console
 
-    from ltr.report.evaluations import evaluations_table
+    from ltr.report.compose import evaluations_table
     from ltr.report.figures import draw
     from ltr.report.table import plain_table, result_table
     from ltr.runs.evaluation.checkpoints import evaluate_checkpoints

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ltr.report.arrays import read_arrays
 from ltr.report.classes import BACKGROUND, Classes, class_axis, classes_of, colour_of
-from ltr.report.read_run import Run
+from ltr.report.read_run import Run, read_arrays
 from ltr.report.style import INK, PALE, figure_file, format_log_axis, percent, set_run_title, use_integer_ticks
 
 if TYPE_CHECKING:

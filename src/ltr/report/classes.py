@@ -55,7 +55,7 @@ class Classes:
 def has_classes(run: Run) -> bool:
     """Return whether the headline protocol reports each class.
 
-    Retrieval and few-shot recognition test other classes than those trained on; a user's own protocol may omit
+    Retrieval and few-shot recognition test classes without training images; a user's protocol may omit
     ``per_class.parquet``.
     """
     protocol = run.headline["protocol"]

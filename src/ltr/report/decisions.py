@@ -17,7 +17,7 @@ from ltr.report.read_runs import FinishedRun
 from ltr.report.sheet import Cell, Sheet
 from ltr.report.style import NOTHING
 
-_SHOWN_CLASSES = 3  # at most this many classes with levels of their own are listed
+_SHOWN_CLASSES = 3  # at most this many classes with different levels are listed
 _DECISIONS = ("coverage", "precision", "recall", "accuracy")
 _FALSE_ALARMS = "false_alarms_per_thousand"
 _SETS = ("coverage", "size")
@@ -120,7 +120,7 @@ def _rows_of_run(run: FinishedRun, label: str, headline_checkpoint: str, problem
 
 
 def _numbers(metrics: Any, names: Sequence[str]) -> dict[str, float]:
-    """Return the metrics by name, NaN where there is no number; {} without metrics."""
+    """Return metrics by name, NaN for missing numbers; {} without metrics."""
     if not isinstance(metrics, Mapping):
         return {}
     values = {name: metrics.get(name) for name in names}

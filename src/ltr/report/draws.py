@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ltr.names import counted
-from ltr.report.arrays import read_arrays
 from ltr.report.classes import Classes, class_axis, classes_of, colour_of, marker_of
-from ltr.report.read_run import Run
+from ltr.report.read_run import Run, read_arrays
 from ltr.report.style import PALE, figure_file, format_log_axis, set_run_title, use_integer_ticks
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ltr.report.arrays import read_arrays
-from ltr.report.read_run import Run
+from ltr.report.read_run import Run, read_arrays
 from ltr.report.style import INK, PALE, figure_file, set_run_title
 
 if TYPE_CHECKING:

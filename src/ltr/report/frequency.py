@@ -12,15 +12,7 @@ from ltr.evaluation.groups import GROUPS
 from ltr.names import counted
 from ltr.report.classes import MAX_NAMED, has_classes, shorten
 from ltr.report.read_run import Run
-from ltr.report.style import (
-    GROUP_COLOURS,
-    GROUP_MARKERS,
-    INK,
-    draw_mean_line,
-    figure_file,
-    percent,
-    set_run_title,
-)
+from ltr.report.style import GROUP_COLOURS, GROUP_MARKERS, INK, draw_mean_line, figure_file, percent, set_run_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

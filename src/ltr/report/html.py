@@ -17,15 +17,7 @@ from ltr.names import counted
 from ltr.report.comparison import Line, Section
 from ltr.report.compose import Part, Report
 from ltr.report.figures import FIGURES
-from ltr.report.html_page import (
-    css_class,
-    data_block,
-    report_document,
-    scroll_region,
-    sort_headings,
-    sort_value,
-    text,
-)
+from ltr.report.html_page import css_class, data_block, report_document, scroll_region, sort_headings, sort_value, text
 from ltr.report.html_plots import curve_drawing
 from ltr.report.html_summary import summary
 from ltr.report.series import Curve

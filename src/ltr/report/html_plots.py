@@ -116,7 +116,7 @@ class CostPoint:
 def cost_scatter(points: Sequence[CostPoint], metric: Metric) -> str:
     """Return a plot of a metric over the cost (log scale); "" for fewer than two points.
 
-    The first points have labels where these fit; tooltips name every point.
+    The first points have labels if these fit; tooltips name every point.
     """
     points = [point for point in points if point.seconds > 0 and math.isfinite(point.mean)]
     if len(points) < 2:

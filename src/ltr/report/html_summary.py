@@ -65,7 +65,7 @@ def _best(section: Section, metric: Metric) -> list[Line]:
 
 
 def _cost_figure(part: Part) -> str:
-    """Return the plot of a table's first ranked metric over cost, with its numbers; "" where costs are unknown."""
+    """Return the plot of a table's first ranked metric over cost, with its numbers; "" if costs are unknown."""
     metric = _main_metric(part)
     if metric is None:
         return ""

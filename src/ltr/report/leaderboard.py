@@ -81,7 +81,7 @@ class LeaderboardRow:
 
     @property
     def value_text(self) -> str:
-        """The value in percent with two decimals, as published numbers are given, with ± s.d. over seeds."""
+        """The value in percent with two decimals, like published numbers, with ± s.d. over seeds."""
         if not self.metric.is_fraction or self.value != self.value:
             return value_text(self.metric, self.value, self.deviation)
         text = f"{100 * self.value:.2f}"

@@ -9,34 +9,21 @@ from ltr.evaluation.groups import GROUPS
 from ltr.names import counted
 from ltr.report.html_page import css_class, html_file, scroll_region, sort_headings, sort_value, text
 from ltr.report.html_script import SORTING
+from ltr.report.html_style import STYLE
 from ltr.report.leaderboard import LeaderboardRow, hours_text, percent, signed
-from ltr.report.style import INK, NOTHING, WARNING
+from ltr.report.style import NOTHING
 
 _HOURS = (1, 3, 10, 30, 100)  # choices of the filter by cost
 _FAR = 1.0  # marked deviation from the published number, in points
 
-_STYLE = f"""
-:root {{ color-scheme: light }}
-body {{ font: 15px/1.45 system-ui, sans-serif; color: {INK}; background: #fff; margin: 1.5em auto; max-width: 1500px;
-  padding: 0 1em }}
-h1 {{ font-size: 1.4em }} .note {{ color: #555; font-size: .9em }}
+_STYLE = f"""{STYLE}
 form {{ display: flex; flex-wrap: wrap; gap: .4em 1.2em; align-items: end; margin: 1em 0 }}
-label {{ display: flex; flex-direction: column; font-size: .85em; color: #444 }}
-select, input, form button {{ font: inherit; padding: .25em .5em; border: 1px solid #888; border-radius: 3px;
-  background: #fff; color: inherit; max-width: 20em }}
-.scroll {{ overflow-x: auto }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
+label {{ display: flex; flex-direction: column; font-size: .85em; color: var(--soft) }}
+form button {{ font: inherit; padding: .25em .5em }}
 caption {{ text-align: left; padding: .3em 0 }}
-th, td {{ padding: .3em .7em; border-bottom: 1px solid #e4e4e4; text-align: left; white-space: nowrap }}
 td.wrap {{ white-space: normal; min-width: 9em; overflow-wrap: anywhere }}
-th.number, td.number {{ text-align: right }}
-thead th {{ position: sticky; top: 0; background: #fff }}
-thead button {{ font: inherit; font-weight: 600; border: 0; background: none; padding: 0; cursor: pointer;
-  color: inherit }}
-[aria-sort=ascending] button::after {{ content: " ▲" }} [aria-sort=descending] button::after {{ content: " ▼" }}
-td.far {{ color: {WARNING}; font-weight: 600 }}
-tbody tr:hover {{ background: #f5f7fa }} tbody th {{ font-weight: 600 }}
-:focus-visible {{ outline: 2px solid #004488; outline-offset: 1px }}
+thead th {{ position: sticky; top: 0; background: var(--paper) }}
+td.far {{ color: var(--warning); font-weight: 600 }} tbody th[scope=row] {{ font-weight: 600 }}
 [hidden] {{ display: none }}
 @media print {{ form, thead button::after {{ display: none }} }}
 """

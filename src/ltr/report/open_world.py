@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ltr.evaluation.metrics import METRICS
-from ltr.report.arrays import read_arrays
 from ltr.report.columns import value_text
-from ltr.report.read_run import Run, number
+from ltr.report.read_run import Run, number, read_arrays
 from ltr.report.style import GROUP_COLOURS, INK, PALE, figure_file, percent, set_run_title
 
 if TYPE_CHECKING:

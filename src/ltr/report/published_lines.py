@@ -155,7 +155,7 @@ class PublishedLine:
 def lines_of(entries: Iterable[Entry]) -> list[PublishedLine]:
     """Return the lines of all entries: runs grouped by settings except seed and trial, by split and by selection.
 
-    In the open-set protocol each scorer has its own line.
+    In the open-set protocol each scorer has a line.
     """
     lines = []
     for entry in entries:

@@ -196,6 +196,23 @@ def read_metrics(path: Path) -> dict[str, np.ndarray]:
     return columns
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return all arrays of an ``.npz`` file of ``artifacts/``; {} if the file does not exist.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except Exception as error:  # numpy and zipfile raise errors of many types for damaged files
+        raise DataError(
+            f"{path} is damaged and cannot be read. Repeat the run's command with resume=never, which writes it again."
+        ) from error
+
+
 def headline_row(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row marked as headline, or the first row without a mark."""
     return next((row for row in result["rows"] if row["headline"]), result["rows"][0])

@@ -207,9 +207,7 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def groups_by_data(
-    runs: Sequence[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]],
-) -> list[str]:
+def groups_by_data(runs: Sequence[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]]) -> list[str]:
     """Return the group key of each run, by which runs are averaged: the group hash, unless data differ within a group.
 
     Args:

@@ -91,7 +91,7 @@ def read_results_folder(folder: Path) -> ResultsFolder:
                 f"elsewhere, or add the run with ltr-report --leaderboard {folder} --add RUN"
             )
     if not accepted and not refused:
-        raise DataError(f"{folder} holds no {RESULT}. Add a run with ltr-report --leaderboard {folder} --add RUN")
+        raise DataError(f"{folder} has no {RESULT}. Add a run with ltr-report --leaderboard {folder} --add RUN")
     return ResultsFolder(folder, tuple(accepted), tuple(refused), read_costs(folder / COSTS))
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ltr.report.arrays import read_arrays
 from ltr.report.classes import shorten
-from ltr.report.read_run import Run
+from ltr.report.read_run import Run, read_arrays
 from ltr.report.style import WARNING, figure_file, set_run_title
 
 MAX_IMAGES = 8
@@ -21,7 +20,7 @@ def selected_locations(run: Run, path: Path) -> bool:
     """Draw a row per image: the image, then a copy per level with dropped locations darkened.
 
     Returns:
-        False if the run's ``artifacts/examples.npz`` is missing or holds no selection.
+        False if the run's ``artifacts/examples.npz`` is missing or has no selection.
 
     Raises:
         DataError: the file is damaged.

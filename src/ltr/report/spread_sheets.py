@@ -28,7 +28,7 @@ _COMPONENTS = ("subset", "seed", "rest")
 
 
 def spread_sheets(spread: Spread, by: str, level: float) -> list[Sheet]:
-    """Return the tables of a spread: lines, differences, and published gaps where there are any."""
+    """Return the tables of a spread: lines, differences, and published gaps, if there are any."""
     sheets = [_line_sheet(spread, by, level)]
     if spread.pairs:
         sheets.append(_pair_sheet(spread, level))
@@ -65,14 +65,8 @@ def _pair_sheet(spread: Spread, level: float) -> Sheet:
             cells.append(Cell(_signed(spread, mean.estimate), mean.estimate))
             cells.append(Cell(interval, mean.low, "best" if mean.excludes_zero else ""))
         rows.append((*cells, *_component_cells(spread, components)))
-    heading_of_delta, heading_of_interval = f"Δ {spread.metric.heading}", f"{level:.0%} interval"
-    headings = (
-        "difference",
-        "subsets x seeds",
-        heading_of_delta,
-        heading_of_interval,
-        *_component_headings(level),
-    )
+    interval = f"{level:.0%} interval"
+    headings = ("difference", "subsets x seeds", f"Δ {spread.metric.heading}", interval, *_component_headings(level))
     notes = [
         "The interval of a mean difference holds for new subsets and seeds on the same test images; marked if it "
         "excludes zero."

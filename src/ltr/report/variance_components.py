@@ -65,11 +65,7 @@ def variance_components(values: np.ndarray, level: float = 0.95) -> VarianceComp
     effect_s = values.mean(axis=1) - mean
     effect_r = values.mean(axis=0) - mean
     residual = values - mean - effect_s[:, None] - effect_r[None, :]
-    sums = (
-        float(seeds * (effect_s**2).sum()),
-        float(subsets * (effect_r**2).sum()),
-        float((residual**2).sum()),
-    )
+    sums = (float(seeds * (effect_s**2).sum()), float(subsets * (effect_r**2).sum()), float((residual**2).sum()))
     degrees = (subsets - 1, seeds - 1, (subsets - 1) * (seeds - 1))
     of_s, of_r, of_rest = (MeanSquare(total / degree, degree) for total, degree in zip(sums, degrees))
     of_subsets = difference_interval(of_s, of_rest, 1 / seeds, level)

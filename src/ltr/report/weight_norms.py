@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ltr.report.arrays import read_arrays
 from ltr.report.classes import MAX_NAMED, binned_means, class_axis, classes_of, draw_points
-from ltr.report.read_run import Run
+from ltr.report.read_run import Run, read_arrays
 from ltr.report.style import INK, PALE, draw_mean_line, figure_file, set_run_title
 
 
