@@ -22,6 +22,7 @@ DATASETS = {
 }
 MORE = {
     "arpl_cs": ("method.width=2", "method.noise_dim=8"),
+    "cc_sam": ("method.flat_share=0",),  # else the sizes of a step change, which no recording repeats
     "m2m": ("sampler.defer_from=0.5",),
     "non_robust_features": ("method.steps=2",),
     "rpl_confirmed": ("optimizer.lr=1e-4",),

@@ -118,6 +118,8 @@ def test_without_a_share_the_first_stage_is_plain_training():
         actual.training_step(batch, 0)["loss"],
         ImageClassifier.training_step(network("representation")[1], batch, 0)["loss"],
     )
+    assert actual.graph_obstacle is None
+    assert "number changes" in network("representation")[1].graph_obstacle
 
 
 @pytest.mark.parametrize("weighted", [True, False])

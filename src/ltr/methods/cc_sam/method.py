@@ -33,13 +33,17 @@ class ClassPerturbed(ImageClassifier):
     """
 
     is_solvable = False
-    graph_obstacle = "CC-SAM perturbs weights for the classes of each batch, whose number changes"
 
     def __init__(self, spec: NetworkSpec, **options: Any) -> None:
         chosen = FlatOptions(**options)
         super().__init__(spec)
         self.options = chosen
         self._scales = class_scales(spec.dataset_info.class_counts)
+
+    @property
+    def graph_obstacle(self) -> str | None:  # type: ignore[override]
+        share = self.options["flat_share"]
+        return "CC-SAM perturbs weights for the classes of each batch, whose number changes" if share else None
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         unit = self.to_unit(batch.images)
