@@ -32,7 +32,7 @@ class PlainNet(Backbone):
 
 
 class SingleValueNet(PlainNet):
-    """Its features are batch-normalised: one value of each channel for an image, from which nothing can be learnt."""
+    """Network with batch-normalised features: an image gives one value per channel, from which it cannot learn."""
 
     def __init__(self, in_channels: int, *, dropout: float = 0.0) -> None:
         super().__init__(in_channels, dropout=dropout)
@@ -44,7 +44,7 @@ class SingleValueNet(PlainNet):
 
 
 class FrozenNet(PlainNet):
-    """No parameter is trained."""
+    """Network without trained parameters."""
 
     def __init__(self, in_channels: int) -> None:
         super().__init__(in_channels)

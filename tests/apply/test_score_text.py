@@ -9,7 +9,7 @@ import pytest
 from ltr.apply.score_text import log_odds, probability_texts, score_texts
 
 
-def test_probabilities_that_differ_in_three_decimals_are_shown_as_they_are():
+def test_probabilities_that_differ_in_three_decimals_are_shown_unchanged():
     assert probability_texts([0.912, 0.5, 0.5, 0.0004]) == ["0.912", "0.500", "0.500", "0.000"]
 
 

@@ -101,7 +101,7 @@ def test_overrides_change_what_is_described(ltr_data):
     assert "outputs/data/digits_lt/contact_sheet.png" in out
 
 
-def test_a_background_class_is_listed_apart_from_the_others(ltr_data):
+def test_a_background_class_is_listed_separately(ltr_data):
     out = ltr_data("describe", "digits_bg")[1]
     assert "background share 0.7996" in out
     assert "142 to 138" in out

@@ -44,13 +44,13 @@ def test_a_key_with_dashes_is_refused_with_the_right_form_and_advice_for_sweep_a
     ("arguments", "override"),
     [(["--lr", "0.1"], "lr=0.1"), (["--batch-size", "128"], "batch_size=128"), (["--epochs=3"], "epochs=3")],
 )
-def test_an_option_of_other_programs_is_read_as_the_key_that_is_meant(arguments, override):
+def test_options_of_other_programs_are_refused_with_the_key_of_ltr(arguments, override):
     line = read(arguments)
     assert line.overrides == [override]
     assert f"with '=': {override}" in line.mistakes[0]
 
 
-def test_a_mistyped_flag_with_a_value_is_no_key():
+def test_a_mistyped_flag_with_a_value_is_not_read_as_a_key():
     assert read(["--cfgs", "job"]).mistakes[0].endswith("Did you mean '--cfg'?")
 
 

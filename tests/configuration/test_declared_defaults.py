@@ -169,6 +169,6 @@ def test_the_crop_of_image_files_has_its_options_too():
     assert "scale" not in files
 
 
-def test_without_private_leaves_out_what_was_filled_in():
+def test_without_private_removes_filled_in_values():
     plain = {"_target_": read_config("augment/none")["_target_"], "pad": 0, "flip": False}
     assert without_private(read_config("augment/none")) == plain

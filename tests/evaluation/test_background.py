@@ -161,7 +161,7 @@ def test_no_images_at_all_are_nan():
     assert all(math.isnan(value) for value in Background(counts_for(3)).compute().metrics.values())
 
 
-def test_the_order_of_batches_changes_nothing():
+def test_metrics_do_not_depend_on_the_order_of_batches():
     logits, labels = synthetic(6, 90)
     whole = evaluate(logits, labels)
     protocol = Background(counts_for(3))

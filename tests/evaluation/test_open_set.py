@@ -201,7 +201,7 @@ def test_shot_groups_follow_the_training_counts():
 
 
 @pytest.mark.parametrize("scorer", ["msp", "distance"])
-def test_the_order_of_batches_changes_nothing(scorer):
+def test_metrics_do_not_depend_on_the_order_of_batches(scorer):
     logits, labels = synthetic(4, 90)
     whole = evaluate(logits, labels, scorer=scorer)
     protocol = OpenSet(counts_for(4), scorer=scorer)

@@ -103,7 +103,7 @@ def test_distances_are_accurate_far_from_the_origin():
     assert (near["rank"] != far["rank"]).mean() < 0.05  # the shift itself rounds the features
 
 
-def test_the_order_of_batches_changes_nothing():
+def test_metrics_do_not_depend_on_the_order_of_batches():
     features, labels = map(torch.as_tensor, synthetic(5))
     ids = torch.arange(len(labels))
     protocol = Retrieval()

@@ -136,14 +136,14 @@ def test_the_same_seed_builds_the_same_network():
     assert not torch.equal(first.conv1.weight, build(6).conv1.weight)
 
 
-def test_the_global_generator_is_left_as_it_was():
+def test_the_global_generator_is_not_advanced():
     before = torch.get_rng_state()
     with seeded_construction(2**63 - 1):
         torch.randn(5)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_global_generator_is_left_as_it_was_after_an_error():
+def test_the_global_generator_is_not_advanced_by_an_error():
     before = torch.get_rng_state()
     with pytest.raises(ConfigError), seeded_construction(0):
         CifarResNet(3, depth=9)

@@ -56,7 +56,7 @@ def test_every_table_has_the_same_heading(tmp_path):
         assert "hidden" not in text
 
 
-def test_without_declarations_all_metrics_are_shown_as_they_are(tmp_path):
+def test_without_declarations_all_metrics_are_shown_unscaled(tmp_path):
     written(tmp_path, declared=())
     (part,) = compose_report(finished_runs([tmp_path]), Options()).parts
     assert part.sheet.headings[2:5] == ("share", "hidden", "depth")  # the run's own metric first

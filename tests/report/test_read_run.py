@@ -39,7 +39,7 @@ def test_the_validation_value_is_that_of_the_row_that_is_the_headline_on_test():
     assert validation_value({"rows": rows[3:], "metric": "accuracy"}) is None, "the test set chooses nothing"
 
 
-def test_per_class_columns_are_read_as_they_were_written(run_dir):
+def test_per_class_columns_are_read_unchanged(run_dir):
     table, written = read_run(run_dir).per_class, per_class_table(10)
     assert table["train_count"].tolist() == written["train_count"].tolist()
     assert table["accuracy"].tolist() == written["accuracy"].tolist()

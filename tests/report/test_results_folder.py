@@ -99,7 +99,7 @@ def test_a_short_schedule_is_accepted(folder):
         ("group_hash,run,epochs,operations\nab,erm,30,0\n", "a number above 0"),
     ],
 )
-def test_costs_that_are_none_are_refused(folder, text, message):
+def test_invalid_costs_are_refused(folder, text, message):
     (folder / "costs.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         read_results_folder(folder)

@@ -43,7 +43,7 @@ def rows(tmp_path: Path) -> dict:
     return {(row.name, row.epochs): row for row in leaderboard_rows(results)}
 
 
-def test_short_and_whole_schedules_have_tables_of_their_own(rows):
+def test_short_and_full_schedules_have_separate_tables(rows):
     every = list(rows.values())
     assert [row.is_short for row in every] == [False, True, True, True, True]
     assert "38.00" in summary_markdown(every)
@@ -51,7 +51,7 @@ def test_short_and_whole_schedules_have_tables_of_their_own(rows):
     assert "36.00" not in summary_markdown(every)
 
 
-def test_no_published_number_stands_beside_a_short_schedule(rows):
+def test_short_schedules_have_no_published_number(rows):
     assert rows["erm", 200].published is not None
     assert rows["erm", 30].published is None
 

@@ -67,7 +67,7 @@ def test_variants_and_scorers_have_a_column_only_where_they_differ():
     assert "variant" in lines(row(METRICS, variant="single"), row(METRICS, variant="aggregated"))[1]
 
 
-def test_metrics_of_other_protocols_are_shown_as_they_are():
+def test_metrics_of_other_protocols_are_shown_unscaled():
     text = lines(row(METRICS), row({"novelty": 0.91234}, protocol="of_tomorrow", scorer="msp", headline=False))
     assert text[1].split()[-1] == "novelty"
     assert text[3].split()[-1] == "0.912"

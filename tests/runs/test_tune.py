@@ -22,7 +22,7 @@ def outcome(tmp_path, *overrides):
     return ltr.train([*SHORT, *folders, *overrides], quiet=True)
 
 
-def test_the_default_leaves_a_runs_identity_as_it_was():
+def test_the_default_does_not_change_the_identity_of_a_run():
     config = ltr.config(SHORT)
     assert run_hash(config) == run_hash({key: value for key, value in config.items() if key != "tune"})
     assert run_hash(config) != run_hash(ltr.config([*SHORT, "tune=norm"]))

@@ -31,7 +31,7 @@ def test_gradients_within_a_step_count(plain):
     assert plain < operations("method=cc_sam", "method.classifier.epochs=1") < 2 * plain
 
 
-def test_epochs_count(plain):
+def test_operations_are_proportional_to_the_number_of_epochs(plain):
     assert operations("trainer.max_epochs=8") == pytest.approx(2 * plain)
 
 

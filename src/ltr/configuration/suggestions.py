@@ -50,7 +50,7 @@ def suggestion(key: str, known: Collection[str], elsewhere: Mapping[str, list[st
 
 
 def keys_of_other_configs(key: str, composed: DictConfig, nodes: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return keys that other shipped configs would have in the place of the chosen one, with these configs.
+    """Return keys that other shipped configs would have instead of the chosen one, with these configs.
 
     Args:
         nodes: nested choices of the configuration, see `ltr.configuration.nested.NestedLoader`.

@@ -19,7 +19,7 @@ PIXELS[3] = PIXELS[3, :, :, :1]  # grey
 PIXELS[4] = PIXELS[4] // 128 * 255  # the corners of the cube
 
 
-def test_hues_are_those_of_torchvision():
+def test_hues_equal_torchvision():
     shifts = np.linspace(-0.5, 0.5, 21).astype(np.float32)
     results = pixel.hue(torch.from_numpy(PIXELS), torch.from_numpy(shifts)).numpy()
     references = np.stack([functional.adjust_hue(Image.fromarray(i), float(s)) for i, s in zip(PIXELS, shifts)])
@@ -30,7 +30,7 @@ def test_hues_are_those_of_torchvision():
     assert np.array_equal(results[3], PIXELS[3])
 
 
-def test_grey_images_are_those_of_torchvision():
+def test_grey_images_equal_torchvision():
     results = pixel.grey(torch.from_numpy(PIXELS)).numpy()
     references = np.stack([functional.rgb_to_grayscale(Image.fromarray(image), 3) for image in PIXELS])
     assert np.array_equal(results, references)

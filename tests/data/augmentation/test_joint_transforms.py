@@ -63,7 +63,7 @@ def test_a_single_transformation_equals_its_rows_of_all(name):
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_the_transformations_differ_and_the_first_leaves_images_as_they_are(name):
+def test_the_transformations_differ_and_the_first_is_the_identity(name):
     rows = joint_transforms(name)(images(batch=1))
     assert torch.equal(rows[0], images(batch=1)[0])
     assert len({row.numpy().tobytes() for row in rows.contiguous()}) == SIZES[name]

@@ -20,7 +20,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (40, SIDE, SIDE, 3), dtype=np
 UNIFORM = np.random.default_rng(1).random((40, DRAWS))
 
 
-def test_crops_are_those_of_torchvision_within_a_level():
+def test_crops_equal_torchvision_within_one_level():
     boxes = sample_boxes(UNIFORM, SIDE, SCALE, RATIO)
     mirrored = np.arange(40) % 3 == 0
     cropped = crop_and_resize(torch.from_numpy(PIXELS), boxes, mirrored).numpy()
@@ -52,13 +52,13 @@ def test_boxes_are_uniform_in_area_and_lie_inside_the_image():
     )
 
 
-def test_a_box_that_never_fits_is_the_largest_central_one():
+def test_a_box_that_never_fits_is_replaced_by_the_largest_central_one():
     flat = np.full((1, DRAWS), 0.999999)  # the whole area, much wider than high
     boxes = sample_boxes(flat, SIDE, (1.0, 1.0), (2.0, 4.0))
     assert [int(number[0]) for number in boxes] == [8, 0, 16, 32]
 
 
-def test_an_image_gets_the_same_crop_in_any_batch():
+def test_the_crop_of_an_image_does_not_depend_on_its_batch():
     augment = Augmentation((3, SIDE, SIDE), pad=0, resized_crop=SCALE)
     images = torch.from_numpy(PIXELS).permute(0, 3, 1, 2)
     labels, positions = torch.zeros(40, dtype=torch.int64), np.arange(40)

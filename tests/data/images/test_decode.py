@@ -53,7 +53,7 @@ def test_postscript_under_another_name_starts_no_program(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("format", ["ICNS", "PCX", "TGA", "ICO", "PDF", "EPS", "SGI", "DDS"])
-def test_other_formats_are_refused_whatever_their_suffix(tmp_path, format):
+def test_other_formats_are_refused_with_any_suffix(tmp_path, format):
     image = Image.new("RGB", (32, 32), (9, 9, 9))
     image.save(tmp_path / "x", format)
     (tmp_path / "x").rename(tmp_path / "x.png")

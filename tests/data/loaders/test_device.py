@@ -239,7 +239,7 @@ def test_an_augmentation_with_host_side_choices_runs_outside_of_a_step(changes):
 VIEW = Augmentation((3, 8, 8), pad=0, jitter=0.4)
 
 
-def test_further_views_are_of_the_same_images_under_augmentations_and_numbers_of_their_own():
+def test_further_views_show_the_same_images_under_other_augmentations_and_random_numbers():
     batches = list(loader(views=(VIEW, VIEW)))
     assert same(batches, list(loader()))  # the first view is what it was
     for batch in batches:
@@ -250,7 +250,7 @@ def test_further_views_are_of_the_same_images_under_augmentations_and_numbers_of
     assert all(torch.equal(batch.views[0], pixels_of(batch)) for batch in unchanged)
 
 
-def test_views_follow_from_the_position_and_not_from_the_batch():
+def test_views_depend_on_the_position_and_not_on_the_batch():
     whole, split = (
         torch.cat([batch.views[1] for batch in loader(views=(VIEW, VIEW), batch_size=size)]) for size in (23, 4)
     )

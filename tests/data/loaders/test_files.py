@@ -209,7 +209,7 @@ def test_exif_orientation_is_applied_if_the_source_requests_it(exif, tmp_path):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_each_view_has_a_crop_of_its_own(files, num_workers):
+def test_each_view_has_a_different_crop(files, num_workers):
     plain, window = Augmentation((3, SIZE, SIZE), pad=0, flip=False), FileCrop(SIZE, resize=20)
     fixed = Augmentation((3, SIZE, SIZE), pad=0, flip=False)
     fixed.file_crop = window  # the evaluation crop

@@ -137,7 +137,7 @@ def test_a_root_that_is_a_link_is_accepted(tmp_path):
     assert len(check(ImageFiles.from_paths(tmp_path / "root", ["a/1.jpg"]))) == 1
 
 
-def test_a_neighbour_whose_name_begins_alike_is_outside(tmp_path):
+def test_a_sibling_folder_with_the_same_prefix_is_outside(tmp_path):
     files_below(tmp_path / "root2", ["1.jpg"])
     (tmp_path / "root").mkdir()
     with pytest.raises(DataError, match="lie outside"):

@@ -107,7 +107,7 @@ def test_no_parameter_belongs_to_a_constant_background():
 # -- bugs of the official code ----------------------------------------------------------------------------------------
 
 
-def test_prediction_is_of_the_main_head_on_images_as_they_are():
+def test_prediction_uses_the_main_head_on_unaugmented_images():
     plan = plan_of()
     network, batch = network_of(plan).eval(), plan.batch("test")
     actual = network.validation_step(batch, 0)["scores"]

@@ -21,14 +21,14 @@ def numbers(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape)
 
 
-def test_scales_and_strengths_of_classes_are_their_formulas():
+def test_scales_and_strengths_of_classes_follow_their_formulas():
     expected = [1 / (np.sqrt(2) * (n - 1) ** 0.25) for n in (60, 17, 2)]
     np.testing.assert_allclose(class_scales(COUNTS), [*expected, expected[-1]])
     expected = [np.log(60 / n + 0.01) / 2 for n in COUNTS]
     np.testing.assert_allclose(class_strengths(COUNTS, 2.0), expected)
 
 
-def test_steps_of_parameters_are_their_formula():
+def test_steps_of_parameters_follow_their_formula():
     weights, gradients = [numbers(4, 3), numbers(4, seed=1)], [numbers(4, 3, seed=2), numbers(4, seed=3)]
     norm = np.sqrt(sum((weight**2).sum() for weight in weights))
     actual = parameter_steps(
@@ -69,7 +69,7 @@ def mixed(batch: Batch) -> Batch:
 
 
 @pytest.mark.parametrize("flat_labels", ["first", "mixed"])
-def test_the_loss_of_the_first_stage_is_its_formula(flat_labels):
+def test_the_loss_of_the_first_stage_follows_its_formula(flat_labels):
     overrides = ("method.radius=0.05", "method.flat_share=0.3", f"method.flat_labels={flat_labels}")
     plan, actual, batch = network("representation", *overrides)
     batch = mixed(batch)
@@ -123,7 +123,7 @@ def test_without_a_share_the_first_stage_is_plain_training():
 
 
 @pytest.mark.parametrize("weighted", [True, False])
-def test_the_loss_of_the_second_stage_is_its_formula(weighted):
+def test_the_loss_of_the_second_stage_follows_its_formula(weighted):
     overrides = ("method.classifier.epochs=10", f"method.weighted={str(weighted).lower()}")
     plan, actual, batch = network("classifier", *overrides)
     actual.start_epoch(1)  # the second of ten
@@ -151,7 +151,7 @@ def test_the_adversarial_share_grows_up_to_its_limit():
     assert shares == [0.1, 0.2, 0.3, 0.3, 0.3]
 
 
-def test_the_second_stage_trains_the_trained_classifier_alone():
+def test_the_second_stage_trains_only_the_classifier_of_the_first():
     plan = planned("method=cc_sam", "augment=digits")
     trained = plan.representation()
     actual = plan.second(trained)

@@ -31,7 +31,7 @@ def test_the_loss_is_the_sum_of_both_branches(plan):
     torch.testing.assert_close(outcome["logs"]["contrastive_loss"], contrastive.detach())
 
 
-def test_the_weights_of_both_branches(plan):
+def test_both_branches_have_their_weights(plan):
     batch = three_views(plan)
     stage = plan.stages["representation"]
     spec = NetworkSpec(stage.settings, plan.dataset_info, 0, stage.role)
@@ -59,7 +59,7 @@ def test_backbone_and_head_start_as_those_of_erm(plan):
             assert torch.equal(network.state_dict()[name], tensor), name
 
 
-def test_a_step_trains_every_part_and_lowers_the_loss(plan):
+def test_a_step_trains_every_part_and_reduces_the_loss(plan):
     network, batch = plan.representation().train(), three_views(plan)
     before, first = state(network), float(network.training_step(batch, 0)["loss"].detach())
     step(network, batch, steps=5)

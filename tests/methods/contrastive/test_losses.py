@@ -47,11 +47,11 @@ def formula(z, labels, centres, averaging) -> list[float]:
 
 @pytest.mark.parametrize("averaging", [True, False])
 @pytest.mark.parametrize("centres", [CENTRES, None], ids=["centres", "none"])
-def test_it_is_the_formula(averaging, centres):
+def test_the_loss_follows_its_formula(averaging, centres):
     assert loss(Z, LABELS, centres, averaging).tolist() == pytest.approx(formula(Z, LABELS, centres, averaging))
 
 
-def test_without_its_two_parts_it_is_the_supervised_contrastive_loss():
+def test_without_its_two_parts_the_loss_is_the_supervised_contrastive_loss():
     similar = torch.tensor(Z @ Z.T / T)
     others = ~torch.eye(12, dtype=torch.bool)
     log_p = similar - similar.masked_fill(~others, -torch.inf).logsumexp(1, keepdim=True)
@@ -71,7 +71,7 @@ def test_images_of_equal_counts_are_weighted_as_supervised_contrastive_learning_
     np.testing.assert_allclose(balanced - supervised, np.log(ratio / similar.sum(1)), atol=1e-12)
 
 
-def test_copies_of_the_images_of_another_class_change_nothing():
+def test_the_loss_is_invariant_to_copies_of_images_of_another_class():
     """Class averaging: the large class of a batch pushes no harder than a small one."""
     copies = np.concatenate([Z, *[Z[LABELS == 2]] * 3])
     labels = np.concatenate([LABELS, np.full(3 * (LABELS == 2).sum(), 2)])
@@ -88,7 +88,7 @@ def test_a_class_without_images_is_in_the_loss_by_its_centre():
 
 
 @pytest.mark.parametrize("counts", [[3, 3, 3, 3], [9, 4, 2, 1]])
-def test_a_regular_simplex_has_the_same_loss_whatever_the_class_counts(counts):
+def test_the_loss_of_a_regular_simplex_does_not_depend_on_class_counts(counts):
     """All images of a class at its vertex: the configuration that the paper aims at, log(1 + (C-1) e^(-C/(C-1)/t))."""
     corners = np.eye(4) - 1 / 4
     corners /= np.linalg.norm(corners, axis=1, keepdims=True)
@@ -106,7 +106,7 @@ def test_a_projection_without_a_positive_has_no_loss():
     assert loss(Z[:3], np.array([0, 0, 1]), CENTRES)[2] > 0
 
 
-def test_it_is_computed_in_float32_under_autocast():
+def test_the_loss_is_computed_in_float32_under_autocast():
     z, centres = torch.tensor(Z).float(), torch.tensor(CENTRES).float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = balanced_contrastive(z, torch.tensor(LABELS), centres, T)
@@ -114,7 +114,7 @@ def test_it_is_computed_in_float32_under_autocast():
     assert torch.equal(inside, balanced_contrastive(z, torch.tensor(LABELS), centres, T))
 
 
-def test_gradients_are_those_of_the_formula():
+def test_gradients_equal_those_of_the_formula():
     z = torch.tensor(Z, requires_grad=True)
     assert torch.autograd.gradcheck(
         lambda rows: balanced_contrastive(rows, torch.tensor(LABELS), torch.tensor(CENTRES), T), z

@@ -82,7 +82,7 @@ def test_epochs_change_at_their_first_batch_only(plan):
     assert network.counts.sum() == 40
 
 
-def test_the_state_holds_the_means(plan):
+def test_the_state_dict_contains_the_means(plan):
     network, other = started(plan=plan), started(plan=plan)
     network.observe(*rows(1))
     other.load_state_dict(network.state_dict())
@@ -125,7 +125,7 @@ def test_options_change_the_loss(plan, option):
     assert losses[0] != losses[1]
 
 
-def test_a_step_trains_every_part_and_lowers_the_loss(plan):
+def test_a_step_trains_every_part_and_reduces_the_loss(plan):
     network, batch = started(plan=plan), three_views(plan)
     before, first = state(network), float(network.training_step(batch, 0)["loss"].detach())
     step(network, batch, steps=5)

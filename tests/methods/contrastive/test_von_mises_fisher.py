@@ -27,7 +27,7 @@ def tensor(*values: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("width", [2, 3, 8, 33, 128, 1024])
-def test_the_logarithm_of_the_bessel_function_is_that_of_mpmath(width):
+def test_the_logarithm_of_the_bessel_function_equals_mpmath(width):
     order = width / 2 - 1
 
     def exact(x: float) -> float:
@@ -65,7 +65,7 @@ def test_in_three_dimensions_expectations_are_those_of_the_hyperbolic_sine():
 
 
 @pytest.mark.parametrize(("width", "kappa"), [(5, 4.0), (16, 60.0)])
-def test_expectations_are_those_of_samples(width, kappa):
+def test_expectations_equal_those_of_samples(width, kappa):
     random = np.random.default_rng(0)
     direction, z = random.normal(size=(2, width))
     direction, z = direction / np.linalg.norm(direction), z / np.linalg.norm(z)
@@ -153,12 +153,12 @@ def test_classes_without_a_direction_have_the_loss_of_their_prior():
 
 
 @pytest.mark.parametrize("form", ["in", "out"])
-def test_gradients_are_those_of_the_loss(form):
+def test_gradients_equal_finite_differences(form):
     z = example()["projections"].requires_grad_()
     assert torch.autograd.gradcheck(lambda rows: loss(form, projections=rows), z)
 
 
-def test_it_is_computed_in_float64_from_float32_under_autocast():
+def test_the_loss_is_computed_in_float64_from_float32_under_autocast():
     z = example()["projections"].float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = loss(projections=z)

@@ -167,7 +167,7 @@ def test_noise_is_limited_for_each_image_or_for_the_whole_batch():
     assert generation.norms(official).max() < 0.13
 
 
-def test_short_noise_stays_as_it_is():
+def test_short_noise_is_unchanged():
     noise = torch.full((2, 3, 4, 4), 0.01)
     assert torch.equal(generation.limit_noise(noise, 0.5, whole_batch=False), noise)
 

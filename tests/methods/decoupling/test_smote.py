@@ -53,7 +53,7 @@ def test_images_are_replaced_as_often_as_a_class_lacks_images_and_partners_are_a
     assert np.histogram(weights, 4, (0, 1))[0] / len(weights) == pytest.approx(0.25, abs=0.02)
 
 
-def test_the_only_image_of_a_class_stays_as_it_is():
+def test_the_only_image_of_a_class_is_unchanged():
     rows, _, _ = choose_partners(np.array([2, 2]), COUNTS, np.full((2, 5), -1), np.full((2, 3), 0.99))
     assert len(rows) == 0
 

@@ -31,7 +31,7 @@ def divergence(student: np.ndarray, teacher: np.ndarray, temperature: float) -> 
 
 
 @pytest.mark.parametrize("of", ["mean", "experts"])
-def test_the_divergence_is_its_formula(of):
+def test_the_divergence_follows_its_formula(of):
     student, teacher = numbers(6, 3, 10, seed=0), numbers(6, 10, seed=1)
     if of == "mean":
         expected = divergence(student.mean(1), teacher, 1.5)
@@ -95,7 +95,7 @@ def test_the_teacher_is_the_representation_of_ride_with_its_number_of_experts():
     assert not set(three.keys.values()) & set(distilled.keys.values())
 
 
-def test_the_teacher_may_have_a_schedule_of_its_own():
+def test_the_teacher_may_have_another_schedule():
     plan = planned(*DISTILLED, "method.teacher.scheduler=cosine", "scheduler.warmup_epochs=7")
     assert "Cosine" in plan.stages["teacher"].settings.scheduler["_target_"]
     assert plan.stages["representation"].settings.scheduler["warmup_epochs"] == 7

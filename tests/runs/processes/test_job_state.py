@@ -56,7 +56,7 @@ def change_everything() -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_run_leaves_the_state_of_the_process_as_it_was(monkeypatch, fails):
+def test_a_run_restores_the_state_of_the_process(monkeypatch, fails):
     monkeypatch.setenv("A_RUN_CHANGES", "before")
     monkeypatch.setenv("A_RUN_REMOVES", "1")
     before = state()
@@ -79,7 +79,7 @@ def test_a_warning_that_was_printed_once_is_printed_again():
     assert len(printed) == 2
 
 
-def test_code_that_torch_compiled_is_forgotten():
+def test_compiled_code_is_reset():
     import torch._dynamo
 
     calls = []
