@@ -97,7 +97,7 @@ def test_a_run_names_the_key_that_it_could_not_write_to(ltr_train, overrides, ke
     done = ltr_train("debug=fast", *overrides)
     assert done.code == 1
     assert key in done.err
-    assert "Look at whether this path" not in done.err
+    assert "Check that the path is correct" not in done.err
     other = {"paths.outputs": "paths.stages", "paths.stages": "paths.outputs"}[key]
     assert other not in done.err
     assert "1 epochs" not in done.out
