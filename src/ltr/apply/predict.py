@@ -43,7 +43,7 @@ class BatchPredictions(NamedTuple):
     classes: np.ndarray
     probabilities: np.ndarray
     knownness: np.ndarray
-    background: np.ndarray | None
+    background: np.ndarray | None = None
     every: np.ndarray | None = None
 
 
