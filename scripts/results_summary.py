@@ -1,7 +1,7 @@
 """Write the results of results/ into the documentation, between their markers.
 
     python scripts/results_summary.py            # write them
-    python scripts/results_summary.py --check    # exit code 1 if a page is not up to date
+    python scripts/results_summary.py --check    # exit code 1 if a generated file is out of date
 
 docs/results.md gets the whole summary between `<!-- results:begin -->` and `<!-- results:end -->`, and the table of
 schedules shorter than the recipes' between `<!-- short-schedules:begin -->` and `<!-- short-schedules:end -->`.
