@@ -71,7 +71,7 @@ def reads(config: Any) -> float:
     """Read the data set as a run does; return the sum of its pixels."""
     import ltr.commands.train as train
 
-    source = train._sources[0]({"_target_": "local_tasks.made_up", "size": 6})
+    source = train._sources[0]({"_target_": "local_tasks.synthetic", "size": 6})
     note(config, f"maps {source.images.flags.writeable}")
     return float(source.images.sum())
 
