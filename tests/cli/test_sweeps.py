@@ -9,7 +9,7 @@ import os
 import pytest
 import yaml
 
-from ltr.cli import _as_a_single_run
+from ltr.cli import _single_run_arguments
 from ltr.configuration.command_line import read
 from ltr.configuration.configs import conf_directory
 from ltr.configuration.overrides import _PLUGINS
@@ -240,7 +240,7 @@ def test_the_command_line_and_experiments_override_a_sweep_config(ltr_train, tmp
 def test_each_job_of_a_sweep_config_is_a_run_with_the_values_of_the_config(ltr_train):
     """The arguments for the processes of a job."""
     line = read(["+sweep=b0", "dataset=digits_bg", "method.b0=0.5"])
-    done = ltr_train(*_as_a_single_run(line), "stages=plan")
+    done = ltr_train(*_single_run_arguments(line), "stages=plan")
     assert done.code == 0, done.err
     assert done.out.count("representation") == 1  # one run, and with the config's method
 
