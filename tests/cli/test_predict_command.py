@@ -79,7 +79,7 @@ def test_flags_change_the_predictions(ltr_predict, finished_run, photos, tmp_pat
     ("arguments", "code", "reason"),
     [
         (["nothing", "photos", "--out", "p.csv"], 1, "no such run directory or checkpoint"),
-        (["{run}", "nothing", "--out", "p.csv"], 1, "no such folder or table"),
+        (["{run}", "nothing", "--out", "p.csv"], 1, "there is no such file. Give a folder of images"),
         (["{run}", "empty", "--out", "p.csv"], 1, "has no image"),
         (["{run}", "photos", "--out", "photos"], 2, "that is a folder"),
         (["{run}", "photos", "--out", "p.txt"], 2, "must end in .csv or .parquet"),
