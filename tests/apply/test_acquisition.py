@@ -110,7 +110,7 @@ def test_cluster_margin_clusters_no_more_images_than_its_bound(monkeypatch):
     assert len(set(rows.tolist())) == 15
     assert set(rows.tolist()) <= set(np.argsort(margin)[:20].tolist())
     pool = PoolScores(np.stack([margin, 1 - margin], axis=1).astype(np.float32), None, features)
-    with pytest.raises(ConfigError, match="a batch of 20 images was asked for, and it clusters at most 20"):
+    with pytest.raises(ConfigError, match="the batch has 20 images, and at most 20 can be clustered"):
         select("cluster_margin", pool, {0: 20})
     assert len(select("margin", pool, {0: 20}).images) == 20
 

@@ -32,7 +32,7 @@ def test_a_folder_without_an_image_is_named(tmp_path):
 
 
 def test_a_missing_path_is_named(tmp_path):
-    with pytest.raises(DataError, match="there is no such file. Give a folder of images"):
+    with pytest.raises(DataError, match=r"there is no such file\. Give a folder of images"):
         image_pool(tmp_path / "nothing")
 
 
@@ -123,7 +123,7 @@ def test_link_loops_and_pipes_are_reported_and_do_not_stop_the_listing(pool):
 
 def test_a_table_that_is_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
-    with pytest.raises(DataError, match="there is no such file. Give a folder of images"):
+    with pytest.raises(DataError, match=r"there is no such file\. Give a folder of images"):
         image_pool(tmp_path / "pipe.csv")
 
 

@@ -142,7 +142,7 @@ def test_scores_that_are_not_finite_are_refused(redness, pool, tmp_path, monkeyp
 def test_a_network_without_a_score_for_each_class_is_refused(redness, pool, tmp_path, monkeypatch):
     model = redness()
     monkeypatch.setattr(model.network, "predict", lambda images: {"default": Scores(torch.zeros(len(images), 3))})
-    with pytest.raises(ConfigError, match="no score for each"):
+    with pytest.raises(ConfigError, match="does not give a score for each"):
         predict_files(model, image_pool(pool), tmp_path / "p.csv")
 
 
@@ -178,7 +178,7 @@ def test_a_network_of_files_gets_the_crop_of_its_data_set(tmp_path):
 
 
 def test_images_that_are_not_square_are_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="only square"):
+    with pytest.raises(CheckpointError, match="cropped to squares only"):
         file_crop((3, 8, 10), {}, tmp_path)
 
 
