@@ -125,8 +125,8 @@ def test_the_keys_of_the_local_launcher_are_listed():
 
 def test_options_left_at_their_defaults_are_listed_separately():
     _, _, further = help_text(["augment/none"], width=80).partition("Further options")
-    assert "augment.cutout = null" in further
-    assert "augment.pad" not in further
+    assert "+augment.files=VALUE" in further
+    assert "augment.cutout" not in further
 
 
 def test_a_key_is_a_topic_too():

@@ -138,7 +138,7 @@ def test_a_run_too_short_for_its_warm_up_is_reported_once(ltr_train):
 def test_a_warm_up_is_shortened_with_the_run_and_printed(ltr_train):
     done = ltr_train(*SHORT, "trainer.max_epochs=5", "scheduler=ldam", "stages=plan")
     assert done.code == 0, done.err
-    assert "scheduler.warmup_epochs=0.125: of this run's 5 epochs, as 5 of 200 are published" in done.out
+    assert "scheduler.warmup_epochs=0.5 (at every step): of this run's 5 epochs; 5 of 200 are published" in done.out
 
 
 # -- starting from a finished run or a checkpoint -------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Lengths relative to the run: ``warmup_epochs: 5/200`` is 5 epochs in a run of 200, and fewer in a shorter one."""
+"""Lengths relative to the run: ``warmup_epochs: 5/200`` is 5 epochs in a run of 200, at most a tenth of a shorter one."""
 
 from __future__ import annotations
 
@@ -12,16 +12,22 @@ from ltr.names import counted
 
 _FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 _KEYS = ("warmup_epochs",)
+_SHARE = Fraction(1, 10)  # of a short run; in proportion, 5 of 200 epochs would be too few steps to protect the start
+_LEAST_STAIR = 2  # epochs of a rise by whole epochs, whose last step is the full rate
 
 
 def resolve_run_lengths(config: dict[str, Any]) -> None:
     """Replace each length ``n/m`` of a plain configuration by epochs of its stage, in place.
 
-    A stage of m epochs or more gets n, so that the published lengths give the published schedule; a shorter one of e
-    epochs gets n e / m. A value in another form stays as it is, for the checks of values to name it.
+    A stage of m epochs or more gets n, so that the published lengths give the published schedule. A shorter one of e
+    epochs gets n, too, but not more than e / 10 (or n e / m, if that is more). A shortened warm-up of fewer than two
+    epochs rises at every step (``warmup: step``), because a rise by whole epochs would begin at the full rate. A value
+    in another form stays as it is, for the checks of values to name it.
     """
     for parent, key, written, epochs in _lengths(config):
         parent[key] = _length(written, epochs)
+        if _is_shortened(written, parent[key]) and parent[key] < _LEAST_STAIR and parent.get("warmup") == "epoch":
+            parent["warmup"] = "step"
 
 
 def shortened_lengths(raw: Mapping[str, Any], plain: Mapping[str, Any]) -> list[str]:
@@ -37,11 +43,12 @@ def shortened_lengths(raw: Mapping[str, Any], plain: Mapping[str, Any]) -> list[
             if (match := _match(node.get(key))) is None:
                 continue
             value, epochs = node_at(plain, path)[key], _epochs_at(plain, path)
-            if epochs is not None and value != _number(Fraction(match[1])):
+            if epochs is not None and _is_shortened(match, value):
                 name = f"{path}.{key}"
+                stepwise = " (at every step)" if node.get("warmup") != node_at(plain, path).get("warmup") else ""
                 lines.append(
-                    f"{name}={value:g}: of this run's {counted(epochs, 'epoch')}, as {match[1]} of {match[2]} are "
-                    f"published. {name}={match[1]} keeps the length"
+                    f"{name}={value:g}{stepwise}: of this run's {counted(epochs, 'epoch')}; {match[1]} of {match[2]} "
+                    f"are published. {name}={match[1]} keeps the length"
                 )
     return lines
 
@@ -72,7 +79,13 @@ def _epochs_at(config: Mapping[str, Any], path: str) -> int | None:
 
 def _length(match: re.Match[str], epochs: int | None) -> int | float:
     length, of = Fraction(match[1]), Fraction(match[2])
-    return _number(length if epochs is None or epochs >= of else length * epochs / of)
+    if epochs is None or epochs >= of:
+        return _number(length)
+    return _number(min(length, epochs * max(length / of, _SHARE)))
+
+
+def _is_shortened(match: re.Match[str], value: float) -> bool:
+    return value != _number(Fraction(match[1]))
 
 
 def _number(value: Fraction) -> int | float:

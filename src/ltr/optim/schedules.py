@@ -31,7 +31,7 @@ class Schedule:
         epochs: epochs of the stage, >= 1.
         steps_per_epoch: optimiser steps per epoch, >= 1.
         warmup_epochs: epochs of a linear rise to the base learning rate; need not be whole. A config may give n/m: n
-            epochs, in proportion in a run of fewer than m.
+            epochs, in a run of fewer than m at most a tenth of it.
         warmup: ``epoch`` multiplies epoch e (from 1) by e / warmup_epochs, as LDAM-DRW does; ``step`` rises at every
             step from 0 at the first, as the class-balanced loss does.
 
