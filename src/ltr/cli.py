@@ -262,7 +262,6 @@ def run_job(config: DictConfig, codes: list[int], line: CommandLine) -> float | 
     """
     from hydra.core.hydra_config import HydraConfig
 
-    from ltr.report.read_run import validation_value
     from ltr.sweeps import chooses, in_sweep, job_overrides, note, own_gpu
 
     job = HydraConfig.get().job
@@ -272,7 +271,11 @@ def run_job(config: DictConfig, codes: list[int], line: CommandLine) -> float | 
         outcome = _train_task(config, line)
         if in_sweep():
             note(job.num, job_overrides(), outcome, None)
-        return None if outcome is None or outcome.result is None else validation_value(outcome.result)
+        if outcome is None or outcome.result is None:
+            return None
+        from ltr.report.read_run import validation_value  # imports NumPy, which refused options do not need
+
+        return validation_value(outcome.result)
     except Interrupted as stopped:
         raise Stopped from stopped
     except Exception as error:

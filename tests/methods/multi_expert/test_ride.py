@@ -142,7 +142,7 @@ def test_wrong_options_are_refused(ltr_train, override, message):
 def test_experts_cannot_be_a_representation(ltr_train):
     done = ltr_train("method=crt", "method.representation=ride", "stages=plan")
     assert done.code == 2
-    assert "has a representation of its own" in done.err
+    assert "RIDE itself starts from a representation" in done.err
 
 
 def test_a_run_reports_routing_and_its_checkpoint_gives_the_same_rows_and_export(ltr_train, ltr_eval, tmp_path):
