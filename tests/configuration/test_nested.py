@@ -258,7 +258,7 @@ def test_a_wrong_defaults_list_gets_the_right_one(own_configs, defaults, reason)
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (["method=erm", "method.classifier.optimizer=adamw"], "it is a key of method=crt, method=lws"),
+        (["method=erm", "method.classifier.optimizer=adamw"], "it is a key of method=cc_sam, method=crt, method=lws"),
         (
             ["method=crt", "method.classifier.optimizer=adamw", "method.classifier.optimizer.momentum=0.5"],
             "it is a key of method.classifier.optimizer=sgd",

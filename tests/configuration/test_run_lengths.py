@@ -73,7 +73,9 @@ def test_only_shortened_lengths_are_reported():
     ]
 
 
-@pytest.mark.parametrize(("epochs", "warmup"), [(200, "epoch"), (30, "epoch"), (20, "epoch"), (19, "step"), (5, "step")])
+@pytest.mark.parametrize(
+    ("epochs", "warmup"), [(200, "epoch"), (30, "epoch"), (20, "epoch"), (19, "step"), (5, "step")]
+)
 def test_a_short_warmup_by_whole_epochs_still_begins_below_the_full_rate(epochs, warmup):
     raw = plain("5/200", epochs)
     raw["scheduler"]["warmup"] = "epoch"

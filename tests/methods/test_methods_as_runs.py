@@ -198,7 +198,7 @@ def test_checkpoints_that_do_not_fit_are_refused_with_a_reason(ltr_train, tmp_pa
     other = refused(erm, "backbone=resnet20")
     assert "backbone is DigitsNet(), this run's is CifarResNet" in other
     transposed = changed(checkpoint, tmp_path / "t.ckpt", lambda s: s.update({"head.weight": s["head.weight"].T}))
-    assert "head.weight is (64, 10), expected (10, 64)" in refused(transposed)
+    assert "head.weight is [64, 10], needs [10, 64] (transposed)" in refused(transposed)
     lacking = changed(checkpoint, tmp_path / "l.ckpt", lambda s: s.pop("head.bias"))
     assert "missing (1): head.bias" in refused(lacking)
     torn = tmp_path / "torn.ckpt"

@@ -349,8 +349,8 @@ class HerbsNetwork(ImageClassifier):
         if self.suppression:
             raise ConfigError(
                 "method=herbs with method.suppression=true cannot be another method's representation: its head "
-                "classifies combined locations, not the backbone's features. Use erm, or herbs with suppression=false "
-                "paths=none"
+                "classifies combined locations, not the backbone's features. Use method=erm, or method=herbs with "
+                "method.suppression=false method.paths=none"
             )
         return self
 
