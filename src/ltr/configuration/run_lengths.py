@@ -1,4 +1,4 @@
-"""Lengths relative to the run: ``warmup_epochs: 5/200`` is 5 epochs in a run of 200, at most a tenth of a shorter one."""
+"""Lengths relative to the run: ``warmup_epochs: 5/200`` is 5 epochs of 200, and at most a tenth of a shorter run."""
 
 from __future__ import annotations
 
