@@ -80,7 +80,7 @@ class Data:
 
     source = None
 
-    def draw(self, epoch):
+    def epoch_sample(self, epoch):
         index = ClassIndex.from_labels(self.split.labels(None), 3)
         return self.sampler.epoch(index, seed=0, epoch=epoch, epochs=self.epochs)
 

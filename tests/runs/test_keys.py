@@ -44,6 +44,7 @@ OTHER = {
     "features": {"name": "stored", "views": 0, "standardize": True, "solver": "minibatch"},
     "tune": {"_target_": "ltr.models.tuning.TuneNorm"},
     "sharpness": {"_target_": "ltr.optim.sharpness.SAM", "rho": 0.1},
+    "views": ({"_target_": "ltr.data.augmentation.augment.Augmentation", "flip": True},),
 }
 
 
