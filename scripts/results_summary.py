@@ -53,7 +53,10 @@ def experiments_table(names: Sequence[str], rows: Sequence[LeaderboardRow], publ
     lines = [HEADINGS, ("---", "---", *["---:"] * 4, "---", "---:")]
     for name in names:
         if name not in published:
-            raise ConfigError(f"<!-- results of {name} -->: there is no such experiment in conf/experiment")
+            raise ConfigError(
+                f"<!-- results of {name} -->: conf/published.csv has no row of this name. "
+                "Correct the marker, or add the row"
+            )
         number = published[name]
         source = NOTHING if number.published is None else f"{number.published:.2f} ({number.source})"
         experiment_rows = [row for row in rows if experiment_of(row) == name and not row.is_short]

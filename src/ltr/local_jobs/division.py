@@ -43,7 +43,7 @@ def divide(
 ) -> Division:
     """Divide cores and GPUs among jobs.
 
-    Without a number of its own, the division never has more threads than cores. A smaller OMP_NUM_THREADS limits the
+    With automatic numbers there are never more threads than cores. A smaller OMP_NUM_THREADS limits the
     threads of a job.
 
     Args:

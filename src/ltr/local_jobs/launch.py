@@ -102,10 +102,9 @@ class LocalJobs:
         sweeper = self.config.hydra.sweeper
         lines = [f"{counted(jobs, 'job')}, {division}; output of a job: {folder}/NUMBER.log"]
         if chooses_by(sweeper) and sweeper.get("n_jobs") == 1:
-            lines = [
-                f"one trial at a time; output of a trial: {folder}/NUMBER.log",
-                f"hydra.sweeper.n_jobs={division.cores} tries {division.cores} at a time",
-            ]
+            lines = [f"one trial at a time; output of a trial: {folder}/NUMBER.log"]
+            if division.cores > 1:
+                lines.append(f"hydra.sweeper.n_jobs={division.cores} tries {division.cores} at a time")
         if division.threads > 1 and (notice := pop_notice()):
             lines.append(notice)
         return lines

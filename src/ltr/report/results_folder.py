@@ -65,7 +65,8 @@ def read_results_folder(folder: Path) -> ResultsFolder:
     """Read and check all results below a folder.
 
     Raises:
-        DataError: the folder is missing, has no result, or has weights, or its ``splits.csv`` cannot be read.
+        DataError: the folder is missing, has no result, or has weights, or its ``splits.csv`` or ``costs.csv`` cannot
+            be read.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder. Give a folder of results, such as results")

@@ -25,7 +25,7 @@ def short_markdown(rows: Sequence[LeaderboardRow]) -> str:
     text: list[str] = []
     for dataset, split in dict.fromkeys((row.dataset, row.split) for row in short):
         of_split = [row for row in short if (row.dataset, row.split) == (dataset, split)]
-        headings = ["run", "epochs", "cost", "result", *GROUPS, *(f"less {name}" for name in BASELINES), "n", "hours"]
+        headings = ["run", "epochs", "cost", "result", *GROUPS, *(f"minus {name}" for name in BASELINES), "n", "hours"]
         text += [f"**{escaping.markdown(dataset)}**, {of_split[0].test_images:,} test images", ""]
         text += [f"| {' | '.join(map(escaping.markdown, headings))} |", f"| --- |{' ---: |' * (len(headings) - 1)}"]
         text += [_line(row, of_split) for row in sorted(of_split, key=lambda row: -row.value)]

@@ -26,7 +26,7 @@ def tensor(*values: float) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("width", [2, 3, 8, 33, 128, 1024])
+@pytest.mark.parametrize("width", [2, 3, 8, 33, 128, 2048])
 def test_the_logarithm_of_the_bessel_function_equals_mpmath(width):
     order = width / 2 - 1
 
@@ -37,7 +37,7 @@ def test_the_logarithm_of_the_bessel_function_equals_mpmath(width):
             return float(mpmath.log(mpmath.besseli(order, x)) - order * mpmath.log(x))
 
     actual = log_bessel(order, tensor(*ARGUMENTS) ** 2)
-    assert actual.tolist() == pytest.approx([exact(x) for x in ARGUMENTS], rel=1e-10, abs=1e-9)
+    assert actual.tolist() == pytest.approx([exact(x) for x in ARGUMENTS], rel=1e-14, abs=1e-10)
 
 
 @pytest.mark.parametrize("width", [3, 16, 128])

@@ -36,8 +36,8 @@ class AdversarialOptions(Options):
     weighted: bool = True
     """Weight adversarial losses by the strength of their class, as the official code does."""
     adversarial_limit: Fraction = 0.3
-    """Largest share of the adversarial losses, which grows from 0 to 1 over the stage: official on CIFAR-100-LT, 1 on
-    CIFAR-10-LT; 0 is plain training of the classifier."""
+    """Upper limit of the share of the adversarial losses, which grows linearly over the stage until it reaches the
+    limit: official on CIFAR-100-LT, 1 on CIFAR-10-LT; 0 is plain training of the classifier."""
     freeze_bn_stats: bool = False
     """Keep the backbone's BatchNorm statistics; `false`, the official code, lets them follow the second stage's
     batches."""

@@ -29,8 +29,8 @@ class ViewsOptions(Options):
     """Options of methods with contrastive views."""
 
     contrast_augment: Mapping[str, Any]
-    """Augmentation of the second and the third view of an image, from which the contrastive branch learns; the
-    classifier learns from the first one, `augment`."""
+    """Augmentation of the second and the third view of an image, `simaugment` by default; the contrastive branch learns
+    from these views, the classifier from the first one, `augment`."""
 
 
 class BCLNetworkOptions(ProjectionOptions):
@@ -57,8 +57,9 @@ class ProCoNetworkOptions(ProjectionOptions):
     contrastive_weight: NonNegative = 1.0
     """Weight of the contrastive loss, the code's alpha; official."""
     form: Form = "in"
-    """Where the logarithm stands: `in`, of the expected exponential of the similarity to the own class (official code),
-    or `out`, whose place takes the expected similarity itself; the two forms of the supervised contrastive loss."""
+    """Where the expectation over an image's own class stands, as in the two forms of the supervised contrastive loss:
+    `in` the logarithm (the expected exponential of the similarity, official code), or `out` of it (the expected
+    similarity)."""
     concentration: ConcentrationRule = "official"
     """Estimate of the concentration from the norm R of a class's mean projection: `official`, pR/(1-R²), or `banerjee`,
     R(p-R²)/(1-R²), the usual approximation of the maximum-likelihood estimate."""

@@ -146,6 +146,6 @@ def table_of(declaration: type[Options]) -> str:
     for field in dataclasses.fields(declaration):  # type: ignore[arg-type]
         rule = rules.get(field.name, "")
         allowed = " ".join(f"`{shown(choice)}`" for choice in rule) if isinstance(rule, list) else rule
-        default = "none" if field.default is dataclasses.MISSING else f"`{shown(field.default)}`"
+        default = "of the config" if field.default is dataclasses.MISSING else f"`{shown(field.default)}`"
         lines.append(f"| `{field.name}` | {default} | {allowed} | {meanings.get(field.name, '')} |")
     return "\n".join(lines)

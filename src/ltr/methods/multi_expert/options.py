@@ -27,8 +27,8 @@ class RIDEExpertsOptions(ExpertsOptions):
     experts: Annotated[int, "[1, 16]"] = 3
     """Number of experts."""
     loss_of: LossOf = "experts"
-    """What the loss of the configuration is of: each of the `experts` (paper), or their `mean`, counted once for each
-    expert, to which the official code turns where the diversity factor is 0."""
+    """Logits that the loss of the configuration takes: those of each of the `experts` (paper), or their `mean`, with
+    the loss counted once for each expert, as the official code does if the diversity factor is 0."""
     diversity_factor: float = -0.45
     """Factor of the divergence of the experts from each other; below 0 their diversity is encouraged. Official on
     CIFAR-100-LT; -0.2 on ImageNet-LT and iNaturalist."""
@@ -104,8 +104,8 @@ class DistillationOptions(Options):
     distill_temperature: Positive = 1.5
     """Its temperature T; it has the factor T^2. Official."""
     distill_of: LossOf = "mean"
-    """What learns from the mean of the teacher's experts: the `mean` of the student's (official code), or each of the
-    `experts`."""
+    """Logits that learn from the mean of the teacher's experts: the `mean` of the student's (official code), or those
+    of each of its `experts`."""
     loss_per_expert: bool = True
     """Count the whole loss once for each expert, as the official code does: with three experts its gradients are three
     times as large. `false` counts it once."""

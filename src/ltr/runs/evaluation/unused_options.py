@@ -68,7 +68,8 @@ def _unused(split: Split, evaluation: Mapping[str, Any], keys: Collection[str], 
             has = "has" if len(readers) == 1 else "have"
             yield (
                 f"{what}the split '{split.name}' is evaluated by {' and '.join(names)}, and only "
-                f"{' and '.join(readers)} {has} this option. Leave it out, or choose a dataset config evaluated so"
+                f"{' and '.join(readers)} {has} this option. Leave it out, or choose a dataset config "
+                f"that {' or '.join(readers)} evaluates"
             )
         elif key == "usual_scorers" and evaluation["scorers"] != evaluation[key]:
             yield f"{what}evaluation.scorers or the method names {evaluation['scorers']}. Set evaluation.scorers"

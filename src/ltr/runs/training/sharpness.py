@@ -29,13 +29,13 @@ def check_sharpness(stage: Stage, config: Mapping[str, Any]) -> None:
         return
     reason = _reason_against(stage, config)
     if reason:
-        raise ConfigError(f"sharpness: stage '{stage.name}': {reason}. Leave sharpness out, or change that")
+        raise ConfigError(f"sharpness: it cannot train the stage '{stage.name}': {reason}. Leave sharpness out")
 
 
 def _reason_against(stage: Stage, config: Mapping[str, Any]) -> str:
     settings, trainer = stage.settings, config["trainer"]
     if getattr(stage.module, "training_step", None) is not ImageClassifier.training_step:
-        return f"{stage.module.__name__} has a custom training step"  # type: ignore[union-attr]
+        return f"{stage.module.__name__} has a custom training step, which cannot be perturbed"  # type: ignore[union-attr]
     if settings.solver == "lbfgs":
         return "features.solver=lbfgs takes no gradient steps"
     if settings.precision == "fp16":
