@@ -139,6 +139,12 @@ def test_wrong_options_are_refused(ltr_train, override, message):
     assert message in done.err
 
 
+def test_by_default_the_routers_read_all_logits_of_a_data_set_of_few_classes(ltr_train):
+    done = ltr_train("method=ride", "dataset=digits_bg", "stages=plan")
+    assert done.code == 0, done.err
+    assert ltr_train("method=ride", "dataset=digits_bg", "method.top_choices=3", "stages=plan").out == done.out
+
+
 def test_experts_cannot_be_a_representation(ltr_train):
     done = ltr_train("method=crt", "method.representation=ride", "stages=plan")
     assert done.code == 2

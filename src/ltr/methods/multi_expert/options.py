@@ -11,6 +11,7 @@ from ltr.methods.core.options import Options
 TemperatureRule = Literal["ratio", "shift"]
 Divergence = Literal["mean", "pairs"]
 LossOf = Literal["experts", "mean"]
+DEFAULT_TOP_CHOICES = 5
 
 
 class ExpertsOptions(Options):
@@ -51,8 +52,9 @@ class RIDEExpertsOptions(ExpertsOptions):
 class RoutersOptions(RIDEExpertsOptions):
     """Options of the stage that trains the routers of RIDE."""
 
-    top_choices: PositiveInt = 5
-    """Largest logits that a router reads; 30 in the official configuration of CIFAR-100-LT."""
+    top_choices: PositiveInt = DEFAULT_TOP_CHOICES
+    """Number of the largest logits that a router reads; the default reads all where a data set has fewer classes. 30 in
+    the official configuration of CIFAR-100-LT."""
     pos_weight: Positive = 20.0
     """Weight of the images that a further expert would help; higher values ask more experts. 100 in the official
     configuration of CIFAR-100-LT."""

@@ -16,7 +16,7 @@ from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Method, NetworkSpec, Stage
 from ltr.methods.multi_expert.losses import class_temperatures, diversity
 from ltr.methods.multi_expert.network import ExpertClassifier
-from ltr.methods.multi_expert.options import RIDEExpertsOptions, RIDEOptions, RoutersOptions
+from ltr.methods.multi_expert.options import DEFAULT_TOP_CHOICES, RIDEExpertsOptions, RIDEOptions, RoutersOptions
 from ltr.methods.multi_expert.routing import RoutedClassifier
 
 
@@ -85,7 +85,7 @@ class RIDE(Method):
         if self.options.experts < 2:
             raise ConfigError("method.experts=1: routers choose between experts, and there is one. Give 2 or more")
         classes = dataset_info.num_classes
-        if self.options.top_choices > classes:
+        if self.options.top_choices > max(classes, DEFAULT_TOP_CHOICES):
             raise ConfigError(
                 f"method.top_choices={self.options.top_choices}: the data set has {classes} classes. Give {classes} or "
                 "fewer"
@@ -94,6 +94,7 @@ class RIDE(Method):
         batch_size = stage_config.pop("batch_size", None) or settings.batch_size
         # routers have a loss of their own; this one says how probabilities follow from the experts' logits
         softmax = without_private(read_config("loss/cross_entropy"))
+        top_choices = min(self.options.top_choices, classes)  # the default, on a data set of fewer classes
         second = settings.for_stage({**stage_config, "loss": softmax}, "method.assignment")
         return [
             Stage(
@@ -109,6 +110,6 @@ class RIDE(Method):
                 second.replaced(batch_size=batch_size),
                 module=RoutedClassifier,
                 parents=("representation",),
-                options=self.options.part(RoutersOptions),
+                options={**self.options.part(RoutersOptions), "top_choices": top_choices},
             ),
         ]
