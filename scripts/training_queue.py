@@ -46,7 +46,7 @@ SHORT_ROWS: tuple[tuple[str, int], ...] = (
         for row in (
             *("erm", "balanced_softmax", "mislas", "remix_drw", "ce_drw", "ce_drw_sam", "equalization", "ride"),
             *("mixup_balanced_softmax", "sade", "ldam_drw", "ldam_drw_sam", "mixup_drw", "weight_balancing"),
-            *("bcl", "cc_sam", "ride_distill"),
+            *("bcl", "proco", "cc_sam", "ride_distill"),
         )
     ),
     *((f"cifar100_lt_{row}", epochs) for epochs in (60, 45, 90) for row in ("erm", "balanced_softmax")),
