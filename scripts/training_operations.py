@@ -127,6 +127,7 @@ def main(argv: Sequence[str]) -> int:
             config = load_config([*overrides, *([f"paths.data={arguments.data}"] if arguments.data else [])])
             key = group_hash(config)
             if key in lines:
+                print_line(f"{experiment}, {epochs} epochs: counted before")
                 continue
             operations = training_operations(config, plan_of(config, read_source(config["dataset"])), request)
             lines[key] = {
