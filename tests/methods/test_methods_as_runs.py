@@ -200,7 +200,7 @@ def test_checkpoints_that_do_not_fit_are_refused_with_a_reason(ltr_train, tmp_pa
     transposed = changed(checkpoint, tmp_path / "t.ckpt", lambda s: s.update({"head.weight": s["head.weight"].T}))
     assert "head.weight is [64, 10], needs [10, 64] (transposed)" in refused(transposed)
     lacking = changed(checkpoint, tmp_path / "l.ckpt", lambda s: s.pop("head.bias"))
-    assert "missing (1): head.bias" in refused(lacking)
+    assert "missing in the file (1): head.bias" in refused(lacking)
     torn = tmp_path / "torn.ckpt"
     torn.write_bytes(checkpoint.read_bytes()[:2000])
     assert "damaged" in refused(torn)
