@@ -204,7 +204,7 @@ def test_checkpoints_that_do_not_fit_are_refused_with_a_reason(ltr_train, tmp_pa
     torn = tmp_path / "torn.ckpt"
     torn.write_bytes(checkpoint.read_bytes()[:2000])
     assert "damaged" in refused(torn)
-    assert "a checkpoint file is needed" in refused(tmp_path / "nowhere")
+    assert "nor a checkpoint file. Give a finished run" in refused(tmp_path / "nowhere")
     ncm = ltr_train(*SHORT, "method=ncm", f"paths.stages={store}", outputs=tmp_path / "ncm").directory
     assert "its head was replaced after training (by a head of kind 'means')" in refused(ncm)
 
