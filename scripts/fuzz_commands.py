@@ -13,11 +13,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ltr.configuration.allowed import shown
+from ltr.configuration.allowed import as_text
 from ltr.configuration.configs import conf_directory, config_names, leaves, mappings
 from ltr.configuration.nested import NestedLoader
 from ltr.configuration.resolvers import register
-from ltr.configuration.rules import rules_of
+from ltr.configuration.rules import read_rules
 
 METHODS = ("erm", "crt", "lws", "rkd_classification", "m2m", "sla", "background_splitting", "ncm", "tau_norm")
 # of the harness, or so that nothing is trained, downloaded or started
@@ -78,14 +78,14 @@ def known_of(method: str) -> Known:
     choices = {group: name for group, name in config.hydra.runtime.choices.items() if name}
     plain = _without_hydra(config)
     values = {
-        key: shown(value)
+        key: as_text(value)
         for key, value in leaves(plain)
-        if not set(key.split(".")) & set(FIXED) and re.fullmatch(r"[\w./\[\], -]+", shown(value))
+        if not set(key.split(".")) & set(FIXED) and re.fullmatch(r"[\w./\[\], -]+", as_text(value))
     }
     rules = {
         f"{path}.{key}".removeprefix("."): rule
         for path, node in mappings(plain)
-        for key, rule in rules_of(path, node, plain).items()
+        for key, rule in read_rules(path, node, plain).items()
         if key in node and not {*path.split("."), key} & set(FIXED)
     }
     nodes = {node: key.partition("@")[0] for node, key in loader.nodes.items() if not node.startswith("hydra")}

@@ -262,7 +262,7 @@ def run_job(config: DictConfig, codes: list[int], line: CommandLine) -> float | 
     """
     from hydra.core.hydra_config import HydraConfig
 
-    from ltr.sweeps import chooses, in_sweep, job_overrides, note, own_gpu
+    from ltr.sweeps import in_sweep, is_search, job_overrides, own_gpu, record_job
 
     job = HydraConfig.get().job
     try:
@@ -270,7 +270,7 @@ def run_job(config: DictConfig, codes: list[int], line: CommandLine) -> float | 
             own_gpu()
         outcome = _train_task(config, line)
         if in_sweep():
-            note(job.num, job_overrides(), outcome, None)
+            record_job(job.num, job_overrides(), outcome, None)
         if outcome is None or outcome.result is None:
             return None
         from ltr.report.read_run import validation_value  # imports NumPy, which refused options do not need
@@ -283,8 +283,8 @@ def run_job(config: DictConfig, codes: list[int], line: CommandLine) -> float | 
             codes.append(report(error))
             return None
         report(error, f"job {job.num} ({' '.join(job_overrides()) or 'no overrides'}): ")
-        note(job.num, job_overrides(), None, str(error) or type(error).__name__)
-        if chooses():
+        record_job(job.num, job_overrides(), None, str(error) or type(error).__name__)
+        if is_search():
             raise _JobFailed("its error is printed above") from None
         return None  # or Hydra would add a line of its own about the first of them
 

@@ -11,7 +11,7 @@ from typing import Any
 import torchvision
 from torch import nn
 
-from ltr.configuration.allowed import shown
+from ltr.configuration.allowed import as_text
 from ltr.configuration.configs import config_names
 from ltr.configuration.overrides import load_config
 from ltr.configuration.quoting import quoted
@@ -129,7 +129,7 @@ def _written(value: Any) -> str:
         return f"[{','.join(_written(entry) for entry in value)}]"
     if isinstance(value, str) and not value.replace("_", "").replace("-", "").isalnum():
         return quoted(value)
-    return shown(value)
+    return as_text(value)
 
 
 def _backbone_overrides(name: str) -> list[str]:

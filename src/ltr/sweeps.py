@@ -85,7 +85,7 @@ def job_overrides() -> list[str]:
     return [as_written(str(text)) for text in texts] if isinstance(texts, list) else []
 
 
-def chooses() -> bool:
+def is_search() -> bool:
     """Return whether the sweeper reads what a job returns."""
     return chooses_by(HydraConfig.get().sweeper)
 
@@ -99,7 +99,7 @@ def _short_name(node: Mapping[str, Any]) -> str:
     return str(node.get("_target_")).rsplit(".", 1)[-1]
 
 
-def note(number: int, overrides: list[str], outcome: Outcome | None, error: str | None) -> None:
+def record_job(number: int, overrides: list[str], outcome: Outcome | None, error: str | None) -> None:
     """Write a job's file: the folder of its result, or its error."""
     folder = current_folder()
     if folder is None:
@@ -185,7 +185,7 @@ def check_sweep(config: Mapping[str, Any]) -> None:
     """
     hydra = HydraConfig.get()
     check_processes(config, _short_name(hydra.launcher))
-    if not chooses():
+    if not is_search():
         return
     if config["dataset"].get("val") in (None, "none"):
         raise ConfigError(

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from ltr.cli import train_main
-from ltr.configuration.allowed import shown
+from ltr.configuration.allowed import as_text
 from ltr.configuration.configs import conf_directory, config_names, leaves, mappings, read_config
 from ltr.configuration.nested import nested_choices
 from ltr.configuration.resolvers import register
-from ltr.configuration.rules import rules_of
+from ltr.configuration.rules import read_rules
 
 
 def default_configuration() -> tuple[dict, dict]:
@@ -39,12 +39,12 @@ register()
 CONFIG, CHOICES = default_configuration()
 FIXED = ("stages", "paths.outputs")  # so that a right command writes nothing
 VALUES = {
-    key: value for key, value in leaves(CONFIG) if key not in FIXED and re.fullmatch(r"[\w./\[\], -]+", shown(value))
+    key: value for key, value in leaves(CONFIG) if key not in FIXED and re.fullmatch(r"[\w./\[\], -]+", as_text(value))
 }
 RULES = {
     f"{path}.{key}".removeprefix("."): rule
     for path, node in mappings(CONFIG)
-    for key, rule in rules_of(path, node, CONFIG).items()
+    for key, rule in read_rules(path, node, CONFIG).items()
     if key in node and key not in FIXED
 }
 GROUPS = sorted(group for group in CHOICES if group not in ("debug", "experiment") and "@" not in group)
@@ -58,7 +58,7 @@ def wrong_value(key: str) -> st.SearchStrategy[str]:
     return st.sampled_from(values)
 
 
-right = st.sampled_from(sorted(VALUES)).map(lambda key: (key, f"{key}={shown(VALUES[key])}", True))
+right = st.sampled_from(sorted(VALUES)).map(lambda key: (key, f"{key}={as_text(VALUES[key])}", True))
 out_of_range = st.sampled_from(sorted(RULES)).flatmap(
     lambda key: wrong_value(key).map(lambda value: (key, f"{key}={value}", False))
 )

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from ltr.configuration.allowed import check_values, problem, shown
+from ltr.configuration.allowed import as_text, check_values, find_problem
 from ltr.configuration.annotations import in_words
 from ltr.configuration.signatures import fits
 
@@ -17,7 +17,7 @@ from ltr.configuration.signatures import fits
     [([0.5, 0.6], "list of (0, 1)"), ([], "list of int [1, inf)"), (["a", "b"], [["a", "b", "c"]]), ([], [["a"]])],
 )
 def test_a_list_whose_entries_are_allowed_passes(value, rule):
-    assert problem(value, rule) is None
+    assert find_problem(value, rule) is None
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_a_list_whose_entries_are_allowed_passes(value, rule):
     ],
 )
 def test_a_list_is_accepted_only_for_a_list_option(value, rule, words):
-    assert words in problem(value, rule)
+    assert words in find_problem(value, rule)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf"), 2**63, [1.0, float("nan")]])
@@ -41,7 +41,7 @@ def test_a_number_too_large_for_an_array_is_refused_without_any_rule(value):
 
 
 def test_values_are_shown_in_yaml_notation():
-    assert shown([True, None, 1.5, "x"]) == "[true,null,1.5,x]"
+    assert as_text([True, None, 1.5, "x"]) == "[true,null,1.5,x]"
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import pytest
 
 import ltr
 from ltr.configuration.advice import advise, filter_overrides, hold_out
-from ltr.configuration.allowed import problem
+from ltr.configuration.allowed import find_problem
 from ltr.configuration.configs import config_names, read_config
 from ltr.configuration.parsing import parse
-from ltr.configuration.rules import rules_of
+from ltr.configuration.rules import read_rules
 
 GROUPS = ("trainer", "strategy", "sampler", "augment", "head", "loss", "backbone", "optimizer", "scheduler", "dataset",
           "method", "evaluation", "checkpoint", "callbacks", "logger", "paths")  # fmt: skip
@@ -39,7 +39,7 @@ def shipped() -> dict[str, list[object]]:
     rules_of_key: dict[str, list[object]] = {}
 
     def collect(node: object, path: str) -> None:
-        rules = rules_of(path, node) if isinstance(node, dict) else {}
+        rules = read_rules(path, node) if isinstance(node, dict) else {}
         for key, value in node.items() if isinstance(node, dict) else ():
             if key not in ("_allowed_", "defaults", "hydra"):
                 rules_of_key.setdefault(f"{path}.{key}", []).append(rules.get(key))
@@ -89,7 +89,7 @@ def wrong(text: str) -> list[str]:
             missing.append(key)
         elif match[3] and not match[3].isupper() and SHIPPED.get(key) and all(SHIPPED[key]):
             ((one,), _) = parse([f"{key}={match[3].rstrip('.')}"])
-            if all(problem(one.values[0], rule) for rule in SHIPPED[key]):
+            if all(find_problem(one.values[0], rule) for rule in SHIPPED[key]):
                 missing.append(one.text)
     for match in CHOICE.finditer(text):
         if match[2] not in config_names(match[1]):

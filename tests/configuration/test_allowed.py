@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ltr.configuration.allowed import check_values, problem
+from ltr.configuration.allowed import check_values, find_problem
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from ltr.configuration.allowed import check_values, problem
     ],
 )
 def test_allowed_values_pass(value, rule):
-    assert problem(value, rule) is None
+    assert find_problem(value, rule) is None
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ def test_allowed_values_pass(value, rule):
     ],
 )
 def test_other_values_are_refused_with_the_rule_in_the_message(value, rule):
-    reason = problem(value, rule)
+    reason = find_problem(value, rule)
     assert reason is not None
     assert (rule if isinstance(rule, str) else "one of") in reason
 
 
 def test_the_nearest_choice_is_suggested():
-    assert "Did you mean 'official'?" in problem("offical", ["none", "official"])
+    assert "Did you mean 'official'?" in find_problem("offical", ["none", "official"])
 
 
 def test_all_mistakes_are_found_with_their_dotted_names():
@@ -68,7 +68,7 @@ def test_all_mistakes_are_found_with_their_dotted_names():
 
 
 def test_an_unreadable_rule_is_reported_as_a_mistake_of_the_config():
-    assert "cannot be read" in problem(1, "0 to 1")
+    assert "cannot be read" in find_problem(1, "0 to 1")
 
 
 @pytest.mark.parametrize(
@@ -76,4 +76,4 @@ def test_an_unreadable_rule_is_reported_as_a_mistake_of_the_config():
 )
 def test_a_rule_may_take_one_number_or_a_list(value, fine):
     rule = "int [1, inf) or null or list of int [1, inf)"
-    assert problem(value, rule) == (None if fine else f"allowed is {rule}")
+    assert find_problem(value, rule) == (None if fine else f"allowed is {rule}")

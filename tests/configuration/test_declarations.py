@@ -17,7 +17,7 @@ from ltr.configuration.configs import config_names, leaves, mappings, read_confi
 from ltr.configuration.dataset_options import PARTS, dataset_options, passed_on
 from ltr.configuration.declarations import Required, args_of, options_of, rules_of_target
 from ltr.configuration.ranges import Fraction, PositiveInt, check_option
-from ltr.configuration.rules import rules_of
+from ltr.configuration.rules import read_rules
 from ltr.configuration.signatures import mismatches
 from ltr.configuration.targets import locate
 from ltr.errors import ConfigError
@@ -99,7 +99,7 @@ def test_a_key_that_is_passed_on_is_checked_once_under_the_name_that_users_type(
 
 
 def test_a_data_set_config_needs_no_rules():
-    rules = rules_of("dataset", {key: value for key, value in read_config("dataset/mnist_open").items()
+    rules = read_rules("dataset", {key: value for key, value in read_config("dataset/mnist_open").items()
                                  if key != "_allowed_"})  # fmt: skip
     assert rules["classes"] == ["mnist", "seeded", "ids"], "narrowed by the shipped config of its name"
     assert rules["trial"] == "int [0, 4]"
@@ -131,8 +131,8 @@ def test_the_choices_of_weights_maps_are_the_known_layouts():
 def test_options_of_a_stage_have_rules():
     method = {key: value for key, value in read_config("method/crt").items() if key != "defaults"}
     config = {"method": method}
-    assert rules_of("method.classifier", method["classifier"], config)["epochs"] == "int [1, inf)"
-    assert rules_of("method.nothing", {}, config) == {}
+    assert read_rules("method.classifier", method["classifier"], config)["epochs"] == "int [1, inf)"
+    assert read_rules("method.nothing", {}, config) == {}
 
 
 def test_options_of_user_code_are_not_read_from_source():
@@ -141,7 +141,7 @@ def test_options_of_user_code_are_not_read_from_source():
 
 def test_a_rule_of_a_config_may_narrow_the_declared_one():
     node = {"_target_": "ltr.losses.classification.VS", "_allowed_": {"tau": [1.0]}}
-    assert rules_of("loss", node) == {"gamma": "[0, inf)", "tau": [1.0], "defer_from": "[0, 1] or null"}
+    assert read_rules("loss", node) == {"gamma": "[0, inf)", "tau": [1.0], "defer_from": "[0, 1] or null"}
 
 
 def test_entries_of_a_docstring_span_lines_and_share_a_text():

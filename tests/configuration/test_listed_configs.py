@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ltr.configuration.allowed import problem
+from ltr.configuration.allowed import find_problem
 from ltr.configuration.configs import config_names, read_config
 from ltr.configuration.listed_configs import config_of, listed_names, reader, with_own
 from ltr.configuration.overrides import load_config
@@ -79,7 +79,7 @@ def test_a_file_that_is_not_a_config_is_named(tmp_path, text):
     "entry", ["msp", "pytorch_ood.ViM", {"_target_": "mine.Scorer"}, {"_target_": "mine.Scorer", "name": "gap"}]
 )
 def test_allowed_entries_pass(entry):
-    assert problem([entry], "configs of scorer") is None
+    assert find_problem([entry], "configs of scorer") is None
 
 
 @pytest.mark.parametrize(
@@ -99,11 +99,11 @@ def test_allowed_entries_pass(entry):
 def test_other_entries_are_refused(value, reason):
     import re
 
-    assert re.search(reason, problem(value, "configs of scorer") or "")
+    assert re.search(reason, find_problem(value, "configs of scorer") or "")
 
 
 def test_null_passes_if_the_rule_allows_it():
-    assert problem(None, "configs of protocol or null") is None
+    assert find_problem(None, "configs of protocol or null") is None
 
 
 @pytest.mark.parametrize("group", ["scorer", "protocol"])

@@ -7,7 +7,7 @@ import pytest
 from ltr.configuration.configs import conf_directory, read_config
 from ltr.configuration.overrides import compose_config
 from ltr.configuration.removed import REMOVED, current_name
-from ltr.configuration.rules import rules_of
+from ltr.configuration.rules import read_rules
 from ltr.errors import ConfigError
 
 COPIED = """# The digits, copied from a version whose recipes were all named after their data set.
@@ -61,4 +61,4 @@ def test_a_user_data_set_named_like_a_removed_recipe_is_refused_with_the_line_to
 def test_the_runs_of_a_removed_config_keep_its_rules():
     assert current_name("dataset", "inat_bg_1_3") == "inat_bg_1"
     assert current_name("dataset", "digits_lt") == "digits_lt"
-    assert rules_of("dataset", {**read_config("dataset/inat_bg_1"), "name": "inat_bg_1_3"})["trial"] == "int [0, 9]"
+    assert read_rules("dataset", {**read_config("dataset/inat_bg_1"), "name": "inat_bg_1_3"})["trial"] == "int [0, 9]"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ltr.configuration.allowed import problem
+from ltr.configuration.allowed import find_problem
 from ltr.configuration.configs import node_at
 from ltr.configuration.parsing import parse
-from ltr.configuration.rules import rules_of
+from ltr.configuration.rules import read_rules
 
 
 def filter_overrides(config: Mapping[str, Any], *overrides: str) -> list[str]:
@@ -27,8 +27,8 @@ def _can_be_given(config: Mapping[str, Any], text: str) -> bool:
     node = node_at(config, path)
     if not isinstance(node, Mapping) or last not in node:
         return False
-    rules = rules_of(path, node, config)
-    return last not in rules or problem(one.values[0], rules[last]) is None
+    rules = read_rules(path, node, config)
+    return last not in rules or find_problem(one.values[0], rules[last]) is None
 
 
 def advise(config: Mapping[str, Any], *overrides: str, otherwise: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ltr.configuration.configs import PRIVATE_KEYS, mappings
 from ltr.configuration.listed_configs import problem_of_entry
-from ltr.configuration.rules import rules_of
+from ltr.configuration.rules import read_rules
 from ltr.errors import nearest
 
 _LIST = "list of "
@@ -26,30 +26,30 @@ _RULE = re.compile(
 )
 
 
-def problem(value: Any, rule: str | list) -> str | None:
+def find_problem(value: Any, rule: str | list) -> str | None:
     """Return the reason why ``value`` breaks ``rule``, as the end of a sentence; None if it is allowed."""
     if isinstance(rule, str) and rule.startswith(_CONFIGS):
         return _problem_of_configs(value, rule.removeprefix(_CONFIGS))
     if isinstance(rule, str) and f" or {_LIST}" in rule:
         single, _, of_each = rule.partition(f" or {_LIST}")
-        reason = problem(value, f"{_LIST}{of_each}" if isinstance(value, list) else single)
+        reason = find_problem(value, f"{_LIST}{of_each}" if isinstance(value, list) else single)
         return None if reason is None else f"allowed is {rule}"
     choices_of_list = isinstance(rule, list) and len(rule) == 1 and isinstance(rule[0], list)
     if choices_of_list or (isinstance(rule, str) and rule.startswith(_LIST)):
         of_each = rule[0] if isinstance(rule, list) else rule.removeprefix(_LIST)
         if not isinstance(value, list):
             return f"a list is needed, such as [{value}]"
-        return next((reason for reason in (problem(entry, of_each) for entry in value) if reason), None)
+        return next((reason for reason in (find_problem(entry, of_each) for entry in value) if reason), None)
     if isinstance(rule, list):
         # 1 == True in Python, but not in a config
         if any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in rule):
             return None
-        names = [shown(choice) for choice in rule]
+        names = [as_text(choice) for choice in rule]
         return f"allowed is one of: {', '.join(names)}{nearest(str(value), names)}"
     match = _RULE.match(rule)
     if match is None:
         return f"its config's own rule cannot be read: {rule!r}"
-    if match["word"] is not None and shown(value) == match["word"]:
+    if match["word"] is not None and as_text(value) == match["word"]:
         return None
     number_expected = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number_expected or (match["int"] and not isinstance(value, int)) or math.isnan(value):
@@ -65,7 +65,7 @@ def _problem_of_configs(value: Any, rest: str) -> str | None:
     if word == "null" and value is None:
         return None
     if not isinstance(value, list):
-        return f"a list is needed, such as [{shown(value)}]"
+        return f"a list is needed, such as [{as_text(value)}]"
     return next((reason for reason in (problem_of_entry(group, entry) for entry in value) if reason), None)
 
 
@@ -73,35 +73,37 @@ def check_values(config: Mapping) -> list[str]:
     """Return a sentence for every value of ``config`` (plain, resolved) that its config does not allow."""
     mistakes = []
     for path, node in mappings(config):
-        rules = rules_of(path, node, config)
+        rules = read_rules(path, node, config)
         if not isinstance(node.get("_allowed_") or {}, Mapping):
             mistakes.append(
-                f"{path}._allowed_={shown(node['_allowed_'])}: rules by key are needed, e.g. {{lr: [1, 2]}}"
+                f"{path}._allowed_={as_text(node['_allowed_'])}: rules by key are needed, e.g. {{lr: [1, 2]}}"
             )
         for key, value in node.items():
             if key in PRIVATE_KEYS:
                 continue
-            reason = problem(value, rules[key]) if key in rules else None
+            reason = find_problem(value, rules[key]) if key in rules else None
             if reason is None and not _representable(value):
                 reason = "a finite number of at most 64 bits is needed"
             if reason:
                 dotted = f"{path}.{key}".removeprefix(".")
-                is_sweep = isinstance(value, list) and value and problem(value[0], rules.get(key, "")) is None
-                swept = f". One run for each is a sweep: -m {dotted}={','.join(map(shown, value))}" if is_sweep else ""
-                mistakes.append(f"{dotted}={shown(value)}: {reason}{swept}")
+                is_sweep = isinstance(value, list) and value and find_problem(value[0], rules.get(key, "")) is None
+                swept = (
+                    f". One run for each is a sweep: -m {dotted}={','.join(map(as_text, value))}" if is_sweep else ""
+                )
+                mistakes.append(f"{dotted}={as_text(value)}: {reason}{swept}")
     return mistakes
 
 
-def shown(value: Any) -> str:
+def as_text(value: Any) -> str:
     """Format a value as on a command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return f"[{','.join(shown(entry) for entry in value)}]"
+        return f"[{','.join(as_text(entry) for entry in value)}]"
     if isinstance(value, Mapping):
-        return f"{{{','.join(f'{key}:{shown(entry)}' for key, entry in value.items() if key not in PRIVATE_KEYS)}}}"
+        return f"{{{','.join(f'{key}:{as_text(entry)}' for key, entry in value.items() if key not in PRIVATE_KEYS)}}}"
     return str(value)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ltr.configuration.allowed import shown
+from ltr.configuration.allowed import as_text
 from ltr.configuration.comments import comments_of, opening_line
 from ltr.configuration.configs import PRIVATE_KEYS, conf_directory, read_config
 from ltr.configuration.dataset_options import PARTS, dataset_options
@@ -258,7 +258,7 @@ def default_in_words(value: Any) -> str:
         return f"that of the pretrained weights, else {of_weights[1]}"
     match = _INTERPOLATION.match(value) if isinstance(value, str) else None
     if match is None:
-        return shown(value)
+        return as_text(value)
     first = f"${match['first']}" if value.startswith("${oc.env") else match["first"]
     return f"that of {first}" if match["second"] is None else f"{first}, else {default_in_words(match['second'])}"
 
@@ -269,7 +269,7 @@ def allowed_in_words(rule: Any) -> str:
         return ""
     if isinstance(rule, list) and len(rule) == 1 and isinstance(rule[0], list):
         return f"a list of {allowed_in_words(rule[0])}"
-    return ", ".join(shown(choice) for choice in rule) if isinstance(rule, list) else str(rule)
+    return ", ".join(as_text(choice) for choice in rule) if isinstance(rule, list) else str(rule)
 
 
 def _chosen_code(choices: list[Any]) -> dict[str, str]:
@@ -297,4 +297,4 @@ def _choices(entries: list[Any], node: str) -> Iterator[str]:
             is_override = group.startswith("override ")
             group = group.removeprefix("override ").lstrip("/")
             is_global = not package or package.startswith("_global_")
-            yield f"{group if is_override and is_global else f'{node}.{package}'}={shown(name)}"
+            yield f"{group if is_override and is_global else f'{node}.{package}'}={as_text(name)}"

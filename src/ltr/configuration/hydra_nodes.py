@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ltr.configuration.allowed import problem, shown
+from ltr.configuration.allowed import as_text, find_problem
 from ltr.configuration.configs import mappings
 from ltr.configuration.forbidden import forbidden, not_one_config, wrong_config_name
 from ltr.configuration.launchers import check_launcher
@@ -70,7 +70,7 @@ def _plugins(node: Mapping[str, Any]) -> list[str]:
     mistakes = []
     for name, example in _PLUGINS.items():
         if name in node and not (isinstance(node[name], Mapping) and "_target_" in node[name]):
-            mistakes.append(f"hydra.{name}={shown(node[name])}: a config is needed, chosen as hydra/{name}={example}")
+            mistakes.append(f"hydra.{name}={as_text(node[name])}: a config is needed, chosen as hydra/{name}={example}")
         elif name in node:
             mistakes += _unread(name, node[name])
     callbacks = node.get("callbacks") or {}
@@ -94,8 +94,8 @@ def _unread(name: str, node: Mapping[str, Any]) -> list[str]:
         for key in node
         if known and key not in known  # a user's own code declares nothing beforehand
     ]
-    if reason := problem(node.get("max_batch_size"), "int [1, inf) or null"):
-        mistakes.append(f"hydra.{name}.max_batch_size={shown(node['max_batch_size'])}: {reason}")
+    if reason := find_problem(node.get("max_batch_size"), "int [1, inf) or null"):
+        mistakes.append(f"hydra.{name}.max_batch_size={as_text(node['max_batch_size'])}: {reason}")
     return mistakes
 
 
@@ -129,7 +129,7 @@ def _names(node: Mapping[str, Any]) -> list[str]:
         names = chosen if isinstance(chosen, list) else [chosen]
         reasons = [(name, wrong_config_name(name)) for name in names if isinstance(name, str)]
         if isinstance(chosen, list):
-            reasons.append((shown(chosen), not_one_config(group.partition("@")[0], chosen)))
+            reasons.append((as_text(chosen), not_one_config(group.partition("@")[0], chosen)))
         mistakes += [f"{group}={name}: {reason}" for name, reason in reasons if reason]
     return mistakes
 

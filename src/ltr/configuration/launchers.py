@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from ltr.configuration.allowed import problem, shown
+from ltr.configuration.allowed import as_text, find_problem
 from ltr.configuration.declarations import fields_of
 from ltr.errors import ConfigError
 
@@ -40,8 +40,8 @@ def check_launcher(launcher: Any) -> list[str]:
 
 def _wrong_values(launcher: Mapping[str, Any]) -> list[str]:
     rules = {key: option.rule for key, option in fields_of(LOCAL_OPTIONS).items() if key in launcher}
-    reasons = {key: problem(launcher[key], rule) for key, rule in rules.items() if rule is not None}
-    return [f"hydra.launcher.{key}={shown(launcher[key])}: {reason}" for key, reason in reasons.items() if reason]
+    reasons = {key: find_problem(launcher[key], rule) for key, rule in rules.items() if rule is not None}
+    return [f"hydra.launcher.{key}={as_text(launcher[key])}: {reason}" for key, reason in reasons.items() if reason]
 
 
 def refused_by_queue(error: BaseException) -> ConfigError | None:

@@ -32,7 +32,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ltr.configuration import removed
-from ltr.configuration.allowed import shown
+from ltr.configuration.allowed import as_text
 from ltr.configuration.config_files import ConfigFiles, entries_of, is_name
 from ltr.configuration.configs import PRIVATE_KEYS
 from ltr.configuration.forbidden import not_one_config
@@ -241,7 +241,7 @@ class NestedLoader(ConfigLoaderImpl):
         options = self.options(node)
         if isinstance(name, str) and name in options:
             return None
-        return unknown_config(_group(self.nodes[node]), shown(name), options)
+        return unknown_config(_group(self.nodes[node]), as_text(name), options)
 
     def _choices_in_files(self) -> dict[str, dict[str, str]]:
         """Return the nested choices in the bodies of config files, with those of earlier rounds."""
@@ -298,9 +298,9 @@ class NestedLoader(ConfigLoaderImpl):
         loaded = self._without_replaced_keys(default, loaded, repo)
         for path, value in entries_of(loaded.config):
             if path in self._holding_keys and not isinstance(value, Mapping) and _replaces(value):
-                choice = f". Choose a config in its defaults list: '- override /{path}: {shown(value)}'"
+                choice = f". Choose a config in its defaults list: '- override /{path}: {as_text(value)}'"
                 raise ConfigCompositionException(
-                    f"In '{default.config_path}': {path}={shown(value)}: keys are needed here, not a value"
+                    f"In '{default.config_path}': {path}={as_text(value)}: keys are needed here, not a value"
                     f"{choice if repo.group_exists(path) else ''}"
                 )
             if isinstance(value, Mapping) and value:

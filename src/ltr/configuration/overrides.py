@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import Glob
 from omegaconf import DictConfig, OmegaConf
 
 from ltr.configuration import removed
-from ltr.configuration.allowed import problem
+from ltr.configuration.allowed import find_problem
 from ltr.configuration.check import check_config, find_mistakes
 from ltr.configuration.configs import conf_directory, config_names, leaves, node_at
 from ltr.configuration.forbidden import forbidden
@@ -27,7 +27,7 @@ from ltr.configuration.former_keys import rename_overrides
 from ltr.configuration.nested import NestedLoader, holds_keys, is_name
 from ltr.configuration.parsing import Parsed, in_short, parse
 from ltr.configuration.quoting import quoting_hint
-from ltr.configuration.rules import rules_of
+from ltr.configuration.rules import read_rules
 from ltr.configuration.suggestions import keys_of_other_configs, suggestion
 from ltr.configuration.swept_configs import jobs_of
 from ltr.configuration.unknown_configs import unknown_config
@@ -320,8 +320,8 @@ class _Explanation:
         if isinstance(node := node_at(config, one.key), Mapping):
             return [f"{one.key}={value}: {holds_keys(one.key, node)}" for value in one.values if is_name(value)]
         path, _, last = one.key.rpartition(".")
-        rules = rules_of(path, node_at(config, path), config)
-        reasons = [(value, problem(value, rules[last])) for value in one.values] if last in rules else []
+        rules = read_rules(path, node_at(config, path), config)
+        reasons = [(value, find_problem(value, rules[last])) for value in one.values] if last in rules else []
         return [f"{one.key}={value}: {reason}" for value, reason in reasons if reason]
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from ltr.configuration.allowed import shown
+from ltr.configuration.allowed import as_text
 from ltr.configuration.configs import PRIVATE_KEYS, conf_directory, config_names, leaves, read_config
 from ltr.configuration.dataset_options import PARTS, READ_BY_PROGRAM
 from ltr.configuration.declarations import fields_of
@@ -108,7 +108,7 @@ def _sentences(unread: list[tuple[str, Any]], config: Mapping[str, Any], overrid
             sentences.setdefault(one.text, f"{one.text}: nothing reads '{at}'{_advice(one, at, config)}")
         if not overriding:
             top = key if key.startswith("dataset.") else key.split(".")[0]
-            text = top if top != key and _is_config(config.get(top)) else f"{key}={shown(value)}"
+            text = top if top != key and _is_config(config.get(top)) else f"{key}={as_text(value)}"
             sentences.setdefault(text, f"{text}: nothing reads it{_advice(None, key, config)}")
     return list(sentences.values())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeVar
 
-from ltr.configuration.allowed import problem, shown
+from ltr.configuration.allowed import as_text, find_problem
 from ltr.configuration.annotations import rule_of
 from ltr.errors import ConfigError
 
@@ -31,7 +31,7 @@ def check_option(key: str, value: T, kind: Any) -> T:
         ConfigError: the value breaks the rule.
     """
     rule = rule_of(kind)
-    reason = None if rule is None else problem(list(value) if isinstance(value, tuple) else value, rule)
+    reason = None if rule is None else find_problem(list(value) if isinstance(value, tuple) else value, rule)
     if reason is not None:
-        raise ConfigError(f"{key}={shown(value)}: {reason}")
+        raise ConfigError(f"{key}={as_text(value)}: {reason}")
     return value

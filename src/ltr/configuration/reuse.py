@@ -14,14 +14,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ltr.configuration.allowed import problem, shown
+from ltr.configuration.allowed import as_text, find_problem
 from ltr.configuration.configs import config_names, leaves, read_config
 from ltr.configuration.dataset_options import PARTS
 from ltr.configuration.former_keys import rename_overrides
 from ltr.configuration.listed_configs import LISTS, reader, with_own
 from ltr.configuration.parsing import parse
 from ltr.configuration.removed import current_name
-from ltr.configuration.rules import rules_of
+from ltr.configuration.rules import read_rules
 from ltr.configuration.suggestions import suggestion
 from ltr.configuration.targets import check_targets
 from ltr.errors import ConfigError, refuse
@@ -68,9 +68,9 @@ def with_overrides(
             value = one.values[0]
             if one.key in LISTS:
                 value = with_own(LISTS[one.key], value, reader(LISTS[one.key], config_dir))
-            reason = problem(value, rules[one.key]) if one.key in rules else None
+            reason = find_problem(value, rules[one.key]) if one.key in rules else None
             if reason:
-                mistakes.append(f"{one.key}={shown(value)}: {reason}")
+                mistakes.append(f"{one.key}={as_text(value)}: {reason}")
             for key in (one.key, *(leaf for leaf, source in links.items() if source == one.key)):
                 _set(result, key, value)
     mistakes += check_targets({"dataset": result["dataset"], "evaluation": result["evaluation"]})
@@ -138,7 +138,7 @@ def _rules(config: Mapping[str, Any]) -> dict[str, Any]:
     dataset = config["dataset"]
     nodes = {"evaluation": config["evaluation"], "trainer": config["trainer"], "dataset": dataset}
     nodes |= {f"dataset.{part}": dataset[part] for part in PARTS}
-    return {f"{path}.{key}": rule for path, node in nodes.items() for key, rule in rules_of(path, node).items()}
+    return {f"{path}.{key}": rule for path, node in nodes.items() for key, rule in read_rules(path, node).items()}
 
 
 def _unknown(text: str, key: str, known: Sequence[str], config: Mapping[str, Any]) -> str:

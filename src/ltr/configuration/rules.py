@@ -19,7 +19,7 @@ _DEFAULT = {"": "train", "trainer": "trainer/default", "evaluation": "evaluation
             "checkpoint": "checkpoint/default", "callbacks": "callbacks/default"}  # fmt: skip
 
 
-def rules_of(path: str, node: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+def read_rules(path: str, node: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
     """Return the rules for the keys of a config, by key; {} for an unknown config.
 
     Args:

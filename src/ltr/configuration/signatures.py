@@ -7,7 +7,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from ltr.configuration.allowed import problem, shown
+from ltr.configuration.allowed import as_text, find_problem
 from ltr.configuration.annotations import in_words, rule_of
 from ltr.configuration.quoting import quoting_hint
 from ltr.errors import nearest
@@ -67,19 +67,19 @@ def mismatches(
         if name in by_name:
             hint = _hint(function, by_name[name])
             if hint is not None and not fits(value, hint):
-                assignment = f"{path}.{name}={shown(value)}"
+                assignment = f"{path}.{name}={as_text(value)}"
                 hints = (
                     quoting_hint(assignment) if fits("", hint) else "",
-                    f", such as [{shown(value)}]" * fits([value], hint),
+                    f", such as [{as_text(value)}]" * fits([value], hint),
                 )
                 mistakes.append(f"{assignment}: {target} takes {in_words(hint)}{''.join(hints)}")
-            elif hint is not None and (rule := rule_of(hint)) and (reason := problem(value, rule)):
-                mistakes.append(f"{path}.{name}={shown(value)}: {reason}")
+            elif hint is not None and (rule := rule_of(hint)) and (reason := find_problem(value, rule)):
+                mistakes.append(f"{path}.{name}={as_text(value)}: {reason}")
         elif not open_ended:
-            arguments_of_target = list(by_name) or ["none"]
+            allowed_names = list(by_name) or ["none"]
             mistakes.append(
-                f"{path}.{name}={shown(value)}: {target} has no such argument; it has {', '.join(arguments_of_target)}"
-                f"{nearest(name, arguments_of_target)}"
+                f"{path}.{name}={as_text(value)}: {target} has no such argument; it has {', '.join(allowed_names)}"
+                f"{nearest(name, allowed_names)}"
             )
     for name, parameter in parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty and name not in arguments:

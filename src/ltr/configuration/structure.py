@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ltr.configuration.allowed import check_values, shown
+from ltr.configuration.allowed import as_text, check_values
 from ltr.configuration.configs import PRIVATE_KEYS, config_names, read_config
 from ltr.errors import nearest
 
@@ -37,7 +37,9 @@ def check_structure(config: Mapping[str, Any]) -> list[str]:
         if group not in config:
             mistakes.append(f"{group}: missing; the program needs a config, e.g. {group}={_first_config(group)}")
         elif not isinstance(config[group], Mapping):
-            mistakes.append(f"{group}={shown(config[group])}: a config is needed, e.g. {group}={_first_config(group)}")
+            mistakes.append(
+                f"{group}={as_text(config[group])}: a config is needed, e.g. {group}={_first_config(group)}"
+            )
         elif group in READ_BY_NAME:
             needed = _keys_of(f"{group}/{CONFIG.get(group, 'default')}")
             more = [key for node in config_names(group) for key in _keys_of(f"{group}/{node}")]
@@ -69,7 +71,7 @@ def _same_keys(group: str, node: Mapping[str, Any], needed: Iterable[str], known
     missing = [f"{group}.{key}: missing; the program needs it" for key in needed if key not in node]
     keys = [key for key in node if key not in PRIVATE_KEYS]
     return missing + [
-        f"{group}.{key}={shown(node[key])}: nothing reads it; {group} has {', '.join(known)}{nearest(key, known)}"
+        f"{group}.{key}={as_text(node[key])}: nothing reads it; {group} has {', '.join(known)}{nearest(key, known)}"
         for key in keys
         if key not in known
     ]
@@ -77,7 +79,7 @@ def _same_keys(group: str, node: Mapping[str, Any], needed: Iterable[str], known
 
 def _called(path: str, node: Any) -> list[str]:
     if not isinstance(node, Mapping):
-        return [f"{path}={shown(node)}: a config with a _target_ is needed"]
+        return [f"{path}={as_text(node)}: a config with a _target_ is needed"]
     return [] if "_target_" in node else [f"{path}._target_: missing; it names the code that the config is for"]
 
 
@@ -92,7 +94,7 @@ def _dataset(node: Mapping[str, Any]) -> list[str]:
 def _logger(node: Mapping[str, Any]) -> list[str]:
     name = node.get("name")
     if name not in LOGGERS:
-        return [f"logger.name={shown(name)}: allowed is one of: {', '.join(LOGGERS)}{nearest(str(name), LOGGERS)}"]
+        return [f"logger.name={as_text(name)}: allowed is one of: {', '.join(LOGGERS)}{nearest(str(name), LOGGERS)}"]
     keys = _keys_of(f"logger/{name}")
     mistakes = _same_keys("logger", node, keys, keys)
     if name != "csv" and not _installed(name):
@@ -146,7 +148,7 @@ def _is_number(value: Any) -> bool:
 
 def _texts(value: Any) -> str | None:
     fine = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
-    return None if fine else f"a list of texts is needed, such as [{shown(value)}]"
+    return None if fine else f"a list of texts is needed, such as [{as_text(value)}]"
 
 
 _KINDS: dict[str, Callable[[Any], str | None]] = {
@@ -181,7 +183,7 @@ def check_foreign(config: Mapping[str, Any]) -> list[str]:
         if isinstance(node, Mapping):
             used[group] = {key: value for key, value in node.items() if keys is None or key in keys}
         elif node is not None:
-            mistakes.append(f"{group}={shown(node)}: keys with values are needed")
+            mistakes.append(f"{group}={as_text(node)}: keys with values are needed")
     named = list(dict.fromkeys([*mistakes, *_kinds(used), *check_values(used)]))
     return named + [
         line for line in _not_plain(config) if line.split("=")[0] not in {one.split("=")[0] for one in named}
@@ -192,7 +194,7 @@ def _not_plain(node: Any, path: str = "") -> list[str]:
     """Return a message for each value that is not plain data."""
     if isinstance(node, Mapping):
         where = path or "the file"
-        odd = [f"{where}: the key {shown(key)!r} is not text" for key in node if not isinstance(key, str)]
+        odd = [f"{where}: the key {as_text(key)!r} is not text" for key in node if not isinstance(key, str)]
         below = [_not_plain(value, f"{path}.{key}".removeprefix(".")) for key, value in node.items()]
         return [*odd, *(line for lines in below for line in lines)]
     if isinstance(node, list):
@@ -201,7 +203,7 @@ def _not_plain(node: Any, path: str = "") -> list[str]:
         return []
     if isinstance(node, float) and math.isfinite(node):
         return []
-    return [f"{path}={shown(node)}: a text, or a finite number of at most 64 bits, is needed"]
+    return [f"{path}={as_text(node)}: a text, or a finite number of at most 64 bits, is needed"]
 
 
 # groups of a run's configuration that are used again, and which of their keys; None: all
@@ -220,5 +222,5 @@ def _kinds(config: Mapping[str, Any]) -> list[str]:
         node = config.get(group, {}) if group else config
         reason = kind(node[key]) if isinstance(node, Mapping) and key in node else None
         if reason:
-            mistakes.append(f"{path}={shown(node[key])}: {reason}")
+            mistakes.append(f"{path}={as_text(node[key])}: {reason}")
     return mistakes

@@ -33,7 +33,7 @@ from ltr.local_jobs.worker import JobSpec
 from ltr.names import counted
 from ltr.runs.processes.interrupt import Stopped, leave_closed_terminal, signals_handled_by
 from ltr.runs.processes.openmp import pop_notice
-from ltr.sweeps import at_sweep_end, chooses_by, note
+from ltr.sweeps import at_sweep_end, chooses_by, record_job
 
 _POLL = 0.25  # seconds
 _WAITING = 4  # processes for each job at a time, those that wait for a stage included
@@ -267,7 +267,7 @@ class _Launch:
             if number == signal.SIGKILL
             else "the same command goes on from its last saved state"
         )
-        note(job.number, [as_written(text) for text in job.overrides], None, error)
+        record_job(job.number, [as_written(text) for text in job.overrides], None, error)
         self._print_error(job, error)
         result = JobReturn(overrides=job.overrides)
         if chooses_by(self.jobs.config.hydra.sweeper):

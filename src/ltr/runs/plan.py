@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ltr.configuration.advice import hold_out
-from ltr.configuration.allowed import shown
+from ltr.configuration.allowed import as_text
 from ltr.configuration.configs import canonical_json
 from ltr.configuration.targets import instantiate
 from ltr.data.packed_images.reading import read_source
@@ -261,7 +261,7 @@ def _extras(value: Any) -> tuple[Mapping[str, Any], ...]:
     terms = [] if value is None else value
     if not isinstance(terms, list) or any(not isinstance(one, Mapping) or "_target_" not in one for one in terms):
         raise ConfigError(
-            f"method.extras={shown(value)}: a list of configs is needed, each with a _target_, such as "
+            f"method.extras={as_text(value)}: a list of configs is needed, each with a _target_, such as "
             "[{_target_: ltr.methods.distillation.terms.RKD, teacher: RUN}]"
         )
     return tuple(terms)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from ltr.configuration.configs import config_names, read_config
-from ltr.configuration.rules import rules_of
+from ltr.configuration.rules import read_rules
 from ltr.configuration.targets import locate
 from ltr.errors import ConfigError
 from ltr.methods.core.options import Options, meanings_of, table_of
@@ -147,7 +147,7 @@ def test_every_option_is_documented_and_has_its_rule_in_the_configuration(name):
     _, options = declared()[name]
     assert set(meanings_of(options)) == set(options.__dataclass_fields__)
     target = read_config(f"method/{name}")["_target_"]
-    assert {**rules_of("method", {"_target_": target})} == dict(options.rules())
+    assert {**read_rules("method", {"_target_": target})} == dict(options.rules())
 
 
 @pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.stem)

@@ -21,7 +21,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, dataclass_transform, get_type_hints
 
-from ltr.configuration.allowed import problem, shown
+from ltr.configuration.allowed import as_text, find_problem
 from ltr.configuration.annotations import rule_of
 from ltr.errors import ConfigError
 
@@ -41,13 +41,13 @@ class Options(Mapping[str, Any]):
 
     def __post_init__(self) -> None:
         rules = self.rules()
-        reasons = {name: problem(self[name], rule) for name, rule in rules.items()}
-        mistakes = [f"method.{name}={shown(self[name])}: {reason}" for name, reason in reasons.items() if reason]
+        reasons = {name: find_problem(self[name], rule) for name, rule in rules.items()}
+        mistakes = [f"method.{name}={as_text(self[name])}: {reason}" for name, reason in reasons.items() if reason]
         for name, declaration in _nested(type(self)).items():
             values = self[name] if isinstance(self[name], Mapping) else {}
             for key, rule in declaration.rules().items():
-                if key in values and (reason := problem(values[key], rule)):
-                    mistakes.append(f"method.{name}.{key}={shown(values[key])}: {reason}")
+                if key in values and (reason := find_problem(values[key], rule)):
+                    mistakes.append(f"method.{name}.{key}={as_text(values[key])}: {reason}")
         if mistakes:
             raise ConfigError("\n  ".join(mistakes))
 
@@ -145,7 +145,7 @@ def table_of(declaration: type[Options]) -> str:
     lines = ["| option | default | allowed | meaning |", "|---|---|---|---|"]
     for field in dataclasses.fields(declaration):  # type: ignore[arg-type]
         rule = rules.get(field.name, "")
-        allowed = " ".join(f"`{shown(choice)}`" for choice in rule) if isinstance(rule, list) else rule
-        default = "of the config" if field.default is dataclasses.MISSING else f"`{shown(field.default)}`"
+        allowed = " ".join(f"`{as_text(choice)}`" for choice in rule) if isinstance(rule, list) else rule
+        default = "of the config" if field.default is dataclasses.MISSING else f"`{as_text(field.default)}`"
         lines.append(f"| `{field.name}` | {default} | {allowed} | {meanings.get(field.name, '')} |")
     return "\n".join(lines)

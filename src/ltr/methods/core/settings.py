@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ltr.configuration.allowed import shown
+from ltr.configuration.allowed import as_text
 from ltr.configuration.configs import config_names
 from ltr.errors import ConfigError, nearest
 from ltr.identity import name_of
@@ -150,7 +150,7 @@ def check_configs(node: Mapping[str, Any], keys: Sequence[str], where: str) -> N
     """
     for key in keys:
         if not isinstance(node[key], Mapping) or "_target_" not in node[key]:
-            shown_value = "" if isinstance(node[key], Mapping) else f"={shown(node[key])}"
+            shown_value = "" if isinstance(node[key], Mapping) else f"={as_text(node[key])}"
             raise ConfigError(
                 f"{where}.{key}{shown_value}: a config with a _target_ is needed. Choose one with {where}.{key}=NAME; "
                 f"there are: {', '.join(config_names(key))}"
