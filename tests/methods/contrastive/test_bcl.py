@@ -96,22 +96,6 @@ def test_views_are_part_of_the_key(plan):
     assert "views" not in planned("method=erm").stages["representation"].settings.to_dict()
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("+method.contrast_augment.mix=mixup", "method.contrast_augment=simaugment"),
-        ("method.contrast_augment=cifar_mixup", "method.contrast_augment=simaugment"),
-        ("method.temperature=0", "method.temperature"),
-        ("features=stored", "features=images"),
-        ("trainer.auto_accumulate=true", "custom training step"),
-    ],
-)
-def test_wrong_options_are_refused(ltr_train, override, message):
-    done = ltr_train("method=bcl", override, "stages=plan")
-    assert done.code == 2
-    assert message in done.err
-
-
 @pytest.mark.slow
 def test_a_decoupled_method_starts_from_it(ltr_train):
     done = ltr_train(

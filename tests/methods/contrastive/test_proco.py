@@ -135,18 +135,3 @@ def test_a_step_trains_every_part_and_reduces_the_loss(plan):
         assert names
         assert all(not torch.equal(before[name], after[name]) for name in names), part
     assert float(network.training_step(batch, 0)["loss"].detach()) < first
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("method.contrast_augment=cifar_mixup", "method.contrast_augment=simaugment"),
-        ("method.form=both", "method.form"),
-        ("method.feature_dim=0", "method.feature_dim"),
-        ("features=stored", "features=images"),
-    ],
-)
-def test_wrong_options_are_refused(ltr_train, override, message):
-    done = ltr_train("method=proco", override, "stages=plan")
-    assert done.code == 2
-    assert message in done.err

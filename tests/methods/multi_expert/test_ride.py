@@ -123,22 +123,6 @@ def test_costs_count_the_evaluated_experts(routed):
     assert metrics["macs"] == pytest.approx((0.75 * one + 0.25 * three) / 1e6)
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("method.experts=1", "method.experts=1"),
-        ("method.top_choices=11", "10 classes"),
-        ("method.divergence=mea", "mean"),
-        ("features=stored", "features=images"),
-        ("method.assignment.epochs=0", "method.assignment.epochs"),
-    ],
-)
-def test_wrong_options_are_refused(ltr_train, override, message):
-    done = ltr_train("method=ride", override, "stages=plan")
-    assert done.code == 2
-    assert message in done.err
-
-
 def test_by_default_the_routers_read_all_logits_of_a_data_set_of_few_classes(ltr_train):
     done = ltr_train("method=ride", "dataset=digits_bg", "stages=plan")
     assert done.code == 0, done.err

@@ -141,21 +141,6 @@ def test_augmentations_that_mix_images_are_refused():
         augmentation(settings(augment={**AUGMENT, "mix": "mixup"}), (3, 8, 8))
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("loss=ldam", "loss=cross_entropy"),
-        ("method.aggregation.views=0", "method.aggregation.views"),
-        ("features=stored", "features=images"),
-        ("method.aggregation.augment=cifar_mixup", "method.aggregation.augment=test_time"),
-    ],
-)
-def test_wrong_options_are_refused(ltr_train, override, message):
-    done = ltr_train("method=sade", override, "stages=plan")
-    assert done.code == 2
-    assert message in done.err
-
-
 def test_experts_cannot_be_a_representation(ltr_train):
     done = ltr_train("method=crt", "method.representation=sade", "stages=plan")
     assert done.code == 2

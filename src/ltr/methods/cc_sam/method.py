@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from ltr.configuration.targets import locate
+from ltr.configuration.targets import class_name, locate
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.identity import named
@@ -20,6 +20,7 @@ from ltr.methods.cc_sam.perturbations import class_scales, class_strengths, feat
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Method, NetworkSpec, Stage
+from ltr.methods.decoupling.representation import classifier_stage
 from ltr.methods.decoupling.retrained import SecondStage
 
 
@@ -95,6 +96,7 @@ class AdversarialClassifier(SecondStage):
         options: the fields of `AdversarialOptions`.
     """
 
+    keeps_head = True
     is_solvable = False
     _strengths: Tensor
     _adversarial_share: Tensor
@@ -106,10 +108,6 @@ class AdversarialClassifier(SecondStage):
         strengths = class_strengths(spec.dataset_info.class_counts, chosen.strength_divisor)
         self.register_buffer("_strengths", to_float32(strengths), persistent=False)
         self.register_buffer("_adversarial_share", torch.zeros(()), persistent=False)
-
-    def start_from(self, network: ImageClassifier) -> None:
-        super().start_from(network)
-        self.head.load_state_dict(network.head.state_dict())
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)
@@ -157,7 +155,7 @@ class CCSAM(Method):
             loss = locate(stage_settings.loss["_target_"], "loss")
             if not (isinstance(loss, type) and issubclass(loss, ClassificationLoss)):
                 raise ConfigError(
-                    f"{key}={getattr(loss, '__name__', loss)}: CC-SAM needs the loss of each image, and this one is no "
+                    f"{key}={class_name(stage_settings.loss)}: CC-SAM needs the loss of each image, and this one is no "
                     "mean over images. Use cross_entropy, ldam or another classification loss"
                 )
         return [
@@ -169,12 +167,5 @@ class CCSAM(Method):
                 options=self.options.part(FlatOptions),
                 checkpoint=self.options.start_from,
             ),
-            Stage(
-                "classifier",
-                "classifier",
-                second,
-                module=AdversarialClassifier,
-                parents=("representation",),
-                options=self.options.part(AdversarialOptions),
-            ),
+            classifier_stage(second, AdversarialClassifier, self.options.part(AdversarialOptions)),
         ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ltr.configuration.targets import instantiate, locate
+from ltr.configuration.targets import class_name, instantiate
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.losses.functional import at_least_float32
@@ -17,6 +17,7 @@ from ltr.methods.contrastive.options import ProjectionOptions
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Method, NetworkSpec, Stage
+from ltr.models.heads import head_kind
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
 
@@ -96,10 +97,9 @@ class ContrastiveMethod(Method):
             )
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
-        kind = getattr(locate(settings.head["_target_"], "head"), "head_kind", None)
-        if self.head_kinds and kind not in self.head_kinds:
+        if self.head_kinds and head_kind(settings.head) not in self.head_kinds:
             raise ConfigError(
-                f"head={settings.head['_target_'].rsplit('.', 1)[-1]}: the contrastive branch of {type(self).__name__} "
+                f"head={class_name(settings.head)}: the contrastive branch of {type(self).__name__} "
                 f"reads a weight vector of each class. Use head={' or head='.join(self.head_kinds)}"
             )
         views: Mapping[str, Any] = self.options.contrast_augment

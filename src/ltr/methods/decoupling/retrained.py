@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,12 @@ class SecondStage(ImageClassifier):
         spec: see `NetworkSpec`; its parent is ``representation``.
         options: the fields of `RetrainedOptions`. Training updates the backbone's BatchNorm statistics, unless
             ``freeze_bn_stats`` keeps it in eval mode.
+
+    Attributes:
+        keeps_head: True starts from the representation's head instead of a new one.
     """
+
+    keeps_head: ClassVar[bool] = False
 
     def __init__(self, spec: NetworkSpec, **options: Any) -> None:
         super().__init__(spec)
@@ -37,7 +42,10 @@ class SecondStage(ImageClassifier):
         self.cached = declared.features == "cached"
         self._cache: FeatureCache | None = None
         if spec.parents:
-            self.start_from(network_of(spec.parents))
+            representation = network_of(spec.parents)
+            self.take_backbone(representation)
+            if self.keeps_head:
+                self.head.load_state_dict(representation.head.state_dict())
         if declared.trainable != "all":
             self.backbone.requires_grad_(False)
             if self.pool is not None:  # a part of the representation
@@ -45,10 +53,6 @@ class SecondStage(ImageClassifier):
         if declared.trainable == "last_block":
             self.backbone.last_block().requires_grad_(True)
         self.train()  # Lightning keeps the modes in which modules are when training starts
-
-    def start_from(self, network: ImageClassifier) -> None:
-        """Copy the weights of the trained representation."""
-        self.take_backbone(network)
 
     def train(self, mode: bool = True) -> SecondStage:
         super().train(mode)
@@ -141,14 +145,12 @@ class RescaledClassifier(SecondStage):
         options: the fields of `RescaledOptions`.
     """
 
+    keeps_head = True
+
     def __init__(self, spec: NetworkSpec, **options: Any) -> None:
         super().__init__(spec, **options)
         self.options = RescaledOptions(**options)
         self.head = ScaledHead(self.head, spec.dataset_info.num_classes)
-
-    def start_from(self, network: ImageClassifier) -> None:
-        super().start_from(network)
-        self.head.load_state_dict(network.head.state_dict())
 
     def no_weight_decay(self) -> list[str]:
         return []  # the bias is frozen; the scales decay, as in the official code

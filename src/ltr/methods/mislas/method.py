@@ -7,7 +7,6 @@ from typing import Any
 from torch import nn
 
 from ltr.identity import named
-from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.decoupling.representation import TwoStages
 from ltr.methods.decoupling.retrained import ScaledHead, SecondStage
@@ -25,16 +24,13 @@ class CalibratedClassifier(SecondStage):
         options: the fields of `CalibratedOptions`.
     """
 
+    keeps_head = True
     is_solvable = False
 
     def __init__(self, spec: NetworkSpec, **options: Any) -> None:
         super().__init__(spec, **options)
         self.options = CalibratedOptions(**options)
         self.head = ScaledHead(self.head, spec.dataset_info.num_classes, frozen=False)
-
-    def start_from(self, network: ImageClassifier) -> None:
-        super().start_from(network)
-        self.head.load_state_dict(network.head.state_dict())  # before the factors are added
 
     def parameter_modules(self) -> dict[str, nn.Module]:
         return {"scales": nn.ParameterList([self.head.scales])}  # a group with a separate learning rate

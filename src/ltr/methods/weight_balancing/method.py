@@ -10,7 +10,6 @@ from torch import Tensor
 from ltr.configuration.targets import class_name
 from ltr.errors import ConfigError
 from ltr.identity import named
-from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import NetworkSpec, Stage
 from ltr.methods.decoupling.representation import TwoStages
@@ -40,6 +39,7 @@ class BalancedClassifier(SecondStage):
         options: the fields of `BalancedOptions`.
     """
 
+    keeps_head = True
     is_solvable = False
     options: BalancedOptions
     radius: Tensor
@@ -50,10 +50,6 @@ class BalancedClassifier(SecondStage):
         self.options = declared
         # from the representation's classifier, and fixed while this one trains
         self.register_buffer("radius", max_norm_radius(self.head.weight.detach(), declared.radius))
-
-    def start_from(self, network: ImageClassifier) -> None:
-        super().start_from(network)
-        self.head.load_state_dict(network.head.state_dict())
 
     @property
     def graph_obstacle(self) -> str | None:  # type: ignore[override]
