@@ -3,7 +3,7 @@
     python scripts/bench_threads.py             # beside whatever runs on this machine
     python scripts/bench_threads.py --load 1    # beside one process at low priority that computes
 
-Each side is a process of its own, because OpenMP reads its variables once. Steps per second count only without other
+Each side is a separate process, because OpenMP reads its variables once. Steps per second count only without other
 load than that of --load.
 """
 

@@ -75,7 +75,7 @@ def export_hub(checkpoint: Path, folder: Path, result: Mapping[str, Any] | None 
         if not difference <= TOLERANCE * max(1.0, expected.abs().max().item()):
             raise TrainingError(
                 f"the logits of timm's model differ by {difference:.3g}: nothing was exported. Use ltr-export RUN "
-                "--out FOLDER, which keeps the network as it is"
+                "--out FOLDER, which keeps the network unchanged"
             )
         write_text(drafts / CARD, model_card(description, result, folder.name, limited))
         kept_card = (folder / CARD).exists()

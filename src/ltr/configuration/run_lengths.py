@@ -22,7 +22,7 @@ def resolve_run_lengths(config: dict[str, Any]) -> None:
     A stage of m epochs or more gets n, so that the published lengths give the published schedule. A shorter one of e
     epochs gets n, too, but not more than e / 10 (or n e / m, if that is more). A shortened warm-up of fewer than two
     epochs rises at every step (``warmup: step``), because a rise by whole epochs would begin at the full rate. A value
-    in another form stays as it is, for the checks of values to name it.
+    in another form is unchanged; the checks of values name it.
     """
     for parent, key, written, epochs in _lengths(config):
         parent[key] = _length(written, epochs)

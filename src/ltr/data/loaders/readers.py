@@ -61,5 +61,5 @@ class _EndEvent:
 
 
 def unchanged(sample: Any) -> Any:
-    """Return a sample as it is, as ``collate_fn``: torch's default would convert arrays to tensors."""
+    """Return a sample unchanged, as ``collate_fn``: torch's default would convert arrays to tensors."""
     return sample

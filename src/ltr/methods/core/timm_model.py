@@ -9,7 +9,7 @@ from torch import nn
 from ltr.errors import ConfigError
 from ltr.models.backbones import config_for_image_size
 
-_ALTERNATIVE = "Use ltr-export RUN --out FOLDER, which keeps the network as it is"
+_ALTERNATIVE = "Use ltr-export RUN --out FOLDER, which keeps the network unchanged"
 
 
 def timm_model(network: Any) -> nn.Module:
