@@ -61,6 +61,7 @@ MALFORMED = {
     "seed=choice()": "not an override",
     "+trainer.max_epochs=1": "'trainer.max_epochs' exists already; write it without '+'",
     "hydra.nothing=1": "have no key 'hydra.nothing'",
+    "hydra.sweep.dirr=x": "Did you mean 'hydra.sweep.dir'?",
     "hydra/launcher=[null]": "",
     "hydra/sweeper=[1,[2]]": "",
 }

@@ -214,13 +214,22 @@ class _Explanation:
         if isinstance(error, (AttributeError, AssertionError)):  # inside OmegaConf, as for hydra.sweeper.params
             return [f"{one.text}: Hydra takes this from a config file only. Put it into one of your own (--config-dir)"]
         if "Could not override" in str(error):
+            # the groups are part of each key, so that only much alike keys are meant
+            close = nearest_name(one.key, self._hydra_keys(plugins), cutoff=0.85)
+            hint = "" if close is None else f". Did you mean '{close}'?"
             return [
                 f"{one.text}: Hydra, its launcher and its sweeper have no key '{one.key}'. `ltr-train --help "
-                "launcher/local` lists those of the launcher on this machine"
+                f"launcher/local` lists those of the launcher on this machine{hint}"
             ]
         extra = _PLUGINS.get(str(one.values[0]))
         hint = f". It needs pip install 'ltr[{extra}]'" if extra else ""
         return [f"{one.text}: {in_short(error)}{hint}"]
+
+    def _hydra_keys(self, plugins: list[str]) -> list[str]:
+        """Return the keys of Hydra's settings with the launcher and sweeper that are chosen."""
+        composed = compose(config_name=self.config_name, overrides=[*self.applied, *plugins], return_hydra_config=True)
+        node = OmegaConf.to_container(composed.hydra, resolve=False)  # its values need a job
+        return [key for key, _ in leaves(node, "hydra") if not key.endswith("._target_")]
 
     def _unknown_configs(self, one: Parsed) -> list[str]:
         if one.override.is_delete():
