@@ -50,16 +50,20 @@ class Page:
         self.send("Network.enable")
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.send("Page.navigate", url=address)
-        deadline = time.monotonic() + self._patience
-        while self.evaluate("document.readyState + location.href") != f"complete{address}":
-            assert time.monotonic() < deadline, "the page does not load"
-            time.sleep(0.05)
+        self.wait_for(f"document.readyState + location.href === {json.dumps('complete' + address)}")
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression in the page."""
         answer = self.send("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def wait_for(self, expression: str) -> None:
+        """Wait until a JavaScript expression is true: some events come only after the input that causes them."""
+        deadline = time.monotonic() + self._patience
+        while not self.evaluate(expression):
+            assert time.monotonic() < deadline, f"{expression} stays false"
+            time.sleep(0.02)
 
     def hover(self, element: str) -> tuple[float, float]:
         """Move the pointer onto an element, given as a JavaScript expression; its middle in the window."""

@@ -157,9 +157,7 @@ def test_numbers_of_classes_are_listed_with_their_difference(opened_report):
     opened_report.evaluate(f"({CHOICE}.value = '2', {CHOICE}.dispatchEvent(new Event('change')))")
     opened_report.click("document.querySelector('.perclass summary')")
     table = "document.querySelector('.perclass table')"
-    for _ in range(100):  # toggle events come later
-        if opened_report.evaluate(f"{table} !== null"):
-            break
+    opened_report.wait_for(f"{table} !== null")  # the toggle event comes after the click
     rows = opened_report.evaluate(f"[...{table}.rows].map(row => [...row.cells].map(cell => cell.textContent))")
     assert rows[0] == ["class", "training images", "group", "lws", "erm", "difference"]
     assert rows[3] == ["three", "10", "few", "30.0 %", "10.0 %", "+20.0"]
