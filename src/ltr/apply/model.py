@@ -17,7 +17,7 @@ from ltr.data.source import PLAIN, Decoding, ImageFiles
 from ltr.errors import CheckpointError, ConfigError
 from ltr.evaluation.scores import Scores
 from ltr.methods.core.checkpoint import describe, network_from_description
-from ltr.runs.processes.device import autocast, keep_freed_memory, resolve_device, resolve_precision
+from ltr.runs.processes.device import keep_freed_memory, predicting, resolve_device, resolve_precision
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Model:
     @contextmanager
     def predicting(self) -> Iterator[None]:
         """Run the block in inference mode with the model's precision."""
-        with torch.inference_mode(), autocast(self.device, self.precision):
+        with predicting(self.network, self.device, self.precision):
             yield
 
     def scores(self, images: torch.Tensor) -> Scores:

@@ -44,7 +44,7 @@ class BasicBlock(nn.Module):
         out = self.bn2(self.conv2(out))
         # the in-place sum saves a padded copy; the backward of BatchNorm needs its input, not this output
         if self.widens:
-            out[:, self.shortcut_channels] += images[:, :, :: self.stride, :: self.stride]
+            out[:, self.shortcut_channels].add_(images[:, :, :: self.stride, :: self.stride])
         else:
             out += images
         return F.relu(out, inplace=True)

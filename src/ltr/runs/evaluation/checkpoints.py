@@ -31,7 +31,7 @@ from ltr.runs.evaluation.protocols import protocols_of
 from ltr.runs.evaluation.split import SplitEvaluator
 from ltr.runs.evaluation.unused_options import refuse_unused_options
 from ltr.runs.plan import describe_dataset
-from ltr.runs.processes.device import autocast, keep_freed_memory, resolve_device, resolve_precision
+from ltr.runs.processes.device import keep_freed_memory, predicting, resolve_device, resolve_precision
 from ltr.runs.result import result_rows
 
 
@@ -119,7 +119,7 @@ def headline_probabilities(
     module = _data_module(prepared, device, None)
     predictor = prepared.predictor.to(device).eval()
     results = {}
-    with torch.inference_mode(), autocast(device, precision):
+    with predicting(predictor, device, precision):
         for part in ("val", "test"):
             if not len(getattr(split, part)):
                 continue

@@ -13,7 +13,7 @@ from ltr.errors import DataError
 from ltr.evaluation.training_scores import TrainingScores, TrainingScoresTable
 from ltr.methods.core.network import ImageClassifier
 from ltr.runs.evaluation.location_stats import LocationStats
-from ltr.runs.processes.device import autocast
+from ltr.runs.processes.device import autocast, predicting
 
 EXAMPLES = 16  # number of test images for which a method may return example arrays
 
@@ -62,7 +62,7 @@ def evaluate(
     """
     protocols_of_variants: dict[str, list[Any]] = {}
     module = predictor.to(device).eval()
-    with torch.inference_mode(), autocast(device, precision):
+    with predicting(module, device, precision):
         training = _training_scores(module, loaders["train"]) if "train" in loaders else {}
         for position, (part, loader) in enumerate((name, one) for name, one in loaders.items() if name != "train"):
             for batch in loader:

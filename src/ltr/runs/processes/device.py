@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
 from ltr.errors import ConfigError
+from ltr.models.fused import fused_convolutions
 from ltr.runs.processes.process_info import DDP
 
 LIGHTNING_PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
@@ -83,3 +85,24 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the autocast context of evaluation, the same as Lightning's in training."""
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.bfloat16)
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
+
+
+@contextmanager
+def predicting(network: Any, device: torch.device, precision: str) -> Iterator[None]:
+    """Compute predictions within the block: without gradients, in the run's precision, with fused convolutions.
+
+    A network that reads stored features of a frozen backbone is not fused: from images it computes the same bits as
+    the extraction of features does.
+
+    Args:
+        network: in eval mode; a module, or anything without modules.
+    """
+    with torch.inference_mode(), autocast(device, precision), ExitStack() as stack:
+        if not _reads_features(network):
+            stack.enter_context(fused_convolutions(network))
+        yield
+
+
+def _reads_features(network: Any) -> bool:
+    modules = network.modules() if isinstance(network, torch.nn.Module) else ()
+    return any(getattr(getattr(module, "settings", None), "features", None) is not None for module in modules)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 
 from ltr.files import written_atomically
+from ltr.models.fused import fused_convolutions
 from ltr.runs.processes import distributed
 from ltr.runs.training.epoch_log import EpochLog
 
@@ -39,6 +41,7 @@ class ValidationCallback(pl.Callback):
         self.best = float("-inf")
         self.best_epoch: int | None = None
         self._protocol: Any = None
+        self._fused = ExitStack()
 
     @property
     def is_evaluating(self) -> bool:
@@ -47,6 +50,7 @@ class ValidationCallback(pl.Callback):
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._protocol = self.make_protocol(str(pl_module.link))
+        self._fused.enter_context(fused_convolutions(pl_module))
 
     def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
         self._protocol.update(outputs["scores"], outputs["batch"].labels, outputs["batch"].indices)
@@ -55,6 +59,7 @@ class ValidationCallback(pl.Callback):
         self._protocol.reduce()
         metrics: Mapping[str, float] = self._protocol.compute().metrics
         self._protocol = None
+        self._fused.close()
         self.epoch_log.add({f"{self.name}/{key}": value for key, value in metrics.items()})
         value = metrics[self.monitor]
         if self.best_path is not None and value > self.best:
@@ -63,6 +68,9 @@ class ValidationCallback(pl.Callback):
                 return
             with written_atomically(self.best_path) as temporary:
                 torch.save({k: v.detach().cpu() for k, v in pl_module.state_dict().items()}, temporary)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._fused.close()
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_epoch": self.best_epoch}
