@@ -35,19 +35,23 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.stride = stride
         self.widens = in_channels != out_channels
-        first = (out_channels - in_channels) // 2 if shortcut_padding == "both" else 0
-        self.shortcut_channels = slice(first, first + in_channels)
+        self.shortcut_padding = shortcut_padding
+        self.zero_channels = zero_channels(in_channels, out_channels, shortcut_padding)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map [B, C_in, H, W] to [B, C_out, H / stride, W / stride]."""
         out = F.relu(self.bn1(self.conv1(images)), inplace=True)
         out = self.bn2(self.conv2(out))
-        # the in-place sum saves a padded copy; the backward of BatchNorm needs its input, not this output
-        if self.widens:
-            out[:, self.shortcut_channels].add_(images[:, :, :: self.stride, :: self.stride])
-        else:
-            out += images
+        if self.widens:  # padded, because in bf16 a sum into some of the channels is five times slower on a CPU
+            images = F.pad(images[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.zero_channels))
+        out += images  # in place: the backward of BatchNorm needs its input, not this output
         return F.relu(out, inplace=True)
+
+
+def zero_channels(in_channels: int, out_channels: int, shortcut_padding: ShortcutPadding) -> tuple[int, int]:
+    """Return the number of zero channels before and after those of a widening shortcut."""
+    before = (out_channels - in_channels) // 2 if shortcut_padding == "both" else 0
+    return before, out_channels - in_channels - before
 
 
 @named("backbone/cifar_resnet")

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ltr.errors import ConfigError
 from ltr.models.backbones import Backbone, dry_run
-from ltr.models.cifar_resnet import BasicBlock, CifarResNet
+from ltr.models.cifar_resnet import BasicBlock, CifarResNet, zero_channels
 from ltr.models.digits_net import DigitsNet
 from ltr.models.timm_backbone import TimmFeatures
 from ltr.models.torchvision_backbone import TorchvisionBackbone
@@ -147,10 +147,8 @@ def _narrow_module(module: nn.Module, inputs: tuple[Tensor, ...], *, share: floa
                 setattr(module, name, nn.Parameter(kept) if isinstance(tensor, nn.Parameter) else kept)
     elif isinstance(module, BasicBlock):
         widened = round(module.conv2.out_channels * share)
-        is_padded_on_both_sides = module.shortcut_channels.start > 0
-        first = (widened - channels) // 2 if is_padded_on_both_sides else 0
         module.widens = widened != channels
-        module.shortcut_channels = slice(first, first + channels)
+        module.zero_channels = zero_channels(channels, widened, module.shortcut_padding)
 
 
 def width_of(halves: Halves, image_shape: tuple[int, int, int]) -> int:
