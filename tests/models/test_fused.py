@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ltr.models import fused
 from ltr.models.backbones import Backbone
 from ltr.models.cifar_resnet import CifarResNet
 from ltr.models.classifier32 import Classifier32
@@ -68,9 +69,9 @@ def test_fused_features_are_as_near_to_float32_as_bf16_is(name):
             separate = backbone(batch)
             graph = fused_graph(backbone)
             assert graph is not None
-            fused = graph(batch)
+            together = graph(batch)
     assert sum(isinstance(module, FusedConvolution) for module in graph.modules()) == operations
-    assert relative_error(fused, expected) < max(1.5 * relative_error(separate, expected), 0.01)
+    assert relative_error(together, expected) < max(1.5 * relative_error(separate, expected), 0.01)
 
 
 def test_a_block_fuses_and_afterwards_features_have_their_earlier_bits(resnet20):
@@ -111,6 +112,17 @@ def test_each_block_folds_the_current_weights():
         backbone.bn1.weight.mul_(2)
         with fused_convolutions(backbone):
             assert not torch.equal(backbone(batch), first)
+
+
+def test_large_batches_are_computed_in_parts(resnet20, monkeypatch):
+    batch = images(10, 3, 32, 32)
+    with torch.no_grad(), torch.autocast(**BF16):
+        graph = fused_graph(resnet20)
+        monkeypatch.setattr(fused, "PIXELS_OF_PART", 4 * 32 * 32)
+        monkeypatch.setattr(fused, "SMALLEST_PART", 1)
+        with fused_convolutions(resnet20):
+            features = resnet20(batch)
+        assert torch.equal(features, torch.cat([graph(batch[:4]), graph(batch[4:8]), graph(batch[8:])]))
 
 
 def test_a_backbone_with_hooks_is_not_fused(resnet20):

@@ -21,6 +21,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ltr.models.backbones import Backbone
 
+# ResNet-32 computes 7 % more images a second in batches of 128 than of 250, ResNet-50 at 96 pixels 24 % more in 32
+PIXELS_OF_PART = 1 << 17
+SMALLEST_PART = 32
 MAX_DIFFERENCE = 0.1  # relative, of the first batch's features; rounding makes about 0.01 of it
 
 
@@ -56,17 +59,23 @@ def _fused(backbone: Backbone) -> Iterator[None]:
             graph = fused_graph(backbone)
             backbone.forward = forward  # type: ignore[method-assign]
             features = plain(images)
-            fused = features if graph is None else graph(images)
+            fused = features if graph is None else _in_parts(graph, images)
             is_usable = graph is not None and _agree(fused, features)
             graphs.append(graph if is_usable else None)
             return fused if is_usable else features
-        return plain(images) if graphs[0] is None else graphs[0](images)
+        return plain(images) if graphs[0] is None else _in_parts(graphs[0], images)
 
     backbone.forward = forward  # type: ignore[method-assign]
     try:
         yield
     finally:
         del backbone.forward
+
+
+def _in_parts(graph: fx.GraphModule, images: Tensor) -> Tensor:
+    """Return the features of images [B, C, H, W], computed for so many at a time that their maps stay in the caches."""
+    size = max(SMALLEST_PART, PIXELS_OF_PART // (images.shape[2] * images.shape[3]))
+    return graph(images) if len(images) <= size else torch.cat([graph(part) for part in images.split(size)])
 
 
 def _agree(fused: Tensor, features: Tensor) -> bool:
