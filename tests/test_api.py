@@ -12,6 +12,12 @@ import ltr
 from ltr.errors import CheckpointError, ConfigError
 
 
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    outputs = tmp_path_factory.mktemp("loaded")
+    return ltr.load(ltr.train([f"paths.outputs={outputs}", "debug=fast"], quiet=True).directory)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["cross_entropy", "focal_sigmoid"])
 def test_a_loaded_run_predicts_what_the_run_recorded(tmp_path, loss):
@@ -34,9 +40,25 @@ def test_a_loaded_run_predicts_what_the_run_recorded(tmp_path, loss):
     assert classifier.class_names == tuple(str(digit) for digit in range(10))
 
 
-def test_predicting_no_images_returns_no_probabilities(tmp_path):
-    outcome = ltr.train([f"paths.outputs={tmp_path}", "trainer.max_epochs=1", "debug=fast"], quiet=True)
-    assert ltr.load(outcome.directory).predict(np.empty((0, 8, 8, 1), np.uint8)).shape == (0, 10)
+def test_predicting_no_images_returns_no_probabilities(loaded):
+    assert loaded.predict(np.empty((0, 8, 8, 1), np.uint8)).shape == (0, 10)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [np.zeros((2, 8, 8, 1), np.float32), np.zeros((2, 8, 8), np.uint8), np.zeros((2, 1, 8, 8), np.uint8)],
+    ids=["floats", "without channels", "channels first"],
+)
+def test_images_that_the_network_would_misread_are_refused(loaded, images):
+    with pytest.raises(ConfigError, match=r"the network reads uint8 \[N, H, W, 1\]. Give pixels"):
+        loaded.predict(images)
+
+
+def test_unknown_views_are_refused(loaded):
+    with pytest.raises(
+        ConfigError, match=r"views=flips: allowed are flip, five_crops, ten_crops\. Did you mean 'flip'"
+    ):
+        loaded.predict(np.zeros((2, 8, 8, 1), np.uint8), views="flips")
 
 
 def test_loading_a_missing_run_is_a_readable_error(tmp_path):

@@ -15,10 +15,11 @@ from ltr.commands.evaluate import find
 from ltr.configuration.overrides import load_config
 from ltr.configuration.targets import check_arguments
 from ltr.console import plain_warnings
-from ltr.errors import refuse
-from ltr.evaluation.scores import log_normaliser, probabilities
+from ltr.errors import ConfigError, refuse
+from ltr.evaluation.scores import Scores, log_normaliser, probabilities
 from ltr.methods.core.checkpoint import load_network
 from ltr.networks import build
+from ltr.runs.evaluation.views import averaged, check_views
 from ltr.runs.processes.device import autocast, resolve_device, resolve_precision
 from ltr.runs.result import Outcome
 from ltr.runs.runner import run
@@ -66,16 +67,47 @@ class Classifier:
     def class_names(self) -> tuple[str, ...]:
         return self.network.dataset_info.class_names
 
-    def predict(self, images: np.ndarray | torch.Tensor, batch_size: int = 1000) -> np.ndarray:
-        """Return class probabilities [N, C] as float32 of uint8 images [N, H, W, C]."""
-        pixels = torch.as_tensor(images).permute(0, 3, 1, 2)
+    def predict(
+        self, images: np.ndarray | torch.Tensor, batch_size: int = 1000, views: str | None = None
+    ) -> np.ndarray:
+        """Return class probabilities [N, C] as float32.
+
+        Args:
+            images: uint8 [N, H, W, C] with the channels of the training images.
+            batch_size: images per forward pass.
+            views: mean scores over views of each image, as by ``evaluation.views``: ``flip``, ``five_crops`` or
+                ``ten_crops``; None: the image alone, whatever the run's evaluation used.
+
+        Raises:
+            ConfigError: images of another type or shape, or unknown views.
+        """
+        if views is not None:
+            check_views(views, f"views={views}")
+        pixels = self._pixels(images)
         batches = []
         with torch.inference_mode(), autocast(self.device, self.precision):
             for batch in pixels.split(batch_size):
-                scores = self.network.predict_headline(batch.to(self.device))
+                scores = self._scores(batch.to(self.device), views)
                 logits, link = scores.logits.float(), self.network.link
                 batches.append(probabilities(logits, log_normaliser(logits, link), link).cpu().numpy())
         return np.concatenate(batches) if batches else np.empty((0, len(self.class_names)), np.float32)
+
+    def _pixels(self, images: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """Return images as uint8 [N, C, H, W]; numbers in [0, 1] would be read as black images, so they are refused."""
+        pixels = torch.as_tensor(images)
+        channels = self.network.dataset_info.image_shape[0]
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[3] != channels:
+            kind = str(pixels.dtype).removeprefix("torch.")
+            raise ConfigError(
+                f"images: {kind} {list(pixels.shape)}, and the network reads uint8 [N, H, W, {channels}]. Give pixels "
+                "from 0 to 255, channels last"
+            )
+        return pixels.permute(0, 3, 1, 2)
+
+    def _scores(self, images: torch.Tensor, views: str | None) -> Scores:
+        if views is None:
+            return self.network.predict_headline(images)
+        return averaged(images, views, lambda view: {"headline": self.network.predict_headline(view)})["headline"]
 
 
 def load(run_or_checkpoint: str | Path, accelerator: str = "auto", precision: str = "auto") -> Classifier:

@@ -67,6 +67,12 @@ def test_thresholds_are_stored_reported_applied_and_exported(run, decide, run_co
         assert row["set"] == "|".join(members)
     assert {row["decision"] for row in rows} <= {"", *names}
 
+    # the thresholds are of scores without views
+    code, _, err = run_command(predict, run, tmp_path / "pool", "--out", tmp_path / "v.csv", *flags, "--views", "flip")
+    assert code == 0, err
+    assert "of images without views, so no decisions are written" in err
+    assert "decision" not in (tmp_path / "v.csv").read_text().splitlines()[0].split(",")
+
     code, out, err = run_command(export, run, "--out", tmp_path / "exported")
     assert code == 0, err
     exported = json.loads((tmp_path / "exported" / "decisions.json").read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 
 import numpy as np
@@ -85,6 +86,11 @@ def test_flags_change_the_predictions(ltr_predict, finished_run, photos, tmp_pat
         (["{run}", "photos", "--out", "p.txt"], 2, "must end in .csv or .parquet"),
         (["{run}", "photos", "--out", "photos/00.png/p.csv"], 2, "a folder is needed, and "),
         (["{run}", "photos", "--out", "p.csv", "--scorer", "mps"], 2, "Did you mean 'msp'"),
+        (
+            ["{run}", "photos", "--out", "p.csv", "--views", "flop"],
+            2,
+            "flip, five_crops, ten_crops. Did you mean 'flip'",
+        ),
         (["{run}", "photos", "--out", "p.csv", "--top", "0"], 2, "allowed is 1 or more"),
         (["{run}", "photos", "--out", "p.csv", "--batch-size", "-1"], 2, "allowed is 1 or more"),
         (["{run}", "photos", "--out", "p.csv", "--nonsense"], 2, "--nonsense"),
@@ -102,6 +108,46 @@ def test_mistakes_are_reported_in_a_line(ltr_predict, finished_run, photos, tmp_
     assert NOT_FORESEEN not in err
     assert not out
     assert not list(tmp_path.glob("*.csv"))
+
+
+@pytest.mark.parametrize("views", ["flip", "ten_crops"])
+def test_predictions_with_views_are_those_of_evaluation(
+    ltr_predict, ltr_eval, finished_run, tmp_path, monkeypatch, views
+):
+    import pyarrow.parquet as pq
+
+    code, _, err = ltr_eval(finished_run, f"evaluation.views={views}", "--out", tmp_path / "evaluated")
+    assert code == 0, err
+    evaluated = pq.read_table(next((tmp_path / "evaluated").rglob("predictions.parquet"))).to_pydict()
+    folder = tmp_path / "test images"
+    folder.mkdir()
+    for place, number in enumerate(evaluated["id"]):
+        Image.fromarray(digits().images[number, :, :, 0]).save(folder / f"{place:05d}.png")
+    code, out, err = ltr_predict(finished_run, folder, "--out", tmp_path / "p.parquet", "--views", views)
+    assert code == 0, err
+    assert f"means over the views of {views}" in out
+    predicted = pq.read_table(tmp_path / "p.parquet").to_pydict()
+    assert list(map(int, predicted["class"])) == evaluated["prediction"]
+    assert predicted["probability"] == [scores[0] for scores in evaluated["scores"]]
+    assert predicted["probability_5"] == [scores[4] for scores in evaluated["scores"]]
+    alone = ltr.load(finished_run).predict(digits().images[evaluated["id"]])
+    assert not np.array_equal(alone.max(1), np.float32(predicted["probability"]))
+    means = ltr.load(finished_run).predict(digits().images[evaluated["id"]], views=views)
+    np.testing.assert_allclose(means.max(1), predicted["probability"], rtol=0.02)
+
+
+def test_views_of_the_runs_evaluation_are_not_taken_over_but_named(ltr_predict, finished_run, photos, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "with views")
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(re.sub(r"(?m)^  views: null$", "  views: flip", config, count=1))
+    tables = []
+    for source, flags in ((finished_run, []), (run, []), (run, ["--views", "flip"])):
+        code, _, err = ltr_predict(source, photos, "--out", tmp_path / "p.csv", *flags)
+        assert code == 0, err
+        asked = "the run was evaluated with evaluation.views=flip; these predictions are of the images alone" in err
+        assert asked == (source is run and not flags)
+        tables.append((tmp_path / "p.csv").read_bytes())
+    assert tables[0] == tables[1] != tables[2]
 
 
 def test_help_exits_with_0(ltr_predict):

@@ -17,6 +17,7 @@ from ltr.data.source import PLAIN, Decoding, ImageFiles
 from ltr.errors import CheckpointError, ConfigError
 from ltr.evaluation.scores import Scores
 from ltr.methods.core.checkpoint import describe, network_from_description
+from ltr.runs.evaluation.views import averaged, check_views
 from ltr.runs.processes.device import keep_freed_memory, predicting, resolve_device, resolve_precision
 
 
@@ -34,6 +35,7 @@ class Model:
         decoding: conversion of files to RGB, with matte and white level as in training.
         crop_margin, crop_square: extension of the boxes of detections, as in training.
         trained_on_crops: True if the training images were crops of boxes.
+        views: views of each image over which scores are averaged, as by ``evaluation.views``; None: the image alone.
     """
 
     network: Any
@@ -48,6 +50,7 @@ class Model:
     crop_margin: float = 0.1
     crop_square: bool = True
     trained_on_crops: bool = False
+    views: str | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -87,7 +90,9 @@ class Model:
         Raises:
             ConfigError: the network has no score for each class.
         """
-        predicted = self.network.predict(images)[self.network.headline]
+        predict = self.network.predict
+        scores = predict(images) if self.views is None else averaged(images, self.views, predict)
+        predicted = scores[self.network.headline]
         logits = predicted.logits
         if logits is None or logits.ndim != 2 or logits.shape[1] != len(self.class_names):
             raise ConfigError(
@@ -105,6 +110,7 @@ def load_model(
     precision: str | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
+    views: str | None = None,
 ) -> Model:
     """Load a weights file of this project for prediction on image files.
 
@@ -115,11 +121,14 @@ def load_model(
         precision: ``auto``, ``bf16``, ``fp16`` or ``fp32``; None: the run's.
         batch_size: images per batch; None: that of the run's evaluation.
         workers: number of decoding processes; None: one per core.
+        views: ``flip``, ``five_crops`` or ``ten_crops``; None: the image alone, whatever the run's evaluation used.
 
     Raises:
         CheckpointError: the weights cannot be read.
-        ConfigError: the device or precision is not available, or images are not square.
+        ConfigError: the device or precision is not available, images are not square, or there are no such views.
     """
+    if views is not None:
+        check_views(views, f"views={views}")
     description = describe(checkpoint)
     network = network_from_description(description, checkpoint)
     device = resolve_device(accelerator)
@@ -141,6 +150,7 @@ def load_model(
         crop_margin=float(dataset.get("crop_margin", Model.crop_margin)),
         crop_square=bool(dataset.get("crop_square", Model.crop_square)),
         trained_on_crops=dataset.get("crop") == "box" or dataset.get("detections") is not None,
+        views=views,
     )
 
 

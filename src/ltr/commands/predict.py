@@ -57,6 +57,12 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--scorer", default="msp", metavar="NAME", help="scorer of known-ness (default: msp)")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="number of classes per row (default: 5)")
+    parser.add_argument(
+        "--views",
+        metavar="KIND",
+        help="mean scores over views of each image, as by evaluation.views of ltr-eval: flip, five_crops or ten_crops "
+        "(default: the image alone, even if the run was evaluated with views)",
+    )
     add_reading_flags(parser)
     arguments = parse_arguments(parser, argv)
     if arguments is None:
@@ -73,6 +79,10 @@ def _predict(arguments: argparse.Namespace) -> int:
     from ltr.apply.predict import check_scorer, predict_files
 
     check_scorer(arguments.scorer)
+    if arguments.views is not None:
+        from ltr.runs.evaluation.views import check_views
+
+        check_views(arguments.views, f"--views {arguments.views}")
     _check_detection_flags(arguments)
     named = arguments.out is not None
     if named:  # an unwritable output is refused before the run is looked up
@@ -108,10 +118,28 @@ def _predict(arguments: argparse.Namespace) -> int:
             decider=decider,
         )
     rate = done.images / max(done.seconds, 1e-9)
-    print_line(f"{arguments.out}: {counted(done.images, 'image')} in {done.seconds:,.1f} s, {rate:,.0f} images/s")
+    images = f"{counted(done.images, 'image')}{_views_text(arguments)}"
+    print_line(f"{arguments.out}: {images} in {done.seconds:,.1f} s, {rate:,.0f} images/s")
     report_remarks(done.remarks)
     report_broken(done.broken, done.broken_file)
     return 0
+
+
+def _views_text(arguments: argparse.Namespace) -> str:
+    """Return which views the scores are means of, for the summary line; empty for the images alone."""
+    return "" if arguments.views is None else f", means over the views of {arguments.views},"
+
+
+def _report_views(arguments: argparse.Namespace, config: Any) -> None:
+    """Print that the run was evaluated with other views than these predictions have."""
+    evaluated = ((config or {}).get("evaluation") or {}).get("views")
+    if evaluated not in (None, arguments.views):
+        used = "the images alone" if arguments.views is None else f"the views of {arguments.views}"
+        print_line(
+            f"the run was evaluated with evaluation.views={evaluated}; these predictions are of {used}. --views "
+            f"{evaluated} predicts as the run was evaluated",
+            sys.stderr,
+        )
 
 
 def _default_out(arguments: argparse.Namespace) -> Path:
@@ -130,6 +158,13 @@ def _decider(arguments: argparse.Namespace, model: Any) -> Any:
 
     path = decisions_file(checkpoint)
     if path is None:
+        return None
+    if arguments.views is not None:
+        print_line(
+            f"warning: the thresholds of {path} are of images without views, so no decisions are written. Leave "
+            "--views out for decisions",
+            sys.stderr,
+        )
         return None
     decider = read_decisions(path, checkpoint, model.class_names)
     if decider is None:
@@ -192,7 +227,8 @@ def _write_format(arguments: argparse.Namespace, model: Any, files: Any, pool: A
     has_broken = write_broken(listed, broken)
     what = "detection" if pool is not None else "image"
     seconds = time.perf_counter() - started
-    print_line(f"{arguments.out}: {counted(len(files) - len(broken), what)} in {seconds:,.1f} s")
+    number = f"{counted(len(files) - len(broken), what)}{_views_text(arguments)}"
+    print_line(f"{arguments.out}: {number} in {seconds:,.1f} s")
     report_remarks(remarks)
     report_broken(broken, listed if has_broken else None)
     return 0
@@ -264,6 +300,9 @@ def model_and_pool(arguments: argparse.Namespace) -> tuple[Any, Any]:
 def _load(arguments: argparse.Namespace, checkpoint: Path, config: Any) -> Any:
     from ltr.apply.model import load_model
 
+    views = getattr(arguments, "views", None)  # a flag of ltr-predict only
+    if "views" in arguments:
+        _report_views(arguments, config)
     with plain_warnings():
         return load_model(
             checkpoint,
@@ -272,6 +311,7 @@ def _load(arguments: argparse.Namespace, checkpoint: Path, config: Any) -> Any:
             precision=arguments.precision,
             batch_size=arguments.batch_size,
             workers=arguments.workers,
+            views=views,
         )
 
 

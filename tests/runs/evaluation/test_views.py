@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from ltr.configuration.configs import read_config
 from ltr.evaluation.scores import Scores
-from ltr.runs.evaluation.views import TestTimeViews, five_crops, views_of
+from ltr.runs.evaluation.views import VIEWS, TestTimeViews, five_crops, views_of
 
 
 def some_images(size: int = 31) -> torch.Tensor:
@@ -56,6 +57,10 @@ def test_five_crops_are_the_centre_and_the_corners():
         assert crop.shape == images.shape
         expected = nn.functional.interpolate(window.float(), (31, 31), mode="bilinear", antialias=True)
         assert (crop.float() - expected).abs().max() <= 0.5
+
+
+def test_the_kinds_of_views_are_those_of_the_config():
+    assert read_config("evaluation/default")["_allowed_"]["views"] == [None, *VIEWS]
 
 
 def test_a_uniform_image_has_equal_views():

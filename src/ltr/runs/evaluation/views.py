@@ -9,10 +9,29 @@ import torch
 from torch import Tensor, nn
 
 from ltr.data.loaders.device import resize_images
+from ltr.errors import ConfigError, nearest
 from ltr.evaluation.scores import Scores
 
+VIEWS = ("flip", "five_crops", "ten_crops")
 SHARE = 224 / 248  # side of a crop relative to the image's; LIFT's, which crops 224 of 248 pixels
 _AVERAGED = ("logits", "features", "knownness")
+
+
+def check_views(kind: str, typed: str) -> str:
+    """Return a kind of views.
+
+    Args:
+        typed: the option with its value, for the message.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    if kind not in VIEWS:
+        raise ConfigError(
+            f"{typed}: allowed are {', '.join(VIEWS)}{nearest(kind, VIEWS)}. Leave it out to predict from the image "
+            "alone"
+        )
+    return kind
 
 
 def views_of(images: Tensor, kind: str) -> list[Tensor]:
