@@ -196,6 +196,14 @@ class Aliased(Toy):
         return total.mean(2)
 
 
+class Broadcast(Toy):
+    """Sum with a term of another shape."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.bn(self.conv(images))
+        return (maps + images.mean((1, 2, 3), keepdim=True)).mean((2, 3))
+
+
 @pytest.mark.parametrize("kind", [Shared, Branching, Aliased])
 def test_other_forwards_compute_as_before(kind):
     torch.manual_seed(0)
@@ -206,6 +214,27 @@ def test_other_forwards_compute_as_before(kind):
         with fused_convolutions(toy):
             assert torch.equal(toy(batch), expected)
             assert torch.equal(toy(batch), expected)
+
+
+def test_a_residual_of_another_shape_is_broadcast():
+    torch.manual_seed(0)
+    toy = with_statistics(Broadcast())
+    batch = images(4, 3, 8, 8)
+    with torch.no_grad():
+        expected = toy(batch)
+        with torch.autocast(**BF16), fused_convolutions(toy):
+            assert relative_error(toy(batch), expected) < 0.02
+
+
+def test_a_backbone_whose_shapes_onednn_refuses_computes_as_before(resnet20, monkeypatch):
+    def refuse(*arguments: Tensor) -> Tensor:
+        raise RuntimeError
+
+    monkeypatch.setattr(FusedConvolution, "forward", refuse)
+    with torch.no_grad(), torch.autocast(**BF16):
+        expected = resnet20(images(4, 3, 32, 32))
+        with fused_convolutions(resnet20):
+            assert torch.equal(resnet20(images(4, 3, 32, 32)), expected)
 
 
 def test_the_input_of_a_convolution_that_changes_before_the_sum_is_read_in_time():

@@ -59,10 +59,9 @@ def _fused(backbone: Backbone) -> Iterator[None]:
             graph = fused_graph(backbone)
             backbone.forward = forward  # type: ignore[method-assign]
             features = plain(images)
-            fused = features if graph is None else _in_parts(graph, images)
-            is_usable = graph is not None and _agree(fused, features)
-            graphs.append(graph if is_usable else None)
-            return fused if is_usable else features
+            fused = None if graph is None else _checked(graph, images, features)
+            graphs.append(None if fused is None else graph)
+            return features if fused is None else fused
         return plain(images) if graphs[0] is None else _in_parts(graphs[0], images)
 
     backbone.forward = forward  # type: ignore[method-assign]
@@ -78,10 +77,17 @@ def _in_parts(graph: fx.GraphModule, images: Tensor) -> Tensor:
     return graph(images) if len(images) <= size else torch.cat([graph(part) for part in images.split(size)])
 
 
-def _agree(fused: Tensor, features: Tensor) -> bool:
-    """Return whether features [B, D] agree but for rounding; a graph leaves out what aliases of a tensor would see."""
-    fused, features = fused.float(), features.float()
-    return fused.shape == features.shape and bool((fused - features).norm() <= MAX_DIFFERENCE * features.norm())
+def _checked(graph: fx.GraphModule, images: Tensor, features: Tensor) -> Tensor | None:
+    """Return the features that a graph computes; None if they differ from the backbone's by more than rounding.
+
+    A traced graph does not know which tensors share memory, and oneDNN refuses some shapes.
+    """
+    try:
+        fused = _in_parts(graph, images)
+    except RuntimeError:
+        return None
+    difference = (fused.float() - features.float()).norm() if fused.shape == features.shape else torch.inf
+    return fused if bool(difference <= MAX_DIFFERENCE * features.float().norm()) else None
 
 
 def _is_eligible(backbone: nn.Module, images: Tensor) -> bool:
@@ -261,4 +267,9 @@ def _has_hooks(module: nn.Module) -> bool:
 
 
 def _is_available() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    operations = torch.ops.mkldnn  # torch's own compiler fuses with them, but they have no public names
+    return (
+        torch.backends.mkldnn.is_available()
+        and hasattr(operations, "_convolution_pointwise")
+        and bool(operations._is_mkldnn_bf16_supported())
+    )
