@@ -160,8 +160,8 @@ def _train(argv: list[str]) -> int:
     from ltr.configuration.targets import allow_packages
 
     forget_notices()
-    if line.mistakes or forbidden(line.overrides, line.config_dir):
-        with allow_packages(line.allowed):
+    with allow_packages(line.allowed):
+        if line.mistakes or forbidden(line.overrides, line.config_dir):
             raise _explain_mistakes(line, None) or AssertionError
     if "--version" in line.flags:
         from ltr import __version__

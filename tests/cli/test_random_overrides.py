@@ -215,6 +215,8 @@ ANYTHING = st.lists(
 
 
 def check_that_it_is_explained(folder: Path, command: list[tuple[str, str, bool]]) -> None:
+    # a flag that lacks its value takes the word behind it, which may be a right one
+    command = sorted(command, key=lambda one: one[1] in ("--allow", "--cfg"))
     # first, so that an override of the same key comes after it
     code, err = run_and_capture(
         ["stages=plan", f"paths.outputs={folder}", f"paths.data={folder / 'data'}", *(text for _, text, _ in command)]

@@ -224,6 +224,12 @@ def test_targets_that_are_forbidden_or_not_callable_are_refused(refused, target,
     assert done.left == []
 
 
+@pytest.mark.parametrize("key", ["weights_map=nonsense", "trainable=1", "no_such_key=1"])
+def test_a_wrong_value_beside_a_refused_target_is_named(refused, key):
+    done = refused("backbone._target_=os.system", f"backbone.{key}")
+    assert [line.partition(":")[0] for line in done.mistakes] == [f"backbone.{key}", "backbone._target_=os.system"]
+
+
 def test_a_config_cannot_call_functions_outside_the_declared_targets(refused, tmp_path):
     trap = tmp_path / "trap"
     wrong = ["dataset.source._target_=ltr.files.write_text", f"+dataset.source.path={trap}", "+dataset.source.text=x"]

@@ -14,6 +14,7 @@ from typing import Any
 
 from ltr.configuration.configs import PRIVATE_KEYS, conf_directory, leaves
 from ltr.configuration.parsing import Parsed, parse
+from ltr.configuration.targets import refused_target
 
 # keys that Hydra writes itself, or that would move files of a run
 _OF_HYDRA = {
@@ -32,7 +33,7 @@ _OF_HYDRA = {
 _CONFIG_NAME = re.compile(r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*")
 _ENDINGS = (".yaml", ".yml")
 # an override with none of these needs no second look
-_SUSPECT = re.compile(r"^[+~]*hydra\b|/|\\|\.\.|\.ya?ml|=\s*\[|" + "|".join(PRIVATE_KEYS))
+_SUSPECT = re.compile(r"^[+~]*hydra\b|/|\\|\.\.|\.ya?ml|=\s*\[|_target_|" + "|".join(PRIVATE_KEYS))
 # groups of which one config is chosen; a second one would be merged into it
 _OF_ONE = ("strategy", "sampler", "augment", "head", "loss", "backbone", "optimizer", "scheduler", "method", "dataset",
            "logger", "hydra/launcher", "hydra/sweeper")  # fmt: skip
@@ -63,7 +64,23 @@ def _reason(one: Parsed, config_dir: str | None) -> str | None:
             return reason
     if one.key == "hydra.job.env_copy":
         return _unset(one.values)
+    if not one.override.is_hydra_override() and not one.override.is_delete():
+        # the other values of its config are then checked by the rules of the config's own code
+        for value in one.values:
+            if refused := _refused_targets(one.key, value):
+                return refused
     return _wrong_name(one) if _is_group(one, config_dir) else None
+
+
+def _refused_targets(key: str, value: Any) -> str | None:
+    """Return the reason why a value names code outside the allowed packages; None if it does not."""
+    if isinstance(value, Mapping):
+        targets = [entry for name, entry in leaves(value) if name.rpartition(".")[2] == "_target_"]
+        reasons = ((target, _refused_targets("_target_", target)) for target in targets)
+        return next((f"_target_={target}: {reason}" for target, reason in reasons if reason), None)
+    if key.rpartition(".")[2] != "_target_" or "${" in str(value):
+        return None
+    return refused_target(value)
 
 
 def _unset(values: list[Any]) -> str | None:

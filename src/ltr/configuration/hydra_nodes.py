@@ -14,6 +14,7 @@ from ltr.configuration.allowed import as_text, find_problem
 from ltr.configuration.configs import mappings
 from ltr.configuration.forbidden import forbidden, not_one_config, wrong_config_name
 from ltr.configuration.launchers import check_launcher
+from ltr.configuration.targets import allow_packages
 from ltr.errors import nearest, refuse
 
 ALLOWED = ("hydra._internal.core_plugins.", "hydra.experimental.callbacks.", "hydra_plugins.", "ltr.sweeps.", "optuna.")
@@ -173,7 +174,8 @@ def guarded_hydra(allowed: tuple[str, ...] = ()) -> Iterator[None]:
 
     def checked(self: Any, *arguments: Any, **named: Any) -> Any:
         overrides = named.get("overrides", arguments[1] if len(arguments) > 1 else ())
-        refuse(forbidden(overrides).values(), _HEADLINE)
+        with allow_packages(allowed):
+            refuse(forbidden(overrides).values(), _HEADLINE)
         _own_first(self)
         with warnings.catch_warnings():
             # ltr reports this itself

@@ -53,7 +53,8 @@ def explain(overrides: list[str], config_dir: str | None, config_name: str, swee
     """
     refused = forbidden(overrides, config_dir)
     parsed, mistakes = parse(text for text in overrides if text not in refused)
-    mistakes = [*refused.values(), *mistakes]
+    targets = [line for text, line in refused.items() if "_target_" in text]
+    mistakes = [*(line for line in refused.values() if line not in targets), *mistakes]
     already = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -67,7 +68,7 @@ def explain(overrides: list[str], config_dir: str | None, config_name: str, swee
         GlobalHydra.instance().clear()
         if already is not None:
             GlobalHydra.instance().initialize(already)
-    return list(dict.fromkeys(mistakes))
+    return list(dict.fromkeys([*mistakes, *targets]))
 
 
 def compose_config(overrides: list[str], config_dir: str | None = None) -> DictConfig:

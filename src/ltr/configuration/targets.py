@@ -65,11 +65,17 @@ def _key(path: str) -> str:
 
 
 def _refusal(path: str, target: Any) -> str:
+    return f"{_key(path)}={target}: {_outside()}"
+
+
+def _outside() -> str:
     packages = ", ".join(prefix.rstrip(".") for prefix in allowed_prefixes())
-    return (
-        f"{_key(path)}={target}: not in an allowed package ({packages}). "
-        f"For your own code pass --allow PREFIX or set LTR_ALLOW"
-    )
+    return f"not in an allowed package ({packages}). For your own code pass --allow PREFIX or set LTR_ALLOW"
+
+
+def refused_target(target: Any) -> str | None:
+    """Return the reason why a ``_target_`` is refused, as the end of a sentence; None if its package is allowed."""
+    return None if isinstance(target, str) and _inside(target) else _outside()
 
 
 def check_targets(config: Mapping) -> list[str]:

@@ -36,6 +36,7 @@ class Prototypical(nn.Module):
     prior_bias = None
     adjusts_prior = False
     of = "embedding"
+    takes_mixed_images = False  # a mixture of two images belongs to no single class
     weights = None
 
     def __init__(self, class_counts: Sequence[int] | None = None, *, shot: PositiveInt = 1) -> None:

@@ -56,6 +56,7 @@ class Triplet(nn.Module):
     prior_bias = None
     adjusts_prior = False
     of = "embedding"
+    takes_mixed_images = False  # a mixture of two images belongs to no single class
     weights = None
 
     def __init__(

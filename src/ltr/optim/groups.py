@@ -65,7 +65,9 @@ def parameter_groups(
     names = [f"{part}.{name}" for part, module in modules.items() for name, _ in module.named_parameters()]
     for name in no_decay:
         if name not in names:
-            raise ConfigError(f"No parameter is called '{name}' to keep weight decay from{nearest(name, names)}")
+            raise ConfigError(
+                f"'{name}' is to have no weight decay, and there is no such parameter{nearest(name, names)}"
+            )
 
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     seen: set[int] = set()
@@ -91,7 +93,10 @@ def parameter_groups(
             )
             entry["params"].append(parameter)
     if not groups:
-        raise ConfigError("No parameter is trainable: backbone and head are both frozen. Set backbone.trainable=all.")
+        raise ConfigError(
+            "no parameter is trainable: the backbone is frozen by tune or backbone.trainable, and the head has none. "
+            "Use tune=all and backbone.trainable=all"
+        )
     return list(groups.values())
 
 

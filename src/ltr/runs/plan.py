@@ -24,6 +24,7 @@ from ltr.methods.core.stage import Method, Stage
 from ltr.models.hub_weights import with_weights_file
 from ltr.optim.libraries import check_optimizer
 from ltr.runs.check_features import check_stored, frozen, stored_settings
+from ltr.runs.check_networks import check_networks
 from ltr.runs.evaluation.deployment_prior import evaluation_of
 from ltr.runs.evaluation.protocols import check_method, protocols_of
 from ltr.runs.evaluation.unused_options import warn_of_unused_options
@@ -118,6 +119,7 @@ def plan_of(
     if config["trainer"]["auto_accumulate"]:
         for stage in stages:
             check_plan(stage, dataset_info)
+    check_networks(config, stages, dataset_info, data, split)
     try:
         keys = plan_keys(
             stages, config["seed"], data, split, dataset_info, execution_spec(config), code_configs_of(config)

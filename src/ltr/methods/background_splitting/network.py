@@ -17,7 +17,7 @@ from ltr.methods.background_splitting.head import BackgroundHead, prior_bias
 from ltr.methods.background_splitting.options import AuxInit, BiasInit
 from ltr.methods.background_splitting.partition import warn_of_one_class
 from ltr.methods.core.network import ImageClassifier
-from ltr.methods.core.stage import NetworkSpec
+from ltr.methods.core.stage import NeedsParents, NetworkSpec
 from ltr.models.weights import seeded_construction
 from ltr.randomness import derive_seed
 
@@ -77,7 +77,7 @@ class BackgroundClassifier(ImageClassifier):
             pseudo = parent_arrays.get("pseudo_labels", {})
             aux_classes = len(pseudo["classes"]) if pseudo else aux_classes
             if aux_classes is None:
-                raise ConfigError(
+                raise NeedsParents(
                     f"method.aux.weight={aux_weight}: the number of pseudo-classes, and so the auxiliary head, follows "
                     "from the stage 'pseudo_labels', which is not computed here. Set method.aux.weight=0 for a network "
                     "without that head"

@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from ltr.configuration.targets import class_name, instantiate
+from ltr.configuration.targets import class_name, instantiate, locate
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.evaluation.protocol import Protocol
@@ -33,6 +33,14 @@ from ltr.models.tuning import Tuning, hold_frozen_parts
 from ltr.models.weights import seeded_construction
 from ltr.optim.schedules import ReleasedCosine
 from ltr.randomness import derive_seed
+
+
+def _for_embeddings(key: str, config: Mapping[str, Any]) -> ConfigError:
+    """Return the error for a head or a loss of embeddings in a network of class scores."""
+    return ConfigError(
+        f"{key}={class_name(config)}: it is for embeddings, and this method learns class scores. Use method=triplet, "
+        f"prototypical or rkd; or {key}={'linear' if key == 'head' else 'cross_entropy'}"
+    )
 
 
 @named("network/image_classifier")
@@ -70,6 +78,8 @@ class ImageClassifier(pl.LightningModule):
         channels = dataset_info.image_shape[0]
         counts = dataset_info.class_counts if logit_counts is None else tuple(logit_counts)
         background_arguments = () if background is None else (background,)
+        if not self.embeds and getattr(locate(str(settings.loss["_target_"]), "loss"), "of", "") == "embedding":
+            raise _for_embeddings("loss", settings.loss)
         self.loss = instantiate(settings.loss, counts, *background_arguments)
         with seeded_construction(derive_seed(seed, role, "init")):
             self.backbone = instantiate(config_for_image_size(settings.backbone, dataset_info.image_shape), channels)
@@ -89,11 +99,8 @@ class ImageClassifier(pl.LightningModule):
                 self.tuning.prepare(self.backbone, dataset_info.image_shape)
             self.base = base_of(self.backbone, settings.backbone)
             hold_frozen_parts(self.backbone)  # Lightning keeps the modes in which modules are when training starts
-        if not self.embeds and "embedding" in (getattr(self.head, "head_kind", ""), getattr(self.loss, "of", "")):
-            raise ConfigError(
-                "head or loss is for embeddings, and this method learns class scores. Use method=triplet, prototypical "
-                "or rkd; or head=linear and loss=cross_entropy"
-            )
+        if not self.embeds and getattr(self.head, "head_kind", "") == "embedding":
+            raise _for_embeddings("head", settings.head)
         self.extras = nn.ModuleDict()
         for number, config in enumerate(settings.extras):
             with seeded_construction(derive_seed(seed, role, "extra", number)):
@@ -323,7 +330,15 @@ class ImageClassifier(pl.LightningModule):
 
     def no_weight_decay(self) -> list[str]:
         """Return the names of parameters without weight decay: a bias that is initialised by the prior."""
-        return ["head.bias"] if self.loss.prior_bias is not None else []
+        if self.loss.prior_bias is None:
+            return []
+        if getattr(self.head, "bias", None) is None:
+            loss, head = class_name(self.settings.loss), class_name(self.settings.head)
+            raise ConfigError(
+                f"loss={loss} with head={head}: the loss initialises the bias of the head, and this head has none. Use "
+                "head=linear, or another loss"
+            )
+        return ["head.bias"]
 
     def optimisation(self, batches_per_epoch: int) -> tuple[torch.optim.Optimizer, Callable[[int], float]]:
         """Return the optimiser and its schedule (step -> multiplier of the base learning rate).

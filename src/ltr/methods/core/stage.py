@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from ltr.data.split import Split
 
 
+class NeedsParents(ConfigError):
+    """Error for a network whose constructor needs the arrays of finished parents."""
+
+
 @dataclass(frozen=True)
 class NetworkSpec:
     """Constructor arguments that all networks share: ``Network(spec, **options)``.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltr.configuration.targets import instantiate
+from ltr.configuration.targets import class_name, instantiate
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores
@@ -116,8 +116,8 @@ class ExpertClassifier(ImageClassifier):
         super().__init__(spec)
         if self.link != "softmax":
             raise ConfigError(
-                "several experts are trained with a softmax, and the loss is one of sigmoids. Use loss=ldam, "
-                "cross_entropy or another loss of a softmax"
+                f"loss={class_name(spec.settings.loss)}: several experts are trained with a softmax, and it is a loss "
+                "of sigmoids. Use loss=ldam, cross_entropy or another loss of a softmax"
             )
         self.options = chosen
         self.experts = int(chosen.get("experts", 3))
