@@ -40,6 +40,30 @@ def test_the_suggestion_precedes_the_list():
     assert message == "there is no method 'cRT'. Did you mean 'crt'? There are: crt, lws"
 
 
+@pytest.mark.parametrize(
+    ("group", "name", "first"),
+    [
+        (
+            "backbone",
+            "resnet18",
+            "'backbone=timm backbone.name=resnet18' or 'backbone=torchvision backbone.name=resnet18'",
+        ),
+        ("backbone", "ResNet18", "'backbone=timm backbone.name=resnet18'"),
+        ("backbone", "vit_b_16", "'backbone=torchvision backbone.name=vit_b_16'"),
+        ("optimizer", "rmsprop", "'optimizer=torch optimizer.name=RMSprop'"),
+        ("optimizer", "lamb", "'optimizer=timm optimizer.name=lamb'"),
+        ("scheduler", "tanh", "'scheduler=timm scheduler.name=tanh'"),
+        ("scorer", "vim", "'evaluation.scorers=[pytorch_ood.ViM]'"),
+    ],
+)
+def test_a_name_of_another_package_is_answered_by_the_command_that_chooses_it(group, name, first):
+    assert f". Did you mean {first}" in unknown_config(group, name, config_names(group))
+
+
+def test_a_name_that_no_package_knows_gets_the_nearest_config():
+    assert "Did you mean 'resnet32'?" in unknown_config("backbone", "resnet_32_", config_names("backbone"))
+
+
 @pytest.mark.parametrize(("name", "written"), [(None, "null"), ("", ""), ("zzzz", "zzzz"), (3, "3")])
 def test_a_name_unlike_any_config_gets_only_the_list(name, written):
     assert unknown_config("method", name, ["crt"]) == f"there is no method '{written}'; there are: crt"

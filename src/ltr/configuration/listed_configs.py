@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ltr.configuration.configs import config_names, read_config
+from ltr.configuration.provided_names import provided_choices
 from ltr.configuration.unknown_configs import unknown_config
 from ltr.errors import ConfigError, nearest
 
@@ -70,7 +71,9 @@ def problem_of_entry(group: str, entry: Any) -> str | None:
         return None if isinstance(entry.get("_target_"), str) else f"a {group}'s mapping needs a _target_, its class"
     if isinstance(entry, str) and is_shipped(group, entry):
         return None
-    return f"allowed is one of: {', '.join(names)}, or a mapping with a _target_{nearest(str(entry), names)}"
+    provided = provided_choices(group, str(entry))
+    hint = f". Did you mean '{provided[0]}'?" if provided else nearest(str(entry), names)
+    return f"allowed is one of: {', '.join(names)}, or a mapping with a _target_{hint}"
 
 
 def with_own(group: str, entries: Any, read: Callable[[str], Mapping[str, Any] | None]) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ltr.configuration.configs import config_names
 from ltr.configuration.field_names import CONFIGS
+from ltr.configuration.provided_names import provided_choices
 from ltr.errors import nearest_name
 
 # groups that users confuse: the method of a paper may be a loss, a sampler or an experiment in ltr
@@ -27,11 +28,10 @@ def unknown_config(group: str, name: Any, options: Sequence[str]) -> str:
         options: the names of the group's configs.
     """
     written = "null" if name is None else str(name).lower() if isinstance(name, bool) else str(name)
-    near = nearest_configs(group, written, options) if name else []
+    provided = provided_choices(group, written) if name else []
+    near = provided or (nearest_configs(group, written, options) if name else [])
     # without the group, if it is the same
     quoted = [f"'{choice.removeprefix(f'{group}=') if ' ' not in choice else choice}'" for choice in near]
-    if group == "backbone" and name:
-        quoted.append(f"'backbone=timm backbone.name={written}' (of timm; torchvision has its own)")
     hint = f". Did you mean {' or '.join(quoted)}? There are: " if quoted else "; there are: "
     return f"there is no {group} '{written}'{hint}{', '.join(options) or 'none'}"
 
