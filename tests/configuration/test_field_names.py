@@ -70,7 +70,7 @@ def test_words_of_other_programs_get_the_override(words, hint):
     [
         ("model=resnet50", "Did you mean 'backbone' or 'method'?"),
         ("trainer.gpus=2", "Did you mean 'trainer.devices'?"),
-        ("backbone=vit_base_patch16_224", "'backbone=timm backbone.name=vit_base_patch16_224' (of timm"),
+        ("backbone=vit_base_patch16_224", "'backbone=timm backbone.name=vit_base_patch16_224'"),
         ("optimizer=adam", "Did you mean 'optimizer=torch optimizer.name=Adam'? There are: adamw"),
         ("debug=true", "there is no debug 'true'. Did you mean 'fast'?"),
         ("lr=0.1", "Did you mean 'optimizer.lr'?"),
