@@ -88,7 +88,9 @@ def check_values(config: Mapping) -> list[str]:
                 dotted = f"{path}.{key}".removeprefix(".")
                 is_sweep = isinstance(value, list) and value and find_problem(value[0], rules.get(key, "")) is None
                 swept = (
-                    f". One run for each is a sweep: -m {dotted}={','.join(map(as_text, value))}" if is_sweep else ""
+                    f"{'' if reason and reason.endswith('?') else '.'} One run for each is a sweep: -m {dotted}={','.join(map(as_text, value))}"
+                    if is_sweep
+                    else ""
                 )
                 mistakes.append(f"{dotted}={as_text(value)}: {reason}{swept}")
     return mistakes

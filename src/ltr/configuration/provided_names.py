@@ -43,7 +43,7 @@ def provided_choices(group: str, name: str) -> list[str]:
         names = dict.fromkeys(_names(package, files, pattern))
         alike = [name] if name in names else [known for known in names if _simplified(known) == _simplified(name)]
         choices += [command.format(known) for known in alike[:1]]
-    return choices
+    return choices if group == "backbone" else choices[:1]  # timm repeats the optimisers of torch
 
 
 def _names(package: str, files: str, pattern: str) -> Iterator[str]:
