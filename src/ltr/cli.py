@@ -163,6 +163,10 @@ def _train(argv: list[str]) -> int:
     with allow_packages(line.allowed):
         if line.mistakes or forbidden(line.overrides, line.config_dir):
             raise _explain_mistakes(line, None) or AssertionError
+        if line.values.get("--cfg") in ("job", "all") and line.config_name == "train":
+            from ltr.configuration.overrides import load_config
+
+            load_config(line.overrides, line.config_dir)  # Hydra prints a configuration without checking it
     if "--version" in line.flags:
         from ltr import __version__
 

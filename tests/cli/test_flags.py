@@ -120,3 +120,10 @@ def test_empty_arguments_are_refused(argv):
     parser.add_argument("words", nargs="*")
     with pytest.raises(ConfigError, match="is empty or no text"):
         parse_arguments(parser, argv)
+
+
+@pytest.mark.parametrize(("wrong", "words"), [("trainer.max_epochs=x", "int [1, inf)"), ("seed=-1", "int [0, inf)")])
+def test_a_configuration_with_a_wrong_value_is_not_printed(refused, wrong, words):
+    done = refused("--cfg", "job", wrong)
+    assert (done.code, done.out) == (2, "")
+    assert f"{wrong}: allowed is {words}" in done.err

@@ -87,12 +87,10 @@ def check_values(config: Mapping) -> list[str]:
             if reason:
                 dotted = f"{path}.{key}".removeprefix(".")
                 is_sweep = isinstance(value, list) and value and find_problem(value[0], rules.get(key, "")) is None
-                swept = (
-                    f"{'' if reason and reason.endswith('?') else '.'} One run for each is a sweep: -m {dotted}={','.join(map(as_text, value))}"
-                    if is_sweep
-                    else ""
-                )
-                mistakes.append(f"{dotted}={as_text(value)}: {reason}{swept}")
+                stop = "" if reason.endswith("?") else "."
+                values = ",".join(map(as_text, value)) if is_sweep else ""
+                one_each = f"{stop} One run for each is a sweep: -m {dotted}={values}" if is_sweep else ""
+                mistakes.append(f"{dotted}={as_text(value)}: {reason}{one_each}")
     return mistakes
 
 
