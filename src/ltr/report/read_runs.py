@@ -15,32 +15,8 @@ import numpy as np
 from ltr.errors import DataError
 from ltr.escaping import name as short_name
 from ltr.files import is_folder
+from ltr.report.ignored_settings import is_ignored
 from ltr.report.read_run import read_rows, read_run
-
-# locations and display: runs are not compared by these settings
-_IGNORED_SETTINGS = (
-    "seed",
-    "name",
-    "figures",
-    "resume",
-    "stages",
-    "compile",
-    "callbacks.",
-    "logger.",
-    "checkpoint.",
-    "paths.",
-    "hydra.",
-    "debug",
-    "dataset.split.",
-    "dataset.source.",
-    "dataset.download",
-    "trainer.num_workers",
-    "trainer.log_every",
-    "trainer.check_files",
-    "trainer.profiler",
-    "trainer.devices",
-    "evaluation.batch_size",
-)
 
 _FINGERPRINT_KEY = "data.fingerprint"  # setting of runs that differ from others only in the fingerprint of their data
 
@@ -227,7 +203,7 @@ def groups_by_data(runs: Sequence[tuple[str, Mapping[str, Any] | None, Mapping[s
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a flat configuration that determine results, without name, seed and paths."""
-    return {key: value for key, value in config.items() if not key.startswith(_IGNORED_SETTINGS)}
+    return {key: value for key, value in config.items() if not is_ignored(key)}
 
 
 def settings_without_trial(config: dict[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -12,35 +12,12 @@ from ltr.evaluation.metrics import Metric
 from ltr.names import counted
 from ltr.report.blocks import table_blocks, wrap_lines
 from ltr.report.columns import heading, mean_text, metric_table
+from ltr.report.ignored_settings import is_ignored_override
 from ltr.report.limits import footnotes, limits, marks_of
 from ltr.report.read_run import headline_row, number, validation_value
 from ltr.report.read_runs import groups_by_data, settings_without_trial
 
 _METRIC = "balanced_accuracy"  # for results that name no metric
-# overrides of seed, locations, display and speed, which do not distinguish settings
-IGNORED_OVERRIDES = (
-    "seed=",
-    "paths.",
-    "figures=",
-    "callbacks",
-    "logger",
-    "checkpoint.",
-    "resume=",
-    "stages=",
-    "compile=",
-    "hydra",
-    "launcher=",
-    "trainer.num_workers=",
-    "trainer.log_every=",
-    "trainer.profiler=",
-    "trainer.on_error=",
-    "trainer.max_skipped=",
-    "trainer.max_nonfinite=",
-    "trainer.check_files=",
-    "evaluation.batch_size=",
-    "dataset.roots=",
-    "dataset.download=",
-)
 
 
 @dataclass(frozen=True)
@@ -153,8 +130,9 @@ def _columns(job: Job) -> list[Metric]:
 
 def _label(job: Job, common: Collection[str], has_trials: bool) -> str:
     """Return the overrides of a job, without those of all jobs and those that do not distinguish settings."""
-    ignored = (*IGNORED_OVERRIDES, *(["dataset.trial="] if has_trials else []))
-    overrides = [text for text in job.overrides if text not in common and not text.lstrip("+~").startswith(ignored)]
+    overrides = [text for text in job.overrides if text not in common and not is_ignored_override(text)]
+    if has_trials:
+        overrides = [text for text in overrides if not text.lstrip("+~").startswith("dataset.trial=")]
     return short_name(" ".join(overrides) or "(defaults)")
 
 
