@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+import ltr
 from ltr.report.ignored_settings import is_ignored_override
-from ltr.report.sweep import Job, sweep_table
+from ltr.report.sweep import Job, _as_typed, sweep_table
 from ltr.runs import keys
 
 
@@ -109,3 +110,21 @@ def test_labels_contain_only_settings_that_identify_a_run():
     keys_left_out += [f"dataset.{key}=" for key in keys._NOT_IDENTITY_DATASET]
     for key in keys_left_out:
         assert is_ignored_override(key.rstrip(".=") + "=1"), key
+
+
+@pytest.mark.parametrize(
+    ("context", "override", "label"),
+    [
+        (["features=stored", "features.output=map"], "pool@features.pool=max", "features.pool=max"),
+        (
+            ["method=crt"],
+            "scheduler@method.classifier.scheduler=constant",
+            "method.classifier.scheduler=constant",
+        ),
+        (["method=crt"], "optimizer@method.classifier.optimizer=adamw", "method.classifier.optimizer=adamw"),
+    ],
+)
+def test_labels_of_nested_choices_can_be_typed_and_compose_the_same_config(context, override, label):
+    assert _as_typed(override) == _as_typed(f"+{override}") == _as_typed(label) == label
+    chosen, plain = (ltr.config([*context, text]) for text in (override, label))
+    assert plain == chosen != ltr.config(context)

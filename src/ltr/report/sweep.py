@@ -133,7 +133,14 @@ def _label(job: Job, common: Collection[str], has_trials: bool) -> str:
     overrides = [text for text in job.overrides if text not in common and not is_ignored_override(text)]
     if has_trials:
         overrides = [text for text in overrides if not text.lstrip("+~").startswith("dataset.trial=")]
-    return short_name(" ".join(overrides) or "(defaults)")
+    return short_name(" ".join(map(_as_typed, overrides)) or "(defaults)")
+
+
+def _as_typed(override: str) -> str:
+    """Return a nested choice in its plain form: ``features.pool=max`` for Hydra's ``pool@features.pool=max``."""
+    key, _, value = override.partition("=")
+    group, _, node = key.lstrip("+").partition("@")
+    return f"{node}={value}" if "." in node and node.rpartition(".")[2] == group else override
 
 
 def _validation(jobs: Sequence[Job], metric: str) -> float | None:
