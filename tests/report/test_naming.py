@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ltr.configuration.configs import read_config
 from ltr.report.naming import differences, shortened_paths
 
 
@@ -61,3 +62,10 @@ def test_tunings_and_stored_features_are_labelled_by_their_override():
         {"tune._target_": "ltr.models.tuning.TuneAll", "features.name": "stored"},
     ]
     assert differences(configs) == ["tune=lora features=images", "tune=all features=stored"]
+
+
+@pytest.mark.parametrize("pool", ["average", "max", "average_max", "gem", "attentive"])
+def test_pools_are_labelled_by_their_override(pool):
+    target = read_config(f"pool/{pool}")["_target_"]
+    configs = [{"features.pool._target_": target}, {"features.pool._target_": "another.Pool"}]
+    assert differences(configs)[0] == f"features.pool={pool}"

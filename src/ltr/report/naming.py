@@ -73,7 +73,7 @@ def _short_key(key: str) -> str:
 def _class_name(config: Mapping[str, Any], node: str) -> Any:
     """Return what names the class of a node: the name that a library's factory builds, or its import path."""
     target = config[f"{node}._target_"]
-    if node == "tune":  # its choices have no names of papers: shown as typed
+    if node in ("tune", "features.pool"):  # their choices have no names of papers: shown as typed
         target = name_of(str(target)).rpartition("/")[2]
     return config.get(f"{node}.name", target)
 
