@@ -73,7 +73,7 @@ def test_an_unread_config_is_reported_as_typed_with_the_key_that_is_read():
 @pytest.mark.parametrize(
     "override",
     ["+strategy@a.b=fsdp", "+a.b=1", "+dataset.foo.bar=1", "+loss@_global_=ldam", "+recipe@x.y=cub_pim", "++a={b: 1}",
-     "+dataset@dataset.more=cifar10", "+_target_=os.system"],
+     "+dataset@dataset.more=cifar10", "+_target_=torch.nn.Linear"],
 )  # fmt: skip
 def test_configs_at_unread_keys_are_refused(override):
     _, mistakes = find_mistakes(compose_config([override]), [override])
