@@ -202,7 +202,7 @@ def test_lines_of_one_name_are_distinguished_by_what_differs(tmp_path):
     write(tmp_path, "crt", config={"optimizer.lr": 0.2})
     (table,) = tables(tmp_path)
     assert {line.label for line in table.lines} == {
-        "erm loss=LDAM", "erm loss=CrossEntropy", "crt optimizer.lr=0.1", "crt optimizer.lr=0.2",
+        "erm loss=ldam", "erm loss=cross_entropy", "crt optimizer.lr=0.1", "crt optimizer.lr=0.2",
     }  # fmt: skip
 
 

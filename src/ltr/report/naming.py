@@ -9,9 +9,9 @@ from pathlib import PurePath
 from typing import Any
 
 from ltr.errors import ConfigError, nearest
-from ltr.identity import name_of
 from ltr.report.read_runs import FinishedRun, settings, shown_value
 from ltr.report.style import NOTHING
+from ltr.report.typed_settings import config_name
 
 _MAX_DIFFERENCES = 4
 _COLUMNS = ("trainer.max_epochs",)  # settings that have a column in tables
@@ -38,7 +38,7 @@ def check_keys(runs: Sequence[FinishedRun], by: Sequence[str]) -> None:
 
 
 def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Return for each configuration the settings that differ from the others, as ``loss=LDAM beta=0.99``."""
+    """Return for each configuration the settings that differ from the others, as overrides: ``loss=ldam``."""
     settings_of_runs = [settings(config) for config in configs]
     # a key that some configurations lack belongs to another version and does not describe the run
     keys = [key for key in settings_of_runs[0] if all(key in config for config in settings_of_runs)]
@@ -57,25 +57,20 @@ def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
     values = {key: shortened_paths(values_of_runs) for key, values_of_runs in values.items()}
     result = []
     for index in range(len(configs)):
-        parts = [f"{_short_key(key)}={shown_value(values_of_runs[index])}" for key, values_of_runs in values.items()]
+        parts = [f"{_typed_key(key)}={shown_value(values_of_runs[index])}" for key, values_of_runs in values.items()]
         more = [f"and {len(parts) - _MAX_DIFFERENCES} more"] if len(parts) > _MAX_DIFFERENCES else []
         result.append(" ".join([*parts[:_MAX_DIFFERENCES], *more]))
     return result
 
 
-def _short_key(key: str) -> str:
-    """Return a key as labels show it: ``classifier.epochs`` for ``method.classifier.epochs``."""
-    if key == "features.name":
-        return "features"
-    return key if key.count(".") < 2 else key.partition(".")[2]
+def _typed_key(key: str) -> str:
+    """Return a key as a user types it: ``features`` for ``features.name``."""
+    return "features" if key == "features.name" else key
 
 
 def _class_name(config: Mapping[str, Any], node: str) -> Any:
-    """Return what names the class of a node: the name that a library's factory builds, or its import path."""
-    target = config[f"{node}._target_"]
-    if node in ("tune", "features.pool"):  # their choices have no names of papers: shown as typed
-        target = name_of(str(target)).rpartition("/")[2]
-    return config.get(f"{node}.name", target)
+    """Return what chooses the class of a node: the name of its config or in a library; else its import path."""
+    return config.get(f"{node}.name") or config_name(config, node) or config[f"{node}._target_"]
 
 
 def schedule_text(config: Mapping[str, Any]) -> str:
