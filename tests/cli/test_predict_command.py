@@ -121,8 +121,8 @@ def test_predictions_with_views_are_those_of_evaluation(
     evaluated = pq.read_table(next((tmp_path / "evaluated").rglob("predictions.parquet"))).to_pydict()
     folder = tmp_path / "test images"
     folder.mkdir()
-    for place, number in enumerate(evaluated["id"]):
-        Image.fromarray(digits().images[number, :, :, 0]).save(folder / f"{place:05d}.png")
+    for order, number in enumerate(evaluated["id"]):
+        Image.fromarray(digits().images[number, :, :, 0]).save(folder / f"{order:05d}.png")
     code, out, err = ltr_predict(finished_run, folder, "--out", tmp_path / "p.parquet", "--views", views)
     assert code == 0, err
     assert f"means over the views of {views}" in out

@@ -1,4 +1,4 @@
-"""What the start of a training refuses, its plan refuses: pairs of configs, planned and then run on the digits.
+"""Refusals of a plan and of the start of a training, of pairs of configs that are planned and then run on the digits.
 
 The quick test runs a few pairs of every kind; the long one all of them.
 """

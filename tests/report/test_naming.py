@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ltr.configuration.configs import read_config
+from ltr.api import config
+from ltr.configuration.configs import leaves, read_config
 from ltr.report.naming import differences, shortened_paths
 
 
@@ -69,3 +70,21 @@ def test_pools_are_labelled_by_their_override(pool):
     target = read_config(f"pool/{pool}")["_target_"]
     configs = [{"features.pool._target_": target}, {"features.pool._target_": "another.Pool"}]
     assert differences(configs)[0] == f"features.pool={pool}"
+
+
+@pytest.mark.parametrize(
+    ("shared", "choices"),
+    [
+        ((), (["loss=balanced_softmax"], ["loss=ldam"])),
+        ((), (["sampler=square_root", "backbone=resnet32"], ["sampler=class_balanced", "backbone=classifier32"])),
+        (("loss=class_balanced",), (["loss.beta=0.99"], ["loss.beta=0.9999"])),
+        (("method=crt",), (["method.classifier.sampler=square_root"], ["method.classifier.epochs=5"])),
+        (("method=crt",), (["method.classifier.optimizer=adamw"], ["method.classifier.scheduler=multistep"])),
+    ],
+)
+def test_a_label_given_as_overrides_composes_the_same_configuration(shared, choices):
+    configs = [dict(leaves(config([*shared, *overrides]))) for overrides in choices]
+    labels = differences(configs)
+    assert labels[0] != labels[1]
+    for composed, label in zip(configs, labels, strict=True):
+        assert dict(leaves(config([*shared, *label.split()]))) == composed

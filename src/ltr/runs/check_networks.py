@@ -96,9 +96,9 @@ def _built(stage: Stage, dataset_info: DatasetInfo, seed: int, device: str) -> A
         settings=settings.replaced(backbone=backbone, extras=()),  # teachers of further terms are not read
         parents=(),
     )
-    for place in ("meta", "cpu") if device == "meta" else ("cpu",):
+    for of_tensors in ("meta", "cpu") if device == "meta" else ("cpu",):
         try:
-            with warnings.catch_warnings(), torch.device(place):
+            with warnings.catch_warnings(), torch.device(of_tensors):
                 warnings.simplefilter("ignore")  # the training repeats them
                 return bare.network(dataset_info, seed)
         except NeedsParents:  # raised after the checks of what the settings name
