@@ -20,7 +20,7 @@ from ltr.evaluation.scores import Scores, log_normaliser, probabilities
 from ltr.methods.core.checkpoint import load_network
 from ltr.networks import build
 from ltr.runs.evaluation.views import averaged, check_views
-from ltr.runs.processes.device import autocast, resolve_device, resolve_precision
+from ltr.runs.processes.device import predicting, resolve_device, resolve_precision
 from ltr.runs.result import Outcome
 from ltr.runs.runner import run
 
@@ -85,7 +85,7 @@ class Classifier:
             check_views(views, f"views={views}")
         pixels = self._pixels(images)
         batches = []
-        with torch.inference_mode(), autocast(self.device, self.precision):
+        with predicting(self.network, self.device, self.precision):
             for batch in pixels.split(batch_size):
                 scores = self._scores(batch.to(self.device), views)
                 logits, link = scores.logits.float(), self.network.link
