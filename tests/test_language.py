@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+QUESTION_AND_PERIOD = re.compile(r"nearest\([^}\n]*\)\}\.")  # "Did you mean 'x'?."
 RIDDLES = re.compile(  # in test names
     r"_(told|is_said|are_said|of_(ones|your)_own|nobody|somebody|whatever|goes_on|page|pictures?|in_the_place_of"
     r"|says?_so|as_(it|they)_(is|are|was|were)|anew|twins?)(_|$)"
@@ -230,6 +231,7 @@ def breaches(path: Path, source: str) -> dict[str, list[str]]:
         "texts are free of dated phrases": [] if is_test_file(path) else dated_phrases(source),
         "a config is no page, and a checkpoint is evaluated": old_words(source),
         "names of tests say what is asserted": riddles(path, source),
+        "no period follows the question of a nearest name": QUESTION_AND_PERIOD.findall(source),
     }
     return {rule: broken for rule, broken in lines.items() if broken}
 
@@ -262,6 +264,8 @@ def test_the_rules_detect_what_they_forbid():
     }
     assert old_words("def judged(): return 'a page'  # a docs page") == ["judged", "a page"]
     assert old_words("x = 'a docs page', ['page']") == []
+    assert QUESTION_AND_PERIOD.findall('f"no such key{nearest' + '(key, keys)}. Leave it out"') != []
+    assert QUESTION_AND_PERIOD.findall("f\"no such key{nearest(key, keys) or '.'} Leave it out\"") == []
     assert dated_phrases("x = 1  # handed on\ny = 'a b in the place of c', 'in place'") == [
         " handed on",
         "a b in the place of c",

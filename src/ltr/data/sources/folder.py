@@ -188,7 +188,7 @@ def _class_names(name: str, base: Path, classes_of: Mapping[str, Classes]) -> tu
         if unknown:
             raise DataError(
                 f"{name}: {base / part} has classes that {base / 'train'} has not: {list_first(unknown)}"
-                f"{nearest(unknown[0], train)}. Test classes must be training classes; rename the folders"
+                f"{nearest(unknown[0], train) or '.'} Test classes must be training classes; rename the folders"
             )
     strange = [ascii(class_name) for class_name in sorted(train) if not class_name.isprintable()]
     if strange:
@@ -235,7 +235,7 @@ class _Walk:
             if other_folders:
                 raise DataError(
                     f"{self.name}: {self.base} has the folder train and {list_first(other_folders)}"
-                    f"{nearest(other_folders[0], PARTS)}. Next to train, only val and test are allowed"
+                    f"{nearest(other_folders[0], PARTS) or '.'} Next to train, only val and test are allowed"
                 )
             parts = {part: self._classes(part) for part in PARTS if part in folders}
         elif "test" in folders or "val" in folders:

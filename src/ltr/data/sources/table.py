@@ -76,7 +76,7 @@ def image_table(
         unknown = sorted({texts[row] for row in untrained})
         raise DataError(
             f"{name}: {rows.named_in}: labels without a training image: {list_first(unknown)}"
-            f"{nearest(unknown[0], class_names)}. The first is in {rows.where(min(untrained))}. "
+            f"{nearest(unknown[0], class_names) or '.'} The first is in {rows.where(min(untrained))}. "
             "Test classes must be training classes"
         )
     numbers = np.array([label_of[text] for text in texts], dtype=np.int64)

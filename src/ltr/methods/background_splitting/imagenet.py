@@ -29,7 +29,7 @@ def output_indices(class_names: Sequence[str]) -> list[int]:
         raise ConfigError(
             f"method.aux.exclude_classes=[foreground]: ImageNet has no class '{unknown[0]}'"
             + (f" (nor {len(unknown) - 1} more of the foreground)" if len(unknown) > 1 else "")
-            + f"{nearest(_first(unknown[0]), tuple(indices))}. Give the numbers of the teacher's outputs instead"
+            + f"{nearest(_first(unknown[0]), tuple(indices)) or '.'} Give the numbers of the teacher's outputs instead"
         )
     return sorted(index for name in class_names for index in indices[_first(name)])
 

@@ -144,8 +144,9 @@ def _config_of(entry: str | Mapping[str, Any], split: Split) -> Mapping[str, Any
     if isinstance(entry, str) and entry not in listed_names("protocol"):
         names = listed_names("protocol")
         raise ConfigError(
-            f"the split '{split.name}' is evaluated by '{entry}'; there are {', '.join(names)}{nearest(entry, names)}. "
-            "To use a custom protocol, give evaluation.extra_protocols a mapping with its _target_"
+            f"the split '{split.name}' is evaluated by '{entry}'; there are {', '.join(names)}"
+            f"{nearest(entry, names) or '.'} To use a custom protocol, give "
+            "evaluation.extra_protocols a mapping with its _target_"
         )
     return config_of("protocol", entry)
 

@@ -28,8 +28,8 @@ def check_views(kind: str, typed: str) -> str:
     """
     if kind not in VIEWS:
         raise ConfigError(
-            f"{typed}: allowed are {', '.join(VIEWS)}{nearest(kind, VIEWS)}. Leave it out to predict from the image "
-            "alone"
+            f"{typed}: allowed are {', '.join(VIEWS)}{nearest(kind, VIEWS) or '.'} Leave it out to predict from the "
+            "image alone"
         )
     return kind
 
