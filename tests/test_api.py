@@ -56,7 +56,7 @@ def test_images_that_the_network_would_misread_are_refused(loaded, images):
 
 def test_unknown_views_are_refused(loaded):
     with pytest.raises(
-        ConfigError, match=r"views=flips: allowed are flip, five_crops, ten_crops\. Did you mean 'flip'"
+        ConfigError, match=r"views=flips: allowed is one of: flip, five_crops, ten_crops\. Did you mean 'flip'"
     ):
         loaded.predict(np.zeros((2, 8, 8, 1), np.uint8), views="flips")
 

@@ -13,13 +13,14 @@ from rich.console import Console
 
 from ltr.commands.evaluate import find
 from ltr.configuration.overrides import load_config
+from ltr.configuration.ranges import check_option
 from ltr.configuration.targets import check_arguments
 from ltr.console import plain_warnings
 from ltr.errors import ConfigError, refuse
 from ltr.evaluation.scores import Scores, log_normaliser, probabilities
 from ltr.methods.core.checkpoint import load_network
 from ltr.networks import build
-from ltr.runs.evaluation.views import averaged, check_views
+from ltr.runs.evaluation.views import Views, averaged
 from ltr.runs.processes.device import predicting, resolve_device, resolve_precision
 from ltr.runs.result import Outcome
 from ltr.runs.runner import run
@@ -82,12 +83,12 @@ class Classifier:
             ConfigError: images of another type or shape, or unknown views.
         """
         if views is not None:
-            check_views(views, f"views={views}")
+            check_option("views", views, Views)
         pixels = self._pixels(images)
         batches = []
         with predicting(self.network, self.device, self.precision):
             for batch in pixels.split(batch_size):
-                scores = self._scores(batch.to(self.device), views)
+                scores = averaged(batch.to(self.device), views, self._headline)["headline"]
                 logits, link = scores.logits.float(), self.network.link
                 batches.append(probabilities(logits, log_normaliser(logits, link), link).cpu().numpy())
         return np.concatenate(batches) if batches else np.empty((0, len(self.class_names)), np.float32)
@@ -104,10 +105,8 @@ class Classifier:
             )
         return pixels.permute(0, 3, 1, 2)
 
-    def _scores(self, images: torch.Tensor, views: str | None) -> Scores:
-        if views is None:
-            return self.network.predict_headline(images)
-        return averaged(images, views, lambda view: {"headline": self.network.predict_headline(view)})["headline"]
+    def _headline(self, images: torch.Tensor) -> dict[str, Scores]:
+        return {"headline": self.network.predict_headline(images)}
 
 
 def load(run_or_checkpoint: str | Path, accelerator: str = "auto", precision: str = "auto") -> Classifier:

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 
 from ltr.configuration.configs import read_config
+from ltr.configuration.ranges import check_option
 from ltr.data.images.crop import FileCrop
 from ltr.data.parallel import cores
 from ltr.data.source import PLAIN, Decoding, ImageFiles
 from ltr.errors import CheckpointError, ConfigError
 from ltr.evaluation.scores import Scores
 from ltr.methods.core.checkpoint import describe, network_from_description
-from ltr.runs.evaluation.views import averaged, check_views
+from ltr.runs.evaluation.views import Views, averaged
 from ltr.runs.processes.device import keep_freed_memory, predicting, resolve_device, resolve_precision
 
 
@@ -90,9 +91,7 @@ class Model:
         Raises:
             ConfigError: the network has no score for each class.
         """
-        predict = self.network.predict
-        scores = predict(images) if self.views is None else averaged(images, self.views, predict)
-        predicted = scores[self.network.headline]
+        predicted = averaged(images, self.views, self.network.predict)[self.network.headline]
         logits = predicted.logits
         if logits is None or logits.ndim != 2 or logits.shape[1] != len(self.class_names):
             raise ConfigError(
@@ -128,7 +127,7 @@ def load_model(
         ConfigError: the device or precision is not available, images are not square, or there are no such views.
     """
     if views is not None:
-        check_views(views, f"views={views}")
+        check_option("views", views, Views)
     description = describe(checkpoint)
     network = network_from_description(description, checkpoint)
     device = resolve_device(accelerator)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -143,9 +142,3 @@ class PoolFeatures:
     def _record(self, seconds: float) -> None:
         earlier = float(table_record(self.store, self.spec).get("seconds", 0.0))
         write_table_record(self.store, self.spec, self.table, earlier + seconds)
-
-
-def trained_on_features(network: Any) -> bool:
-    """Return whether a network was trained on stored features of a frozen backbone."""
-    settings = getattr(network, "settings", None)
-    return settings is not None and settings.features is not None

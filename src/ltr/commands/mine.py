@@ -203,7 +203,8 @@ def _pool_features(arguments: argparse.Namespace, model: Any, files: Any) -> Any
     Raises:
         ConfigError: they are asked for, and the run was trained on images.
     """
-    from ltr.apply.pool_features import PoolFeatures, trained_on_features
+    from ltr.apply.pool_features import PoolFeatures
+    from ltr.runs.processes.device import trained_on_features
     from ltr.runs.store import StageStore
 
     if arguments.features == "images":

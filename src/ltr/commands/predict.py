@@ -80,9 +80,10 @@ def _predict(arguments: argparse.Namespace) -> int:
 
     check_scorer(arguments.scorer)
     if arguments.views is not None:
-        from ltr.runs.evaluation.views import check_views
+        from ltr.configuration.ranges import check_option
+        from ltr.runs.evaluation.views import Views
 
-        check_views(arguments.views, f"--views {arguments.views}")
+        check_option("--views", arguments.views, Views)
     _check_detection_flags(arguments)
     named = arguments.out is not None
     if named:  # an unwritable output is refused before the run is looked up

@@ -36,7 +36,7 @@ def provided_choices(group: str, name: str) -> list[str]:
 
     Args:
         group: group in which there is no config of this name.
-        name: as it was written; capitals and punctuation do not matter, and names that are equal come first.
+        name: as typed; capitals and punctuation do not matter, and names that are equal come first.
     """
     choices = []
     for package, files, pattern, command in _PROVIDERS.get(group, ()):

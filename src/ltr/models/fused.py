@@ -36,7 +36,7 @@ def fused_convolutions(network: Any) -> Iterator[None]:
     hooks. Weights are folded at the first pass: they must not change within the block.
 
     Args:
-        network: a module with backbones; anything else is left as it is.
+        network: a module with backbones; anything else is not changed.
     """
     with ExitStack() as stack:
         for module in list(network.modules()) if isinstance(network, nn.Module) else ():
@@ -183,7 +183,7 @@ class _Chain(NamedTuple):
 
 
 def _chain(node: fx.Node, parts: Mapping[str, Any]) -> _Chain | None:
-    """Return the operations from a convolution on that can be fused; None if it has no BatchNorm of its own."""
+    """Return the operations from a convolution on that can be fused; None without a BatchNorm after it."""
     if node.op != "call_module" or not _is_plain(parts[str(node.target)]) or len(node.args) != 1:
         return None
     norm = _only_user(node)
@@ -192,7 +192,7 @@ def _chain(node: fx.Node, parts: Mapping[str, Any]) -> _Chain | None:
     layer = parts[str(norm.target)]
     if not _folds(layer):
         return None
-    if type(layer) is not nn.BatchNorm2d:  # timm's, with an activation of its own
+    if type(layer) is not nn.BatchNorm2d:  # timm's, which ends with an activation
         activation = _of_module(layer.act)
         return None if activation is None else _Chain((node, norm), (), activation)
     chain = _Chain((node, norm))

@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ltr.data.loaders.device import resize_images
-from ltr.errors import ConfigError, nearest
 from ltr.evaluation.scores import Scores
 
-VIEWS = ("flip", "five_crops", "ten_crops")
+Views = Literal["flip", "five_crops", "ten_crops"]
+VIEWS: tuple[Views, ...] = get_args(Views)
 SHARE = 224 / 248  # side of a crop relative to the image's; LIFT's, which crops 224 of 248 pixels
 _AVERAGED = ("logits", "features", "knownness")
-
-
-def check_views(kind: str, typed: str) -> str:
-    """Return a kind of views.
-
-    Args:
-        typed: the option with its value, for the message.
-
-    Raises:
-        ConfigError: there is no such kind.
-    """
-    if kind not in VIEWS:
-        raise ConfigError(
-            f"{typed}: allowed are {', '.join(VIEWS)}{nearest(kind, VIEWS) or '.'} Leave it out to predict from the "
-            "image alone"
-        )
-    return kind
 
 
 def views_of(images: Tensor, kind: str) -> list[Tensor]:
@@ -82,17 +65,21 @@ class TestTimeViews(nn.Module):
         except AttributeError:
             return getattr(super().__getattr__("predictor"), name)
 
-    def predict(self, images: Tensor) -> dict[str, Scores]:
+    def predict(self, images: Tensor) -> Mapping[str, Scores]:
         """Return the mean scores of images uint8 [B, C, H, W] by variant."""
         return averaged(images, self.kind, self.predictor.predict)
 
-    def predict_with_locations(self, images: Tensor) -> tuple[dict[str, Scores], dict[str, Tensor]]:
+    def predict_with_locations(self, images: Tensor) -> tuple[Mapping[str, Scores], dict[str, Tensor]]:
         """Return the results of `predict`, and the locations of the images themselves."""
         return self.predict(images), self.predictor.locations(images)
 
 
-def averaged(images: Tensor, kind: str, predict: Callable[[Tensor], Mapping[str, Scores]]) -> dict[str, Scores]:
-    """Return the means of ``predict`` over the views of each image, by variant."""
+def averaged(
+    images: Tensor, kind: str | None, predict: Callable[[Tensor], Mapping[str, Scores]]
+) -> Mapping[str, Scores]:
+    """Return the means of ``predict`` over the views of each image, by variant; None: the scores of the image alone."""
+    if kind is None:
+        return predict(images)
     view_scores = [predict(view) for view in views_of(images, kind)]
     return {variant: mean_scores([scores[variant] for scores in view_scores]) for variant in view_scores[0]}
 

@@ -98,11 +98,12 @@ def predicting(network: Any, device: torch.device, precision: str) -> Iterator[N
         network: in eval mode; a module, or anything without modules.
     """
     with torch.inference_mode(), autocast(device, precision), ExitStack() as stack:
-        if not _reads_features(network):
+        if not trained_on_features(network):
             stack.enter_context(fused_convolutions(network))
         yield
 
 
-def _reads_features(network: Any) -> bool:
+def trained_on_features(network: Any) -> bool:
+    """Return whether a network, or one inside it, was trained on stored features of a frozen backbone."""
     modules = network.modules() if isinstance(network, torch.nn.Module) else ()
     return any(getattr(getattr(module, "settings", None), "features", None) is not None for module in modules)
