@@ -166,6 +166,8 @@ def test_wrong_overrides_are_reported_before_torch_is_imported(python, finished_
     [
         ([], "which run? Give its folder or a checkpoint file"),
         (["--nothing"], "unrecognized arguments: --nothing"),
+        (["RUN", "--decid", "max"], "unrecognized arguments: --decid max. Did you mean '--decide'?"),
+        (["RUN", "--split", "tset"], ". Did you mean 'test'?"),
         (["RUN", "--split", "train"], "invalid choice: 'train'"),
         (["RUN", "--split", "val", "dataset.val=none"], "has no such images"),
         (["RUN", "--json"], "expected one argument"),

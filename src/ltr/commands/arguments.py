@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ltr.errors import ConfigError
+from ltr.errors import ConfigError, nearest
 from ltr.names import canonical
+
+_UNKNOWN = "unrecognized arguments: "  # argparse's words, in its own messages too
+
+_CHOICE = re.compile(r"invalid choice: '(?P<given>.*)' \(choose from (?P<allowed>.*)\)$")
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,13 +33,28 @@ class Parser(argparse.ArgumentParser):
         arguments, words = self.parse_known_args(args, namespace)
         unknown = words if not hasattr(arguments, self.further) else [word for word in words if word.startswith("-")]
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+            self.error(f"{_UNKNOWN}{' '.join(unknown)}")
         if words:
             setattr(arguments, self.further, [*getattr(arguments, self.further), *words])
         return arguments
 
     def error(self, message: str) -> NoReturn:
+        if message.startswith(_UNKNOWN):
+            first = message.removeprefix(_UNKNOWN).split()[0].partition("=")[0]
+            message += nearest(first, _flags(self)) if first.startswith("-") else ""
+        elif choice := _CHOICE.search(message):
+            message += nearest(choice["given"], choice["allowed"].replace("'", "").split(", "))
         raise ConfigError(f"{message}\n{self.format_usage().rstrip()}")
+
+
+def _flags(parser: argparse.ArgumentParser) -> list[str]:
+    """Return the flags of a parser and of its subcommands."""
+    flags: list[str] = []
+    for action in parser._actions:
+        flags += action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            flags += [flag for subparser in action.choices.values() for flag in _flags(subparser)]
+    return list(dict.fromkeys(flags))
 
 
 def parse_arguments(parser: Parser, argv: Sequence[str], intermixed: bool = False) -> argparse.Namespace | None:
