@@ -117,6 +117,15 @@ class ClosedSet(Protocol):
         self._seen = 0
         self._reduced = False
 
+    def check_labels(self, labels: np.ndarray) -> None:
+        """Raise ConfigError for images of classes without training images, as in retrieval."""
+        outside = int(((labels < 0) | (labels >= self.num_classes)).sum())
+        if outside:
+            raise ConfigError(
+                f"evaluation.extra_protocols: closed_set needs images of the {self.num_classes} training classes, and "
+                f"{outside} of {len(labels)} are of other classes. Leave closed_set out"
+            )
+
     @torch.no_grad()
     def update(self, scores: Scores, labels: Tensor, indices: Tensor | None = None) -> None:
         """Count one batch.

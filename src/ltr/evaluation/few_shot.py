@@ -52,6 +52,10 @@ class FewShot(EmbeddingProtocol):
         self.way, self.shot, self.queries, self.episodes = way, shot, queries, episodes
         super().__init__(device)
 
+    def check_labels(self, labels: np.ndarray) -> None:
+        """Raise DataError if too few classes have the images that an episode needs."""
+        classes_for_episodes(labels, self.way, self.shot + self.queries)
+
     def compute(self) -> Measurements:
         """Compute the result over all episodes.
 
@@ -89,13 +93,7 @@ def episode_accuracies(
         DataError: fewer than ``way`` classes have ``shot + queries`` images.
     """
     needed = shot + queries
-    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    members = [rows for rows in members if len(rows) >= needed]
-    if len(members) < way:
-        raise DataError(
-            f"a {way}-way episode needs {way} classes with {needed} images each (evaluation.shot + queries), and "
-            f"{len(members)} have so many. Lower evaluation.way, shot or queries"
-        )
+    members = classes_for_episodes(labels, way, needed)
     accuracies = np.empty(episodes)
     for episode in range(episodes):
         draws = generator(0, "few_shot", episode)
@@ -107,3 +105,22 @@ def episode_accuracies(
         distances = ((query_features[:, None] - prototypes) ** 2).sum(-1)
         accuracies[episode] = (distances.argmin(1) == np.repeat(np.arange(way), queries)).mean()
     return accuracies
+
+
+def classes_for_episodes(labels: np.ndarray, way: int, needed: int) -> list[np.ndarray]:
+    """Return the positions of the images of each class that has at least ``needed`` of them.
+
+    Args:
+        labels: int64 [N].
+
+    Raises:
+        DataError: there are fewer than ``way`` such classes.
+    """
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    members = [rows for rows in members if len(rows) >= needed]
+    if len(members) < way:
+        raise DataError(
+            f"a {way}-way episode needs {way} classes with {needed} images each (evaluation.shot + queries), and "
+            f"{len(members)} have so many. Lower evaluation.way, shot or queries"
+        )
+    return members

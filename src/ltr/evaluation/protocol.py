@@ -62,6 +62,13 @@ class Protocol:
     scorer: str | None = None
     reads_images: bool = False
 
+    def check_labels(self, labels: np.ndarray) -> None:
+        """Raise LtrError if images with these labels cannot be evaluated; called before any training.
+
+        Args:
+            labels: int64 [N], the labels of the images that `update` will get, without those of ``parts``.
+        """
+
     def update_images(self, images: Tensor, indices: Tensor | None) -> None:
         """Receive the images of a batch, uint8 [B, C, H, W], and their indices into the source, before `update`."""
 

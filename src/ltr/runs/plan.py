@@ -104,7 +104,7 @@ def plan_of(
     split = read_split(config["dataset"], data)
     _check_split(config, split, device)
     dataset_info = describe_dataset(config, data, split)
-    check_method(method, config["method"]["name"], split, config["evaluation"])
+    check_method(method, config["method"]["name"], split, data, config["evaluation"])
     warn_of_unused_options(config, split)
     method.check(dataset_info)
     stages = method.stages(main_settings(config, precision, method), dataset_info)

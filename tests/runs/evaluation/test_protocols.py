@@ -1,13 +1,16 @@
 """The protocols of a split: the objects for each row of results, and what cannot be evaluated."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 
 from ltr.configuration.configs import read_config
 from ltr.configuration.targets import allow_packages
+from ltr.data.source import Source
 from ltr.data.split import Split
-from ltr.errors import ConfigError
+from ltr.errors import ConfigError, DataError
 from ltr.evaluation.closed_set import ClosedSet
 from ltr.evaluation.metrics import Metric
 from ltr.evaluation.protocol import PerImageProtocol
@@ -17,6 +20,8 @@ from ltr.runs.evaluation.protocols import check_method, declared_metrics, evalua
 
 CONFIG = {**read_config("evaluation/default"), "scorers": ["msp", "max_logit"]}
 CPU = torch.device("cpu")
+LABELS = np.repeat(np.arange(4), 20)
+SOURCE = Source("toy", np.zeros((80, 2, 2, 1), np.uint8), LABELS, ("a", "b", "c", "d"), {"train": range(80)})
 
 
 def split(*protocols, unknown=()):
@@ -55,7 +60,7 @@ def test_a_method_that_does_not_provide_what_a_protocol_needs_is_refused():
     with pytest.raises(
         ConfigError, match="evaluated by closed_set, which needs logits; method=mine gives features only"
     ):
-        check_method(Embedding(), "mine", split("closed_set"), CONFIG)
+        check_method(Embedding(), "mine", split("closed_set"), SOURCE, CONFIG)
 
 
 @pytest.mark.parametrize("key", ["scorers", "recall_at"])
@@ -66,12 +71,34 @@ def test_an_empty_list_is_refused(key):
 
 def test_the_distance_scorer_is_refused_for_a_method_without_distances():
     with pytest.raises(ConfigError, match="method=erm has no distance to score by"):
-        check_method(ERM(), "erm", split("open_set", unknown=[0]), {**CONFIG, "scorers": ["distance"]})
+        check_method(ERM(), "erm", split("open_set", unknown=[0]), SOURCE, {**CONFIG, "scorers": ["distance"]})
 
 
 def test_an_open_set_without_unknown_images_is_refused():
     with pytest.raises(ConfigError, match="has no images of unknown classes"):
-        check_method(ERM(), "erm", split("open_set"), CONFIG)
+        check_method(ERM(), "erm", split("open_set"), SOURCE, CONFIG)
+
+
+def retrieval_split(val):
+    """A split that trains on two of four classes and is tested on the others, 20 images of each."""
+    nothing, test = np.empty(0, np.int64), np.arange(40, 80)
+    return Split("toy", nothing, val, test, nothing, np.arange(4), ("a", "b"), np.array([1, 1]), ("retrieval",))
+
+
+@pytest.mark.parametrize(
+    ("extra", "val", "message"),
+    [
+        ({"extra_protocols": ["closed_set"]}, [], "closed_set needs images of the 2 training classes, and 40 of 40"),
+        ({"extra_protocols": ["few_shot"]}, [], "a 5-way episode needs 5 classes with 16 images each.*, and 2 have"),
+        ({"extra_protocols": ["few_shot"], "way": 2, "queries": 20}, [], "with 21 images each.*, and 0 have"),
+        ({"extra_protocols": ["few_shot"], "way": 2}, range(3), "a 2-way episode needs 2 classes.*, and 0 have"),
+        ({"extra_protocols": ["few_shot"], "way": 2}, [], None),
+    ],
+)
+def test_images_that_a_protocol_cannot_evaluate_are_refused_before_the_training(extra, val, message):
+    expected = contextlib.nullcontext() if message is None else pytest.raises((ConfigError, DataError), match=message)
+    with expected:
+        check_method(ERM(), "erm", retrieval_split(np.array(val, np.int64)), SOURCE, {**CONFIG, **extra})
 
 
 class Depth(PerImageProtocol):

@@ -15,7 +15,7 @@ from ltr.data.split import Split
 from ltr.errors import CheckpointError, ConfigError, LtrError, first_line
 from ltr.evaluation.scores import Scores
 from ltr.methods.core.settings import DatasetInfo
-from ltr.runs.evaluation.protocols import CPU, check_parts, protocols_of
+from ltr.runs.evaluation.protocols import CPU, check_labels, check_parts, protocols_of
 
 _PROBES = 2  # number of blank images in a check
 
@@ -136,15 +136,18 @@ def check_evaluable(
         part: part of the split to evaluate.
 
     Raises:
-        ConfigError: the images are missing, or the network does not accept them.
+        ConfigError: the images are missing or of classes that a protocol does not evaluate, or the network does not
+            accept them.
+        DataError: there are too few images for a protocol.
         CheckpointError: the network has other classes than the data set, or its predictions lack what a protocol needs.
     """
     if not len(getattr(split, part)):
         raise ConfigError(f"--split {part}: the split '{split.name}' has no such images. Choose another part")
     protocols = protocols_of(split, evaluation, network.link, CPU, keep_predictions=False)
-    if part == "test":
-        for protocol in protocols:
+    for protocol in protocols:
+        if part == "test":
             check_parts(protocol, split)
+        check_labels(protocol, split, source, part)
     needs = {need for protocol in protocols for need in protocol.needs}
     names = tuple(network.dataset_info.class_names)
     if "logits" in needs and not network.embeds and tuple(split.class_names) != names:

@@ -11,6 +11,7 @@ import torch
 
 from ltr.configuration.listed_configs import config_of, listed_names
 from ltr.configuration.targets import instantiate, locate
+from ltr.data.source import Source
 from ltr.data.split import Split
 from ltr.errors import ConfigError, nearest
 from ltr.evaluation.label_shift import LabelShift, label_shift_rows
@@ -93,8 +94,8 @@ def evaluated_parts(split: Split, part: str, evaluation: Mapping[str, Any]) -> t
     return (part, *(dict.fromkeys(further_parts) if part == "test" else ()), *(["train"] if is_fitted else []))
 
 
-def check_method(method: Method, name: str, split: Split, evaluation: Mapping[str, Any]) -> None:
-    """Refuse a method whose predictions lack what the split's protocols need.
+def check_method(method: Method, name: str, split: Split, source: Source, evaluation: Mapping[str, Any]) -> None:
+    """Refuse a method whose predictions lack what the split's protocols need, and images that they cannot evaluate.
 
     Args:
         name: name of the method, for the message.
@@ -102,6 +103,7 @@ def check_method(method: Method, name: str, split: Split, evaluation: Mapping[st
     Raises:
         ConfigError: the combination cannot be evaluated, a scorer is unknown, or unknown images are missing where they
             are needed.
+        DataError: the split has too few images for a protocol.
     """
     for entry in evaluation["scorers"]:  # a wrong name is refused even if no protocol uses scorers
         build_scorer(entry)
@@ -119,6 +121,15 @@ def check_method(method: Method, name: str, split: Split, evaluation: Mapping[st
                 "config"
             )
         check_parts(protocol, split)
+        for part in ("val", "test"):
+            check_labels(protocol, split, source, part)
+
+
+def check_labels(protocol: Protocol, split: Split, source: Source, part: str) -> None:
+    """Raise LtrError if a protocol cannot evaluate the images of a part, unless there are none."""
+    images = getattr(split, part)
+    if len(images):
+        protocol.check_labels(split.label_map[source.labels[images]])
 
 
 def check_parts(protocol: Protocol, split: Split) -> None:
