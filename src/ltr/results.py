@@ -149,6 +149,7 @@ _DATA: dict[str, Check] = {
     "split_digest": _is_text,
     "val_rule": _or_none(_is_text),
     "fingerprint": _or_none(_is_text),
+    "files": lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
 }
 # the settings that reports use; all others are only shown
 _CONFIG: dict[str, Check] = {

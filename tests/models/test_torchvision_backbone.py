@@ -77,21 +77,22 @@ def test_other_numbers_of_channels_are_accepted():
     assert backbone(torch.randn(2, 1, 64, 64)).shape == (2, 512)
 
 
-def test_the_pretrained_first_layer_gives_grey_images_the_features_of_colour_ones(monkeypatch):
+@pytest.mark.parametrize("in_channels", [1, 2, 4, 6])
+def test_pretrained_first_layers_are_adapted_to_the_images_channels(monkeypatch, in_channels):
     get_model = torchvision.models.get_model
     monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights: get_model(name, weights=None))
     with seeded_construction(1):
-        colour = TorchvisionBackbone(3, name="resnet18", pretrained=True).eval()
+        colour = TorchvisionBackbone(3, name="resnet18", pretrained=True).net.conv1
     with seeded_construction(1):
-        grey = TorchvisionBackbone(4, name="resnet18", pretrained=True).eval()
-    image = torch.rand(1, 1, 32, 32)
-    mean = colour.net.conv1.weight.mean(1, keepdim=True)
-    expected = torch.nn.functional.conv2d(image, 3 * mean, stride=2, padding=3)
-    torch.testing.assert_close(colour.net.conv1(image.expand(1, 3, -1, -1)), expected)
-    repeated = grey.net.conv1.weight
-    assert repeated.shape[1] == 4
-    torch.testing.assert_close(repeated[:, :3], colour.net.conv1.weight * 0.75)
-    torch.testing.assert_close(repeated[:, 3], colour.net.conv1.weight[:, 0] * 0.75)
+        other = TorchvisionBackbone(in_channels, name="resnet18", pretrained=True).net.conv1
+    assert other.weight.shape == (64, in_channels, 7, 7)
+    grey = torch.rand(1, 1, 32, 32)
+    response, expected = other(grey.expand(1, in_channels, -1, -1)), colour(grey.expand(1, 3, -1, -1))
+    if in_channels in (1, 6):  # the filters of all colours are there, equally often
+        torch.testing.assert_close(response, expected)
+    else:
+        for channel in range(in_channels):
+            torch.testing.assert_close(other.weight[:, channel] * in_channels / 3, colour.weight[:, channel % 3])
 
 
 def test_a_transformer_without_maps_is_refused_with_three_that_have_them(monkeypatch):

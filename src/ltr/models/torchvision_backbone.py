@@ -25,7 +25,7 @@ from ltr.models.backbones import (
 from ltr.models.nearest_architecture import family_of, nearest_architecture
 from ltr.models.preprocessing import Preprocessing, torchvision_preprocessing
 from ltr.models.published_names import WeightsMap
-from ltr.models.weights import Trainable
+from ltr.models.weights import Trainable, filters_for_channels
 
 MODELS_WITH_MAPS = ("resnet50", "convnext_tiny", "swin_t")
 _SEQUENCES = ("features", "layers", "blocks", "trunk_output")  # torchvision's names for a sequence of stages
@@ -41,8 +41,8 @@ class TorchvisionBackbone(Backbone):
     restores modes after validation without that call.
 
     Args:
-        in_channels: if it is not three, the first convolution is rebuilt; pretrained weights are repeated over the
-            channels and rescaled so that a grey image gives the same response.
+        in_channels: if it is not three, the first convolution is rebuilt; pretrained weights are adapted as those of a
+            file are, see `ltr.models.weights.filters_for_channels`.
         name: torchvision's name, such as ``resnet50``.
         pretrained: True downloads torchvision's default weights; otherwise nothing is downloaded.
         weights: local weights file instead of ``pretrained``, see `ltr.models.weights.load_backbone`.
@@ -184,12 +184,13 @@ def _set_in_channels(net: nn.Module, in_channels: int, keep: bool) -> None:
         old.kernel_size,  # type: ignore[arg-type]
         old.stride,  # type: ignore[arg-type]
         old.padding,  # type: ignore[arg-type]
+        old.dilation,  # type: ignore[arg-type]
         bias=old.bias is not None,
+        padding_mode=old.padding_mode,
     )
     if keep:
         with torch.no_grad():
-            repeated = old.weight.repeat(1, math.ceil(in_channels / 3), 1, 1)[:, :in_channels]
-            new.weight.copy_(repeated * (3 / in_channels))
+            new.weight.copy_(filters_for_channels(old.weight, in_channels))
             if new.bias is not None and old.bias is not None:
                 new.bias.copy_(old.bias)
     net.set_submodule(path, new)

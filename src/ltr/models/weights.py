@@ -161,10 +161,7 @@ def load_backbone(
 
 
 def with_input_channels(state: State, module: nn.Module, *, source: str) -> State:
-    """Adapt the first convolution of a state to the module's number of input channels.
-
-    Colour weights are summed for grey images; otherwise weights are repeated over the channels and rescaled by their
-    number, as timm does with pretrained weights.
+    """Adapt the first convolution of a state to the module's number of input channels by `filters_for_channels`.
 
     Args:
         source: origin of the state, for the log.
@@ -179,15 +176,30 @@ def with_input_channels(state: State, module: nn.Module, *, source: str) -> Stat
         return state
     if channels not in (1, 3) or not weight.is_floating_point():
         return state
-    if needed == 1:
-        adapted = weight.sum(1, keepdim=True)
-    else:
-        adapted = weight.repeat(1, -(-needed // channels), 1, 1)[:, :needed] * (channels / needed)
+    adapted = filters_for_channels(weight, needed)
     log.warning(
         "Weights from '%s' are for %d input channels and the images have %d: the first layer's (%s.weight) are %s",
         *(source, channels, needed, first[0], "summed over channels" if needed == 1 else "repeated and rescaled"),
     )
     return {**state, f"{first[0]}.weight": adapted}
+
+
+def filters_for_channels(weight: Tensor, in_channels: int) -> Tensor:
+    """Return the filters of a first convolution for another number of input channels, as timm adapts them.
+
+    For grey images colour filters are summed, so that a grey image has the response of its colour version. Otherwise
+    they are repeated over the channels and rescaled by their number, which keeps the response only on average.
+
+    Args:
+        weight: [C_out, C_in, H, W].
+
+    Returns:
+        [C_out, in_channels, H, W].
+    """
+    channels = weight.shape[1]
+    if in_channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight.repeat(1, -(-in_channels // channels), 1, 1)[:, :in_channels] * (channels / in_channels)
 
 
 Trainable = Literal["all", "last_block", "none"]

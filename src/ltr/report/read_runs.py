@@ -121,11 +121,15 @@ def _split_by_data(runs: list[FinishedRun]) -> list[FinishedRun]:
     """Assign runs of a group on different data to different groups: labels or files may change between seeds."""
     groups = groups_by_data([(run.group, run.data, run.config) for run in runs])
     return [
-        run
-        if run.group == group
-        else replace(run, group=group, config={**run.config, _FINGERPRINT_KEY: str(run.data.get("fingerprint"))[:8]})
+        run if run.group == group else replace(run, group=group, config={**run.config, **_data_settings(run.data)})
         for run, group in zip(runs, groups)
     ]
+
+
+def _data_settings(data: Mapping[str, Any]) -> dict[str, str]:
+    """Return settings that tell runs on different data or files apart in labels."""
+    files = {f"files.{key}": digest[:8] for key, digest in (data.get("files") or {}).items()}
+    return {_FINGERPRINT_KEY: str(data.get("fingerprint"))[:8], **files}
 
 
 def _run_directories(folder: Path, collection: RunCollection) -> Iterator[Path]:
@@ -188,17 +192,31 @@ def groups_by_data(runs: Sequence[tuple[str, Mapping[str, Any] | None, Mapping[s
 
     Args:
         runs: group hash, ``data`` and ``config`` of each result. The configuration holds the fingerprint if the usual
-            run directory was in use by a run on other data. Runs of older versions have no fingerprint.
+            run directory was in use by a run on other data. Runs of older versions have no fingerprint, and no digests
+            of the files that their configurations name.
     """
     known: dict[str, set[str]] = {}
+    known_files: dict[str, set[str]] = {}
     for group, data, config in runs:
-        fingerprint = (data or {}).get("fingerprint")
+        fingerprint, files = _data_and_files(data)
         known.setdefault(group, set()).update(
             [fingerprint] if fingerprint else [], ["earlier"] if _FINGERPRINT_KEY in config else []
         )
-    return [
-        group if len(known[group]) < 2 else _digest([group, (data or {}).get("fingerprint")]) for group, data, _ in runs
-    ]
+        known_files.setdefault(group, set()).update([files] if files else [])
+    keys = []
+    for group, data, _ in runs:
+        fingerprint, files = _data_and_files(data)
+        if len(known_files[group]) > 1:
+            keys.append(_digest([group, fingerprint, files]))
+        else:
+            keys.append(group if len(known[group]) < 2 else _digest([group, fingerprint]))
+    return keys
+
+
+def _data_and_files(data: Mapping[str, Any] | None) -> tuple[str | None, str | None]:
+    """Return the fingerprint of a run's data and a digest of the files that its configuration names."""
+    files = (data or {}).get("files")
+    return (data or {}).get("fingerprint"), _digest(files) if files else None
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:

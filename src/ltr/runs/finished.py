@@ -1,4 +1,4 @@
-"""Look-up of the finished result of a command, which is valid if its data have not changed."""
+"""Look-up of the finished result of a command, which is valid if its data and files have not changed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ltr.data.packed_images.reading import read_source
 from ltr.data.source import Source
 from ltr.errors import DataError
 from ltr.runs.keys import with_code, with_data
+from ltr.runs.named_files import changed_files, named_files
 from ltr.runs.result import RESULT, Outcome, read_result, run_directory
 from ltr.runs.store import RECORD
 
@@ -22,8 +23,8 @@ class RunStatus:
     """State of a run before it begins.
 
     Attributes:
-        config: configuration with the identity of code outside ltr, and with the fingerprint of the data if the usual
-            directory holds the result of the same command on other data.
+        config: configuration with the identity of code outside ltr, and with the fingerprint of the data or the digests
+            of files if the usual directory holds the result of the same command on other ones.
         outcome: the result, if it is still valid.
         source: the data, if they had to be read.
     """
@@ -41,9 +42,10 @@ def find_result(
 ) -> RunStatus:
     """Look for the run's result; with ``resume=never`` delete the result on the current data.
 
-    A result is valid if the data still have its fingerprint. For the comparison the source is read again (labels, paths
-    and sizes of image files, or arrays), except data whose content is fixed by published digests. If the data have
-    changed, a message says so, and the run gets a separate directory, so that the earlier result is kept.
+    A result is valid if the data still have its fingerprint, and the files that the configuration names, such as
+    ``backbone.weights``, their content. For the comparison the source is read again (labels, paths and sizes of image
+    files, or arrays), except data whose content is fixed by published digests. If data or files have changed, a message
+    says so, and the run gets a separate directory, so that the earlier result is kept.
 
     Args:
         config: the checked, resolved, plain configuration.
@@ -57,6 +59,7 @@ def find_result(
     directory = run_directory(named)
     if config["stages"] == "plan" or (result := read_result(directory)) is None:
         return RunStatus(named, source=source)
+    changed: dict[str, Any] = {}
     if "data" not in named:
         source = _current_source(named["dataset"], source, read, directory)
         fingerprint = fingerprint_of(result, Path(config["paths"]["stages"]))
@@ -65,14 +68,18 @@ def find_result(
                 f"the run in {directory} has no fingerprint of its data: its result is used without a comparison"
             )
         elif source is not None and fingerprint != source.fingerprint:
-            named = with_data(named, source.fingerprint)
+            changed |= with_data({}, source.fingerprint)
             print_line(
                 f"the data have changed since the run in {directory} was finished (labels, classes or files; "
-                f"fingerprint {str(fingerprint)[:12]} then, {source.fingerprint[:12]} now). Its result stays there; "
-                f"the run on today's data is {run_directory(named)}"
+                f"fingerprint {str(fingerprint)[:12]} then, {source.fingerprint[:12]} now)"
             )
-            directory = run_directory(named)
-            result = read_result(directory)
+    if "files" not in named and (differing := _changed_files(config, result, directory, print_line)):
+        changed["files"] = differing
+    if changed:
+        named |= changed
+        print_line(f"The result in {directory} stays there; today's run is {run_directory(named)}")
+        directory = run_directory(named)
+        result = read_result(directory)
     if config["resume"] == "never":
         (directory / RESULT).unlink(missing_ok=True)
         return RunStatus(named, source=source)
@@ -96,6 +103,27 @@ def _current_source(
         raise DataError(
             f"{error}\nThe finished run of this command on the earlier data is kept in {directory}"
         ) from error
+
+
+def _changed_files(
+    config: Mapping[str, Any], result: Mapping[str, Any], directory: Path, print_line: Callable[[str], None]
+) -> dict[str, str]:
+    """Return today's digests of the files that have changed since the result was written, and say so."""
+    current = named_files(config)
+    stored = result["data"].get("files")
+    if current and stored is None:
+        print_line(
+            f"the run in {directory} has no digests of its files ({', '.join(current)}): its result is used without a "
+            "comparison"
+        )
+        return {}
+    differing = changed_files(stored or {}, current)
+    for key in differing:
+        print_line(
+            f"{key}: the file has changed since the run in {directory} was finished (digest {stored[key][:12]} then, "
+            f"{current[key][:12]} now)"
+        )
+    return {key: current[key] for key in differing}
 
 
 def fingerprint_of(result: Mapping[str, Any], stages: Path) -> str | None:

@@ -236,7 +236,8 @@ def run_hash(config: Mapping[str, Any]) -> str:
 def group_hash(config: Mapping[str, Any]) -> str:
     """Return the hash of the run's identity without its seed; runs that are averaged share it.
 
-    The data's fingerprint is not part of it: each result holds the fingerprint, which distinguishes changed data.
+    The data's fingerprint and the digests of files are not part of it: each result holds them, which distinguishes
+    changed data and files.
     """
-    identity = {key: value for key, value in run_identity(config).items() if key not in ("seed", "data")}
+    identity = {key: value for key, value in run_identity(config).items() if key not in ("seed", "data", "files")}
     return digest(config_as_first_written(identity))

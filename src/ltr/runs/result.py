@@ -90,15 +90,17 @@ def result_rows(
     ]
 
 
-def data_entry(split: Split, fingerprint: str) -> dict[str, Any]:
+def data_entry(split: Split, fingerprint: str, files: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return the entry ``data`` of ``result.json``.
 
     Args:
         split: the evaluated split.
         fingerprint: that of its source.
+        files: digests of the files that the configuration names, see `ltr.runs.named_files.named_files`.
     """
     return {
         "fingerprint": fingerprint,
+        **({"files": dict(files)} if files else {}),
         "split": split.name,
         "split_digest": split.digest(),
         "val_rule": split.val_rule,

@@ -16,6 +16,7 @@ from ltr.methods.core.checkpoint import network_checkpoint, write_checkpoint
 from ltr.methods.core.stage import StageOutput
 from ltr.runs.evaluation.network import ProtocolResult
 from ltr.runs.evaluation.protocols import declared_metrics, headline_metric
+from ltr.runs.named_files import named_files
 from ltr.runs.processes import distributed
 from ltr.runs.provenance import provenance
 from ltr.runs.result import (
@@ -42,6 +43,7 @@ class RunFolder:
     Attributes:
         is_begun: True once this process has created the folder.
         optional: written tables and arrays that not every run has.
+        files: digests of the files that the configuration names, as they were when the run began.
     """
 
     path: Path
@@ -53,10 +55,12 @@ class RunFolder:
     print_line: Callable[[str], None]
     is_begun: bool = field(default=False, init=False)
     optional: list[str] = field(default_factory=list, init=False)
+    files: Mapping[str, str] | None = field(default=None, init=False)
 
     def begin(self) -> None:
         """Create the folder on rank 0; called once all checks have passed."""
         if not self.is_begun and distributed.is_rank_zero():
+            self.files = named_files(self.config) if self.files is None else self.files
             write_start(self.path, self.config, self.overrides)
             save_split(self.split, self.path / "split.npz")
             self.is_begun = True
@@ -138,7 +142,7 @@ class RunFolder:
             self.config,
             [_stage_entry(output) for output in outputs.values()],
             rows,
-            data_entry(self.split, self.source.fingerprint),
+            data_entry(self.split, self.source.fingerprint, self.files),
             headline_metric(self.split),
             declared_metrics(self.split, self.config["evaluation"]),
         )

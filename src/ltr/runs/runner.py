@@ -73,7 +73,7 @@ def run(
 
     def find_status() -> dict[str, Any]:
         local.append(find_result(config, printer(console), source, read))
-        identities = {key: local[0].config[key] for key in ("code", "data") if key in local[0].config}
+        identities = {key: local[0].config[key] for key in ("code", "data", "files") if key in local[0].config}
         return {"identities": identities, "is_finished": local[0].outcome is not None}
 
     shared = distributed.broadcast_from_rank_zero(find_status)

@@ -1,0 +1,58 @@
+"""Digests of the files that a configuration names, such as pretrained weights: a result is valid for their content."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ltr.configuration.configs import leaves
+from ltr.errors import CheckpointError
+from ltr.files import checkpoint_file, file_digest
+from ltr.runs.keys import run_identity
+
+
+def named_files(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the SHA-256 in hex of each file that a setting names, by the setting's key.
+
+    A run directory counts by its evaluated weights. Files of the data's source are not included, because the source has
+    a fingerprint of its own, nor are files that do not exist (any more).
+
+    Args:
+        config: the checked, resolved, plain configuration.
+    """
+    of_source = {value for _, value in _texts(config["dataset"]["source"])}
+    digests = {}
+    for key, text in _texts(run_identity(config)):
+        # a name without a dot or a separator, such as erm, may by accident be that of a file here
+        if text not in of_source and (os.sep in text or "." in text) and (file := _file(text)) is not None:
+            digests[key] = file_digest(file)
+    return digests
+
+
+def changed_files(stored: Mapping[str, str], current: Mapping[str, str]) -> list[str]:
+    """Return the keys whose files differ, of those in both mappings of `named_files`."""
+    return sorted(key for key in stored.keys() & current.keys() if stored[key] != current[key])
+
+
+def _texts(node: Any) -> Iterator[tuple[str, str]]:
+    """Yield key and value of all texts below ``node``, also in lists."""
+    for key, value in leaves(node):
+        if isinstance(value, str):
+            yield key, value
+        elif isinstance(value, (list, tuple)):
+            for number, item in enumerate(value):
+                yield from ((f"{key}.{number}.{path}".rstrip("."), text) for path, text in _texts(item))
+
+
+def _file(text: str) -> Path | None:
+    path = Path(text)
+    if os.path.isfile(path):  # unlike Path.is_file, False for a text that cannot be a path
+        return path
+    if not os.path.isdir(path / "checkpoints"):
+        return None
+    try:
+        return checkpoint_file(path)
+    except CheckpointError:
+        return None
