@@ -1,6 +1,6 @@
 """Run a table of results: its rows are experiments, and rows that share a stage train it once.
 
-    python scripts/reproduce.py cifar_lt --epochs 200 --seeds 3 --write docs/results.md
+    python scripts/reproduce.py cifar_lt --seeds 3 --write docs/results.md
 
 Rows are the experiments that conf/published.csv lists for the table; patterns over table names and single experiments
 are accepted, too. All rows get the same split. The script prints what is left to train and how long that takes, then
@@ -9,8 +9,8 @@ names failed rows at the end, and its exit code is then 1.
 
     python scripts/reproduce.py --queue --seeds 3 --state FOLDER --results results
 
---queue takes the rows of `training_queue.ROWS` (or the given ones) in their order, 200 epochs each and each with its
-own validation rule, and trains them beside other work, in processes of one thread at a low priority. What is finished
+--queue takes the rows of `training_queue.ROWS` (or the given ones) in their order, each with its own schedule and
+validation rule, and trains them beside other work, in processes of one thread at a low priority. What is finished
 is written at once to --results; --state keeps a copy of everything that a lost working folder would cost.
 
     python scripts/reproduce.py --queue --short --val none --results results
@@ -125,9 +125,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         rows = [row for row, _ in training_queue.SHORT_ROWS] if arguments.short else training_queue.ROWS
         arguments.lengths = _lengths(arguments)
         arguments.tables = arguments.tables or list(dict.fromkeys(rows))
-        arguments.epochs = arguments.epochs or (
-            training_queue.SHORT_EPOCHS if arguments.short else training_queue.EPOCHS
-        )
+        arguments.epochs = arguments.epochs or (training_queue.SHORT_EPOCHS if arguments.short else None)
     else:
         arguments.lengths = {}
         arguments.val = arguments.val or "test_fraction"

@@ -17,7 +17,6 @@ from pathlib import Path
 from ltr.report.results_folder import without_paths
 from process_pool import Task, run_tasks
 
-EPOCHS = 200
 NICENESS = 10
 COPY_EVERY = 300.0  # seconds between two copies of the state
 

@@ -33,7 +33,13 @@ def test_the_shipped_rows_are_configs():
 def test_rows_keep_the_order_of_the_queue():
     arguments = script.parse_arguments(["--queue", "cifar10_lt_ldam_drw", "cifar10_lt_erm", "--seeds", "2"])
     assert [row.config for row in script.rows_of(arguments)] == ["cifar10_lt_ldam_drw", "cifar10_lt_erm"]
-    assert (arguments.epochs, arguments.val) == (200, None)
+    assert (arguments.epochs, arguments.val) == (None, None)
+
+
+def test_each_row_of_the_queue_has_the_schedule_of_its_experiment():
+    arguments = script.parse_arguments(["--queue", "cifar100_lt_ride", "cifar100_lt_remix_drw", "cifar10_lt_remix_drw"])
+    jobs = script.jobs_of(script.rows_of(arguments), arguments, {})
+    assert [job.config["trainer"]["max_epochs"] for job in jobs] == [200, 300, 200]
 
 
 def test_the_short_queue_has_longer_baselines_after_all_methods(tmp_path):
