@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ltr.report.results_folder import without_paths
+from ltr.runs.result import RESULT
+from ltr.runs.store import RECORD
 from process_pool import Task, run_tasks
 
 NICENESS = 10
@@ -51,7 +53,8 @@ SHORT_ROWS: tuple[tuple[str, int], ...] = (
     *((f"cifar100_lt_{row}", epochs) for epochs in (60, 45, 90) for row in ("erm", "balanced_softmax")),
 )
 
-RESULT_FILES = ("result.json", "provenance.json")
+RESULT_FILES = (RESULT, "provenance.json")
+TRAINING_STATE = "state/last.ckpt"  # of a stage
 
 
 @dataclass
@@ -83,7 +86,7 @@ class QueueFolders:
             pairs += [(run, self.state / "runs" / run.relative_to(self.outputs)) for run in self.runs]
             for original, copy in pairs:
                 if original.is_dir():
-                    mirror(original, copy)
+                    mirror(original, copy, prune=has_progress(original))
         if self.results is not None:
             keep_results(self.runs, self.outputs, self.results)
         self._saved = self.clock()
@@ -94,14 +97,38 @@ class QueueFolders:
             self.save()
 
 
+def has_progress(folder: Path) -> bool:
+    """Return whether a folder holds a finished stage, a finished run or a training state.
+
+    The folder of a stage or run that has only begun, or was lost in part, may lack files that its copy holds.
+    """
+    return any((folder / name).is_file() for name in (RECORD, RESULT, TRAINING_STATE))
+
+
 def restore(state: Path, stages: Path, outputs: Path) -> int:
-    """Restore files that the working folders lack from the copy; return the numbers of stages and runs."""
+    """Restore stages and runs that the working folders lack from the copy; return their number.
+
+    A stage without a training state is replaced if its copy has one. Each folder is copied beside its place and
+    renamed: a restore that is cut off leaves no folder half-made.
+    """
     pairs = [(copy, stages / copy.name) for copy in sorted((state / "stages").glob("*"))]
     pairs += [(copy, outputs / copy.relative_to(state / "runs")) for copy in sorted((state / "runs").glob("*/*/*"))]
-    lost = [(copy, original) for copy, original in pairs if copy.is_dir() and not original.exists()]
+    lost = [(copy, original) for copy, original in pairs if copy.is_dir() and _is_lost(original, copy)]
     for copy, original in lost:
-        mirror(copy, original)
+        beside = original.with_name(f".{original.name}.restored")
+        shutil.rmtree(beside, ignore_errors=True)  # of a restore that was cut off
+        mirror(copy, beside)
+        shutil.rmtree(original, ignore_errors=True)
+        os.replace(beside, original)
     return len(lost)
+
+
+def _is_lost(original: Path, copy: Path) -> bool:
+    if not original.exists():
+        return True
+    # an unfinished run directory is left alone: the run writes it again from its stages
+    is_stage = not (copy / RESULT).is_file()
+    return is_stage and has_progress(copy) and not has_progress(original)
 
 
 def run_queue(
@@ -130,12 +157,15 @@ def run_queue(
         folders.save()  # the states of processes that were told to stop
 
 
-def mirror(original: Path, copy: Path) -> None:
+def mirror(original: Path, copy: Path, prune: bool = True) -> None:
     """Synchronise ``copy`` with the files of ``original``.
 
     Each file is written beside its place and renamed, and keeps its time. A file that vanishes meanwhile, as a
     temporary one does, is skipped. Files that only the copy has are removed at the end: a copy that was cut off
     holds too much rather than too little.
+
+    Args:
+        prune: False keeps the files that only the copy has.
     """
     wanted = set()
     for folder, _, names in os.walk(original):
@@ -151,7 +181,7 @@ def mirror(original: Path, copy: Path) -> None:
                     os.replace(beside, target)
             except FileNotFoundError:
                 continue
-    for folder, _, names in os.walk(copy):
+    for folder, _, names in os.walk(copy) if prune else ():
         for target in (Path(folder) / name for name in names):
             if target not in wanted:
                 target.unlink(missing_ok=True)

@@ -103,6 +103,56 @@ def test_a_lost_working_folder_is_restored(tmp_path):
     assert (run / "config.yaml").read_text() == "seed: 1"
 
 
+def queue_of_a_stage(tmp_path: Path) -> tuple[QueueFolders, Path, Path]:
+    """Return a queue of one interrupted stage that has been copied, the stage's folder and its copy."""
+    stages, state = tmp_path / "stages", tmp_path / "copy"
+    write(stages / "aa" / "state" / "last.ckpt", "epoch 7")
+    write(stages / "aa" / "metrics.csv", "7")
+    folders = QueueFolders(stages, tmp_path / "runs", state, None, frozenset({"aa"}), ())
+    folders.save()
+    return folders, stages / "aa", state / "stages" / "aa"
+
+
+def test_a_restore_that_is_cut_off_leaves_no_half_made_folder(tmp_path, monkeypatch):
+    folders, stage, copy = queue_of_a_stage(tmp_path)
+    before = files(copy)
+    shutil.rmtree(stage)
+
+    def killed(source, target):
+        if target.name.startswith(".last"):
+            raise KeyboardInterrupt
+        return shutil.copyfile(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training_queue.shutil, "copy2", killed)
+        with pytest.raises(KeyboardInterrupt):
+            restore(folders.state, folders.stages, folders.outputs)
+    assert not stage.exists()
+    folders.save()
+    assert files(copy) == before
+    assert restore(folders.state, folders.stages, folders.outputs) == 1
+    assert files(stage) == before
+    assert [path.name for path in folders.stages.iterdir()] == ["aa"]
+
+
+def test_a_stage_that_was_lost_in_part_deletes_nothing_from_its_copy_and_is_restored(tmp_path):
+    folders, stage, copy = queue_of_a_stage(tmp_path)
+    before = files(copy)
+    (stage / "state" / "last.ckpt").unlink()
+    folders.save()
+    assert files(copy) == before
+    assert restore(folders.state, folders.stages, folders.outputs) == 1
+    assert files(stage) == before
+
+
+def test_the_training_state_of_a_finished_stage_leaves_its_copy(tmp_path):
+    folders, stage, copy = queue_of_a_stage(tmp_path)
+    (stage / "state" / "last.ckpt").unlink()
+    write(stage / "stage.json", "{}")
+    folders.save()
+    assert files(copy) == {"metrics.csv": "7", "stage.json": "{}"}
+
+
 def test_copies_are_made_when_they_are_due(tmp_path):
     now = [0.0]
     write(tmp_path / "stages" / "aa" / "metrics.csv", "1")

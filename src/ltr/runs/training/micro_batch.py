@@ -2,8 +2,8 @@
 
 The optimiser's batch stays the same: the gradients of the micro-batches, each weighted by its share of the images, are
 summed before one step. Up to rounding this is the gradient of the whole batch if no image's loss depends on the other
-images; all other losses and networks are refused before training. Dropout masks differ between micro-batches and the
-whole batch.
+images, of this batch or of earlier ones, or on random numbers; all other losses and networks are refused before
+training. Dropout masks differ between micro-batches and the whole batch.
 """
 
 from __future__ import annotations
@@ -59,8 +59,12 @@ def _not_of_images(stage: Stage, dataset_info: DatasetInfo) -> str:
     else:
         loss = instantiate(settings.loss, dataset_info.class_counts)
         name = type(loss).__name__
-        if not isinstance(loss, ClassificationLoss) or type(loss).forward is not ClassificationLoss.forward:
-            reason = f"{name} is not known to be a mean over images"
+        if not isinstance(loss, ClassificationLoss) or any(
+            getattr(type(loss), part) is not getattr(ClassificationLoss, part) for part in ("forward", "per_image")
+        ):
+            reason = f"{name} is not known to be a mean over images, each independent of the images before it"
+        elif not loss.is_deterministic:
+            reason = f"{name} draws random numbers or remembers earlier images"
         elif loss.reduction != "batch" and loss.weights is not None:
             reason = f"{name} divides by the weights of the whole batch (loss.reduction=batch does not)"
         else:
