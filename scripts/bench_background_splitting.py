@@ -27,6 +27,7 @@ from ltr.configuration.overrides import load_config
 from ltr.configuration.targets import instantiate
 from ltr.data.module import DataModule
 from ltr.data.source import Source
+from ltr.data.splitting.exclusion import read_split
 from ltr.methods.core.stage import Computation, StageOutput
 from ltr.methods.erm import ERM
 from ltr.models.weights import seeded_construction
@@ -73,7 +74,7 @@ class Setting:
         ]  # fmt: skip
         self.config = load_config(overrides)
         self.source = random_source()
-        self.split = instantiate(self.config["dataset"]["split"], self.source)
+        self.split = read_split(self.config["dataset"], self.source)
         self.dataset_info = describe_dataset(self.config, self.source, self.split)
         method = instantiate(self.config["method"])
         self.settings = main_settings(self.config, "fp32", method)

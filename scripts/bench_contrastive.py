@@ -20,6 +20,8 @@ from ltr.configuration.overrides import load_config
 from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch
 from ltr.data.module import DataModule
+from ltr.data.packed_images.reading import read_source
+from ltr.data.splitting.exclusion import read_split
 from ltr.runs.plan import describe_dataset, main_settings
 from ltr.runs.processes.device import autocast, keep_freed_memory
 
@@ -42,8 +44,8 @@ class Side:
 
     def __init__(self, overrides: tuple[str, ...], batch_size: int, precision: str) -> None:
         config = load_config([*overrides, f"batch_size={batch_size}"])
-        source = instantiate(config["dataset"]["source"])
-        split = instantiate(config["dataset"]["split"], source)
+        source = read_source(config["dataset"])
+        split = read_split(config["dataset"], source)
         dataset_info = describe_dataset(config, source, split)
         method = instantiate(config["method"])
         stage = method.stages(main_settings(config, precision, method), dataset_info)[0]

@@ -21,10 +21,11 @@ import numpy as np
 import torch
 
 from ltr.cli import run_guarded
-from ltr.configuration.targets import instantiate
 from ltr.data.module import DataModule
+from ltr.data.packed_images.reading import read_source
 from ltr.data.source import Source
 from ltr.data.split import Split
+from ltr.data.splitting.exclusion import read_split
 from ltr.errors import CheckpointError, DataError
 from ltr.evaluation.detection import auroc, operating_points
 from ltr.files import checkpoint_file
@@ -60,8 +61,8 @@ def main(argv: list[str]) -> int:
     config = describe(path)["dataset"]
     if arguments.data and "root" in config["source"]:
         config = {**config, "source": {**config["source"], "root": str(arguments.data)}}
-    source = instantiate(config["source"])
-    split = instantiate(config["split"], source)
+    source = read_source(config)
+    split = read_split(config, source)
     if not len(split.unknown):
         raise DataError(f"{path} was trained on {config['name']}, which has no unknown images; cifar10_open has")
     known, unknown = (lying(network, source, split, config, part, arguments.batch_size) for part in PARTS)

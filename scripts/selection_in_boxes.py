@@ -20,11 +20,12 @@ import numpy as np
 import torch
 
 from ltr.cli import run_guarded
-from ltr.configuration.targets import instantiate
 from ltr.data.images.boxes import boxes_in_crop, locations_in_boxes
 from ltr.data.images.crop import FileCrop
 from ltr.data.module import DataModule
+from ltr.data.packed_images.reading import read_source
 from ltr.data.source import ImageFiles, Source
+from ltr.data.splitting.exclusion import read_split
 from ltr.errors import CheckpointError, DataError
 from ltr.files import checkpoint_file
 from ltr.methods.core.checkpoint import describe, load_network
@@ -59,9 +60,9 @@ def main(argv: list[str]) -> int:
     if not isinstance(network, HerbsNetwork) or not network.suppression:
         raise CheckpointError(f"{path} selects no locations; a network of method=herbs or pim with suppression does")
     config = describe(path)["dataset"]
-    if arguments.data:
+    if arguments.data and "root" in config["source"]:
         config = {**config, "source": {**config["source"], "root": str(arguments.data)}}
-    source = instantiate(config["source"])
+    source = read_source(config)
     if source.boxes is None or not isinstance(source.images, ImageFiles):
         raise DataError(f"{source.name} has no bounding boxes; cub and nabirds have")
     shares, rates = measured(network, source, config, arguments.split, arguments.batch_size)
@@ -87,7 +88,7 @@ def measured(
         Shares of each image by kind, float64 [N], for each selecting level and for all levels; and for each level the
         selection rates around the box, float64 [CELLS, CELLS], NaN for cells with hardly any location.
     """
-    split = instantiate(config["split"], source)
+    split = read_split(config, source)
     data = DataModule.for_evaluation(source, split, config, batch_size)
     crop = FileCrop(config["image_size"], resize=config.get("image_resize"))
     collected: dict[str, dict[str, list[np.ndarray]]] = {}

@@ -5,8 +5,9 @@
 
 Operations are multiply-accumulates of convolutions and matrix products, forward and backward, of all stages. They are
 counted in one real training step of each stage, so that passes at perturbed weights, several experts and several views
-count as often as they are computed, and multiplied by the number of steps. Computed stages are not in it. A line
-belongs to all seeds of a configuration; lines of other configurations are kept.
+count as often as they are computed, and multiplied by the number of steps. Computed stages are not counted; they are
+computed only where a training builds on them. A line belongs to all seeds of a configuration; lines of other
+configurations are kept.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from ltr.configuration.overrides import load_config
 from ltr.console import print_line
 from ltr.data.packed_images.reading import read_source
 from ltr.files import write_text
+from ltr.methods.core.stage import Stage
 from ltr.report.results_checks import COST_COLUMNS, COSTS, read_costs
 from ltr.runs.keys import group_hash
 from ltr.runs.plan import RunPlan, plan_of
@@ -66,7 +68,8 @@ class OperationCounter(TorchDispatchMode):
 
 def training_operations(config: dict[str, Any], planned: RunPlan, request: StopRequest) -> float:
     """Return the multiply-accumulate operations of a run's training."""
-    of_one, of_two = (_counted(config, planned, request, steps) for steps in (1, 2))
+    with tempfile.TemporaryDirectory() as folder:
+        of_one, of_two = (_counted(config, planned, request, steps, Path(folder)) for steps in (1, 2))
     total = 0.0
     for stage in planned.stages:
         if stage.module is not None and stage.checkpoint is None:
@@ -77,23 +80,31 @@ def training_operations(config: dict[str, Any], planned: RunPlan, request: StopR
     return total
 
 
-def _counted(config: dict[str, Any], planned: RunPlan, request: StopRequest, steps: int) -> dict[str, float]:
-    """Return the operations of one epoch of a few steps of each stage, which stores nothing."""
+def _counted(
+    config: dict[str, Any], planned: RunPlan, request: StopRequest, steps: int, folder: Path
+) -> dict[str, float]:
+    """Return the operations of one epoch of a few steps of each trained stage.
+
+    Args:
+        folder: temporary store. Computed stages in it are used again.
+    """
     counts: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    stages = Stages(
+        config={**config, "compile": False, "callbacks": {**config["callbacks"], "progress": "none"}},
+        plan=replace(planned, split=replace(planned.split, val=np.empty(0, dtype=np.int64))),
+        store=StageStore(folder),
+        console=Console(quiet=True),
+        request=request,
+        loggers=lambda stage: [],
+        started=lambda: None,
+    )
+    outputs: dict[str, Any] = {}
+    needed = _needed(planned.stages)
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        stages = Stages(
-            config={**config, "compile": False, "callbacks": {**config["callbacks"], "progress": "none"}},
-            plan=replace(planned, split=replace(planned.split, val=np.empty(0, dtype=np.int64))),
-            store=StageStore(Path(folder)),
-            console=Console(quiet=True),
-            request=request,
-            loggers=lambda stage: [],
-            started=lambda: None,
-        )
-        outputs: dict[str, Any] = {}
-        for stage in planned.stages:
+        for stage in (stage for stage in planned.stages if stage.name in needed):
             if stage.module is None:
+                outputs[stage.name] = stages.obtain(stage, stage.name, {}, outputs)
                 continue
             settings = stage.settings.replaced(
                 epochs=1,
@@ -102,9 +113,20 @@ def _counted(config: dict[str, Any], planned: RunPlan, request: StopRequest, ste
                 scheduler={"_target_": "ltr.optim.schedules.Constant"},
             )
             with OperationCounter() as counter:
-                outputs[stage.name] = stages.obtain(replace(stage, settings=settings), stage.name, {}, outputs)
+                outputs[stage.name] = stages.obtain(
+                    replace(stage, settings=settings), f"{stage.name}-{steps}", {}, outputs
+                )
             counts[stage.name] = counter.flops / 2
     return counts
+
+
+def _needed(stages: Sequence[Stage]) -> set[str]:
+    """Return the names of the trained stages and of the stages that they build on."""
+    needed: set[str] = set()
+    for stage in reversed(stages):
+        if stage.module is not None or stage.name in needed:
+            needed |= {stage.name, *stage.parents}
+    return needed
 
 
 def main(argv: Sequence[str]) -> int:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import distances_to_points as script
+from ltr.configuration.overrides import load_config
+from ltr.data.packed_images.reading import read_source
+from ltr.data.split import save_split
+from ltr.data.splitting.exclusion import read_split
 
 FAST = ("dataset=digits_open", "trainer.max_epochs=1", "trainer.precision=fp32", "figures=none")
 
@@ -30,14 +37,23 @@ def test_the_centre_weights_every_class_equally():
     assert far_unknown.tolist() == [4.0]
 
 
-@pytest.mark.parametrize("method", ["rpl", "gcpl"])
-def test_the_command_measures_a_run(ltr_train, capsys, method):
-    run = ltr_train(f"method={method}", "method.num_points=2", "method.feature_dim=2", *FAST)
+def half_of_the_test_images(file: Path) -> Path:
+    """Write the split of the digits with every second test image to a file."""
+    dataset = load_config(["dataset=digits_open"])["dataset"]
+    split = read_split(dataset, read_source(dataset))
+    save_split(replace(split, test=split.test[::2]), file)
+    return file
+
+
+@pytest.mark.parametrize(("method", "images"), [("rpl", 240), ("gcpl", 120)])
+def test_the_command_measures_a_run_on_its_split(ltr_train, tmp_path, capsys, method, images):
+    split_file = [f"+dataset.split_file={half_of_the_test_images(tmp_path / 'half.npz')}"] if images == 120 else []
+    run = ltr_train(f"method={method}", "method.num_points=2", "method.feature_dim=2", *FAST, *split_file)
     assert run.code == 0, run.err
     capsys.readouterr()
     assert script.main([str(run.directory), "--batch-size", "37"]) == 0
     printed = capsys.readouterr().out
-    assert "240 test images, 160 of unknown classes" in printed
+    assert f"{images} test images, 160 of unknown classes" in printed
     with np.load(run.directory / "artifacts" / "representation.npz") as trained:
         points = trained["points"].astype(float)
     with np.load(

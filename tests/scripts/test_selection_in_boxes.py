@@ -37,15 +37,20 @@ def test_locations_are_counted_relative_to_the_box():
 
 
 @pytest.mark.filterwarnings("ignore:cub. this is not the whole")
-def test_the_command_prints_each_level_as_in_the_row_of_the_run(ltr_train, tmp_path, capsys):
+def test_the_command_prints_each_level_as_in_the_row_of_the_run_on_its_split(ltr_train, tmp_path, capsys):
     trees.cub(tmp_path)
     small = ["backbone=timm", "backbone.name=test_resnet", "dataset.image_size=64", "dataset.image_resize=64"]
     fast = ["trainer.max_epochs=1", "scheduler.warmup_epochs=0", "trainer.precision=fp32", "trainer.num_workers=0"]
-    run = ltr_train("dataset=cub", "method=herbs", "method.width=8", *small, *fast, f"paths.data={tmp_path}")
+    excluded = tmp_path / "excluded.txt"
+    excluded.write_text("images/001.Made_up_Bird_1/Bird_1_2.jpg\n")
+    data = [f"paths.data={tmp_path}", f"+dataset.exclude={excluded}"]
+    run = ltr_train("dataset=cub", "method=herbs", "method.width=8", *small, *fast, *data)
     assert run.code == 0, run.err
     assert script.main([str(run.directory), "--picture", str(tmp_path / "around.png")]) == 0
     assert Image.open(tmp_path / "around.png").size[0] > 1000
-    printed = {line[:10].strip(): line[10:].split() for line in capsys.readouterr().out.splitlines()}
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("cub, test: 11 images")
+    printed = {line[:10].strip(): line[10:].split() for line in lines}
     metrics = run.headline  # the run has measured the same
     assert -1 < metrics["dropped_tanh"] < 1
     for row, level in (("level 1", "_1"), ("level 4", "_4"), ("together", "")):

@@ -18,6 +18,10 @@ def operations(*overrides: str) -> float:
     return training_operations(config, plan_of(config, SOURCE), StopRequest())
 
 
+def number_of_training_images(*overrides: str) -> int:
+    return len(plan_of(load_config([*overrides]), SOURCE).split.train)
+
+
 @pytest.fixture(scope="module")
 def plain() -> float:
     return operations()
@@ -38,3 +42,14 @@ def test_operations_are_proportional_to_the_number_of_epochs(plain):
 def test_a_frozen_backbone_counts_its_forward_pass_only(plain):
     classifier = operations("method=crt", "method.classifier.epochs=4") - plain
     assert plain / 4 < classifier < plain / 2
+
+
+def test_a_stage_that_builds_on_computed_ones_is_counted_without_them(plain):
+    background = ("dataset=digits_bg", "method=background_splitting")
+    share = number_of_training_images(*background) / number_of_training_images()
+    # the second head is the only addition to the network
+    assert plain * share < operations(*background) < 1.05 * plain * share
+
+
+def test_computed_stages_that_no_training_needs_are_skipped(plain):
+    assert operations("method=ncm") == pytest.approx(plain)
