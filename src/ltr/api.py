@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from ltr.apply.model import class_logits
 from ltr.commands.evaluate import find
 from ltr.configuration.overrides import load_config
 from ltr.configuration.ranges import check_option
@@ -80,7 +81,7 @@ class Classifier:
                 ``ten_crops``; None: the image alone, whatever the run's evaluation used.
 
         Raises:
-            ConfigError: images of another type or shape, or unknown views.
+            ConfigError: images of another type or shape, unknown views, or a network without a score for each class.
         """
         if views is not None:
             check_option("views", views, Views)
@@ -89,9 +90,9 @@ class Classifier:
         with predicting(self.network, self.device, self.precision):
             for batch in pixels.split(batch_size):
                 scores = averaged(batch.to(self.device), views, self._headline)["headline"]
-                logits, link = scores.logits.float(), self.network.link
+                logits, link = class_logits(self.network, scores).float(), self.network.link
                 batches.append(probabilities(logits, log_normaliser(logits, link), link).cpu().numpy())
-        return np.concatenate(batches) if batches else np.empty((0, len(self.class_names)), np.float32)
+        return np.concatenate(batches)  # splitting no images gives one empty batch
 
     def _pixels(self, images: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Return images as uint8 [N, C, H, W]; numbers in [0, 1] would be read as black images, so they are refused."""

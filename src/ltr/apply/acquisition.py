@@ -13,6 +13,8 @@ from ltr.randomness import generator
 BY_CLASS = ("probability", "background_split")  # select for each class; the others select for the pool as a whole
 STRATEGIES = ("probability", "entropy", "margin", "coreset", "cluster_margin", "background_split", "random")
 NEEDS_FEATURES = ("coreset", "cluster_margin")
+BY_DISTANCE = ("probability", "background_split", "entropy", "margin")  # observe a least distance
+BY_SEED = ("random", "coreset")
 # of cluster_margin, for each image of the budget: images of small margin to cluster, and clusters (as in the paper)
 CANDIDATES, _CLUSTERS = 10, 1.25
 CLUSTERED = 16_000  # at most this many images are clustered: two matrices of their distances take 2 GB

@@ -23,7 +23,7 @@ from ltr.data.images.tally import Tally
 from ltr.data.packed_images.reading import PackedImages, read_source
 from ltr.data.source import ImageFiles
 from ltr.data.split import load_split_file
-from ltr.errors import ConfigError, LtrError
+from ltr.errors import ConfigError, LtrError, first_line
 from ltr.evaluation.scores import log_normaliser, probabilities
 from ltr.files import write_text, written_atomically
 from ltr.names import canonical
@@ -250,7 +250,7 @@ def trained_on(description: Mapping[str, Any], run: Path | None, files: ImageFil
             source = read_source({**dataset, "image_size": None})
             train = load_split_file(run / "split.npz", source).train
     except LtrError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         warnings.warn(f"training images in the pool are not recognised, because {reason}", stacklevel=2)
         return none
     if not isinstance(source.images, ImageFiles) or isinstance(source.images, PackedImages):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import os
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +28,8 @@ SIDE = 112  # of a thumbnail, in pixels
 _NAME_LETTERS = 36  # two lines under a thumbnail
 CLASSES_A_SHEET = 40  # keeps a sheet below some ten megabytes
 
+CANDIDATES = "candidates.csv"
+_SHEET = re.compile(r"sheet(-\d+)?\.html")
 _UNREADABLE = '<span class="gone">cannot be read</span>'
 _STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5em; color: #222; background: #fff }
@@ -61,6 +65,24 @@ def write_candidates(path: Path, mined: Mined, model: Model, files: ImageFiles) 
     return int((ranking.images != NO_IMAGE).sum())
 
 
+def labelled_rows(path: Path) -> int:
+    """Return the number of rows of a table of candidates with a label; 0 if there is no such file.
+
+    A table that cannot be read, or without a column ``label``, counts as labelled: a person has edited it.
+    """
+    if not path.is_file():
+        return 0
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        first, _, _ = text.partition("\n")
+        rows = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=first.count))
+        if "label" not in (rows.fieldnames or ()):
+            return 1
+        return sum(bool((row["label"] or "").strip()) for row in rows)
+    except (OSError, csv.Error):
+        return 1
+
+
 def write_sheets(
     folder: Path,
     mined: Mined,
@@ -85,7 +107,7 @@ def write_sheets(
     starts = range(0, len(ranking.classes), CLASSES_A_SHEET)
     names = ["sheet.html"] if len(starts) == 1 else [f"sheet-{number}.html" for number in range(1, len(starts) + 1)]
     for old in folder.glob("sheet*.html"):
-        if old.name not in names:
+        if _SHEET.fullmatch(old.name) and old.name not in names:
             old.unlink()
     for start, name in zip(starts, names):
         sections = []
@@ -127,9 +149,9 @@ def _section(row: int, ranking: Ranking, model: Model, files: ImageFiles, thumbn
         path = files.relative(image)
         link = quote(os.fsencode(os.path.abspath(files.path(image))))
         data = thumbnail_data(files, image, decoding, SIDE)
-        picture = f'<img alt="" loading="lazy" src="data:image/jpeg;base64,{data}">' if data else _UNREADABLE
+        img = f'<img alt="" loading="lazy" src="data:image/jpeg;base64,{data}">' if data else _UNREADABLE
         figures.append(
-            f'<figure title="{html(path)}"><a href="file://{link}">{picture}</a><figcaption>{rank + 1} · {scores[rank]}'
+            f'<figure title="{html(path)}"><a href="file://{link}">{img}</a><figcaption>{rank + 1} · {scores[rank]}'
             f"<br>{html(_end_of_name(path))}{other if predicted != label else ''}</figcaption></figure>"
         )
     count = model.class_counts[label]

@@ -83,7 +83,7 @@ def read_rules(texts: Sequence[str]) -> dict[str, Levels]:
         levels = rules.setdefault(rule, Levels())
         argument = f"--decide {text}"
         if colon:
-            _add(levels, class_name, value, argument, argument)
+            _add(levels, class_name, value, argument)
         elif value.lower().endswith(".csv"):
             _add_table(levels, Path(value), argument)
         elif levels.common is not None:
@@ -98,10 +98,10 @@ def _add_table(levels: Levels, file: Path, argument: str) -> None:
         raise DataError(f"{argument}: there is no file {file}. Give a table with the columns class and level")
     table = read_columns(file, ("class", "level"))
     for row, (class_name, value) in enumerate(zip(table.texts["class"], table.texts["level"])):
-        _add(levels, csv_text(class_name), value, f"{file}, {table.where(row)}", argument)
+        _add(levels, csv_text(class_name), value, f"{file}, {table.where(row)}")
 
 
-def _add(levels: Levels, class_name: str, value: str, where: str, argument: str) -> None:
+def _add(levels: Levels, class_name: str, value: str, where: str) -> None:
     if class_name in levels.by_class:
         raise ConfigError(
             f"{where}: {levels.named_in[class_name]} also gives the level of the class {class_name!r}. Give it once"

@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from ltr.apply.decisions import decisions_file, decisions_of, read_decisions
-from ltr.errors import CheckpointError, ConfigError, TrainingError
+from ltr.apply.model import class_logits
+from ltr.errors import CheckpointError, ConfigError, TrainingError, first_line
 from ltr.evaluation.decision_file import FILE as DECISIONS
 from ltr.files import write_json, written_atomically
 from ltr.methods.core.checkpoint import FORMAT, VERSION, describe, network_from_description
 from ltr.randomness import generator
 
 WEIGHTS, DESCRIPTION, CLASSES, ONNX = "model.safetensors", "config.json", "class_names.json", "model.onnx"
+FILES = (WEIGHTS, DESCRIPTION, CLASSES, ONNX, DECISIONS)
 IMAGES = 4  # number of generated images for the self-check
 # largest differences of logits, relative to the largest logit: after merging LoRA, and of ONNX in another runtime
 MERGE_TOLERANCE, ONNX_TOLERANCE = 1e-5, 1e-3
@@ -53,8 +55,9 @@ def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> ExportedNet
     ``decisions.json`` is added if ``ltr-eval --decide`` chose thresholds for these weights. The low-rank updates of
     ``tune=lora`` are merged into the weights; this may change the logits by at most `MERGE_TOLERANCE`.
 
-    The files appear in ``folder`` after a self-check: `load_exported` reads them, and the logits of some generated
-    images must be bit-equal to those of the (merged) original, in fp32 on the CPU.
+    The files of an earlier export into ``folder`` are replaced or removed after a self-check: `load_exported` reads the
+    new files, and the logits of some generated images must be bit-equal to those of the (merged) original, in fp32 on
+    the CPU.
 
     Args:
         checkpoint: a weights file of this project.
@@ -62,11 +65,12 @@ def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> ExportedNet
 
     Raises:
         CheckpointError: the weights cannot be read.
-        ConfigError: ONNX cannot be written.
+        ConfigError: ONNX cannot be written, the network has no score for each class, or ``folder`` holds another model.
         TrainingError: the self-check fails; no file remains.
     """
     if onnx:
         require_onnx()
+    check_export(folder)
     description = describe(checkpoint)
     state: dict[str, Tensor] = description.pop("state_dict")
     network = network_from_description({**description, "state_dict": state}, checkpoint)
@@ -100,9 +104,35 @@ def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> ExportedNet
         if stored is not None and read_decisions(stored, checkpoint, description["facts"]["class_names"]) is not None:
             write_json(drafts / DECISIONS, decisions_of(stored, checkpoint))
             names.append(DECISIONS)
-        for name in names:
-            os.replace(drafts / name, folder / name)
+        replace_export(drafts, folder, names)
     return ExportedNetwork(folder, tuple(names), difference, merged_difference, onnx_difference)
+
+
+def check_export(folder: Path) -> None:
+    """Raise ConfigError for a folder whose ``config.json`` is of another program."""
+    if (folder / DESCRIPTION).exists() and not _is_export(folder):
+        raise ConfigError(
+            f"--out {folder}: {folder / DESCRIPTION} is not of ltr-export --out, and would be replaced. Name another "
+            "folder"
+        )
+
+
+def _is_export(folder: Path) -> bool:
+    """Return whether a folder holds files of `export`."""
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(description, dict) and description.get("format") == FORMAT
+
+
+def replace_export(drafts: Path, folder: Path, names: Sequence[str]) -> None:
+    """Move complete files into place; remove those of an earlier export that the new one does not write."""
+    if _is_export(folder):
+        for name in set(FILES) - set(names):
+            (folder / name).unlink(missing_ok=True)
+    for name in names:
+        os.replace(drafts / name, folder / name)
 
 
 def _merge(network: Any, description: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -146,8 +176,12 @@ def generated_images(image_shape: tuple[int, int, int]) -> Tensor:
 
 @torch.inference_mode()
 def logits(network: Any, images: Tensor) -> Tensor:
-    """Return logits [N, classes] of the headline variant, in fp32 on the CPU."""
-    return network.predict(images)[network.headline].logits.float()
+    """Return logits [N, classes] of the headline variant, in fp32 on the CPU.
+
+    Raises:
+        ConfigError: the network has no score for each class.
+    """
+    return class_logits(network, network.predict(images)[network.headline]).float()
 
 
 def require_onnx() -> None:
@@ -226,9 +260,8 @@ def _write_onnx(path: Path, network: Any, images: Tensor, expected: Tensor) -> f
                 external_data=False,
             )
     except Exception as error:  # torch raises errors of any type
-        reason = (str(error).splitlines() or [""])[0]
         raise ConfigError(
-            f"--onnx: {type(network).__name__} cannot be written as ONNX: {reason}. Export without --onnx"
+            f"--onnx: {type(network).__name__} cannot be written as ONNX: {first_line(error)}. Export without --onnx"
         ) from error
     if importlib.util.find_spec("onnxruntime") is None:
         return None

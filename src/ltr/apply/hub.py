@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltr.apply.export import draft_folder, generated_images, largest_difference, logits
+from ltr.apply.export import draft_folder, generated_images, largest_difference, logits, replace_export
 from ltr.apply.model_card import model_card
 from ltr.errors import ConfigError, TrainingError
 from ltr.files import write_text
@@ -80,8 +79,7 @@ def export_hub(checkpoint: Path, folder: Path, result: Mapping[str, Any] | None 
         write_text(drafts / CARD, model_card(description, result, folder.name, limited))
         kept_card = (folder / CARD).exists()
         names = [CONFIG, WEIGHTS, *([] if kept_card else [CARD])]
-        for name in names:
-            os.replace(drafts / name, folder / name)
+        replace_export(drafts, folder, names)
     return HubExport(folder, tuple(names), difference, kept_card)
 
 

@@ -92,13 +92,23 @@ class Model:
             ConfigError: the network has no score for each class.
         """
         predicted = averaged(images, self.views, self.network.predict)[self.network.headline]
-        logits = predicted.logits
-        if logits is None or logits.ndim != 2 or logits.shape[1] != len(self.class_names):
-            raise ConfigError(
-                f"{type(self.network).__name__} does not give a score for each of its {len(self.class_names)} classes, "
-                "so it cannot classify images. Choose a run of a classifier"
-            )
+        logits = class_logits(self.network, predicted)
         return predicted._replace(logits=logits.float())
+
+
+def class_logits(network: Any, scores: Scores) -> torch.Tensor:
+    """Return the logits [B, classes] of a network's scores.
+
+    Raises:
+        ConfigError: the network has no score for each class, such as those of metric learning.
+    """
+    logits, number = scores.logits, len(network.dataset_info.class_names)
+    if logits is None or logits.ndim != 2 or logits.shape[1] != number:
+        raise ConfigError(
+            f"{type(network).__name__} does not give a score for each of its {number} classes, so it cannot classify "
+            "images. Choose a run of a classifier"
+        )
+    return logits
 
 
 def load_model(

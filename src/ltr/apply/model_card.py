@@ -37,7 +37,7 @@ def model_card(description: Mapping[str, Any], result: Mapping[str, Any] | None,
         _results(result, limited),
         _training(description, result),
         f"## Licence\n\n{_LICENCE} Then set `license` at the top of this file.",
-        _citation(description),
+        _citation(),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -133,7 +133,7 @@ def _training(description: Mapping[str, Any], result: Mapping[str, Any] | None) 
     return "\n".join(["## Training", "", *lines])
 
 
-def _citation(description: Mapping[str, Any]) -> str:
+def _citation() -> str:
     from ltr import __version__
 
     return (

@@ -17,7 +17,7 @@ from ltr.apply.decisions import Decider
 from ltr.apply.detections import DetectionPool
 from ltr.apply.model import Model
 from ltr.apply.reading import UnreadableImage, batches, check_readable
-from ltr.apply.tables import Columns, open_table, write_broken
+from ltr.apply.tables import Columns, broken_table, open_table, write_broken
 from ltr.data.images.tally import Tally
 from ltr.data.source import ImageFiles
 from ltr.errors import ConfigError, TrainingError, nearest
@@ -99,7 +99,7 @@ def predict_files(
             writer.write(_columns(batch, model, files, pool, decider))
             images += len(batch.indices)
         check_readable(broken, len(files))
-    listed = out.with_name(f"{out.stem}.broken.csv")
+    listed = broken_table(out)
     broken_file = listed if write_broken(listed, broken) else None
     return Summary(images, tuple(broken), time.perf_counter() - started, broken_file, tuple(tally.lines()))
 

@@ -33,7 +33,8 @@ class PoolBatch(NamedTuple):
 
     Attributes:
         indices: int64 [B], pool indices of the readable images.
-        images: uint8 [B, C, H, W] in channels_last memory, on the device; or stored features float32 [B, D].
+        images: uint8 [B, C, H, W] in channels_last memory, on the device; or stored features float32, [B, D],
+            or of maps and tokens [B, N, D].
         broken: the unreadable images.
     """
 

@@ -95,6 +95,11 @@ def open_table(path: Path) -> Iterator[TableWriter]:
             writer.close()
 
 
+def broken_table(out: Path) -> Path:
+    """Return the path of the list of unreadable images beside a table of predictions."""
+    return out.with_name(f"{out.stem}.broken.csv")
+
+
 def write_broken(path: Path, broken: Sequence[UnreadableImage]) -> bool:
     """Write ``path,reason`` of unreadable images and return True; without any, delete the file of an earlier run."""
     if not broken:

@@ -6,7 +6,7 @@ import argparse
 import csv
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -49,12 +49,16 @@ class Parser(argparse.ArgumentParser):
 
 def _flags(parser: argparse.ArgumentParser) -> list[str]:
     """Return the flags of a parser and of its subcommands."""
-    flags: list[str] = []
+    return list(dict.fromkeys(flag for action in _actions(parser) for flag in action.option_strings))
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Yield the actions of a parser and of its subcommands."""
     for action in parser._actions:
-        flags += action.option_strings
+        yield action
         if isinstance(action, argparse._SubParsersAction):
-            flags += [flag for subparser in action.choices.values() for flag in _flags(subparser)]
-    return list(dict.fromkeys(flags))
+            for subparser in action.choices.values():
+                yield from _actions(subparser)
 
 
 def parse_arguments(parser: Parser, argv: Sequence[str], intermixed: bool = False) -> argparse.Namespace | None:
@@ -74,9 +78,30 @@ def parse_arguments(parser: Parser, argv: Sequence[str], intermixed: bool = Fals
                 "such a one: set it, or leave the argument out"
             )
     try:
-        return parser.parse_intermixed_args(argv) if intermixed else parser.parse_args(argv)
+        arguments = parser.parse_intermixed_args(argv) if intermixed else parser.parse_args(argv)
     except SystemExit:  # --help
         return None
+    arguments.typed_flags = _typed_flags(parser, argv)
+    return arguments
+
+
+def _typed_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> dict[str, str]:
+    """Return the flags that a command line has, by the names of their values."""
+    typed = {argument.partition("=")[0] for argument in argv if argument.startswith("-")}
+    return {action.dest: flag for action in _actions(parser) for flag in action.option_strings if flag in typed}
+
+
+def refuse_unread(arguments: argparse.Namespace, names: Iterable[str], because: str) -> None:
+    """Raise ConfigError for typed flags that the rest of the command line leaves without effect.
+
+    Args:
+        arguments: of `parse_arguments`.
+        names: names of their values, such as ``min_distance``.
+        because: what leaves them without effect, and the next step.
+    """
+    typed = [arguments.typed_flags[name] for name in names if name in arguments.typed_flags]
+    if typed:
+        raise ConfigError(f"{' and '.join(typed)}: {because}")
 
 
 def file_path(text: str) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ltr.commands.evaluate import find
 from ltr.commands.named_runs import outputs_folder
+from ltr.commands.outputs import read_arguments, refuse_inputs
 from ltr.console import plain_warnings, print_line, progress
 from ltr.errors import ConfigError, DataError
 from ltr.escaping import one_line
@@ -36,6 +37,9 @@ def run_audit(arguments: argparse.Namespace) -> int:
         check_cleanlab()
     with plain_warnings():
         checkpoint, model, source, split, dataset = _run_of(arguments)
+        folder = arguments.out or _default_folder(str(dataset["name"]), checkpoint)
+        outputs = {folder / name: f"--out {folder}" for name in ("issues.csv", "sheet.html")}
+        refuse_inputs(outputs, read_arguments(arguments, "out"), dataset)
         indices, part_of = _images(split, arguments.part)
         probabilities, features = _predicted(model, source, split, dataset, indices)
     labels = split.label_map[source.labels[indices]]
@@ -52,7 +56,6 @@ def run_audit(arguments: argparse.Namespace) -> int:
         is_held_out=part_of != PARTS.index("train"),
         find_errors=cleanlab_errors if arguments.method == "cleanlab" else label_errors,
     )
-    folder = arguments.out or _default_folder(str(dataset["name"]), checkpoint)
     issues = _write(folder, source, split, indices, part_of, labels, outcome)
     for line in _summary(split, labels, outcome, issues, (model.many_above, model.few_below)):
         print_line(line)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ltr.commands.arguments import Parser, parse_arguments
+from ltr.commands.arguments import Parser, parse_arguments, refuse_unread
 from ltr.console import print_line
-from ltr.errors import ConfigError, LtrError
+from ltr.errors import ConfigError, LtrError, first_line
 from ltr.report.panels import SECTIONS, Panel, Section
 
 _EXTRA = "ltr-dashboard needs the extra: pip install 'ltr[dashboard]'"
@@ -38,7 +38,12 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse_arguments(parser, argv)
     if arguments is None:
         return 0
+    if arguments.update:
+        because = "--update keeps the name of the workspace, and creates no report. Leave it out"
+        refuse_unread(arguments, ["name"], because)
     if arguments.print:
+        because = "--print creates nothing: it shows the panels, which are those of every project. Leave it out"
+        refuse_unread(arguments, ["project", "entity", "name", "update", "no_report"], because)
         print(json.dumps([asdict(section) for section in SECTIONS], indent=2))
         return 0
     return _create(arguments)
@@ -72,10 +77,10 @@ def _create(arguments: argparse.Namespace) -> int:
             written.save()
             print_line(f"report: {written.url}")
     except Exception as error:  # the libraries raise many kinds: of wandb, requests, and plain ones
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise DashboardError(
-            f"Weights & Biases says: {reason}\n  Check that you are logged in (`wandb login`), the network, and that "
-            f"the project {arguments.project} has runs (logger=wandb). --print shows the panels offline"
+            f"Weights & Biases says: {first_line(error)}\n  Check that you are logged in (`wandb login`), the "
+            f"network, and that the project {arguments.project} has runs (logger=wandb). --print shows the panels "
+            "offline"
         ) from error
     return 0
 
@@ -121,7 +126,7 @@ def _panels(reports: Any, section: Section) -> list[Any]:
     """Return the panels, three in a row; figures, which people read, two."""
     made = []
     for position, panel in enumerate(section.panels):
-        in_row, width, height = (2, 12, 9) if panel.kind == "picture" else (3, 8, 6)
+        in_row, width, height = (2, 12, 9) if panel.kind == "figure" else (3, 8, 6)
         layout = reports.Layout(x=position % in_row * width, y=position // in_row * height, w=width, h=height)
         made.append(_panel(reports, panel, layout))
     return made

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltr.commands.arguments import Parser, add_allow, file_path, parse_arguments
+from ltr.commands.arguments import Parser, add_allow, file_path, parse_arguments, refuse_unread
+from ltr.commands.outputs import read_arguments, refuse_inputs
 from ltr.console import plain_warnings, print_line, progress
 from ltr.errors import ConfigError
 from ltr.escaping import one_line
@@ -42,7 +43,20 @@ def main(argv: Sequence[str]) -> int:
         with allow_packages(arguments.allow):
             return run_audit(arguments)
     with allow_packages(arguments.allow):
-        return _command(arguments.command)(arguments, _configuration(arguments))
+        config = _configuration(arguments)
+        _check_outputs(arguments, config)
+        return _command(arguments.command)(arguments, config)
+
+
+def _check_outputs(arguments: argparse.Namespace, config: dict[str, Any]) -> None:
+    """Refuse to replace a file of the data set, or another input."""
+    files = {flag: getattr(arguments, flag, None) for flag in ("exclude_to", "to", "pairs_to")}
+    outputs = {path: f"--{flag.replace('_', '-')} {path}" for flag, path in files.items() if path is not None}
+    folder = getattr(arguments, "out", None)
+    if folder is not None:
+        outputs |= {folder / name: f"--out {folder}" for name in ("class_frequency.png", "contact_sheet.png")}
+        outputs[folder / "left_out.csv"] = f"--out {folder}"
+    refuse_inputs(outputs, read_arguments(arguments, *files, "out"), config)
 
 
 def _command(name: str) -> Callable[[argparse.Namespace, dict[str, Any]], int]:
@@ -153,6 +167,8 @@ def _check_flags(arguments: argparse.Namespace) -> None:
             raise ConfigError(f"--{flag.replace('_', '-')} {value}: allowed is {allowed}")
     if arguments.command == "check":
         _check_duplicate_flags(arguments)
+    if arguments.command == "pack" and arguments.format == "raw":
+        refuse_unread(arguments, ["quality"], "--format raw stores pixels unchanged. Leave one of them out")
     if values.get("pairs_to") is not None and values["pairs_to"].suffix.lower() != ".csv":
         raise ConfigError(f"--pairs-to {values['pairs_to']}: the name must end in .csv")
     for flag in ("exclude_to", "to", "pairs_to"):

@@ -1,4 +1,4 @@
-"""``ltr-data describe``: numbers of a data set and its split, and a picture of its first images."""
+"""``ltr-data describe``: numbers of a data set and its split, and a figure of its first images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CLASSES, _IMAGES, _SIDE = 3, 8, 96  # of the contact sheet: classes of each kin
 
 
 def describe_dataset(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
-    """Print the numbers of a data set and its split, and write its classes and a picture; return the exit code.
+    """Print the numbers of a data set and its split, and draw its classes and first images; return the exit code.
 
     Args:
         arguments: flags of the command line.

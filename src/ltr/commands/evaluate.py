@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ltr.commands.arguments import Parser, add_allow, parse_arguments
 from ltr.commands.named_runs import outputs_folder, run_path, runs_below, runs_of_name
+from ltr.commands.outputs import read_arguments, refuse_inputs
 from ltr.console import plain_warnings, print_line
 from ltr.errors import CheckpointError, ConfigError, LtrError, refuse
 from ltr.escaping import one_line, printer
@@ -71,6 +73,7 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"which run? Give its folder or a checkpoint file\n{parser.format_usage().rstrip()}")
     if arguments.json:
         check_file(arguments.json, f"--json {arguments.json}")
+        refuse_inputs({arguments.json: f"--json {arguments.json}"}, read_arguments(arguments, "json"))
     out = arguments.out or outputs / EVALUATIONS
     check_folder(out, f"--out {out}")
     if arguments.decide and (arguments.out or arguments.split != "test"):
@@ -86,15 +89,13 @@ def main(argv: list[str]) -> int:
     with allow_packages(arguments.allow):
         request = read_request(overrides, mistakes)
         if arguments.decide:
-            _decide(paths, request, arguments.decide, arguments.json, arguments.config_dir)
+            _decide(paths, request, arguments)
             return 0
         _evaluate(paths, request, arguments.split, out, arguments.json, arguments.config_dir, arguments.allow_overlap)
     return 0
 
 
-def _decide(
-    paths: Sequence[Path], request: EvaluationRequest, texts: Sequence[str], json: Path | None, config_dir: str | None
-) -> None:
+def _decide(paths: Sequence[Path], request: EvaluationRequest, arguments: argparse.Namespace) -> None:
     """Choose thresholds of one run on its validation images, store them in its folder, and print what they give."""
     from ltr.apply.decision_rules import read_rules
     from ltr.apply.decisions import choose, measure, table_lines, write_decisions
@@ -102,22 +103,24 @@ def _decide(
     from ltr.runs.evaluation.candidates import Candidate
     from ltr.runs.evaluation.checkpoints import headline_probabilities
 
-    rules = read_rules(texts)
+    rules = read_rules(arguments.decide)
     located = _locate(paths)
     checkpoint, config = located[0]
     if len(located) > 1 or config is None:
         raise ConfigError("--decide stores thresholds in the folder of one run: give a finished run")
     if request.config is not None:
         raise ConfigError("--decide takes the validation images of the run's own data set: leave dataset=CONFIG out")
-    candidate_config = for_run(config, request, config_dir)
+    candidate_config = for_run(config, request, arguments.config_dir)
+    _refuse_input_of_config(arguments.json, candidate_config)
     unused = [f"evaluation.{key}" for key in request.evaluation_keys if key != "batch_size"]
+    unused += [*request.foreign_keys, *([] if request.figures == "none" else [f"figures={request.figures}"])]
     not_read = f"{' and '.join(unused)}: --decide reads the probabilities of the images alone. Leave them out"
     refuse([*request.mistakes, *([not_read] if unused else [])], "the command cannot be carried out")
     run = checkpoint.absolute().parent.parent
     check_folder(run, f"--decide writes into {run}")
     with plain_warnings():
         images, split = headline_probabilities(
-            Candidate(run.name, checkpoint, candidate_config, run),
+            Candidate(run.name, checkpoint, candidate_config, run, allow_overlap=arguments.allow_overlap),
             check=lambda split: [levels.array(rule, split.class_names) for rule, levels in rules.items()],
         )
     decider = choose(rules, *images["val"], split.class_names)
@@ -126,9 +129,15 @@ def _decide(
     written = write_decisions(run, checkpoint, decider, rules, measured)
     for line in table_lines(decider, rules, measured):
         print_line(one_line(line))
-    if json:
-        write_json(json, measured)
+    if arguments.json:
+        write_json(arguments.json, measured)
     print_line(f"{written}")
+
+
+def _refuse_input_of_config(json: Path | None, config: Any) -> None:
+    """Refuse a file of ``--json`` that a config names, such as a table of images."""
+    if json is not None:
+        refuse_inputs({json: f"--json {json}"}, config)
 
 
 def _sort_words(words: Sequence[str]) -> tuple[list[Path], list[str], list[str]]:
@@ -157,6 +166,7 @@ def _evaluate(
     # mistakes are reported before heavy packages are imported
     configs = [None if config is None else for_run(config, request, config_dir) for _, config in located]
     refuse(request.mistakes, "the command cannot be carried out")  # of files without a run's configuration
+    _refuse_input_of_config(json, configs)
     from rich.console import Console
 
     from ltr.report.compose import evaluations_table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from ltr.commands.arguments import Parser, add_allow, parse_arguments
 from ltr.commands.evaluate import find
+from ltr.commands.outputs import read_arguments, refuse_inputs
 from ltr.console import plain_warnings, print_line
 from ltr.errors import ConfigError
 from ltr.writing import check_folder
@@ -52,8 +54,9 @@ def main(argv: Sequence[str]) -> int:
         )
     if arguments.onnx and arguments.out is None:
         raise ConfigError("--onnx writes model.onnx into the folder of --out, and there is none. Add --out FOLDER")
-    if arguments.hub is not None and arguments.out == arguments.hub:
-        raise ConfigError(f"--out and --hub are both {arguments.out}, and each writes its own config.json. Name two")
+    folders = [os.path.realpath(folder) for folder in (arguments.out, arguments.hub) if folder is not None]
+    if len(folders) > len(set(folders)):
+        raise ConfigError(f"--out and --hub are both {arguments.hub}, and each writes its own config.json. Name two")
     for flag, folder in (("--out", arguments.out), ("--hub", arguments.hub)):
         if folder is not None:
             check_folder(folder, f"{flag} {folder}")
@@ -62,13 +65,23 @@ def main(argv: Sequence[str]) -> int:
 
     with allow_packages(arguments.allow):
         checkpoint, _ = find(Path(arguments.run))
-
+        _check_outputs(arguments, checkpoint)
         with plain_warnings():
             if arguments.hub is not None:  # first: it refuses more networks
                 _export_hub(checkpoint, arguments.hub)
             if arguments.out is not None:
                 _export(checkpoint, arguments)
     return 0
+
+
+def _check_outputs(arguments: argparse.Namespace, checkpoint: Path) -> None:
+    """Refuse to replace the exported weights, or a file of a run."""
+    from ltr.apply.export import FILES
+
+    inputs = [checkpoint, *read_arguments(arguments, "out", "hub").values()]
+    for flag, folder in (("--out", arguments.out), ("--hub", arguments.hub)):
+        if folder is not None:
+            refuse_inputs({folder / name: f"{flag} {folder}" for name in FILES}, inputs)
 
 
 def _export(checkpoint: Path, arguments: argparse.Namespace) -> None:
@@ -110,5 +123,6 @@ def _result_of(checkpoint: Path) -> Mapping[str, Any] | None:
     """Return the result of the run that a checkpoint belongs to; None for a file outside of a finished run."""
     from ltr.results import read_result_file
 
-    file = checkpoint.resolve().parents[1] / "result.json"
-    return read_result_file(file) if file.is_file() else None
+    folder = checkpoint.resolve().parent
+    file = folder.parent / "result.json"
+    return read_result_file(file) if folder.name == "checkpoints" and file.is_file() else None

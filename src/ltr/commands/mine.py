@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from ltr.commands.arguments import Parser, at_least, chosen_names, parse_arguments
+from ltr.commands.arguments import Parser, at_least, chosen_names, parse_arguments, refuse_unread
 from ltr.commands.evaluate import find
 from ltr.commands.named_runs import run_path
+from ltr.commands.outputs import read_arguments, refuse_inputs
 from ltr.commands.predict import add_inputs, add_reading_flags, model_and_pool, report_broken, report_remarks
 from ltr.console import plain_warnings, print_line, progress
 from ltr.errors import ConfigError, DataError
@@ -95,6 +96,7 @@ def main(argv: Sequence[str]) -> int:
     for name, least in (("top", 1), ("thumbnails", 0), ("chunk", 1), ("few_below", 1), ("budget", 1), ("seed", 0)):
         at_least(arguments, name, least)
     check_folder(arguments.out, f"--out {arguments.out}")
+    _check_outputs(arguments)
 
     from ltr.configuration.targets import allow_packages
 
@@ -104,9 +106,28 @@ def main(argv: Sequence[str]) -> int:
         return _mine(arguments)
 
 
+def _check_outputs(arguments: argparse.Namespace) -> None:
+    """Refuse to replace an input, or a table of candidates that a person has labelled.
+
+    Raises:
+        ConfigError: names the file.
+    """
+    from ltr.apply.contact_sheet import CANDIDATES, labelled_rows
+
+    names = (CANDIDATES, "broken.csv", "label.html", "sheet.html")
+    typed = f"--out {arguments.out}"
+    refuse_inputs({arguments.out / name: typed for name in names}, read_arguments(arguments, "out"))
+    number = labelled_rows(arguments.out / CANDIDATES)
+    if number:
+        raise ConfigError(
+            f"{typed}: {arguments.out / CANDIDATES} has {counted(number, 'label')} of a person, and would be replaced. "
+            "Name another folder, or move the table; --exclude TABLE leaves its images out"
+        )
+
+
 def _check_strategy(arguments: argparse.Namespace) -> None:
     """Refuse an unknown strategy, and flags that it does not read, before anything is loaded."""
-    from ltr.apply.acquisition import BY_CLASS, check_strategy
+    from ltr.apply.acquisition import BY_CLASS, BY_DISTANCE, BY_SEED, check_strategy
 
     check_strategy(arguments.strategy)
     by_class = arguments.strategy in BY_CLASS
@@ -119,6 +140,22 @@ def _check_strategy(arguments: argparse.Namespace) -> None:
     distance = arguments.min_distance
     if distance is not None and not 0 <= distance <= 2:
         raise ConfigError(f"--min-distance {distance}: allowed is 0 to 2")
+    named = f"--strategy {arguments.strategy}"
+    if arguments.strategy not in BY_DISTANCE:
+        allowed = ", ".join(BY_DISTANCE)
+        refuse_unread(arguments, ["min_distance"], f"{named} does not use it, {allowed} do. Leave it out")
+    if arguments.strategy not in BY_SEED:
+        refuse_unread(arguments, ["seed"], f"{named} has no random numbers, {' and '.join(BY_SEED)} have. Leave it out")
+    if arguments.budget is not None:
+        because = f"--budget sets the number of images, which {named} selects from the whole pool. Leave it out"
+        refuse_unread(arguments, ["classes", "group", "few_below", "top"], because)
+    if arguments.classes:
+        because = "--classes names the classes to mine for. Leave one of them out"
+        refuse_unread(arguments, ["group", "few_below"], because)
+    if arguments.group == "all":
+        refuse_unread(arguments, ["few_below"], "--group all takes every class. Leave one of them out")
+    if arguments.features == "images":
+        refuse_unread(arguments, ["stages"], "--features images stores no features. Leave one of them out")
 
 
 def _mine(arguments: argparse.Namespace) -> int:
@@ -207,6 +244,8 @@ def _pool_features(arguments: argparse.Namespace, model: Any, files: Any) -> Any
     from ltr.runs.processes.device import trained_on_features
     from ltr.runs.store import StageStore
 
+    if arguments.group == "all":
+        refuse_unread(arguments, ["few_below"], "--group all takes every class. Leave one of them out")
     if arguments.features == "images":
         return None
     if not trained_on_features(model.network):
@@ -215,6 +254,9 @@ def _pool_features(arguments: argparse.Namespace, model: Any, files: Any) -> Any
                 "--features stored: the run was trained on images, so that the backbone of the next round is another. "
                 "Allowed are runs of features=stored; leave the flag out, or train with features=stored"
             )
+        refuse_unread(
+            arguments, ["stages"], "the run was trained on images, so that no features are stored. Leave it out"
+        )
         return None
     stages = _stages_folder(arguments)
     existing = next(folder for folder in (stages, *stages.parents) if folder.exists())
@@ -301,11 +343,11 @@ def _select(
 
 def _write(arguments: argparse.Namespace, mined: Any, model: Any, files: Any, checkpoint: Path, summary: str) -> int:
     """Write the table, the sheets and the list of unreadable images, and print where they are."""
-    from ltr.apply.contact_sheet import write_candidates, write_sheets
+    from ltr.apply.contact_sheet import CANDIDATES, write_candidates, write_sheets
     from ltr.apply.labelling_sheet import write_labelling_sheet
     from ltr.apply.tables import write_broken
 
-    rows = write_candidates(arguments.out / "candidates.csv", mined, model, files)
+    rows = write_candidates(arguments.out / CANDIDATES, mined, model, files)
     title = f"Mined with {checkpoint.absolute().parent.parent.name} in {arguments.images.absolute().name}"
     with progress("drawing", len(mined.ranking.classes)) as drawn:
         sheets = write_sheets(
@@ -316,7 +358,7 @@ def _write(arguments: argparse.Namespace, mined: Any, model: Any, files: Any, ch
     listed = arguments.out / "broken.csv"
     write_broken(listed, mined.broken)
     print_line(summary)
-    print_line(f"{arguments.out / 'candidates.csv'}: {rows:,} rows")
+    print_line(f"{arguments.out / CANDIDATES}: {rows:,} rows")
     for sheet in (*sheets, arguments.out / "label.html"):
         print_line(sheet)
     report_remarks(mined.remarks)

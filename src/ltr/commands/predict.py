@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ltr.commands.arguments import Parser, add_allow, at_least, file_path, parse_arguments
+from ltr.commands.arguments import Parser, add_allow, at_least, file_path, parse_arguments, refuse_unread
 from ltr.commands.evaluate import find
 from ltr.commands.named_runs import run_path
+from ltr.commands.outputs import read_arguments, refuse_inputs
 from ltr.console import plain_warnings, print_line, progress
 from ltr.errors import ConfigError
 from ltr.escaping import one_line
@@ -85,6 +86,9 @@ def _predict(arguments: argparse.Namespace) -> int:
 
         check_option("--views", arguments.views, Views)
     _check_detection_flags(arguments)
+    if arguments.format != "csv":
+        because = f"--format {arguments.format} has no column of known-ness. Leave it out, or write --format csv"
+        refuse_unread(arguments, ["scorer"], because)
     named = arguments.out is not None
     if named:  # an unwritable output is refused before the run is looked up
         _check_out(arguments)
@@ -177,6 +181,19 @@ def _decider(arguments: argparse.Namespace, model: Any) -> Any:
     return decider
 
 
+def _report_unused_decisions(arguments: argparse.Namespace, checkpoint: Path) -> None:
+    """Print that another tool's format has no columns for the decisions of these weights."""
+    from ltr.apply.decisions import decisions_file
+
+    path = decisions_file(checkpoint)
+    if path is not None:
+        print_line(
+            f"warning: --format {arguments.format} has no columns for the decisions of {path}, so none are written. "
+            "--format csv writes them",
+            sys.stderr,
+        )
+
+
 def _check_detection_flags(arguments: argparse.Namespace) -> None:
     """Refuse flags of detections without any, and a confidence outside its range."""
     if arguments.detections is None and (arguments.min_confidence is not None or arguments.category):
@@ -187,27 +204,28 @@ def _check_detection_flags(arguments: argparse.Namespace) -> None:
 
 def _check_out(arguments: argparse.Namespace) -> None:
     """Refuse an output file that cannot be written, has another format's ending or is the input."""
-    from ltr.apply.tables import check_table_path
+    from ltr.apply.tables import broken_table, check_table_path
 
+    typed = f"--out {arguments.out}"
     if arguments.format == "csv":
         check_table_path(arguments.out)
-        return
-    ending = ".json" if arguments.format == "megadetector" else ".csv"
-    check_file(arguments.out, f"--out {arguments.out}")
-    if arguments.out.suffix.lower() != ending:
-        raise ConfigError(f"--out {arguments.out}: --format {arguments.format} writes a {ending} file; name it so")
-    if arguments.detections is not None and arguments.out.resolve() == arguments.detections.resolve():
-        raise ConfigError(f"--out {arguments.out}: that is the file of --detections. Name another")
+    else:
+        ending = ".json" if arguments.format == "megadetector" else ".csv"
+        check_file(arguments.out, typed)
+        if arguments.out.suffix.lower() != ending:
+            raise ConfigError(f"{typed}: --format {arguments.format} writes a {ending} file; name it so")
+    refuse_inputs({arguments.out: typed, broken_table(arguments.out): typed}, read_arguments(arguments, "out"))
 
 
 def _write_format(arguments: argparse.Namespace, model: Any, files: Any, pool: Any) -> int:
     """Write predictions in another tool's format."""
     from ltr.apply.camera_trap_formats import write_camtrap_dp, write_megadetector
     from ltr.apply.predict import predictions_of
-    from ltr.apply.tables import write_broken
+    from ltr.apply.tables import broken_table, write_broken
 
-    started = time.perf_counter()
     checkpoint, _ = find(Path(arguments.run))
+    _report_unused_decisions(arguments, checkpoint)
+    started = time.perf_counter()
     run = checkpoint.absolute().parent
     classifier = f"ltr-{run.parent.name if run.name == 'checkpoints' else checkpoint.stem}"
     with progress("predicting", len(files)) as advance:
@@ -224,7 +242,7 @@ def _write_format(arguments: argparse.Namespace, model: Any, files: Any, pool: A
                 "or EXIF gives the time of their images",
                 sys.stderr,
             )
-    listed = arguments.out.with_name(f"{arguments.out.stem}.broken.csv")
+    listed = broken_table(arguments.out)
     has_broken = write_broken(listed, broken)
     what = "detection" if pool is not None else "image"
     seconds = time.perf_counter() - started

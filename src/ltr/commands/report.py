@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltr.commands.arguments import Parser, at_least, file_path, names_in, parse_arguments
+from ltr.commands.arguments import Parser, at_least, file_path, names_in, parse_arguments, refuse_unread
 from ltr.commands.named_runs import outputs_folder, run_path, runs_of_name
-from ltr.commands.report_leaderboard import check_leaderboard, write_leaderboard
+from ltr.commands.outputs import read_arguments, refuse_inputs
+from ltr.commands.report_leaderboard import IMAGES, PAGES, check_leaderboard, write_leaderboard
 from ltr.commands.report_spread import check_spread, write_spread
 from ltr.console import print_line
 from ltr.errors import ConfigError, DataError
@@ -95,13 +96,31 @@ def main(argv: Sequence[str]) -> int:
         arguments.add = [run_path(run) if not run.exists() and runs_of_name(str(run)) else run for run in arguments.add]
     elif arguments.spread:
         check_spread(arguments)
+    else:
+        _check_format(arguments)
     if arguments.out is not None:
         check_file(arguments.out, f"--out {arguments.out}")
+        refuse_inputs({arguments.out: f"--out {arguments.out}"}, read_arguments(arguments, "out"))
     elif arguments.format == "html" and folders[0].is_dir():
         check_file(folders[0] / "report.html", f"--out {folders[0] / 'report.html'}")
     if arguments.leaderboard:
         return write_leaderboard(arguments, folders[0])
     return write_spread(arguments, folders) if arguments.spread else _report(arguments, folders)
+
+
+def _check_format(arguments: argparse.Namespace) -> None:
+    """Refuse the flags of HTML with another format, and a file name that promises another format."""
+    if arguments.format != "html":
+        because = f"--format {arguments.format} contains no figures. Leave it out, or add --format html"
+        refuse_unread(arguments, ["pictures"], because)
+    ending = "" if arguments.out is None else arguments.out.suffix.lower()
+    if ending in IMAGES:
+        raise ConfigError(
+            f"--out {arguments.out}: a report is text. --spread --out FILE.png draws a spread, --figures all the "
+            "figures of each run; name another file for the report"
+        )
+    if ending in PAGES and arguments.format != "html":
+        raise ConfigError(f"--out {arguments.out}: --format {arguments.format} writes text. Add --format html")
 
 
 def _draw(parts: Sequence[Part], which: str) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ltr.commands.arguments import names_in
+from ltr.commands.arguments import names_in, refuse_unread
 from ltr.console import print_line
 from ltr.errors import ConfigError
 from ltr.files import write_text
@@ -21,6 +21,9 @@ def check_spread(arguments: argparse.Namespace) -> None:
             "--spread --format html: a spread is written as table, markdown, latex or csv, and as a figure to "
             "--out FILE.png. Choose one of them"
         )
+    refuse_unread(arguments, ["pictures"], "--spread shows no figures of runs. Leave one of them out")
+    if arguments.out is not None and arguments.out.suffix.lower() == ".png":
+        refuse_unread(arguments, ["format"], "--out FILE.png draws a figure. Leave one of them out")
     ignored = [f"--{name}" for name in ("curve", "figures") if getattr(arguments, name)]
     if ignored:
         raise ConfigError(
@@ -54,7 +57,7 @@ def write_spread(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
     for line in collection_warnings(collection):
         print_line(f"warning: {line}", sys.stderr)
     out = arguments.out
-    if out is not None and out.suffix == ".png":
+    if out is not None and out.suffix.lower() == ".png":
         if len(all_spreads) > 1:
             names = ", ".join(spread.dataset for spread in all_spreads)
             raise ConfigError(f"--out {out}: a figure shows one data set, these are {names}. Choose one with --dataset")

@@ -11,7 +11,7 @@ from typing import Any
 from ltr.commands.arguments import Parser, at_least, parse_arguments
 from ltr.commands.named_runs import outputs_folder
 from ltr.console import print_line
-from ltr.errors import LtrError
+from ltr.errors import ConfigError, LtrError
 from ltr.escaping import name
 from ltr.identity import name_of
 
@@ -22,7 +22,8 @@ def main(argv: Sequence[str]) -> int:
     """Run ``ltr-stages list | show KEY | prune``; return the exit code.
 
     Raises:
-        LtrError: no such stage, or a duration that cannot be read.
+        ConfigError: flags that are wrong, or a duration that cannot be read.
+        LtrError: no such stage.
     """
     parser = Parser(prog="ltr-stages", description="The store of finished stages.")
     default = outputs_folder() / "stages"
@@ -52,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         _show(stages, arguments.key)
     else:
         if arguments.older_than is None and not arguments.keep_last:
-            raise LtrError("prune needs --older-than or --keep-last: without them it would delete every stage")
+            raise ConfigError("prune needs --older-than or --keep-last: without them it would delete every stage")
         _prune(store, stages, arguments.older_than, arguments.keep_last, arguments.dry_run)
     return 0
 
@@ -61,11 +62,11 @@ def seconds(duration: str) -> float:
     """Return the seconds of ``30d``, ``12h``, ``5m`` or ``2w``.
 
     Raises:
-        LtrError: anything else.
+        ConfigError: anything else.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", duration)
     if match is None:
-        raise LtrError(f"--older-than {duration}: allowed is a number and m, h, d or w, such as 30d")
+        raise ConfigError(f"--older-than {duration}: allowed is a number and m, h, d or w, such as 30d")
     return float(match[1]) * _UNITS[match[2]]
 
 

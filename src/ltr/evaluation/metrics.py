@@ -20,8 +20,6 @@ Better = Literal["higher", "lower", "neither"]
 View = Literal["console", "report", "published", "curve", "dashboard", "calibration", "monitored"]
 VIEWS: tuple[View, ...] = get_args(View)
 EVERYWHERE: tuple[View, ...] = ("console", "report", "published")
-UNITS: tuple[Unit, ...] = get_args(Unit)
-BETTER: tuple[Better, ...] = get_args(Better)
 
 _STORED = ("name", "protocol", "heading", "title", "unit", "better")  # in result.json, with ``shown``
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ltr.evaluation.metrics import METRICS, View
 
-Kind = Literal["line", "bar", "scatter", "picture"]
+Kind = Literal["line", "bar", "scatter", "figure"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Panel:
 
     Attributes:
         title: title of the panel.
-        kind: ``line`` over epochs, ``bar`` of final values, ``scatter`` of two final values, ``picture`` of a run.
+        kind: ``line`` over epochs, ``bar`` of final values, ``scatter`` of two final values, ``figure`` of a run.
         keys: the shown keys, as ``ltr-train`` logs them; for a scatter plot x, then y. A line panel of a metric names
             the keys of both splits, validation and test; a run logs those of the split that it monitors.
     """
@@ -57,7 +57,7 @@ def _final(protocol: str, view: View = "dashboard") -> tuple[Panel, ...]:
 
 
 def _figure_panels(*names: str) -> tuple[Panel, ...]:
-    return tuple(Panel(name.replace("_", " "), "picture", (f"figures/{name}",)) for name in names)
+    return tuple(Panel(name.replace("_", " "), "figure", (f"figures/{name}",)) for name in names)
 
 
 # runs with figures=two log only the first two

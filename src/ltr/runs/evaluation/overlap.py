@@ -17,7 +17,7 @@ from ltr.data.packed_images.reading import PackedImages, identity_of, read_sourc
 from ltr.data.source import Source
 from ltr.data.split import Split, load_split_file
 from ltr.data.splitting.exclusion import read_split
-from ltr.errors import ConfigError, LtrError
+from ltr.errors import ConfigError, LtrError, first_line
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class TrainingImages:
                 warnings.simplefilter("ignore")
                 trained, train = self._training(description, run, config, source)
         except LtrError as error:
-            return Overlap(None, len(indices), str(error).partition("\n")[0])
+            return Overlap(None, len(indices), first_line(error))
         is_trained_on = find_trained_images(trained, train, source, indices)
         if is_trained_on is None:
             return Overlap(None, len(indices), _incomparable(trained, source))
