@@ -11,7 +11,7 @@ class CalibratedOptions(Options):
 
     freeze_bn_stats: bool = False
     """Keep the backbone's BatchNorm statistics; `false` is the paper's shift learning, which lets them move to those of
-    class-balanced batches. The authors keep them on CIFAR-10-LT and CIFAR-100-LT at imbalance factor 10."""
+    class-balanced batches. The authors keep them on CIFAR-10-LT."""
 
 
 class MiSLASOptions(RepresentationOptions, CalibratedOptions):
