@@ -100,3 +100,22 @@ def test_onnx_gives_the_same_logits_at_any_batch_size(checkpoint, tmp_path):
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     (onnx_logits,) = session.run(None, {"images": images.numpy()})
     torch.testing.assert_close(torch.from_numpy(onnx_logits), logits(network, images), rtol=1e-3, atol=1e-3)
+
+
+def test_an_export_into_the_folder_of_another_leaves_none_of_its_files(checkpoint, tmp_path):
+    export(checkpoint, tmp_path)
+    for name in ("model.onnx", "decisions.json", "notes.txt"):
+        (tmp_path / name).write_text("{}")
+    export(checkpoint, tmp_path)
+    names = ["class_names.json", "config.json", "model.safetensors", "notes.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_files_of_other_programs_are_neither_removed_nor_replaced(checkpoint, tmp_path):
+    (tmp_path / "decisions.json").write_text("of another program")
+    export(checkpoint, tmp_path)
+    assert (tmp_path / "decisions.json").read_text() == "of another program"
+    (tmp_path / "config.json").write_text('{"architectures": []}')
+    with pytest.raises(ConfigError, match="is not of ltr-export --out"):
+        export(checkpoint, tmp_path)
+    assert (tmp_path / "config.json").read_text() == '{"architectures": []}'

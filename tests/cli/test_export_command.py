@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,3 +70,28 @@ def test_onnx_without_its_package_is_refused_with_the_installation(command, fini
     code, _, err = command(finished_run, "--out", "exported", "--onnx")
     assert code == 2
     assert "pip install onnx" in err
+
+
+def test_the_result_is_that_of_the_folder_of_checkpoints_alone(tmp_path):
+    from ltr.commands.export import _result_of
+
+    (tmp_path / "result.json").write_text("of another program")
+    (tmp_path / "weights").mkdir()
+    assert _result_of(tmp_path / "weights" / "w.ckpt") is None
+    assert _result_of(Path("/w.ckpt")) is None
+
+
+def test_files_of_a_run_are_not_replaced_by_an_export(command, finished_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    (run / "decisions.json").write_text("chosen")
+    code, _, err = command(run, "--out", run)
+    assert (code, "is a file of a finished run" in err) == (2, True), err
+    assert (run / "decisions.json").read_text() == "chosen"
+
+
+def test_links_to_one_folder_are_one_folder(command, finished_run, tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "x")
+    code, _, err = command(finished_run, "--out", "x", "--hub", "link")
+    assert (code, "each writes its own config.json" in err) == (2, True), err

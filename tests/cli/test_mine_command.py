@@ -160,3 +160,27 @@ def test_wrong_strategies_and_budgets_are_reported(command, finished_run, pool, 
     assert words in err
     assert "Traceback" not in err
     assert not (tmp_path / "mined" / "candidates.csv").exists()
+
+
+def test_labels_of_a_person_are_not_replaced(command, finished_run, pool, tmp_path):
+    common = [finished_run, pool, "--out", "mined", "--top", "2", "--group", "all"]
+    assert command(*common)[0] == 0
+    assert command(*common)[0] == 0  # without labels it may be repeated
+    table = tmp_path / "mined" / "candidates.csv"
+    lines = table.read_text().splitlines()
+    labelled = "\n".join([lines[0], f"{lines[1]}cat", *lines[2:]]) + "\n"
+    for text in (labelled, labelled.replace(",", ";")):
+        table.write_text(text)
+        for flags in ([], ["--again"]):
+            code, _, err = command(*common, *flags)
+            assert (code, "1 label of a person" in err) == (2, True), err
+        assert table.read_text() == text
+
+
+def test_a_table_of_labelled_images_is_not_replaced(command, finished_run, pool, tmp_path):
+    (tmp_path / "mined").mkdir()
+    table = tmp_path / "mined" / "candidates.csv"
+    table.write_text("path,label\n0000.png,\n")
+    code, _, err = command(finished_run, pool, "--out", "mined", "--again", "--exclude", "pool/../mined/candidates.csv")
+    assert (code, "which the command reads" in err) == (2, True), err
+    assert table.read_text() == "path,label\n0000.png,\n"

@@ -154,3 +154,21 @@ def test_help_exits_with_0(ltr_predict):
     code, out, _ = ltr_predict("--help")
     assert code == 0
     assert "ltr-predict" in out
+
+
+@pytest.mark.parametrize("name", ["pool.csv", "pool.broken.csv"])
+def test_a_table_of_images_is_not_replaced_by_its_predictions(ltr_predict, finished_run, tmp_path, name):
+    (tmp_path / name).write_text("path\n0.png\n")
+    (tmp_path / "link.csv").symlink_to(tmp_path / name)
+    for images in (name, "link.csv"):
+        code, _, err = ltr_predict(finished_run, images, "--out", "pool.csv")
+        assert (code, "which the command reads" in err) == (2, True), err
+    assert (tmp_path / name).read_text() == "path\n0.png\n"
+
+
+def test_predictions_of_a_run_are_not_replaced(ltr_predict, finished_run, tmp_path):
+    (tmp_path / "pool").mkdir()
+    before = (finished_run / "predictions.parquet").read_bytes()
+    code, _, err = ltr_predict(finished_run, "pool", "--out", finished_run / "predictions.parquet")
+    assert (code, "is a file of a finished run" in err) == (2, True), err
+    assert (finished_run / "predictions.parquet").read_bytes() == before
