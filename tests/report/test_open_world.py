@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -175,3 +176,18 @@ def test_a_run_without_curves_gets_no_figure(tmp_path):
     for path in (tmp_path / "artifacts").iterdir():
         path.unlink()
     assert not open_world.known_and_unknown(run, tmp_path / "a.png")
+
+
+def test_every_scorer_has_a_separate_line(tmp_path, drawn):
+    scorers = ("msp", "energy", "max_logit", "entropy", "a", "b", "c", "d", "e", "f", "g", "h")
+    run = open_set_run(tmp_path, scorers=("msp",))
+    row, curves = run.result["rows"][0], tmp_path / "artifacts" / "open_set_default_msp.npz"
+    for scorer in scorers[1:]:
+        shutil.copy(curves, tmp_path / "artifacts" / f"open_set_default_{scorer}.npz")
+        run.result["rows"].append({**row, "scorer": scorer, "headline": False})
+    (tmp_path / "result.json").write_text(json.dumps(run.result))
+    assert open_world.known_and_unknown(read_run(tmp_path), tmp_path / "a.png")
+    roc = drawn[-1].axes[0]
+    assert [text.split(":")[0] for text in legend(roc)] == list(scorers)
+    styles = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in roc.lines}
+    assert len(styles) == len(scorers)

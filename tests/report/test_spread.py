@@ -149,3 +149,12 @@ def test_the_figure_is_a_png(outputs, tmp_path):
     (spread,) = spreads(finished_runs([outputs]).runs)
     spread_figure(spread, tmp_path / "spread.png")
     assert (tmp_path / "spread.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("against", ["", "best", "erm"])
+def test_a_metric_that_no_run_has_a_value_of_is_named(tmp_path, against):
+    for subset, seed in np.ndindex(2, 2):
+        settings = {**CIFAR10_LT, "dataset.subset": "seeded", "dataset.split_seed": subset}
+        write(tmp_path, "erm", seed, metrics={"balanced_accuracy": 0.5, "few": None}, config=settings)
+    with pytest.raises(DataError, match="no run has a value of few"):
+        spreads(finished_runs([tmp_path]).runs, metric="few", against=against)

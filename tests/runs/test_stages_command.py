@@ -108,13 +108,13 @@ def test_a_stage_in_use_is_not_pruned(store, capsys):
 
 
 def test_prune_without_a_limit_is_refused(store):
-    with pytest.raises(LtrError, match="every stage"):
+    with pytest.raises(ConfigError, match="every stage"):
         main(["--stages", str(store.root), "prune"])
 
 
 @pytest.mark.parametrize("duration", ["30", "d", "-3d", "3 days", "3y"])
 def test_a_duration_that_cannot_be_read_is_refused(duration):
-    with pytest.raises(LtrError, match="such as 30d"):
+    with pytest.raises(ConfigError, match="such as 30d"):
         seconds(duration)
 
 

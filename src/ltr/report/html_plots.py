@@ -23,16 +23,32 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def curve_drawing(curve: Curve) -> str:
-    """Return a plot of metrics over the values of a sweep, in equal steps; bars are one standard deviation."""
+    """Return plots of metrics over the values of a sweep, one of fractions in percent and one of other numbers.
+
+    The values of the sweep are in equal steps; bars are one standard deviation.
+    """
+    units = ([metric for metric in curve.metrics if metric.is_fraction is is_fraction] for is_fraction in (True, False))
+    return "".join(_curve_drawing(curve, metrics) for metrics in units if metrics)
+
+
+def _curve_drawing(curve: Curve, metrics: Sequence[Metric]) -> str:
+    """Return a plot of metrics of one unit."""
     left, right, top, bottom = 50, 660, 14, 300
     step = (right - left - 30) / max(1, len(curve.points) - 1)
-    levels = [point.means[metric.name] for point in curve.points for metric in curve.metrics]
-    low, high, rule = _range(levels)
+    scale = _scale(metrics[0])
+    low, high, rule = _nice_range(
+        [
+            scale * (point.means[metric.name] + side * zero_if_nan(point.deviations[metric.name]))
+            for point in curve.points
+            for metric in metrics
+            for side in (-1, 1)
+        ]
+    )
 
     def y(value: float) -> float:
-        return bottom - (bottom - top) * (value - low) / (high - low)
+        return bottom - (bottom - top) * (scale * value - low) / (high - low)
 
-    parts = _rules(low, high, rule, left, right, y)
+    parts = _rules(low, high, rule, left, right, lambda level: y(level / scale))
     label_step = -(-len(curve.points) // 12)
     for index, point in enumerate(curve.points):
         x = left + 15 + index * step
@@ -41,11 +57,11 @@ def curve_drawing(curve: Curve) -> str:
         if point.is_headline:
             parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>')
     parts.append(f'<text x="{(left + right) / 2}" y="{bottom + 40}" text-anchor="middle">{text(curve.key)}</text>')
-    for metric in curve.metrics:
+    for metric in metrics:
         parts.append(_series(curve, metric, left + 15, step, y))
     legend = " ".join(
         f'<span class="{_colour(metric)}">{"━━" if metric.name in GROUPS else "━ ━"} {text(heading(metric))}</span>'
-        for metric in curve.metrics
+        for metric in metrics
     )
     return (
         f'<svg viewBox="0 0 680 350" role="img" aria-label="{text(curve.title)} over {text(curve.key)}">'
@@ -53,22 +69,23 @@ def curve_drawing(curve: Curve) -> str:
     )
 
 
-def _range(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the lower and upper end of an axis of fractions, and the distance of its grid lines."""
-    finite_values = [value for value in values if math.isfinite(value)]
-    low, high = (min(finite_values), max(finite_values)) if finite_values else (0.0, 1.0)
-    low, high = max(0.0, math.floor(low * 10) / 10), math.ceil(high * 10) / 10
-    high = high if high > low else low + 0.1
-    return low, high, 0.02 if high - low <= 0.11 else 0.05 if high - low <= 0.31 else 0.1 if high - low <= 0.5 else 0.2
+def _scale(metric: Metric) -> float:
+    """Return the factor of a metric's values on an axis, whose grid multiplies them by 100."""
+    return 1.0 if metric.is_fraction else 0.01
 
 
 def _rules(low: float, high: float, rule: float, left: float, right: float, y: Callable[[float], float]) -> list[str]:
     decimals = max(0, -math.floor(math.log10(100 * rule) + 1e-9))
     return [
         f'<line class="grid" x1="{left}" x2="{right}" y1="{y(level):.1f}" y2="{y(level):.1f}"/>'
-        f'<text x="{left - 7}" y="{y(level) + 4:.1f}" text-anchor="end">{100 * level:,.{decimals}f}</text>'
+        f'<text x="{left - 7}" y="{y(level) + 4:.1f}" text-anchor="end">{_number(100 * level, decimals)}</text>'
         for level in np.arange(low, high + rule / 2, rule)
     ]
+
+
+def _number(value: float, decimals: int) -> str:
+    """Return a number as text, where sums of steps that round to -0 are 0."""
+    return f"{round(value, decimals) + 0.0:,.{decimals}f}"
 
 
 def _series(curve: Curve, metric: Metric, start: float, step: float, y: Callable[[float], float]) -> str:
@@ -122,7 +139,7 @@ def cost_scatter(points: Sequence[CostPoint], metric: Metric) -> str:
     if len(points) < 2:
         return ""
     left, right, top, bottom = 50, 660, 24, 300
-    scale = 1.0 if metric.is_fraction else 0.01  # the numbers of the grid are multiplied by 100
+    scale = _scale(metric)
     values = [scale * (point.mean + side * zero_if_nan(point.deviation)) for point in points for side in (-1, 1)]
     low, high, rule = _nice_range(values)
     first, last = (math.log(end(point.seconds for point in points)) for end in (min, max))
@@ -221,8 +238,12 @@ def _seconds(value: float) -> str:
 
 
 def _nice_range(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the ends of an axis, and the distance of its grid lines: 1, 2 or 5 times a power of ten."""
-    low, high = min(values), max(values)
+    """Return the ends of an axis, and the distance of its grid lines: 1, 2 or 5 times a power of ten.
+
+    Values that are not finite have no place on the axis; without others it goes from 0 to 1.
+    """
+    finite_values = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+    low, high = min(finite_values), max(finite_values)
     width = (high - low) or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(width / 4))
     rule = next(step * power for step in (1, 2, 5, 10) if width / (step * power) <= 5)

@@ -27,6 +27,7 @@ _LINES: tuple[dict[str, Any], ...] = (  # one per scorer, distinguishable withou
     {"color": INK, "linestyle": ":"},
     {"color": "#66AA88", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
 )
+_MARKERS = ("o", "s", "^", "D", "v")  # of scorers beyond these lines
 _DASHES = ("-", "--", ":", "-.")
 _SHADES = ((INK, 0.0), (INK, 0.5), ("white", 0.45))  # a colour and its share in the mixture with a group's colour
 _KINDS = {
@@ -50,7 +51,8 @@ def known_and_unknown(run: Run, path: Path) -> bool:
     with figure_file(path, 11.2, 5.2) as figure:
         set_run_title(figure, run)
         roc, oscr = figure.subplots(1, 2)
-        for (row, curves), line in zip(evaluated, _LINES):
+        for index, (row, curves) in enumerate(evaluated):
+            line = _line_of_scorer(index)
             auroc, oscr_area = (f"{row['scorer']}: {percent(row['metrics'].get(name))}" for name in ("auroc", "oscr"))
             roc.plot(curves["roc_fpr"], curves["roc_tpr"], label=auroc, **line)
             oscr.plot(curves["oscr_fpr"], curves["oscr_ccr"], label=oscr_area, **line)
@@ -62,6 +64,13 @@ def known_and_unknown(run: Run, path: Path) -> bool:
             axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.06), xlabel="unknown accepted", ylabel=ylabel)
             axes.legend(loc="lower right", title=METRICS.find(metric, "open_set").heading)
     return True
+
+
+def _line_of_scorer(index: int) -> dict[str, Any]:
+    """Return the style of a scorer's line; after the last style they begin again, thinner and with markers."""
+    turn, position = divmod(index, len(_LINES))
+    again = {"linewidth": 1.2, "marker": _MARKERS[(turn - 1) % len(_MARKERS)], "markevery": 0.1, "markersize": 5}
+    return {**_LINES[position], **(again if turn else {})}
 
 
 def score_histogram(run: Run, path: Path) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -158,6 +158,7 @@ def spreads(
             if row["headline"] and row["selection"] != "best_test":
                 key, line_key = _keys(run, row)
                 groups.setdefault(key, {}).setdefault(line_key, []).append((run, row))
+    _check_values(groups.values(), metric)
     all_spreads = [
         spread
         for members in groups.values()
@@ -172,6 +173,17 @@ def spreads(
             "seeds. Train such runs, e.g. ltr-train -m dataset.subset=seeded dataset.split_seed=0,1,2 seed=0,1,2"
         )
     return sorted(all_spreads, key=lambda spread: (spread.dataset, spread.protocol))
+
+
+def _check_values(groups: Iterable[Mapping[str, Sequence[tuple[FinishedRun, dict[str, Any]]]]], metric: str) -> None:
+    """Raise DataError if no run has a value of the metric, such as that of a shot group without classes."""
+    pairs = [pair for members in groups for line in members.values() for pair in line]
+    values = [number(row["metrics"].get(metric or run.metric)) for run, row in pairs]
+    if values and all(value != value for value in values):
+        raise DataError(
+            f"--spread: no run has a value of {metric or pairs[0][0].metric}; there is nothing to average, as in a "
+            "shot group without classes. Name another metric: --metric NAME"
+        )
 
 
 def _keys(run: FinishedRun, row: dict[str, Any]) -> tuple[tuple[str, ...], str]:
@@ -191,7 +203,7 @@ def _spread(
     against: str,
     level: float,
 ) -> Spread | None:
-    """Return the spread of lines of comparable runs; None if no factor varies or no run has the metric."""
+    """Return the spread of lines of comparable runs; None if no factor varies or no run has a value of the metric."""
     runs = [run for line in members for run, _ in line]
     levels_of_lines = {key: [{_level(run, key) for run, _ in line} for line in members] for key in FACTORS}
     factor = next((key for key, levels in levels_of_lines.items() if max(map(len, levels)) > 1), "")
@@ -208,6 +220,8 @@ def _spread(
         for cells_of_line, pairs_of_line in zip(cells, members)
         if cells_of_line and (line := line_of_run[pairs_of_line[0][0].run_hash])
     ]
+    if not lines:
+        return None
     is_lower_better = table.find(name, protocol).is_lower_better
     lines.sort(key=lambda line: (_mean(line) if is_lower_better else -_mean(line), line.label))
     chosen = list(combinations(lines, 2))
