@@ -6,6 +6,7 @@ import contextlib
 import csv
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
@@ -48,17 +49,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON, atomically. NaN becomes null: JSON has no NaN."""
-    write_text(path, json.dumps(_without_nan(value), indent=2, sort_keys=False) + "\n")
+    """Write JSON, atomically. NaN and infinities become null: JSON has neither."""
+    write_text(path, json.dumps(_finite(value), indent=2, sort_keys=False) + "\n")
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float) and value != value:
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
+        return [_finite(item) for item in value]
     return value
 
 

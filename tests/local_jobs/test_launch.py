@@ -20,6 +20,7 @@ from ltr.configuration.nested import NestedLoader
 from ltr.configuration.resolvers import register
 from ltr.local_jobs.launch import LocalJobs, job_titles
 from ltr.local_jobs.options import LocalOptions
+from ltr.local_jobs.pool import WorkerPool
 from ltr.runs.processes.interrupt import Stopped
 
 
@@ -132,6 +133,19 @@ def test_a_signal_stops_all_jobs_and_starts_no_further_one(jobs, tmp_path, capfd
     assert "0 of 3 jobs had ended" in str(stopped.value.__cause__)
     assert sorted(events(tmp_path)) == ["0 started", "1 started"]
     assert capfd.readouterr().out.count("stopped after") == 2
+
+
+def test_a_signal_that_arrives_while_a_job_is_started_reaches_it(jobs, tmp_path, monkeypatch):
+    start = WorkerPool.start
+
+    def interrupted(pool, *arguments, **options):
+        worker = start(pool, *arguments, **options)
+        os.kill(os.getpid(), signal.SIGINT)
+        return worker
+
+    monkeypatch.setattr(WorkerPool, "start", interrupted)
+    with pytest.raises(Stopped):
+        jobs(local_tasks.until_stopped, seeds=2)
 
 
 def test_the_title_of_a_job_shows_what_is_swept():

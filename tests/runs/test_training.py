@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from ltr.evaluation.closed_set import ClosedSet
 from resuming import metric_rows, same_bits, signal_at, weights
 
 SHORT = ["trainer.max_epochs=3", "trainer.precision=fp32", "figures=none"]
@@ -127,6 +129,32 @@ def test_best_val_stores_both_checkpoints_and_evaluates_the_best_one(ltr_train):
     watched = [float(row["val/balanced_accuracy"]) for row in metric_rows(done.directory)]
     on_val = next(row for row in done.result["rows"] if row["split"] == "val")
     assert on_val["metrics"]["balanced_accuracy"] == pytest.approx(max(watched))
+
+
+@pytest.mark.parametrize(
+    "short",
+    [["trainer.max_epochs=2"], ["method=crt", "method.classifier.epochs=2", "method.classifier.selection=best_val"]],
+)
+def test_a_training_without_an_evaluation_cannot_select_an_epoch(ltr_train, short):
+    select = ["dataset.val=train_fraction", "trainer.selection=best_val", "evaluation.every_n_epochs=3"]
+    done = ltr_train("stages=plan", *select, *short)
+    assert done.code == 2
+    assert "has 2 epochs, so that none of them is evaluated, and best_val cannot select one" in done.err
+    assert ltr_train("stages=plan", *select, *short, "evaluation.every_n_epochs=2").code == 0
+
+
+def test_a_metric_that_is_never_a_number_selects_no_epoch(ltr_train, monkeypatch):
+    compute = ClosedSet.compute
+
+    def without_accuracy(protocol):
+        measured = compute(protocol)
+        return replace(measured, metrics={**measured.metrics, "balanced_accuracy": float("nan")})
+
+    monkeypatch.setattr(ClosedSet, "compute", without_accuracy)
+    done = ltr_train(*SHORT, "dataset.val=train_fraction", "trainer.selection=best_val")
+    assert done.code == 1
+    assert "balanced_accuracy of the val images was not a number (NaN) in every evaluation" in done.err
+    assert "Traceback" not in done.err
 
 
 def test_best_test_is_flagged_in_the_table(ltr_train):

@@ -178,6 +178,8 @@ class _Launch:
         spec = JobSpec(number, overrides, environment, log)
         worker = self.jobs.pool.start(spec, gpu, threads, is_fresh=number in self.fresh)
         self.running[number] = _Job(number, title, overrides, worker)
+        if self.signal is not None:  # it arrived while the job was started, before `stop` could see it
+            worker.signal(self.signal)
         self.logs[title] = log
         if number not in self.fresh:
             self.display.print_event(f"{title}: started{'' if gpu is None else f' on GPU {gpu}'}")

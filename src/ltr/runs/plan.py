@@ -114,6 +114,7 @@ def plan_of(
     for stage in stages:
         if stage.module is not None and stage.checkpoint is None:
             check_optimizer(stage.settings.optimizer)
+            _check_evaluations(stage, config)
     for stage in stages:
         check_sharpness(stage, config)
     if config["trainer"]["auto_accumulate"]:
@@ -141,6 +142,17 @@ def _check_split(config: Mapping[str, Any], split: Split, device: torch.device) 
             "at least one"
         )
     protocols_of(split, evaluation_of(config), "softmax", device)  # raises for bounds that contradict each other
+
+
+def _check_evaluations(stage: Stage, config: Mapping[str, Any]) -> None:
+    """Refuse a selection of the best epoch in a training that is too short for an evaluation."""
+    every, epochs = config["evaluation"]["every_n_epochs"], stage.settings.epochs
+    if stage.module is not None and stage.settings.selection != "last" and every > epochs:
+        raise ConfigError(
+            f"evaluation.every_n_epochs={every}: stage '{stage.name}' has {epochs} epochs, so that none of them is "
+            f"evaluated, and {stage.settings.selection} cannot select one. Lower it to at most {epochs}, or select the "
+            "last epoch: trainer.selection=last"
+        )
 
 
 def _check_prior(

@@ -200,10 +200,16 @@ def _out_of_memory(stage: Stage, micro_batch: int | None) -> str:
 
 
 def _check_best(trainer: pl.Trainer, state: TrainingState) -> None:
-    """Refuse to continue without the file of the best weights, if it was removed during the run."""
+    """Refuse to continue without best weights: no epoch was the best one, or their file was removed during the run."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        selects = isinstance(callback, ValidationCallback) and callback.best_path and callback.best_epoch
-        if selects and not state.best.is_file():
+        if not isinstance(callback, ValidationCallback) or callback.best_path is None:
+            continue
+        if callback.best_epoch is None:
+            raise TrainingError(
+                f"no epoch can be selected: {callback.monitor} of the {callback.name} images was not a number (NaN) in "
+                "every evaluation. Select the last epoch, trainer.selection=last, or look at what that metric needs"
+            )
+        if not state.best.is_file():
             raise TrainingError(
                 f"{state.best}: the weights of the best epoch ({callback.best_epoch}) were removed during the run. The "
                 "same command trains the stage again"
