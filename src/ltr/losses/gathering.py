@@ -1,6 +1,8 @@
-"""Collectives of losses over the processes of a training: sums, and all-gather with gradients."""
+"""Collectives of losses over the processes of a training: sums, broadcasts, and all-gather with gradients."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, distributed
@@ -19,7 +21,10 @@ def all_reduce_sum(values: Tensor) -> None:
 
 
 def gather_with_gradient(rows: Tensor) -> Tensor:
-    """All-gather the rows of all processes in rank order; a single process gets its rows back.
+    """All-gather the rows of all processes in the order of the global batch; a single process gets its rows back.
+
+    Images are sharded with a stride (`ltr.data.sampling.samplers.shard`): row b of the global batch is row
+    ``b // world_size`` of process ``b % world_size``. A loss of the gathered rows is thus that of one process.
 
     Gradients flow back to the process that a row came from, summed over the processes' losses. If every process
     computes the same loss from the gathered rows and DDP averages the gradients, parameters get the gradient of that
@@ -34,7 +39,26 @@ def gather_with_gradient(rows: Tensor) -> Tensor:
     if world_size() == 1:
         return rows
     if rows.requires_grad:
-        return torch.cat(all_gather(rows.contiguous()))
+        return _interleave(all_gather(rows.contiguous()))
     parts = [torch.empty_like(rows) for _ in range(world_size())]
     distributed.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
+    return _interleave(parts)
+
+
+def broadcast_from_rank_zero(values: Tensor) -> Tensor:
+    """Overwrite a tensor in place with that of rank 0, and return it; a no-op in a single process.
+
+    Random numbers of a gathered batch must be the same in all processes, whose generators differ
+    (`ltr.runs.processes.strategies`).
+
+    Args:
+        values: of the same shape and type in all processes.
+    """
+    if world_size() > 1:
+        distributed.broadcast(values, 0)
+    return values
+
+
+def _interleave(parts: Sequence[Tensor]) -> Tensor:
+    """Return rows 0 of all parts, then rows 1, and so on."""
+    return torch.stack(tuple(parts), 1).flatten(0, 1)

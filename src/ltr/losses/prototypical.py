@@ -22,7 +22,7 @@ class Prototypical(nn.Module):
 
     The first ``shot`` images of each class in a batch are its support; their mean embedding is the prototype of the
     class. The remaining images are queries. The loss is called like a classification loss, with embeddings instead of
-    logits. The batches of all processes form one episode.
+    logits. The batches of all processes form one episode, in the sampler's order.
 
     Args:
         class_counts: not used; training passes it to every loss.
@@ -50,7 +50,7 @@ class Prototypical(nn.Module):
         """Refuse batches that are not episodes.
 
         Args:
-            batch_size: images per optimiser step.
+            batch_size: images per batch over all processes.
             classes: number of classes with training images.
 
         Raises:

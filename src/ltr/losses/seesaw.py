@@ -60,6 +60,7 @@ class Seesaw(ClassificationLoss):
     """
 
     takes_background = False
+    is_deterministic = False  # counts=seen changes at every evaluation of the loss
     seen: Tensor
 
     def __init__(

@@ -14,7 +14,7 @@ from ltr.configuration.ranges import Positive, check_option
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.losses.functional import integer_labels
-from ltr.losses.gathering import gather_with_gradient
+from ltr.losses.gathering import broadcast_from_rank_zero, gather_with_gradient, world_size
 from ltr.losses.relational import squared_distances
 
 Mining = Literal["distance_weighted", "all", "pytorch_metric_learning"]
@@ -34,7 +34,7 @@ class Triplet(nn.Module):
       with probability proportional to 1 / q(d), among the negatives with d below ``nonzero_cutoff`` (among all
       negatives if there is none). q is the density of distances d between uniform points of the unit sphere. d is
       measured between normalised embeddings; the loss uses the embeddings without normalisation. Random numbers come
-      from torch's generator, which training seeds at each batch.
+      from torch's generator, which training seeds at each batch; all processes use those of rank 0.
     - ``pytorch_metric_learning`` uses the `DistanceWeightedMiner` of that package, which also samples the positives,
       skips anchors without negatives below the cutoff, and on a GPU synchronises once per class of a batch.
     - ``all`` uses every triplet.
@@ -118,7 +118,7 @@ class Triplet(nn.Module):
             if self.mining == "all":
                 return all_triplets(distances, labels, self.margin)
             if self.miner is not None:
-                anchors, positives, negatives = self.miner(wide.detach(), labels)
+                anchors, positives, negatives = _of_rank_zero(self.miner(wide.detach(), labels))
                 costs = functional.relu(distances[anchors, positives] - distances[anchors, negatives] + self.margin)
                 return costs.sum() / max(len(costs), 1)
             chosen = draw_negatives(wide.detach(), labels, self.cutoff, self.nonzero_cutoff, uniforms)
@@ -166,7 +166,7 @@ def draw_negatives(
         embeddings, labels, cutoff, nonzero_cutoff: see `negative_weights`.
         uniforms: numbers in [0, 1), [N, N]. Row a, column p gives the negative of anchor a and positive p: the first
             image at which the cumulative weights of row a exceed the number. The loss ignores entries of pairs that are
-            not positive. None: from torch's generator of the device.
+            not positive. None: from torch's generator of the device, in several processes from that of rank 0.
 
     Raises:
         ConfigError: uniforms have another shape.
@@ -174,6 +174,7 @@ def draw_negatives(
     cumulative = negative_weights(embeddings, labels, cutoff, nonzero_cutoff).double().cumsum(1)
     if uniforms is None:
         uniforms = torch.rand(cumulative.shape, dtype=torch.float64, device=cumulative.device)
+        broadcast_from_rank_zero(uniforms)
     elif uniforms.shape != cumulative.shape:
         raise ConfigError(
             f"uniforms have the shape {list(uniforms.shape)} for {len(labels)} embeddings; allowed is [{len(labels)}, "
@@ -199,6 +200,17 @@ def _distances(embeddings: Tensor) -> Tensor:
     squares = squared_distances(embeddings)
     is_apart = squares > 0
     return torch.where(is_apart, torch.where(is_apart, squares, 1.0).sqrt(), 0.0).to(embeddings.dtype)
+
+
+def _of_rank_zero(mined: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return the triplets that rank 0 mined; each process mines with random numbers of its own."""
+    triplets = torch.stack(tuple(mined))
+    if world_size() == 1:
+        return triplets.unbind(0)
+    count = int(broadcast_from_rank_zero(torch.tensor(triplets.shape[1], device=triplets.device)))
+    if triplets.shape[1] != count:
+        triplets = triplets.new_empty(len(triplets), count)
+    return broadcast_from_rank_zero(triplets).unbind(0)
 
 
 def _package_miner(cutoff: float, nonzero_cutoff: float) -> Any:

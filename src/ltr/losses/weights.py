@@ -54,7 +54,7 @@ def effective_number(class_counts: ClassCounts, beta: float) -> np.ndarray:
     """
     counts = as_counts(class_counts)
     if not 0.0 <= beta <= 1.0:
-        raise ConfigError(f"beta={beta}; allowed is [0, 1). Use (N - 1) / N for N distinct prototypes of a class")
+        raise ConfigError(f"beta={beta}; allowed is [0, 1]. Use (N - 1) / N for N distinct prototypes of a class")
     if beta == 0.0:
         return (counts > 0).astype(np.float64)
     if beta == 1.0:

@@ -26,6 +26,7 @@ class EmbeddingNetwork(ImageClassifier):
     """Network with an embedding head and a loss of embeddings, without class logits."""
 
     embeds = True
+    distributed_numerics_version = 2  # 1: losses took the images of all processes in another order
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         """Return the loss of a batch; ``correct`` counts images with a nearest neighbour of their class."""
@@ -42,9 +43,9 @@ class EmbeddingNetwork(ImageClassifier):
 
 @torch.no_grad()
 def nearest_alike(embeddings: Tensor, labels: Tensor) -> Tensor:
-    """Return whether the nearest other image of the batch has the same label, bool [B]."""
+    """Return whether the nearest other image of the batch has the same label, bool [B]; False without another image."""
     distances = squared_distances(embeddings.detach()).fill_diagonal_(torch.inf)
-    return labels[distances.argmin(1)] == labels
+    return (labels[distances.argmin(1)] == labels) & distances.amin(1).isfinite()
 
 
 @named("method/triplet")

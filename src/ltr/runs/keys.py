@@ -93,6 +93,9 @@ def stage_spec(
     }
     if stage.module is not None and execution:
         spec |= execution
+        distributed_version = getattr(stage.target, "distributed_numerics_version", 1)
+        if execution.get("world_size", 1) > 1 and distributed_version > 1:
+            spec["distributed_numerics_version"] = distributed_version
     if stage.module is not None and stage.settings.accumulate > 1:
         spec["accumulation"] = "mean over images"  # earlier versions computed the last step of an epoch differently
     if stage.settings.selection == "best_val" or (stage.module is not None and stage.settings.chooses_l2):

@@ -158,6 +158,28 @@ def test_a_weighted_mean_is_over_the_labelled_images():
     torch.testing.assert_close(network.training_step(batch, 0)["loss"].detach(), expected)
 
 
+@pytest.mark.parametrize("more", [[], ["loss=class_balanced", "loss.reduction=weight_sum"]])
+def test_the_main_loss_of_several_processes_is_that_of_one(more, monkeypatch):
+    plan = plan_of("method.labelled_fraction=0.3", NO_AUX, *more)
+    network, batch = network_of(plan).train(), plan.batch()
+    logits = torch.randn(len(batch.labels), 3, generator=torch.Generator().manual_seed(0))
+    whole = network.main_loss(logits, batch)
+    # sums of the labelled images' weights differ between the processes
+    order = (~network._labelled[batch.indices]).long().argsort(stable=True)
+    shares = [(logits[rows], Batch(*(field[rows] for field in batch[:3]))) for rows in order.chunk(2)]
+    sums: list[torch.Tensor] = []
+    monkeypatch.setattr("ltr.methods.background_splitting.network.world_size", lambda: 2)
+    monkeypatch.setattr("ltr.methods.background_splitting.network.all_reduce_sum", lambda total: sums.append(total + 0))
+    for share in shares:
+        network.main_loss(*share)
+    assert sums[0] > sums[1]
+    monkeypatch.setattr(
+        "ltr.methods.background_splitting.network.all_reduce_sum", lambda total: total.copy_(sums[0] + sums[1])
+    )
+    mean = sum(network.main_loss(*share) for share in shares) / 2
+    torch.testing.assert_close(mean, whole)
+
+
 def test_a_batch_without_labelled_images_has_only_the_auxiliary_loss():
     plan = plan_of("method.labelled_fraction=0.3")
     network, batch = network_of(plan), plan.batch()

@@ -235,6 +235,10 @@ def test_correct_counts_images_whose_nearest_neighbour_is_of_their_class():
     assert nearest_alike(embeddings, torch.tensor([0, 0, 1, 2, 2])).tolist() == [True, False, False, True, True]
 
 
+def test_an_image_alone_has_no_nearest_neighbour():
+    assert nearest_alike(torch.ones(1, 2), torch.tensor([0])).tolist() == [False]
+
+
 # --- what is refused
 
 

@@ -261,6 +261,15 @@ def test_random_locations_follow_from_the_step_and_are_fixed_in_evaluation():
     assert digits()[0]._draws(64, 0) is None
 
 
+def test_random_locations_are_the_same_in_several_processes(monkeypatch):
+    network, _ = digits("method.location_rule=random")
+    whole = network._draws(8, 3)
+    monkeypatch.setattr("ltr.methods.herbs.network.world_size", lambda: 2)
+    for rank in (0, 1):
+        monkeypatch.setattr(HerbsNetwork, "global_rank", rank)
+        assert torch.equal(network._draws(4, 3), whole[rank::2])
+
+
 @pytest.mark.parametrize("overrides", [(), ("method.location_rule=random",), ("method.suppression=false",)])
 def test_evaluation_with_one_forward_pass_equals_two_passes(overrides, monkeypatch):
     network, batch = digits(*overrides)

@@ -13,6 +13,7 @@ from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.losses import functional
 from ltr.losses.base import ClassificationLoss
+from ltr.losses.gathering import all_reduce_sum, world_size
 from ltr.methods.background_splitting.head import BackgroundHead, prior_bias
 from ltr.methods.background_splitting.options import AuxInit, BiasInit
 from ltr.methods.background_splitting.partition import warn_of_one_class
@@ -41,6 +42,8 @@ class BackgroundClassifier(ImageClassifier):
         ConfigError: a head without a bias or a loss without class weights to set, or a teacher's last layer of another
             width.
     """
+
+    distributed_numerics_version = 2  # 1: each process divided by the number of its own labelled images
 
     def __init__(
         self,
@@ -121,14 +124,21 @@ class BackgroundClassifier(ImageClassifier):
         return self.with_extras(outcome, batch, features, logits)
 
     def main_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Return the mean loss of the batch's images with labels; 0 if there are none."""
+        """Return the mean loss of the batch's images with labels; 0 if there are none.
+
+        In training the denominator is averaged over all processes, as `ltr.losses.functional.reduce` does.
+        """
         if self._labelled is None:
             return self.loss(logits, batch.labels, batch.mix)
         labelled = self._labelled[batch.indices].float()  # type: ignore[index]
         weights = self.loss.label_weights(batch.labels)
         counted = labelled if weights is None or self.loss.reduction == "batch" else labelled * weights
         losses = self.loss.per_image(logits, batch.labels) * labelled
-        return losses.sum() / counted.sum().clamp_min(torch.finfo(losses.dtype).tiny)
+        total = counted.sum()
+        if self.training:
+            all_reduce_sum(total)
+            total = total / world_size()
+        return losses.sum() / total.clamp_min(torch.finfo(losses.dtype).tiny)
 
     def aux_loss(self, logits: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Return the auxiliary term of a batch and the accuracy of the auxiliary head on its pseudo-labels.

@@ -71,7 +71,7 @@ class Settings:
     optimizer: Mapping[str, Any]
     scheduler: Mapping[str, Any]
     epochs: int
-    batch_size: int  # per optimiser step and over all processes
+    batch_size: int  # images per batch over all processes
     precision: str  # bf16 | fp16 | fp32, resolved
     selection: str  # last | best_val | best_test
     accumulate: int = 1

@@ -20,6 +20,7 @@ from ltr.data.batch import Batch, to_device
 from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores
 from ltr.identity import named
+from ltr.losses.gathering import world_size
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.herbs import losses as terms
@@ -61,6 +62,7 @@ class HerbsNetwork(ImageClassifier):
     """
 
     numerics_version = 2  # 1: the top-down projections' hidden layers had the width of the path
+    distributed_numerics_version = 2  # 1: random locations depended on the process of an image
 
     options: HERBSOptions
 
@@ -208,8 +210,10 @@ class HerbsNetwork(ImageClassifier):
             return None
         assert self.pyramid is not None
         locations = sum(height * width for height, width in self.pyramid.sizes[-len(self.counts) :])
-        seed = derive_seed(self.seed, self.role, "selection", self.current_epoch, batch_index, self.global_rank)
-        return to_device(uniforms(seed, np.arange(images), locations).astype(np.float32), self.device)
+        seed = derive_seed(self.seed, self.role, "selection", self.current_epoch, batch_index, 0)
+        # by the images' rows in the global batch: several processes select as one does
+        rows = np.arange(images) * world_size() + self.global_rank
+        return to_device(uniforms(seed, rows, locations).astype(np.float32), self.device)
 
     def outputs(self, result: PassResult) -> dict[str, Tensor]:
         """Return image-wise logits float32 [B, C] by name; those of a level are the mean over its locations."""
