@@ -18,7 +18,8 @@ INTRODUCTION = """\
 # Reference of the commands
 
 Every command with its arguments and flags; `--help` prints the same. After a wrong argument the message names what is
-allowed, and the [exit code](runs.md) is 2.
+allowed, and the [exit code](runs.md) is 2. The same holds for a flag that the other flags leave without effect, and for
+an output that would replace a file that the command reads, or a file of a finished run.
 
 `python scripts/command_reference.py` writes this page from the code.
 """

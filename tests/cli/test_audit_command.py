@@ -83,3 +83,21 @@ def test_issues_name_the_boxes_of_crops_of_one_file(tmp_path):
         row = next(csv.DictReader(file))
     assert (row["path"], row["box"]) == ("a.jpg", "0 0 0.5 0.5")
     assert (row["copy_of"], row["copy_of_box"]) == ("a.jpg", "0.5 0.5 0.5 0.5")
+
+
+def test_a_list_that_the_data_set_excludes_is_not_replaced(audit, finished_run, tmp_path, monkeypatch):
+    from ltr.data.packed_images import reading
+
+    real = reading.read_source
+    (tmp_path / "audit").mkdir()
+    listed = tmp_path / "audit" / "issues.csv"
+    listed.write_text("a.png\n")
+
+    def read(dataset):
+        dataset["exclude"] = "audit/issues.csv"
+        return real({**dataset, "exclude": None})
+
+    monkeypatch.setattr(reading, "read_source", read)
+    code, _, err = audit(finished_run, "--out", "audit")
+    assert (code, "which the command reads" in err) == (2, True), err
+    assert listed.read_text() == "a.png\n"

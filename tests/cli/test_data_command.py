@@ -343,3 +343,24 @@ def test_backslashes_in_the_paths_of_a_table_are_explained(ltr_data, tmp_path):
     code, _, err = ltr_data("describe", "table", "dataset.file=images.csv")
     assert code == 1
     assert "Paths have backslashes; write them with /" in err
+
+
+# -- outputs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "folder", "--exclude-to", "bad.txt"],
+        ["import", "folder", "--to", "bad.csv"],
+        ["check", "folder", "--duplicates", "--pairs-to", "bad.csv"],
+    ],
+)
+def test_a_list_that_the_data_set_reads_is_not_replaced(ltr_data, pets, tmp_path, words):
+    listed = tmp_path / words[-1]
+    listed.write_text("cat/1.jpg\n")
+    (tmp_path / "link.txt").symlink_to(listed)
+    for name in (words[-1], "link.txt"):
+        code, out, err = ltr_data(*words, f"dataset.exclude={name}")
+        assert (code, out, "which the command reads" in err) == (2, "", True), err
+    assert listed.read_text() == "cat/1.jpg\n"

@@ -10,6 +10,8 @@ import pytest
 import torch
 import yaml
 
+from ltr.errors import DataError
+
 NOT_FORESEEN = "not a mistake that ltr foresees"
 
 
@@ -320,3 +322,40 @@ def test_a_configuration_that_is_not_of_a_run_is_refused(finished_run, ltr_eval,
     assert named in err
     assert "not a mistake that ltr foresees" not in err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("decide", [[], ["--decide", "recall=0.5"]])
+def test_a_file_of_a_run_or_an_input_is_not_replaced(ltr_eval, finished_run, tmp_path, decide):
+    (tmp_path / "weights.ckpt").symlink_to(finished_run / "checkpoints" / "final.ckpt")
+    (tmp_path / "levels.csv").write_text("class,level\n")
+    before = (finished_run / "result.json").read_bytes()
+    for words in (
+        [finished_run, "--json", finished_run / "result.json"],
+        [tmp_path / "weights.ckpt", "--json", tmp_path / "weights.ckpt"],
+        [finished_run, "--decide", f"precision={tmp_path / 'levels.csv'}", "--json", tmp_path / "levels.csv"],
+    ):
+        code, out, err = ltr_eval(*words, *decide)
+        assert (code, out) == (2, ""), err
+        assert "would be replaced" in err
+    assert (finished_run / "result.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("override", ["figures=two", "weights.entry=model", "evaluation.views=flip"])
+def test_overrides_that_decisions_do_not_read_are_refused(ltr_eval, finished_run, override):
+    code, out, err = ltr_eval(finished_run, "--decide", "recall=0.5", override)
+    assert (code, out) == (2, "")
+    assert f"{override.partition('=')[0]}" in err
+    assert "--decide reads the probabilities of the images alone" in err
+
+
+def test_decisions_may_be_chosen_on_training_images_on_purpose(ltr_eval, finished_run, monkeypatch):
+    allowed = []
+
+    def probabilities(candidate, check):
+        allowed.append(candidate.allow_overlap)
+        raise DataError("no images")
+
+    monkeypatch.setattr("ltr.runs.evaluation.checkpoints.headline_probabilities", probabilities)
+    for flags in ([], ["--allow-overlap"]):
+        assert ltr_eval(finished_run, "--decide", "recall=0.5", *flags)[0] == 1
+    assert allowed == [False, True]

@@ -222,3 +222,11 @@ def test_flags_of_a_leaderboard_are_checked(command, outputs, flags, message):
     code, out, err = command(*flags)
     assert (code, out) == (2, "")
     assert message in err
+
+
+def test_a_report_replaces_no_file_of_a_run(command, outputs):
+    result = min(outputs.rglob("result.json"))
+    before = result.read_bytes()
+    code, _, err = command("outputs", "--format", "csv", "--out", result)
+    assert (code, "is a file of a finished run" in err) == (2, True), err
+    assert result.read_bytes() == before

@@ -31,8 +31,12 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--project", default="ltr", help="project, as in logger.project (default: ltr)")
     parser.add_argument("--entity", default="", help="team or user (default: the logged-in user)")
-    parser.add_argument("--name", default="Long tails", help="name of the workspace and the report")
-    parser.add_argument("--update", default="", metavar="URL", help="overwrite this workspace; creates no report")
+    parser.add_argument(
+        "--name", default="Long tails", help="name of the workspace and the report (default: Long tails)"
+    )
+    parser.add_argument(
+        "--update", default="", metavar="URL", help="overwrite this workspace, which keeps its name; creates no report"
+    )
     parser.add_argument("--no-report", action="store_true", help="create only the workspace")
     parser.add_argument("--print", action="store_true", help="print the panels as JSON; needs no network")
     arguments = parse_arguments(parser, argv)

@@ -200,7 +200,7 @@ def _configuration(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _list(config_dir: str | None) -> int:
-    from ltr.commands.layout import columns, terminal_width, wrapped
+    from ltr.commands.layout import columns, help_width, wrapped
     from ltr.configuration.configs import conf_directory, config_names
     from ltr.configuration.descriptions import summary_of
     from ltr.data.sources.download_hints import dataset_paths
@@ -213,7 +213,7 @@ def _list(config_dir: str | None) -> int:
     if config_dir is not None:
         own_configs = sorted((Path(config_dir) / "dataset").glob("*.yaml"))
         rows += [(path.stem, "?", summary_of(path)) for path in own_configs]
-    width = terminal_width()
+    width = help_width()
     print_line("\n".join(wrapped(f"Data sets, and whether their files are in paths.data ({data})", width)))
     print_line("\n".join(columns([("data set", "files", "description"), *rows], width, "")))
     return 0

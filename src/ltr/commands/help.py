@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from ltr.commands.layout import columns, longest, pairs, terminal_width, wrapped
+from ltr.commands.layout import columns, help_width, longest, pairs, wrapped
 from ltr.configuration.descriptions import PRIMARY, Config, Group, Key, described, groups
 from ltr.configuration.listed_configs import LISTS
 from ltr.errors import ConfigError, nearest_name
@@ -51,7 +51,7 @@ def help_text(topics: Sequence[str] = (), config_dir: str | None = None, width: 
     Raises:
         ConfigError: there is no such group or config; the nearest one comes first in the message.
     """
-    width = width or terminal_width()
+    width = width or help_width()
     known = groups(config_dir)
     lines: list[str] = []
     for number, topic in enumerate(topics):

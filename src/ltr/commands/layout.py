@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 _WIDEST = 120  # columns; longer lines are hard to read
 
 
-def terminal_width() -> int:
-    """Return the width to print for: the terminal's, or 80 where there is none."""
+def help_width() -> int:
+    """Return the width of help and lists, also in a file or a pipe: the terminal's, at most 120; 80 without one."""
     return min(shutil.get_terminal_size((80, 24)).columns, _WIDEST)
 
 

@@ -70,9 +70,10 @@ def main(argv: Sequence[str]) -> int:
         "--min-distance",
         type=float,
         metavar="D",
-        help="minimal cosine distance of features within the batch (default: 0 for probability, else 0.01)",
+        help="minimal cosine distance of features within the batch (default: 0 for probability, else 0.01); not for "
+        "coreset, cluster_margin and random",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random sampling (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random and coreset (default: 0)")
     parser.add_argument("--top", type=int, default=100, metavar="N", help="images per class (default: 100)")
     parser.add_argument(
         "--thumbnails", type=int, default=24, metavar="N", help="images per class in the sheet (default: 24)"

@@ -10,7 +10,7 @@ from typing import Any
 from ltr.errors import ConfigError
 
 _TYPED = "typed_flags"  # of `ltr.commands.arguments.parse_arguments`, which holds names and no values
-# files of a run that its readers need; tables of predictions and pages that a command writes there are no such files
+# files of a run that other commands read; the predictions and reports that a command writes there do not belong to them
 _OF_RUN = {"config.yaml", "overrides.yaml", "split.npz", "metrics.csv", "provenance.json", "status.json"}
 _OF_RUN |= {"result.json", "decisions.json", "predictions.parquet", "per_class.parquet", "curve.csv"}
 _FOLDERS_OF_RUN = ("checkpoints", "artifacts")

@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--category", action="append", metavar="NAME", help="detection category to classify (default: all)"
     )
-    parser.add_argument("--scorer", default="msp", metavar="NAME", help="scorer of known-ness (default: msp)")
+    parser.add_argument("--scorer", default="msp", metavar="NAME", help="scorer of known-ness, for csv (default: msp)")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="number of classes per row (default: 5)")
     parser.add_argument(
         "--views",

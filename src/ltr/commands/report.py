@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ltr.commands.arguments import Parser, at_least, file_path, names_in, parse_arguments, refuse_unread
 from ltr.commands.named_runs import outputs_folder, run_path, runs_of_name
 from ltr.commands.outputs import read_arguments, refuse_inputs
-from ltr.commands.report_leaderboard import IMAGES, PAGES, check_leaderboard, write_leaderboard
+from ltr.commands.report_leaderboard import HTML, IMAGES, check_leaderboard, write_leaderboard
 from ltr.commands.report_spread import check_spread, write_spread
 from ltr.console import print_line
 from ltr.errors import ConfigError, DataError
@@ -76,7 +76,11 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--figures", choices=("two", "all"), default="", help="first draw these figures of every run")
     parser.add_argument(
-        "--pictures", type=int, default=20, metavar="N", help="number of runs whose figures the HTML contains"
+        "--pictures",
+        type=int,
+        default=20,
+        metavar="N",
+        help="number of runs whose figures the HTML contains (default: 20)",
     )
     arguments = parse_arguments(parser, argv)
     if arguments is None:
@@ -119,7 +123,7 @@ def _check_format(arguments: argparse.Namespace) -> None:
             f"--out {arguments.out}: a report is text. --spread --out FILE.png draws a spread, --figures all the "
             "figures of each run; name another file for the report"
         )
-    if ending in PAGES and arguments.format != "html":
+    if ending in HTML and arguments.format != "html":
         raise ConfigError(f"--out {arguments.out}: --format {arguments.format} writes text. Add --format html")
 
 

@@ -15,7 +15,7 @@ from ltr.names import counted
 from ltr.writing import check_file
 
 _FORMATS = ("html", "markdown")
-PAGES, IMAGES = (".html", ".htm"), (".png", ".jpg", ".jpeg", ".svg", ".pdf")  # endings of --out
+HTML, IMAGES = (".html", ".htm"), (".png", ".jpg", ".jpeg", ".svg", ".pdf")  # endings of --out
 
 
 def check_leaderboard(arguments: argparse.Namespace, folders: Sequence[Path]) -> None:
@@ -38,18 +38,22 @@ def check_leaderboard(arguments: argparse.Namespace, folders: Sequence[Path]) ->
             f"--leaderboard --{conflicting[0]}: a leaderboard shows every result of its folder, and its table filters. "
             "Leave one of the two flags out"
         )
-    refuse_unread(arguments, ["by", "level", "pictures"], "--leaderboard has a page of its own. Leave it out")
+    refuse_unread(
+        arguments,
+        ["by", "level", "pictures"],
+        "--leaderboard shows every result of its folder in one HTML file. Leave it out",
+    )
     if arguments.check and (arguments.add or arguments.out):
         raise ConfigError("--check: it writes nothing, so it goes without --add and --out. Leave one of them out")
     if arguments.check or arguments.add:
         mode = "--check" if arguments.check else "--add"
-        because = f"--leaderboard {mode} writes no page. Leave it out; the command without {mode} writes one"
+        because = f"--leaderboard {mode} writes no HTML. Leave it out; the command without {mode} writes it"
         refuse_unread(arguments, ["out", "format"], because)
         return
     ending = "" if arguments.out is None else arguments.out.suffix.lower()
-    if ending in (*IMAGES, *((".md",) if arguments.format != "markdown" else PAGES)):
+    if ending in (*IMAGES, *((".md",) if arguments.format != "markdown" else HTML)):
         raise ConfigError(
-            f"--out {arguments.out}: a leaderboard is an HTML page, or a table with --format markdown. Name the file so"
+            f"--out {arguments.out}: a leaderboard is an HTML file, or a table with --format markdown. Name the file so"
         )
     if arguments.out is None and folders[0].is_dir():
         check_file(folders[0] / BOARD, f"--out {folders[0] / BOARD}")
