@@ -42,12 +42,17 @@ def draw(folder, numbers):
 
 @pytest.fixture
 def command(run_command, tmp_path, monkeypatch, run, pool):
-    """Run ``ltr-mine`` on the pool, see `run_command`."""
+    """Run ``ltr-mine`` on the pool with the flags that go with those of the test, see `run_command`."""
     from ltr.commands.mine import main
 
     monkeypatch.chdir(tmp_path)
-    flags = ["--classes", "3,8", "--top", "9", "--workers", "0", "--stages", "stages"]
-    return lambda out, *arguments: run_command(main, run, pool, "--out", out, *flags, *arguments)
+
+    def mine(out, *arguments):
+        flags = [] if "images" in arguments else ["--stages", "stages"]
+        flags += [] if "--budget" in arguments else ["--classes", "3,8", "--top", "9"]
+        return run_command(main, run, pool, "--out", out, "--workers", "0", *flags, *arguments)
+
+    return mine
 
 
 @pytest.fixture
