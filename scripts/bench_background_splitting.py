@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from ltr.methods.core.stage import Computation, StageOutput
 from ltr.methods.erm import ERM
 from ltr.models.weights import seeded_construction
 from ltr.runs.plan import describe_dataset, main_settings
+from timing import seconds
 
 PSEUDO_CLASSES = 1000
 IMAGES = 2000
@@ -144,7 +144,7 @@ def step(setting: Setting, steps: int) -> str:
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(steps + 5):
         for name in sorted(runs, reverse=bool(turn % 2)):  # neither is always the first
-            taken = seconds(runs[name], setting.device)
+            taken = seconds(runs[name], setting.device, wall=True)
             if turn >= 5:
                 times[name].append(taken)
     ratio = statistics.median(b / a for a, b in zip(times["erm"], times["splitting"]))
@@ -181,28 +181,18 @@ def labels(setting: Setting, rounds: int) -> str:
     def compute_stage() -> None:
         stage.target(computation, **stage.options)
 
-    build = seconds(lambda: instantiate(stage.settings.backbone).to(setting.device), setting.device)
+    build = seconds(lambda: instantiate(stage.settings.backbone).to(setting.device), setting.device, wall=True)
     ratios, speeds = [], []
     for turn in range(rounds + 1):
-        taken = seconds(bare, setting.device), seconds(compute_stage, setting.device) - build
+        bare_seconds = seconds(bare, setting.device, wall=True)
+        stage_seconds = seconds(compute_stage, setting.device, wall=True) - build
         if turn:
-            ratios.append(taken[0] / taken[1])
-            speeds.append(IMAGES / taken[1])
+            ratios.append(bare_seconds / stage_seconds)
+            speeds.append(IMAGES / stage_seconds)
     return (
         f"labels  {statistics.median(speeds):8.0f} images/s   {statistics.median(ratios):.3f} of a bare loop "
         f"(building the teacher, {build:.2f} s once, not counted)"
     )
-
-
-def seconds(work: Callable[[], Any], device: torch.device) -> float:
-    """Return the wall seconds of ``work``."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    began = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

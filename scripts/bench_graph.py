@@ -19,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from process_pool import train_command
+
 IMAGES = 12406  # of CIFAR-10-LT, imbalance factor 100
 STEPS = 97
 SIDES = {"bare loop": "bare", "usual pipeline": "usual"}
@@ -50,14 +52,7 @@ def main() -> None:
 def command(data: Path, outputs: Path, epochs: int, *overrides: str) -> list[str]:
     """Return the command of a training."""
     return [
-        *(
-            sys.executable,
-            "-c",
-            "from ltr.cli import train; train()",
-            "dataset=cifar10_lt",
-            "method=erm",
-            f"paths.data={data}",
-        ),
+        *train_command(["dataset=cifar10_lt", "method=erm", f"paths.data={data}"]),
         *(f"paths.outputs={outputs}", f"trainer.max_epochs={epochs}", "callbacks.progress=none", "figures=none"),
         *overrides,
     ]

@@ -20,7 +20,6 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import torch
@@ -34,6 +33,7 @@ from ltr.methods.herbs.network import HerbsNetwork
 from ltr.methods.herbs.selection import gather
 from ltr.runs.plan import main_settings
 from ltr.runs.processes.device import autocast
+from timing import seconds
 
 CLASSES = 200
 
@@ -106,17 +106,6 @@ def stepper(network: HerbsNetwork, batch: Batch, precision: str) -> Callable[[],
         optimizer.step()
 
     return step
-
-
-def seconds(work: Callable[[], None], device: torch.device) -> float:
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    started = clock()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return clock() - started
 
 
 def times(arguments: argparse.Namespace, device: torch.device, chosen: tuple[str, ...]) -> None:

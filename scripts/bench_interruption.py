@@ -24,7 +24,8 @@ import tempfile
 import time
 from pathlib import Path
 
-RUN = "from ltr.cli import train; train()"
+from process_pool import TRAIN
+
 # prints what each save took
 SAVING = """
 import time
@@ -86,7 +87,7 @@ def main() -> None:
 def ltr_train(folder: Path, overrides: list[str], before: str = "", threads: int = 2, code: int = 0) -> str:
     """Run ``ltr-train`` with its outputs in ``folder`` and return its output."""
     done = subprocess.run(
-        [sys.executable, "-c", before + RUN, *overrides, f"paths.outputs={folder}"],
+        [sys.executable, "-c", before + TRAIN, *overrides, f"paths.outputs={folder}"],
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         capture_output=True,
         text=True,

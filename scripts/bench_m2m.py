@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -33,6 +32,7 @@ from ltr.methods.core.stage import StageOutput
 from ltr.methods.m2m.network import M2mClassifier
 from ltr.runs.plan import main_settings
 from ltr.runs.processes.device import autocast
+from timing import seconds
 
 COUNTS = tuple(int(5000 * 100 ** (-i / 9)) for i in range(10))
 
@@ -136,19 +136,6 @@ def gradients(network: M2mClassifier, images: Tensor, labels: Tensor, weights: b
             part.training = training
 
     return together if weights else alone
-
-
-def seconds(once: Callable[[], None], device: torch.device, times: int) -> float:
-    """Return the seconds of the calls: wall time on a GPU, CPU time on a CPU."""
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = clock()
-    for _ in range(times):
-        once()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return clock() - started
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,6 +23,7 @@ from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.runs.processes.device import autocast, has_bf16_units, keep_freed_memory
+from timing import seconds
 
 METHODS = ("erm", "rpl", "rpl_pp", "arpl", "gcpl", "arpl_cs")
 SHAPES = {"classifier32": (3, 32, 32), "digits_net": (1, 8, 8)}
@@ -62,22 +62,17 @@ def report(backbone: str, arguments: argparse.Namespace, device: torch.device, p
         for name in dict.fromkeys(["erm", *arguments.methods])
     }
     samples: dict[str, list[float]] = {name: [] for name in steps}
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
     for turn in range(arguments.rounds + 1):
         for name, step in steps.items():
-            started = clock()
-            for _ in range(arguments.steps):
-                step()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            taken = seconds(step, device, arguments.steps)
             if turn:  # the first round warms up
-                samples[name].append((clock() - started) / arguments.steps)
+                samples[name].append(taken / arguments.steps)
     erm = samples["erm"]
-    for name, seconds in samples.items():
-        ratio = statistics.median(seconds) / statistics.median(erm)
-        paired = statistics.median(value / reference for value, reference in zip(seconds, erm))
+    for name, times in samples.items():
+        ratio = statistics.median(times) / statistics.median(erm)
+        paired = statistics.median(value / reference for value, reference in zip(times, erm))
         print(
-            f"  {backbone:<13} {name:<8} {1000 * statistics.median(seconds):8.2f} ms   ratio to erm {ratio:.3f}"
+            f"  {backbone:<13} {name:<8} {1000 * statistics.median(times):8.2f} ms   ratio to erm {ratio:.3f}"
             f"   (round by round {paired:.3f})"
         )
 

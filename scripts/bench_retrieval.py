@@ -35,7 +35,7 @@ def products(features: torch.Tensor) -> None:
 
 
 def peak(images: int, classes: int, width: int, queue: multiprocessing.Queue) -> None:
-    """Return the peak memory of a process in MB, before and after the ranking."""
+    """Put the peak memory of this process in MB, before and after the ranking, into ``queue``."""
     features, labels = made_up(images, classes, width)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     nearest_of_class(features, labels)

@@ -29,19 +29,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from ltr.configuration.configs import conf_directory
 from ltr.names import counted
+from process_pool import EMPTY_APP, TRAIN
 
-TRAIN = "from ltr.cli import train; train()"
-NOTHING = f"""
-import hydra
-
-@hydra.main(version_base="1.3", config_path={str(conf_directory())!r}, config_name="train")
-def app(config):
-    pass
-
-app()
-"""
 QUIET = ["figures=none", "callbacks.progress=none"]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 METHODS = "erm,crt,lws,tau_norm,ncm,posthoc_la"
@@ -162,7 +152,7 @@ def plans(folder: Path, overrides: list[str], rounds: int) -> str:
     """Time 200 planning jobs beyond 200 empty jobs."""
     seeds = ",".join(str(seed) for seed in range(200))
     command = ["-m", *overrides, "method=crt", f"seed={seeds}"]
-    nothing = seconds(NOTHING, command, folder)
+    nothing = seconds(EMPTY_APP, command, folder)
     planned = seconds(TRAIN, [*command, "stages=plan"], folder)
     return f"200 jobs of Hydra {nothing:6.2f} s   200 plans {planned:6.2f} s   beyond {planned - nothing:.2f} s"
 

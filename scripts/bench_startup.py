@@ -18,19 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from ltr.configuration.configs import conf_directory
+from process_pool import EMPTY_APP, TRAIN
 
 REPEATS = 7
-OURS = "from ltr.cli import train; train()"
-EMPTY = f"""
-import hydra
-
-@hydra.main(version_base="1.3", config_path={str(conf_directory())!r}, config_name="train")
-def app(config):
-    pass
-
-app()
-"""
 IMPORTS = "import torch, pytorch_lightning"
 FIRST_STEP = """
 import os
@@ -44,7 +34,7 @@ def to_first_step():
 
 run_as_process(to_first_step)
 """
-PROCESSOR_SIDES = {"imports": IMPORTS, "to the first step": FIRST_STEP, "whole run": OURS}
+PROCESSOR_SIDES = {"imports": IMPORTS, "to the first step": FIRST_STEP, "whole run": TRAIN}
 
 
 def seconds(script: Path, arguments: list[str], folder: Path) -> float:
@@ -95,7 +85,7 @@ def main() -> None:
     report_processor_time()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        scripts = {"ltr-train": OURS, "empty app": EMPTY}
+        scripts = {"ltr-train": TRAIN, "empty app": EMPTY_APP}
         for title, code in scripts.items():
             (folder / f"{title.replace(' ', '_')}.py").write_text(code)
         for arguments in (["--help"], ["--cfg", "job"]):

@@ -2,7 +2,7 @@
 
     python scripts/fuzz.py --commands 2000 --mutations 500
 
-Commands plan (``stages=plan``) and train nothing. Each runs in a worker process that is looked after from outside: a
+Commands plan (``stages=plan``) and train nothing. Each runs in a worker process that is monitored from outside: a
 traceback, "not a mistake that ltr foresees", a signal, a command that hangs, an exit code that no command has, and the
 exit code 0 where an argument can only be a mistake are findings. They are printed, and the exit code is then 1. The
 same ``--seed`` draws the same cases. Ctrl-C ends the kind that is being tried; the table says what was.

@@ -55,7 +55,7 @@ def problem(case: Case, code: int | None, output: str) -> str | None:
         return f"exit code {code}"
     # a check that finds something is no error
     if code and "error" not in output and case.command != "ltr-data":
-        return "no word of the error"
+        return "no error message"
     # jobs of a sweep that are refused make its exit code 1
     if case.is_nonsense and code not in ((1, 2) if "-m" in case.arguments else (2,)):
         return f"exit code {code} on nonsense"

@@ -9,6 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ltr.configuration.configs import conf_directory
+
+TRAIN = "from ltr.cli import train; train()"  # code of ltr-train
+# composes the configuration of ltr-train and runs nothing
+EMPTY_APP = f"""
+import hydra
+
+@hydra.main(version_base="1.3", config_path={str(conf_directory())!r}, config_name="train")
+def app(config):
+    pass
+
+app()
+"""
 _POLL = 0.2  # seconds
 
 
@@ -32,7 +45,7 @@ class Task:
 def train_command(overrides: Sequence[str], config_dir: str | None = None) -> tuple[str, ...]:
     """Return the ``ltr-train`` of this interpreter, which need not be on the path."""
     flags = [f"--config-dir={config_dir}"] if config_dir else []
-    return (sys.executable, "-c", "from ltr.cli import train; train()", *flags, *overrides)
+    return (sys.executable, "-c", TRAIN, *flags, *overrides)
 
 
 def run_tasks(
@@ -98,5 +111,5 @@ def _started(task: Task, environment: Mapping[str, str]) -> subprocess.Popen:
 
 def _error(log: Path) -> str:
     """Return the line with the error message, or the last line without one."""
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no word"]
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]
     return next((line for line in lines if line.startswith("error: ")), lines[-1]).strip()

@@ -47,6 +47,7 @@ from ltr.data.packed_images.reading import read_source
 from ltr.data.source import Source
 from ltr.errors import ConfigError, DataError, Interrupted, LtrError
 from ltr.escaping import printer, rich_text
+from ltr.names import counted
 from ltr.report.figures import draw
 from ltr.report.published import markdown, write_between_markers
 from ltr.report.published_lines import Entry
@@ -97,8 +98,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1, metavar="K", help="seeds 0 to K-1 (default 1)")
     trials = "published trials 0 to K-1 of open-set data sets, averaged as seeds are; the experiments' own if not given"
     parser.add_argument("--trials", type=int, metavar="K", help=trials)
-    kinds = "dataset.val of all rows; with none, rows that choose on validation images are left out (default "
-    kinds += "test_fraction; with --queue each row's own)"
+    kinds = "dataset.val of all rows; with none, rows that choose on validation images are left out"
     parser.add_argument(
         "--val", choices=VALIDATION, help=f"{kinds} (default test_fraction; with --queue each row's own)"
     )
@@ -165,7 +165,9 @@ def reproduce(arguments: argparse.Namespace, console: Console, request: StopRequ
     selected = [job for job in jobs if job.row in wanted]
     if arguments.state is not None and selected:
         restored = training_queue.restore(arguments.state, *folders_of(selected))
-        console.print(rich_text(f"{restored} stages and runs are back from {arguments.state}"))
+        if restored:
+            folders = counted(restored, "stage or run", "stages and runs")
+            console.print(rich_text(f"restored {folders} from {arguments.state}"))
     sources: dict[str, Source] = {}
     look_at_finished(jobs, sources, failed, console)
     finished = sum(job.is_finished for job in selected)

@@ -81,7 +81,7 @@ class Tally:
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[Callable[[], object] | None]:
-    """Mount a file system of ``size`` bytes at ``place``; give a function that frees it, or None without permission."""
+    """Mount a small file system at ``folder``; yield a function that enlarges it, or None without permission."""
     folder.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o"]
     if subprocess.run([*mount, f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False).returncode:
@@ -359,7 +359,7 @@ def fits(kind: str, case: Case) -> bool:
 
 
 def show(tallies: Sequence[Tally]) -> None:
-    """Return a table of hits / trials of every case, by kind, then the findings."""
+    """Print a table of hits / trials of every case, by kind, then the findings."""
     kinds = [kind for kind in KINDS if any(tally.kind == kind for tally in tallies)]
     cell = {(tally.kind, tally.case): f"{tally.hits} / {tally.trials}" for tally in tallies if tally.trials}
     print("\n| run | " + " | ".join(kinds) + " |\n|---|" + "---|" * len(kinds))

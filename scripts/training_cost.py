@@ -17,6 +17,7 @@ from ltr.data.source import Source
 from ltr.errors import Interrupted, LtrError
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import Stage
+from ltr.names import counted
 from ltr.runs.plan import RunPlan, plan_of
 from ltr.runs.processes.device import device_name
 from ltr.runs.processes.interrupt import StopRequest
@@ -196,6 +197,6 @@ def cost_lines(runs: Sequence[PlannedRun], request: StopRequest, speed: Mapping[
             f"time: about {minutes / 60:.1f} hours ({minutes:,.0f} minutes), one run at a time; "
             "evaluation comes on top, and classifiers on a frozen backbone are faster than this",
         ]
-        if len(timed) < len(train):
-            text.append(f"the time of {len(train) - len(timed)} stages is not in this: their first steps failed")
+        if failed := len(train) - len(timed):
+            text.append(f"this leaves out {counted(failed, 'stage')}, whose first steps failed")
     return text

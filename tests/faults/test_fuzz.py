@@ -27,7 +27,7 @@ NONSENSE = fuzz_cases.Case("ltr-train", ("sede=1",), is_nonsense=True)
         (fuzz_cases.Case("ltr-train", ("-m", "sede=1,2"), is_nonsense=True), 1, "error: x", None),
         (CASE, 1, "error: KeyError: 'x'\n  This is not a mistake that ltr foresees", "unforeseen"),
         (CASE, 1, "Traceback (most recent call last)", "traceback"),
-        (CASE, 1, "", "no word of the error"),
+        (CASE, 1, "", "no error message"),
         (CASE, 3, "error: x", "exit code 3"),
         (CASE, -signal.SIGSEGV, "", "signal 11"),
         (CASE, None, "", "hangs"),

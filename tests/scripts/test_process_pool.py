@@ -67,6 +67,11 @@ def test_a_task_that_fails_is_named_with_its_error_and_the_next_one_runs(tmp_pat
     assert "finished: a" in lines
 
 
+def test_a_task_that_fails_without_output_says_so(tmp_path):
+    silent = Task("silent", (sys.executable, "-S", "-c", "raise SystemExit(3)"), tmp_path / "silent.log")
+    assert failed_and_lines([silent])[0] == {"silent": f"exit code 3: no output (see {silent.log})"}
+
+
 def test_an_interruption_stops_the_tasks_and_waits_for_them(tmp_path):
     code = (
         "import signal, sys, time; from pathlib import Path; at = Path(sys.argv[1])\n"

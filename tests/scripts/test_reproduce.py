@@ -239,3 +239,10 @@ def test_a_command_without_rows_or_seeds_is_refused(reproduce, arguments):
     with pytest.raises(SystemExit) as stopped:
         reproduce(*arguments)
     assert stopped.value.code == 2
+
+
+def test_the_help_names_each_default_once(capsys):
+    with pytest.raises(SystemExit):
+        script.parse_arguments(["--help"])
+    options = capsys.readouterr().out.partition("options:")[2].split("\n  --")
+    assert [option for option in options if option.count("(default") > 1] == []

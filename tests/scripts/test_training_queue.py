@@ -212,9 +212,12 @@ def test_a_queue_trains_writes_results_and_resumes_from_its_copy(tmp_path, monke
     assert started == ["row_erm, seed 0", "row_crt, seed 0"]
     out = capsys.readouterr().out
     assert "after row_crt, seed 0: 0.0 hours of one process are left" in out
+    assert "restored" not in out
     assert len(list((tmp_path / "kept").rglob("result.json"))) == 2
     shutil.rmtree(tmp_path / "out")
     started.clear()
     assert script.main(command) == 0
     assert started == [], "everything is back from the copy"
-    assert "2 finished before, 0 to do" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "stages and runs from copy" in out
+    assert "2 finished before, 0 to do" in out

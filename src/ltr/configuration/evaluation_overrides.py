@@ -14,11 +14,12 @@ from ltr.configuration.configs import config_names, read_config
 from ltr.configuration.overrides import explain, load_config
 from ltr.configuration.parsing import Parsed, parse
 from ltr.configuration.reuse import with_overrides
+from ltr.configuration.structure import OF_EVALUATION
 from ltr.errors import ConfigError, nearest, refuse
 
 FIGURES = ("none", "two", "all")
 # values of the run that overrides may replace: the scorers of its method, and what changes speed alone
-_KEPT = {"evaluation": ("scorers", "batch_size"), "trainer": ("accelerator", "precision", "num_workers")}
+_KEPT = {"evaluation": ("scorers", "batch_size"), "trainer": OF_EVALUATION}
 _OF_DATA = ("dataset", "evaluation")
 _OF_NETWORK = ("backbone", "head", "loss")
 _SIZE = "dataset.image_size"

@@ -22,13 +22,12 @@ from ltr.configuration.listed_configs import LISTS, reader, with_own
 from ltr.configuration.parsing import parse
 from ltr.configuration.removed import current_name
 from ltr.configuration.rules import read_rules
+from ltr.configuration.structure import OF_EVALUATION
 from ltr.configuration.suggestions import suggestion
 from ltr.configuration.targets import check_targets
 from ltr.errors import ConfigError, refuse
 from ltr.identity import former_keys
 
-# keys of these groups that evaluation depends on
-_TRAINER = ("accelerator", "precision", "num_workers")
 _OF_TRAINING = ("evaluation.monitor_split", "evaluation.every_n_epochs")
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
@@ -130,7 +129,7 @@ def _settable(config: Mapping[str, Any], links: Mapping[str, str]) -> list[str]:
     inside = [key for part in ("source", "split") for key, _ in leaves(config["dataset"][part], f"dataset.{part}")]
     unlinked = [key for key in inside if key not in links and not key.endswith("_target_")]
     more = [f"dataset.{key}" for key in ("image_size", "image_resize", "packed") if key in config["dataset"]]
-    return [*keys, *followed, *unlinked, *more, *(f"trainer.{key}" for key in _TRAINER)]
+    return [*keys, *followed, *unlinked, *more, *(f"trainer.{key}" for key in OF_EVALUATION)]
 
 
 def _rules(config: Mapping[str, Any]) -> dict[str, Any]:

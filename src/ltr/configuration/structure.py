@@ -25,6 +25,7 @@ CONFIG = {"strategy": "single", "features": "images"}  # where it is not called 
 CALLED = ("sampler", "augment", "head", "loss", "backbone", "tune", "optimizer", "scheduler", "method")
 OPTIONAL = ("sharpness",)  # called, where a config is chosen
 DATASET = ("name", "mean", "std", "source", "split")
+OF_EVALUATION = ("accelerator", "precision", "num_workers")  # keys of the trainer that evaluation depends on
 LOGGERS = ("csv", "wandb", "tensorboard")
 NOT_VALUES = ("_target_", "defaults", "hydra", *PRIVATE_KEYS)
 _FOLDER = re.compile(r"[^\W_][\w.+-]{0,99}")
@@ -211,7 +212,7 @@ _OF_FILES: dict[str, tuple[str, ...] | None] = {
     "dataset": None,
     "evaluation": None,
     "method": ("name",),
-    "trainer": ("accelerator", "precision", "num_workers"),
+    "trainer": OF_EVALUATION,
 }
 
 

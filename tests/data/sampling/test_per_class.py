@@ -92,3 +92,9 @@ def test_one_image_of_a_class_is_refused():
 def test_one_class_alone_is_refused():
     with pytest.raises(ConfigError, match="two classes"):
         PerClass(batch_size=20).check(np.array([0, 30]))
+
+
+def test_a_class_of_one_image_needs_another_split():
+    sampler = PerClass(images_per_class=2, batch_size=20)
+    with pytest.raises(ConfigError, match=r"label and images: 1 \(1\)\)\. Use a split without such classes"):
+        sampler.check(np.array([4, 1, 3]))

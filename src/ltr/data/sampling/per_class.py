@@ -29,7 +29,7 @@ class PerClass(Sampler):
         images_per_class: m, at least 2, because every image needs a positive of its class; the last class of a batch
             may give fewer.
         batches: batches per epoch (RKD: 100; 500 for Online Products); None: as many as cover all training images once.
-        batch_size: images per optimiser step over all processes.
+        batch_size: images per batch over all processes.
 
     Raises:
         ConfigError: a batch is too small for two classes, or (once the images are known) a class has fewer than m.
@@ -68,10 +68,11 @@ class PerClass(Sampler):
         short = present[counts[present] < self.images_per_class]
         if len(short):
             shown = list_first([f"{label} ({counts[label]})" for label in short], 5)
+            least = int(counts[present].min())
+            lower = f"Use at most {least}, or a split" if least >= 2 else "Use a split"
             raise ConfigError(
                 f"sampler.images_per_class={self.images_per_class}: {len(short)} of {len(present)} classes have fewer "
-                f"training images (label and images: {shown}). Use at most {max(int(counts[present].min()), 2)}, or a "
-                "split without such classes"
+                f"training images (label and images: {shown}). {lower} without such classes"
             )
 
     def _sample(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
