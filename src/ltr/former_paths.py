@@ -107,6 +107,7 @@ FORMER_PATHS: dict[str, str] = {
     "ltr.methods.reciprocal.ReciprocalNetwork": "network/rpl",
     "ltr.methods.reciprocal.ReciprocalPrototypeNetwork": "network/rpl_pp",
     "ltr.methods.rkd.ClassifyingStudent": "network/classifying_student",
+    "ltr.methods.reciprocal_points.feature_history.embed": "computation/embedding_of_parts",
     "ltr.methods.rkd.MetricStudent": "network/embedding_student",
     "ltr.methods.rkd.RKD": "method/rkd",
     "ltr.methods.sla.JointClassifier": "network/sla",

@@ -105,6 +105,8 @@ def stage_spec(
     if stage.of_source:
         for key in ("seed", "train", "label_map"):
             del spec[key]
+    if stage.taxonomy_rank is not None:  # fingerprints leave the taxonomy out
+        spec["taxonomy"] = digest(list(source.taxonomy.get(stage.taxonomy_rank, ())))
     code = own_code([settings, options, code_configs or {}]) | identities(_modules_of(stage.target))
     if code:
         spec["code"] = code

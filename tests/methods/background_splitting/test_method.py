@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,10 @@ from splitting import NO_AUX, network_of, parents_of, plan_of
 from ltr.data.batch import Batch, Mix
 from ltr.errors import ConfigError
 from ltr.methods.background_splitting.network import soft_cross_entropy
+from ltr.methods.background_splitting.pseudo_labels import by_taxonomy
 from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.stage import Stage
+from ltr.runs.keys import stage_key, stage_spec
 from resuming import same_bits
 
 NO_THRESHOLD = "method.thresholding=false"
@@ -404,6 +408,30 @@ def test_decoupled_methods_start_from_a_classifier_of_the_same_logits(override):
     first, second = (one.eval().predict(images)["default"].logits for one in (network, network.as_classifier()))
     torch.testing.assert_close(first, second)
     assert type(network.as_classifier()) is ImageClassifier
+
+
+@pytest.mark.parametrize(
+    ("method", "head"),
+    [("posthoc_la", "cosine"), ("lws", "cosine"), ("posthoc_la", "linear"), ("lws", "linear"), ("tau_norm", "linear")],
+)
+def test_methods_that_keep_the_head_need_one_with_a_bias(method, head):
+    overrides = (f"method={method}", "method.representation=background_splitting", f"head={head}")
+    overrides += ("method.representation.aux.weight=0", *(("head.bias=false",) if head == "linear" else ()))
+    with pytest.raises(ConfigError, match=r"constant background logit.*method\.representation\.b0=null"):
+        planned("dataset=digits_bg", *overrides)
+    planned("dataset=digits_bg", *overrides, "method.representation.b0=null")
+
+
+def test_an_edited_taxonomy_changes_the_key_of_its_pseudo_labels():
+    plan = planned("dataset=digits_bg", "method=background_splitting", NO_AUX)
+    stage = Stage(
+        "p", "p", plan.stages["representation"].settings, compute=by_taxonomy, of_source=True, taxonomy_rank="genus"
+    )
+    keys = []
+    for names in ("aabbccddee", "aabbccddef", "aabbccddee"):
+        source = replace(plan.data.source, taxonomy={"genus": tuple(names)})
+        keys.append(stage_key(stage_spec(stage, 0, source, plan.data.split, plan.dataset_info, {})))
+    assert keys[0] == keys[2] != keys[1]
 
 
 def test_partition_statistics_are_written_as_an_artifact():

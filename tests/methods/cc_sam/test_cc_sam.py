@@ -176,8 +176,16 @@ def test_both_stages_start_as_those_of_plain_training_do():
         ("method.flat_share=1.5", "method.flat_share=1.5"),
         ("method.perturb=backbone", "network"),
         ("method.classifier.loss=triplet", "method.classifier.loss=Triplet"),
+        ("loss=seesaw", "loss=Seesaw.*changes at every evaluation"),
+        ("method.classifier.loss=equalization_v2", "method.classifier.loss=EqualizationV2.*changes"),
+        (("loss=ldam", "loss.beta=0.9999"), "loss.reduction=weight_sum: LDAM.*reduction=batch"),
     ],
 )
 def test_wrong_options_are_refused(override, message):
     with pytest.raises(ConfigError, match=message):
-        planned("method=cc_sam", override)
+        planned("method=cc_sam", *([override] if isinstance(override, str) else override))
+
+
+@pytest.mark.parametrize("more", [(), ("loss.beta=0.9999", "loss.reduction=batch")])
+def test_losses_that_average_over_images_are_accepted(more):
+    planned("method=cc_sam", "loss=ldam", *more)

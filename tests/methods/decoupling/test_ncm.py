@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch.nn.functional as F
 from method_plans import planned
 from sklearn.neighbors import NearestCentroid
 
-from ltr.methods.decoupling.ncm import MeansHead, means_of
+from ltr.methods.decoupling.ncm import MeansHead, NearestMean, means_of
 
 
 @pytest.fixture
@@ -103,3 +105,24 @@ def test_probabilities_are_a_softmax_for_any_loss_of_the_network():
     network = plan.representation()
     assert network.link == "sigmoid"
     assert plan.method.predictor(plan.outputs(network, means=plan.compute("means", network))).link == "softmax"
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_a_class_without_training_images_is_never_predicted(distance):
+    head = MeansHead(2, 3, "none", distance)
+    head.means.copy_(torch.tensor([[3.0, 0.0], [0.0, 3.0], [0.0, 0.0]]))
+    features = torch.tensor([[0.2, 0.1], [0.1, 0.2]])
+    before = head(features)
+    head.is_empty[2] = True
+    assert torch.equal(head(features)[:, :2], before[:, :2])
+    assert (head(features)[:, 2] == -torch.inf).all()
+    assert head(features).argmax(1).tolist() == [0, 1]
+
+
+def test_classes_without_training_images_are_named_in_a_warning(network):
+    counts = (0, *network.dataset_info.class_counts[1:])
+    spec = network.spec.replaced(dataset_info=replace(network.dataset_info, class_counts=counts))
+    with pytest.warns(UserWarning, match="1 of 10 classes have no training images"):
+        nearest = NearestMean(spec, features_norm="none", distance="euclidean")
+    assert nearest.head.is_empty.tolist() == [True] + [False] * 9
+    assert "is_empty" not in nearest.head.state_dict()

@@ -55,6 +55,17 @@ def test_a_step_trains_all_three_networks_and_both_sets_of_statistics():
     assert trainer.steps == 1  # of the schedule
 
 
+def test_the_first_batch_sets_the_radius_once(monkeypatch):
+    built, batch = network("method.radius_init=first_batch")
+    Trainer(built)
+    calls = []
+    start = built.start
+    monkeypatch.setattr(built, "start", lambda *arguments: calls.append(start(*arguments)))
+    for step in range(2):
+        built.training_step(batch, step)
+    assert len(calls) == 1
+
+
 def test_after_a_step_every_parameter_is_trainable_again():
     built, batch = network()
     Trainer(built)

@@ -92,6 +92,14 @@ class BackgroundSplitting(Method):
         )
         return [*earlier, main]
 
+    def plain_head_obstacle(self, settings: Settings) -> str | None:
+        if self.b0 is None or has_bias(settings):
+            return None
+        return (
+            f"the constant background logit (b0={self.b0:g}) is a row of zeros and a bias of the head, which needs "
+            "head=linear head.bias=true; or train a background row with method.representation.b0=null"
+        )
+
     def predictor(self, outputs: Mapping[str, StageOutput]) -> Any:
         report = outputs["partition"].arrays if "partition" in outputs else {}
         if "counts" in report and outputs["representation"].reused:  # a training has warned already
@@ -127,6 +135,7 @@ class BackgroundSplitting(Method):
             parents=tuple(parent.name for parent in network_stages),
             options=options,
             of_source=True,
+            taxonomy_rank=aux["rank"] if aux["partition"] == "supercategories" else None,
         )
         return [*network_stages, stage]
 
@@ -157,8 +166,7 @@ class BackgroundSplitting(Method):
                 f"method.background_weight={self.options.background_weight:g}: {name} has no class weights. Use "
                 "method.background_weight=null"
             )
-        has_bias = head_kind(settings.head) != "cosine" and settings.head.get("bias") is not False
-        if self.options.bias_init == "prior" and not has_bias:
+        if self.options.bias_init == "prior" and not has_bias(settings):
             raise ConfigError(
                 "method.bias_init=prior needs a head with a bias: head=linear head.bias=true, or method.bias_init=head"
             )
@@ -168,6 +176,11 @@ class BackgroundSplitting(Method):
                 f"augment.mix={mix}: a mixed image has no pseudo-label. Use augment.mix=null, or method.aux.weight=0 "
                 "with method.labelled_fraction=1"
             )
+
+
+def has_bias(settings: Settings) -> bool:
+    """Return whether the rows of the configured head have biases."""
+    return head_kind(settings.head) != "cosine" and settings.head.get("bias") is not False
 
 
 def without_training(settings: Settings, backbone: Mapping[str, Any]) -> Settings:

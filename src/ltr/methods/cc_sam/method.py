@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from ltr.configuration.targets import class_name, locate
+from ltr.configuration.targets import class_name, instantiate, locate
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.identity import named
@@ -142,7 +142,7 @@ class CCSAM(Method):
         options: the fields of `CCSAMOptions`.
 
     Raises:
-        ConfigError: a loss is not known to be a mean over images.
+        ConfigError: a loss is not known to be a mean over images, counts its images, or divides by class weights.
     """
 
     Options = CCSAMOptions
@@ -152,12 +152,7 @@ class CCSAM(Method):
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         second = settings.for_stage(self.options.classifier, "method.classifier")
         for key, stage_settings in (("loss", settings), ("method.classifier.loss", second)):
-            loss = locate(stage_settings.loss["_target_"], "loss")
-            if not (isinstance(loss, type) and issubclass(loss, ClassificationLoss)):
-                raise ConfigError(
-                    f"{key}={class_name(stage_settings.loss)}: CC-SAM needs the loss of each image, and this one is no "
-                    "mean over images. Use cross_entropy, ldam or another classification loss"
-                )
+            check_loss(key, stage_settings, dataset_info)
         return [
             Stage(
                 "representation",
@@ -169,3 +164,34 @@ class CCSAM(Method):
             ),
             classifier_stage(second, AdversarialClassifier, self.options.part(AdversarialOptions)),
         ]
+
+
+def check_loss(key: str, settings: Settings, dataset_info: DatasetInfo) -> None:
+    """Refuse a loss whose terms of single images do not make up that of a batch.
+
+    Args:
+        key: the loss's key, for the message.
+
+    Raises:
+        ConfigError: the loss is no mean over images, counts the images that it is computed for, or divides by the sum
+            of their class weights.
+    """
+    loss = locate(settings.loss["_target_"], "loss")
+    name = class_name(settings.loss)
+    if not (isinstance(loss, type) and issubclass(loss, ClassificationLoss)):
+        raise ConfigError(
+            f"{key}={name}: CC-SAM needs the loss of each image, and this one is no mean over images. Use "
+            "cross_entropy, ldam or another classification loss"
+        )
+    # such a loss would count an image several times, and wait for processes with fewer classes in their batches
+    if loss.per_image is not ClassificationLoss.per_image or loss.forward is not ClassificationLoss.forward:
+        raise ConfigError(
+            f"{key}={name}: CC-SAM computes the losses of a batch several times and class by class, and this loss "
+            "changes at every evaluation. Use cross_entropy, balanced_softmax, ldam or another loss without counts"
+        )
+    built = instantiate(settings.loss, dataset_info.class_counts)
+    if built.weights is not None and built.reduction != "batch":
+        raise ConfigError(
+            f"{key}.reduction={built.reduction}: {name} divides by the class weights of the whole batch, and CC-SAM "
+            f"averages the losses of parts of it. Set {key}.reduction=batch"
+        )

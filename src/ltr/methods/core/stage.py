@@ -79,6 +79,7 @@ class Stage:
         checkpoint: a run's directory or weights file to load instead of training.
         foreign: the checkpoint may differ from the stage's settings and data (a teacher of other classes).
         of_source: the computation depends on the source only: neither seed nor split is in the key.
+        taxonomy_rank: rank of the source's taxonomy that the computation reads; its names are in the key.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Stage:
     checkpoint: str | None = None
     foreign: bool = False
     of_source: bool = False
+    taxonomy_rank: str | None = None
 
     @property
     def target(self) -> Any:
@@ -194,6 +196,10 @@ class Method:
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         """Return the stages in order, parents first."""
         raise NotImplementedError
+
+    def plain_head_obstacle(self, settings: Settings) -> str | None:
+        """Return why the trained network's `as_classifier` has no plain head of the head's config; None if it has."""
+        return None
 
     def predictor(self, outputs: Mapping[str, StageOutput]) -> Any:
         """Return the trained predictor; by default the network of the last stage.

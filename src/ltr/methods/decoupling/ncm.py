@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -21,7 +22,8 @@ from ltr.methods.decoupling.representation import FromRepresentation, network_of
 class MeansHead(nn.Module):
     """Logits from class means [C, D]: minus the squared Euclidean distance, or the cosine.
 
-    Means and centre are buffers, so that a checkpoint holds them.
+    Means and centre are buffers, so that a checkpoint holds them. Classes of ``is_empty`` (bool [C]), which have no
+    training images, get -inf.
 
     Args:
         num_features: width D.
@@ -35,6 +37,7 @@ class MeansHead(nn.Module):
     bias = None
     means: Tensor
     centre: Tensor
+    is_empty: Tensor
 
     def __init__(self, num_features: int, num_classes: int, features_norm: FeaturesNorm, distance: Distance) -> None:
         super().__init__()
@@ -42,14 +45,17 @@ class MeansHead(nn.Module):
         self.distance = distance
         self.register_buffer("means", torch.zeros(num_classes, num_features))
         self.register_buffer("centre", torch.zeros(num_features))
+        self.register_buffer("is_empty", torch.zeros(num_classes, dtype=torch.bool), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):  # avoids cancellation
             x = normalise_features(features.float(), self.centre, self.features_norm)
             if self.distance == "cosine":
-                return F.linear(F.normalize(x, dim=1), F.normalize(self.means, dim=1))
-            squares = x.square().sum(1, keepdim=True) + self.means.square().sum(1)
-            return 2 * F.linear(x, self.means) - squares
+                logits = F.linear(F.normalize(x, dim=1), F.normalize(self.means, dim=1))
+            else:
+                squares = x.square().sum(1, keepdim=True) + self.means.square().sum(1)
+                logits = 2 * F.linear(x, self.means) - squares
+            return logits.masked_fill(self.is_empty, -torch.inf)
 
 
 def normalise_features(features: Tensor, centre: Tensor, features_norm: FeaturesNorm) -> Tensor:
@@ -71,6 +77,14 @@ class NearestMean(ImageClassifier):
         super().__init__(spec)
         self.options = {"features_norm": features_norm, "distance": distance}
         self.head = MeansHead(self.num_features, spec.dataset_info.num_classes, features_norm, distance)
+        is_empty = torch.tensor(spec.dataset_info.class_counts) == 0
+        if is_empty.any():
+            warnings.warn(
+                f"{int(is_empty.sum())} of {len(is_empty)} classes have no training images, and so no mean: ncm never "
+                "predicts them.",
+                stacklevel=2,
+            )
+            self.head.is_empty.copy_(is_empty)
 
     @property
     def link(self) -> str:

@@ -177,6 +177,7 @@ class _PostHoc(FromRepresentation):
         ConfigError: a tau below 0, or an invalid grid.
     """
 
+    keeps_head = True
     options: TauNormOptions | PostHocLAOptions
     adjustment: str
 

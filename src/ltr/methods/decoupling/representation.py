@@ -5,11 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ltr.configuration.targets import instantiate
+from ltr.configuration.targets import class_name, instantiate
 from ltr.errors import ConfigError
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.options import Options
@@ -28,12 +28,16 @@ class FromRepresentation(Method):
     Args:
         options: the fields of the method's declaration, a subclass of `RepresentationOptions`.
 
+    Attributes:
+        keeps_head: whether it continues with the representation's head, and not with its backbone alone.
+
     Raises:
         ConfigError: ``start_from`` and ``representation`` are both set, or ``representation`` is not a method.
     """
 
     provides = ("logits", "features")
     accepts_extras = True
+    keeps_head: ClassVar[bool] = False
 
     options: RepresentationOptions
 
@@ -67,8 +71,13 @@ class FromRepresentation(Method):
         Warns if the representation is trained class-balanced.
 
         Raises:
-            ConfigError: the last stage of ``method.representation`` is not a trained network.
+            ConfigError: the last stage of ``method.representation`` is not a trained network, or its head does not fit.
         """
+        if self.keeps_head and (obstacle := self.base.plain_head_obstacle(settings)) is not None:
+            raise ConfigError(
+                f"head={class_name(settings.head)}: {type(self).__name__} continues with the head of "
+                f"method.representation ({type(self.base).__name__}). {obstacle[0].upper()}{obstacle[1:]}"
+            )
         stages = self.base.stages(settings, dataset_info)
         if stages[-1].module is None:
             raise ConfigError(

@@ -209,6 +209,7 @@ class LWS(_CachingTwoStages):
         ConfigError: cached features of a backbone that changes in training.
     """
 
+    keeps_head = True
     Options = LWSOptions
     module = RescaledClassifier
     declaration = RescaledOptions

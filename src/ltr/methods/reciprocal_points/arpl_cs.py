@@ -47,6 +47,7 @@ class ConfusedNetwork(AdversarialNetwork):
         gan_lr: learning rate of Adam (betas 0.5 and 0.999) for generator and discriminator; it has no schedule.
     """
 
+    numerics_version = 2  # 1: radius_init=first_batch set the radius again after the first step of the classifier
     graph_obstacle = "ARPL+CS trains three networks in turn, from noise that the host makes"
 
     def __init__(
@@ -127,7 +128,7 @@ class ConfusedNetwork(AdversarialNetwork):
         classifier_confusion = self.confusion_of(new_images)
         self._step(classifier, outcome["loss"] + self.confusion_weight * classifier_confusion, clipped=True)
 
-        outcome, _ = self.outcome(self.features(real), batch, batch_index)
+        outcome, _ = self.outcome(self.features(real), batch, batch_index, is_first_pass=False)
         # the last step of a batch goes through Lightning's wrapper, which counts it: one step per batch
         counted: Any = self.optimizers()[0]  # type: ignore[index]
         self._step(classifier, outcome["loss"], clipped=True, through=counted)

@@ -109,10 +109,16 @@ class PointNetwork(ImageClassifier):
         outcome, logits = self.outcome(features, batch, batch_index)
         return self.with_extras(outcome, batch, features, logits)
 
-    def outcome(self, features: Tensor, batch: Batch, batch_index: int) -> tuple[dict[str, Any], Tensor]:
-        """Return a step's outcome and the logits [B, C] from the features of its images."""
+    def outcome(
+        self, features: Tensor, batch: Batch, batch_index: int, *, is_first_pass: bool = True
+    ) -> tuple[dict[str, Any], Tensor]:
+        """Return a step's outcome and the logits [B, C] from the features of its images.
+
+        Args:
+            is_first_pass: False for a further pass over the batch, after the classifier has learnt from it.
+        """
         measured = self.head.measure(features)
-        if self.current_epoch == 0 and batch_index == 0:
+        if self.current_epoch == 0 and batch_index == 0 and is_first_pass:
             self.start(measured, batch.labels)
         terms = self.terms(measured, features, batch.labels)
         if batch.mix is not None:

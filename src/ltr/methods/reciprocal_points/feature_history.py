@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ltr.identity import named
+from ltr.losses.gathering import gather_with_gradient
 from ltr.methods.core.stage import Computation
 
 WIDTH = 2  # feature width that a figure can show
@@ -22,7 +24,7 @@ class FeatureHistory(nn.Module):
         points: points of the head, [C, M, D].
         images: training images of an epoch; the first `MAX_IMAGES` of a snapshot are kept.
         epochs: number of epochs of the stage.
-        batch_size: batch size of this process.
+        batch_size: images per batch over all processes.
     """
 
     features: Tensor  # float32 [S, K, D]
@@ -46,9 +48,13 @@ class FeatureHistory(nn.Module):
     def record(
         self, epoch: int, batch_index: int, features: Tensor, labels: Tensor, points: Tensor, radius: Tensor | None
     ) -> None:
-        """Store the features, labels, points and radius of a training step if its epoch is a snapshot."""
+        """Store the features, labels, points and radius of a training step if its epoch is a snapshot.
+
+        The batches of all processes are gathered, so that the checkpoint, which rank 0 writes, holds all images.
+        """
         if epoch not in self.snapshot_epochs:
             return
+        features, labels = gather_with_gradient(features.detach()), gather_with_gradient(labels)
         snapshot = self.snapshot_epochs.index(epoch)
         start = batch_index * self.batch_size
         rows = min(len(labels), self.features.shape[1] - start)
@@ -64,6 +70,7 @@ class FeatureHistory(nn.Module):
         return {f"history_{name}": buffer.cpu().numpy() for name, buffer in self.named_buffers()}
 
 
+@named("computation/embedding_of_parts")
 def embed(computation: Computation, *, parts: list[str]) -> dict[str, np.ndarray]:
     """Compute the features of the evaluated images for figures, as the stage ``embedding``.
 
