@@ -79,3 +79,16 @@ def test_a_strategy_reads_a_flag_or_refuses_it(monkeypatch, strategy, flag):
         with pytest.raises(ConfigError, match=flag.split()[0]):
             run("mine", line)
         assert not mined
+
+
+def test_decisions_that_a_format_has_no_columns_for_are_named(tmp_path, capsys):
+    from argparse import Namespace
+
+    from ltr.commands.predict import _report_unused_decisions
+
+    checkpoint = tmp_path / "checkpoints" / "final.ckpt"
+    _report_unused_decisions(Namespace(format="megadetector"), checkpoint)
+    assert capsys.readouterr().err == ""
+    (tmp_path / "decisions.json").touch()
+    _report_unused_decisions(Namespace(format="megadetector"), checkpoint)
+    assert "has no columns for the decisions of" in capsys.readouterr().err

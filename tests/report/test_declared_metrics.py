@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 from made_up_outputs import write
 from made_up_runs import row
 
+from ltr import results
 from ltr.errors import DataError
-from ltr.evaluation.metrics import Metric
+from ltr.evaluation.metrics import Better, Metric, Unit
 from ltr.report.compose import Options, as_text, compose_report
 from ltr.report.published import markdown
 from ltr.report.published_lines import Entry
@@ -88,3 +90,10 @@ def test_control_characters_of_headings_are_escaped(tmp_path):
     run = written(tmp_path, declared=odd)
     assert "\x1b" not in plain_table(run.result)
     assert "\x1b" not in as_text(compose_report(finished_runs([tmp_path]), Options()), "table")
+
+
+@pytest.mark.parametrize(("check", "values"), [(results._is_unit, Unit), (results._is_direction, Better)])
+def test_a_result_may_declare_what_a_metric_may_be(check, values):
+    assert all(check(value) for value in get_args(values))
+    assert all(f"{value}" in results._WORDS[check] for value in get_args(values))
+    assert not check("percent")

@@ -96,7 +96,7 @@ def test_the_document_is_well_formed_and_loads_nothing_from_other_hosts(outputs)
 def test_names_are_escaped(outputs):
     parsed = ParsedReport(html_report(report(outputs)))
     assert any(HOSTILE in cell for cell in parsed.texts["td"])
-    assert len(parsed.all("img")) == 4  # the pictures alone
+    assert len(parsed.all("img")) == 4  # the figures alone
     blocks = [json.loads(block) for block in parsed.texts["script"] if block.startswith("{")]
     assert [block["names"][0] for block in blocks] == [HOSTILE]
 
@@ -137,8 +137,8 @@ def test_sweeps_have_a_figure(outputs):
 
 
 def test_no_more_figures_than_requested(outputs):
-    assert len(ParsedReport(html_report(report(outputs), pictures=1)).all("img")) == 1
-    assert not ParsedReport(html_report(report(outputs), pictures=0)).all("img")
+    assert len(ParsedReport(html_report(report(outputs), figure_runs=1)).all("img")) == 1
+    assert not ParsedReport(html_report(report(outputs), figure_runs=0)).all("img")
 
 
 def test_figures_are_made_for_a_screen(outputs):

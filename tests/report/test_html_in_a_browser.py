@@ -114,7 +114,7 @@ def test_one_figure_of_all_runs_can_be_chosen(opened_report):
 @pytest.mark.parametrize(("width", "columns"), [(1400, 2), (700, 1)])
 def test_the_width_of_the_window_is_used(window, width, columns):
     window.open(window.evaluate("location.href"), width, 900)
-    edges = "[...document.querySelectorAll('.pictures img')].map(image => image.getBoundingClientRect().x)"
+    edges = "[...document.querySelectorAll('.run-figures img')].map(image => image.getBoundingClientRect().x)"
     assert len(set(window.evaluate(edges))) == columns
     summary = "[...document.querySelector('#summary .panels').children].map(one => one.getBoundingClientRect().x)"
     assert len(set(window.evaluate(summary))) == columns
@@ -142,7 +142,7 @@ def test_printing_uses_a_white_background_without_controls(opened_report):
     opened_report.send("Emulation.setEmulatedMedia", media="print")
     assert background(opened_report) == "rgb(255, 255, 255)"
     assert not opened_report.evaluate("document.getElementById('filter').checkVisibility()")
-    assert opened_report.evaluate("document.querySelector('.pictures img').checkVisibility()")
+    assert opened_report.evaluate("document.querySelector('.run-figures img').checkVisibility()")
 
 
 def test_the_first_tab_reaches_a_link_that_skips_the_controls(opened_report):

@@ -165,7 +165,7 @@ def _report(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
     if arguments.format == "html":
         from ltr.report.html import html_report
 
-        text = html_report(report, pictures=arguments.pictures, problems=problems)
+        text = html_report(report, figure_runs=arguments.pictures, problems=problems)
         out = out or folders[0] / "report.html"
     else:
         text = as_text(report, arguments.format, terminal_width() if out is None else None)

@@ -30,14 +30,14 @@ _FEW_PARTS = 3  # so few tables need no list of contents, because the summary li
 _PER_CLASS_RUNS = 600  # runs whose class files are read, over all sections
 
 
-def html_report(report: Report, *, pictures: int = 20, problems: list[str] | None = None) -> str:
+def html_report(report: Report, *, figure_runs: int = 20, problems: list[str] | None = None) -> str:
     """Return the complete HTML file.
 
     Args:
-        pictures: number of runs whose figures are embedded: one run per line, first the first lines of each table.
+        figure_runs: number of runs whose figures are embedded: one run per line, first the first lines of each table.
         problems: list to which messages about unusable files are added; the report shows them too.
     """
-    budget = {"pictures": pictures, "per_class": _PER_CLASS_RUNS}
+    budget = {"figure_runs": figure_runs, "per_class": _PER_CLASS_RUNS}
     messages = [] if problems is None else problems
     blocks = [_part(part, number, budget, messages) for number, part in enumerate(report.parts)]
     contents = "".join(
@@ -158,7 +158,7 @@ def _figures_of_lines(lines: Sequence[Line], budget: dict[str, int], problems: l
     blocks: list[str] = []
     kinds: dict[str, None] = {}  # in order
     for line in lines:
-        if budget["pictures"] <= 0:
+        if budget["figure_runs"] <= 0:
             break
         run = line.runs[0]
         figures = {}
@@ -169,10 +169,11 @@ def _figures_of_lines(lines: Sequence[Line], budget: dict[str, int], problems: l
                 problems.append(str(error))
         if figures:
             kinds |= dict.fromkeys(figures)
-            budget["pictures"] -= 1
+            budget["figure_runs"] -= 1
             title = f"{line.label}, seed {run.seed}"
             blocks.append(
-                f'<details open><summary>{text(title)}</summary><div class="pictures">{"".join(figures.values())}</div>'
+                f"<details open><summary>{text(title)}</summary>"
+                f'<div class="run-figures">{"".join(figures.values())}</div>'
                 f'<p class="note">{text(run.path)}</p></details>'
             )
     options = "".join(f'<option value="{text(kind)}">{text(kind.replace("_", " "))}</option>' for kind in kinds)

@@ -49,11 +49,11 @@ svg text {{ fill: var(--ink) }}
 .other {{ color: var(--pale); fill: var(--pale); stroke: var(--pale) }}
 .line {{ fill: var(--link); stroke: var(--link) }} .limited {{ fill: var(--paper); stroke: var(--warning) }}
 .axis {{ stroke: var(--edge) }} .grid {{ stroke: var(--rule) }} .dim {{ opacity: .12 }}
-.panels, .pictures, .beside {{ display: grid; gap: .8em 1.4em;
+.panels, .run-figures, .beside {{ display: grid; gap: .8em 1.4em;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 560px), 1fr)) }}
-.panels > *, .pictures > *, .beside > * {{ min-width: 0 }} .panels svg {{ max-width: 760px }}
-.beside > h3, .beside > .controls {{ grid-column: 1 / -1; margin: 0 }} .beside .pictures {{ display: block }}
-.pictures img {{ width: 100%; height: auto; background: #fff; border-radius: 3px }}
+.panels > *, .run-figures > *, .beside > * {{ min-width: 0 }} .panels svg {{ max-width: 760px }}
+.beside > h3, .beside > .controls {{ grid-column: 1 / -1; margin: 0 }} .beside .run-figures {{ display: block }}
+.run-figures img {{ width: 100%; height: auto; background: #fff; border-radius: 3px }}
 details > summary {{ cursor: pointer; padding: .2em 0 }} .runs > details > summary {{ font-weight: 600 }}
 figure {{ margin: 0 }} figcaption {{ color: var(--soft); font-size: .9em; overflow-wrap: anywhere }}
 #tip {{ position: fixed; display: none; background: #222; color: #fff; padding: .3em .6em; border-radius: 3px;
@@ -63,7 +63,7 @@ figure {{ margin: 0 }} figcaption {{ color: var(--soft); font-size: .9em; overfl
   body {{ margin: 0; max-width: none; padding: 0; font-size: 10pt }} .theme, .controls, .skip, #tip,
   details:not([open]) {{ display: none }}
   .scroll {{ overflow: visible }} th, td {{ padding: .15em .4em }} td, th.number, th button {{ white-space: normal }}
-  .panels, .pictures {{ grid-template-columns: 1fr 1fr }}
+  .panels, .run-figures {{ grid-template-columns: 1fr 1fr }}
   figure, tr, .panels > * {{ break-inside: avoid }} h2, h3, summary {{ break-after: avoid }}
 }}
 """
