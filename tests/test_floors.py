@@ -1,4 +1,4 @@
-"""The floors of the house: each room imports only from those below it."""
+"""The layers of the package: each subpackage imports only from those below it."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ def imports(path: Path) -> set[str]:
     return modules
 
 
-def modules(room: str) -> list[Path]:
-    return sorted((ROOT / room).rglob("*.py"))
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
-def test_a_room_imports_only_from_the_floors_below(room):
-    for path in modules(room):
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_a_package_imports_only_from_the_layers_below(package):
+    for path in modules(package):
         actual = {name.split(".")[1] for name in imports(path) if name.startswith("ltr.")}
-        assert actual <= MAY_IMPORT[room] | {room}, path
+        assert actual <= MAY_IMPORT[package] | {package}, path
 
 
-@pytest.mark.parametrize("room", ["configuration", "report"])
-def test_a_light_room_does_not_import_training_libraries(room):
-    for path in modules(room):
-        packages = {name.split(".")[0] for name in imports(path)}
-        forbidden = HEAVY - ({"matplotlib"} if room == "report" else set())
-        assert not packages & forbidden, path
+@pytest.mark.parametrize("package", ["configuration", "report"])
+def test_a_light_package_does_not_import_training_libraries(package):
+    for path in modules(package):
+        libraries = {name.split(".")[0] for name in imports(path)}
+        forbidden = HEAVY - ({"matplotlib"} if package == "report" else set())
+        assert not libraries & forbidden, path
 
 
 def test_every_module_says_in_its_first_line_what_it_is_about():

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ltr import quick_torchmetrics
@@ -162,7 +162,7 @@ def _train(argv: list[str]) -> int:
     forget_notices()
     with allow_packages(line.allowed):
         if line.mistakes or forbidden(line.overrides, line.config_dir):
-            raise _explain_mistakes(line, None) or AssertionError
+            raise _refusal(_mistakes_of(line))
         if line.values.get("--cfg") in ("job", "all") and line.config_name == "train":
             from ltr.configuration.overrides import load_config
 
@@ -324,19 +324,28 @@ def _unchanged_logging() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _explain_mistakes(line: CommandLine, error: Exception | None) -> ConfigError | None:
+def _explain_mistakes(line: CommandLine, error: Exception) -> ConfigError | None:
     """Return all mistakes of a refused command line, or Hydra's own words; None if it has no mistake."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from ltr.configuration.overrides import explain
     from ltr.configuration.parsing import in_short
 
-    mistakes = line.mistakes + explain(line.overrides, line.config_dir, line.config_name, line.sweep)
-    if not mistakes and error is not None:
+    mistakes = _mistakes_of(line)
+    if not mistakes:
         if not isinstance(error, (HydraException, OmegaConfBaseException)):
             return None
         mistakes = [in_short(error)]
+    return _refusal(mistakes)
+
+
+def _mistakes_of(line: CommandLine) -> list[str]:
+    from ltr.configuration.overrides import explain
+
+    return line.mistakes + explain(line.overrides, line.config_dir, line.config_name, line.sweep)
+
+
+def _refusal(mistakes: Sequence[str]) -> ConfigError:
     lines = [f"  {mistake}" for mistake in dict.fromkeys(mistakes)]
     return ConfigError("\n".join(["the command cannot be carried out:", *lines]))
 

@@ -70,8 +70,8 @@ def build(
         mean: per channel, of pixels in [0, 1]; None is ImageNet's for three channels, else 0.5.
         std: the same for the standard deviation.
         seed: seed of the initial weights.
-        options: those of ``method.*``, nested ones as dictionaries; ``head``, ``loss``, ``sampler``, ``optimizer`` or
-            ``scheduler``, each the name of a config of that group; and ``batch_size`` and ``epochs``.
+        options: those of ``method.*``, nested ones as dictionaries; ``head``, ``loss``, ``sampler``, ``optimizer``,
+            ``scheduler`` or ``tune``, each the name of a config of that group; and ``batch_size`` and ``epochs``.
 
     Raises:
         ConfigError: names everything that is wrong with the arguments.

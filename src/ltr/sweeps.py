@@ -203,7 +203,7 @@ def check_sweep(config: Mapping[str, Any]) -> None:
 def check_processes(config: Mapping[str, Any], launcher: str) -> None:
     """Refuse several processes for a job of a launcher that gives each job one process (`check_sweep`)."""
     devices, strategy = config["trainer"]["devices"], config["strategy"]["name"]
-    if launcher in _ONE_PROCESS_A_JOB and (devices not in (1, "1") or strategy not in ("auto", "single_device")):
+    if launcher in _ONE_PROCESS_A_JOB and (devices != 1 or strategy != "auto"):
         raise ConfigError(
             f"trainer.devices={devices} strategy.name={strategy}: several processes cannot be started inside a sweep "
             "of this launcher. Use hydra/launcher=submitit_slurm, which starts them for each job; or one device per "

@@ -37,7 +37,7 @@ def formula(name, pool, x):
     if name == "average_max":
         return np.concatenate([x.sum(1) / x.shape[1], np.sort(x, axis=1)[:, -1]], 1)
     if name.endswith("gem"):
-        p = float(pool.p.detach())
+        p = float(torch.as_tensor(pool.p).detach())
         return np.exp(np.log(np.mean(np.exp(p * np.log(np.maximum(x, 1e-6))), axis=1)) / p)
     query, key, value = (t.detach().double().numpy() for t in (pool.query, pool.key.weight, pool.value.weight))
     images, _, width = x.shape

@@ -221,7 +221,7 @@ def _minus_log_entropy(logits: Tensor, link: str) -> Tensor:
     if link == "sigmoid":
         size = logits.abs()
         tail = (-size).exp().clamp_min(torch.finfo(logits.dtype).tiny)
-        # h(a) = log(1 + e^-a) + a / (1 + e^a), with e^-a factored out so that its logarithm stays as_float64
+        # h(a) = log(1 + e^-a) + a / (1 + e^a), with e^-a factored out so that its logarithm stays finite
         return -(torch.log(torch.log1p(tail) / tail + size / (1 + tail)) - size).logsumexp(dim=1)
     odds = log_odds(logits, link)
     information = functional.softplus(-odds)  # -log p

@@ -82,7 +82,7 @@ class WorkerPool:
     def __init__(self, context: HydraContext, task: TaskFunction, config: DictConfig) -> None:
         self.context, self.task, self.config = context, task, config
         self._idle: list[Worker] = []
-        # multiprocessing waits for all processes when the interpreter exits; they have to be told before
+        # at exit multiprocessing waits for all processes; an idle worker ends only once its pipe is closed
         util.Finalize(self, _close_all, args=(self._idle,), exitpriority=_END)
 
     def start(self, job: JobSpec, gpu: str | None, threads: int, is_fresh: bool = False) -> Worker:

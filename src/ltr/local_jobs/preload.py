@@ -1,4 +1,4 @@
-"""What the server of the jobs imports once, before it forks them: importing this module takes seconds."""
+"""Imports that the server of the jobs makes once, before it forks them; they take seconds."""
 
 from ltr import quick_torchmetrics
 

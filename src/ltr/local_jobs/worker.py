@@ -23,7 +23,7 @@ from ltr.local_jobs.server import SIGNALS
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What all jobs of a worker share.
+    """Settings that all jobs of a worker share.
 
     Attributes:
         ignored: signals that the launching process ignores (``nohup``).

@@ -92,17 +92,14 @@ class GeMPool(Pool):
     def __init__(self, width: int, *, p: Positive = 3.0, learn: bool = True) -> None:
         super().__init__(width)
         check_option("features.pool.p", p, Positive)
-        exponent = torch.tensor(float(p))
-        self.p = nn.Parameter(exponent) if learn else exponent
-        self._p = float(p)
+        self.p = nn.Parameter(torch.tensor(float(p))) if learn else float(p)
 
     @staticmethod
     def is_trained(options: Mapping[str, Any]) -> bool:
         return bool(options.get("learn", True))
 
     def forward(self, local: Tensor) -> Tensor:
-        p = self.p if isinstance(self.p, nn.Parameter) else self._p
-        return local.clamp_min(self.eps).pow(p).mean(1).pow(1 / p)
+        return local.clamp_min(self.eps).pow(self.p).mean(1).pow(1 / self.p)
 
 
 @named("pool/attentive")

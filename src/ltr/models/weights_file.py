@@ -36,7 +36,6 @@ _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (b"gif8", "an image", _FETCH),
 )
 _PICKLED_CLASS = re.compile(r"(?:GLOBAL|class|global)\s+'?([A-Za-z_][\w.]{0,120})")
-_LEGACY_MAGIC = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # torch files from before 1.6, after two bytes of pickle
 
 
 def refuse_other_files(path: Path) -> None:
