@@ -42,6 +42,7 @@ REFUSED = [
     ("dashboard", "--update URL --name N", "--name"),
     ("dashboard", "--print --project p", "--project"),
     ("data", "pack digits --to x.pack --format raw --quality 80", "--quality"),
+    ("data", "pack digits --to x.pack --format raw --qual=80", "--quality"),
 ]  # fmt: skip
 
 
