@@ -71,6 +71,11 @@ def test_the_state_has_plain_values_and_resumes():
         ({"per": "batch"}, "allowed is one of: epoch, step"),
         ({"warmup_epochs": 13}, "the run has 12 epochs"),
         ({"cooldown_epochs": 12}, "cooldown_epochs=12.*12 epochs"),
+        ({"name": "step", "cooldown_epochs": 2}, "cooldown_epochs=2 has no effect on name=step"),
+        (
+            {"name": "multistep", "decay_milestones": [4], "cooldown_epochs": 2},
+            "cooldown_epochs=2 has no effect on name=multistep",
+        ),
         ({"warmup_epochs": 12, "warmup_prefix": True}, "timm cannot build it"),
     ],
 )

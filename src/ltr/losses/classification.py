@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal
 
 import numpy as np
@@ -112,6 +113,12 @@ class ClassBalanced(ClassificationLoss):
         self.link = "softmax" if base == "softmax" else "sigmoid"
         self.gamma = check_option("loss.gamma", gamma, NonNegative)
         self.weight_inside = weight_inside
+        if base != "focal" and (gamma != 1.0 or weight_inside):  # earlier checkpoints may hold such options
+            warnings.warn(
+                f"loss.gamma={gamma:g}, loss.weight_inside={weight_inside}: only loss.base=focal uses them, and they "
+                f"have no effect with base={base}. Leave them out.",
+                stacklevel=2,
+            )
 
     def losses(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
         if self.base == "softmax":

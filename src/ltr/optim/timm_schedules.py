@@ -36,7 +36,7 @@ class TimmSchedule(Schedule):
         decay_epochs: epochs between two drops of ``step``; None: a third of the run.
         decay_milestones: epochs after which ``multistep`` drops.
         decay_rate: factor of each drop of ``step`` and ``multistep``; exponent of ``poly``.
-        cooldown_epochs: epochs at the end of the run that keep the last value.
+        cooldown_epochs: epochs at the end of the run that keep the last value, for ``cosine``, ``tanh`` and ``poly``.
         cycle_limit: cycles of ``cosine``, ``tanh`` and ``poly``.
         cycle_mul: ratio of the length of a cycle to that of the previous cycle.
         cycle_decay: ratio of the peak of a cycle to that of the previous cycle.
@@ -75,6 +75,12 @@ class TimmSchedule(Schedule):
             raise ConfigError(
                 f"scheduler.cooldown_epochs={cooldown_epochs}: the run has {counted(epochs, 'epoch')}; allowed is "
                 f"[0, {epochs})"
+            )
+        if cooldown_epochs and name in ("step", "multistep"):
+            raise ConfigError(
+                f"scheduler.cooldown_epochs={cooldown_epochs} has no effect on name={name}, whose value changes only "
+                "at its drops. Set scheduler.cooldown_epochs=0, and the drops with scheduler.decay_epochs or "
+                "scheduler.decay_milestones"
             )
         if name == "multistep" and not decay_milestones:
             raise ConfigError("scheduler.decay_milestones is empty: name=multistep needs epochs, such as [30,60]")

@@ -18,6 +18,7 @@ from ltr.errors import ConfigError
 from ltr.methods.core.options import Options, meanings_of, table_of
 from ltr.methods.core.stage import Method
 from ltr.methods.erm import ERM
+from ltr.methods.sla.options import SLAOptions
 
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -104,9 +105,10 @@ def test_options_are_a_mapping_and_cannot_be_changed():
 
 
 def test_meanings_are_the_docstrings_under_the_fields():
-    assert meanings_of(Longer)["rate"] == "Share of everything."
-    assert list(meanings_of(Longer)) == [*Example(), "name"]
-    assert table_of(Longer).splitlines()[2] == "| `rate` | `0.5` | (0, 1] | Share of everything. |"
+    expected = "Temperature T of the distillation; value of the code."
+    assert meanings_of(SLAOptions)["temperature"] == expected
+    assert set(meanings_of(SLAOptions)) == set(SLAOptions())  # those of base classes, too
+    assert f"| `temperature` | `1.0` | (0, inf) | {expected} |" in table_of(SLAOptions).splitlines()
 
 
 def test_a_constructor_has_the_signature_of_the_declaration():

@@ -58,6 +58,7 @@ class BackgroundSplitting(Method):
         self.aux = check_aux(self.options.aux)
 
     def check(self, dataset_info: DatasetInfo) -> None:
+        check_unused_aux(self.aux)
         if dataset_info.background is None:
             raise ConfigError(
                 "method=background_splitting needs data with a background class, such as dataset=cifar100_bg, inat_bg "
@@ -228,6 +229,30 @@ def check_teacher_weights(config: Mapping[str, Any]) -> None:
         raise ConfigError("method.aux.teacher: pretrained=true and weights are both given; choose one")
     if weights is not None and not Path(weights).is_file():
         raise CheckpointError(f"method.aux.teacher.weights={weights}: there is no such file")
+
+
+def check_unused_aux(aux: Mapping[str, Any]) -> None:
+    """Refuse options of ``method.aux`` that the partition does not use and that differ from their defaults.
+
+    ``features`` and ``groups``, which recipes set for their data, are left out.
+
+    Raises:
+        ConfigError: such an option is set.
+    """
+    partition_kind, features = aux["partition"], aux["features"]
+    from_teacher = partition_kind == "teacher" or (partition_kind == "kmeans" and features == "teacher")
+    uses = {
+        "top_k": (aux["labels"] == "soft", "method.aux.labels=soft"),
+        "rank": (partition_kind == "supercategories", "method.aux.partition=supercategories"),
+        "run": (from_teacher, "method.aux.partition=teacher, or kmeans with method.aux.features=teacher"),
+    }
+    for key, (is_used, where) in uses.items():
+        default = AuxOptions.__dataclass_fields__[key].default
+        if not is_used and aux[key] != default:
+            raise ConfigError(
+                f"method.aux.{key}={aux[key]} has no effect with partition={partition_kind}, labels={aux['labels']}, "
+                f"features={features}: only {where} uses it. Leave it out"
+            )
 
 
 def check_aux(aux: Mapping[str, Any]) -> dict[str, Any]:

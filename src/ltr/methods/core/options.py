@@ -13,16 +13,15 @@ in modules called ``options``, which import nothing heavy, because configs are c
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import functools
 import inspect
-import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, dataclass_transform, get_type_hints
 
 from ltr.configuration.allowed import as_text, find_problem
 from ltr.configuration.annotations import rule_of
+from ltr.configuration.declarations import fields_of
 from ltr.errors import ConfigError
 
 
@@ -125,18 +124,9 @@ def signature_of(declaration: type[Options]) -> inspect.Signature:
 
 
 def meanings_of(declaration: type[Options]) -> dict[str, str]:
-    """Return the docstring of each field of a declaration, joined to one line."""
-    meanings: dict[str, str] = {}
-    for base in reversed(declaration.__mro__):
-        if base is Options or not issubclass(base, Options):
-            continue
-        (node,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        assert isinstance(node, ast.ClassDef)
-        for field, below in zip(node.body, node.body[1:]):
-            is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
-                meanings[field.target.id] = " ".join(str(below.value.value).split())  # type: ignore[attr-defined]
-    return meanings
+    """Return the docstring of each field of a declaration of ltr, joined to one line."""
+    fields = fields_of(f"{declaration.__module__}.{declaration.__qualname__}")
+    return {name: option.meaning for name, option in fields.items() if option.meaning}
 
 
 def table_of(declaration: type[Options]) -> str:

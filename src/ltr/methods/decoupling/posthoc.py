@@ -24,7 +24,7 @@ from ltr.losses.weights import log_prior
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Computation, NetworkSpec, Stage, StageOutput
-from ltr.methods.decoupling.options import PostHocLAOptions, TauNormOptions
+from ltr.methods.decoupling.options import GridOptions, PostHocLAOptions, TauNormOptions
 from ltr.methods.decoupling.representation import FromRepresentation, network_of
 from ltr.models.heads import head_kind
 
@@ -187,6 +187,16 @@ class _PostHoc(FromRepresentation):
         self.search = tau == "auto"
         self.taus = candidates if tau == "auto" else [float(tau)]
 
+    def check(self, dataset_info: DatasetInfo) -> None:
+        super().check(dataset_info)
+        defaults = {name: field.default for name, field in GridOptions.__dataclass_fields__.items()}
+        changed = [name for name, default in defaults.items() if float(self.options.grid[name]) != default]
+        if changed and not self.search:
+            raise ConfigError(
+                f"method.grid.{changed[0]}={self.options.grid[changed[0]]:g} has no effect with "
+                f"method.tau={self.options.tau:g}. Set method.tau=auto, or leave method.grid out"
+            )
+
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         options = {"adjustment": self.adjustment, "taus": self.taus, "search": self.search}
         tau = Stage(
@@ -204,11 +214,13 @@ class _PostHoc(FromRepresentation):
         arrays = outputs["tau"].arrays
         taus, chosen = [float(tau) for tau in arrays["taus"]], int(arrays["chosen"])
         if self.search and chosen in (0, len(taus) - 1):
-            warnings.warn(
-                f"tau={taus[chosen]:g} is the best on the validation split and the end of the grid: a better value may "
-                "lie outside. Widen the grid with method.grid.start and method.grid.stop",
-                stacklevel=2,
-            )
+            best = f"tau={taus[chosen]:g} is the best on the validation split and the end of the grid"
+            if taus[chosen] == 0:  # no lower value is allowed
+                advice = "no other value of the grid improves on the classifier as it was trained"
+            else:
+                end = "method.grid.start" if chosen == 0 else "method.grid.stop"
+                advice = f"a better value may lie outside. Widen the grid with {end}"
+            warnings.warn(f"{best}: {advice}", stacklevel=2)
         return ADJUSTMENTS[self.adjustment].from_network(network_of(outputs), taus, chosen)
 
 

@@ -18,6 +18,7 @@ from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.losses.distillation import kl_to_teacher
 from ltr.methods.core.network import ImageClassifier
+from ltr.methods.core.settings import DatasetInfo
 from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.sla.options import SLAOptions
 from ltr.methods.sla.transformed import TransformedClassifier, TransformedImagesMethod
@@ -189,3 +190,14 @@ class SLA(TransformedImagesMethod):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         headline_of(self.options.inference, self.options.self_distillation)
+
+    def check(self, dataset_info: DatasetInfo) -> None:
+        super().check(dataset_info)
+        if self.options.self_distillation:
+            return
+        for key in ("temperature", "distilled_weight"):
+            if self.options[key] != SLAOptions.__dataclass_fields__[key].default:
+                raise ConfigError(
+                    f"method.{key}={self.options[key]:g} has no effect without the distilled head. Set "
+                    f"method.self_distillation=true, or leave method.{key} out"
+                )
