@@ -7,6 +7,7 @@ from importlib import import_module
 import pytest
 
 from ltr.apply.acquisition import BY_CLASS, BY_DISTANCE, BY_SEED, STRATEGIES
+from ltr.commands.arguments import Parser, parse_arguments
 from ltr.errors import ConfigError
 
 STRATEGY_FLAGS = {
@@ -80,6 +81,15 @@ def test_a_strategy_reads_a_flag_or_refuses_it(monkeypatch, strategy, flag):
         with pytest.raises(ConfigError, match=flag.split()[0]):
             run("mine", line)
         assert not mined
+
+
+def test_only_the_flags_of_the_command_line_count():
+    parser = Parser(prog="x")
+    for flag in ("--out", "--top", "--to"):
+        parser.add_argument(flag)
+    parser.add_argument("words", nargs="*")
+    arguments = parse_arguments(parser, ["--to=3", "--ou", "a", "--", "b"])
+    assert arguments.typed_flags == {"to": "--to", "out": "--out"}
 
 
 def test_decisions_that_a_format_has_no_columns_for_are_named(tmp_path, capsys):

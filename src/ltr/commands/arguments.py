@@ -88,7 +88,7 @@ def parse_arguments(parser: Parser, argv: Sequence[str], intermixed: bool = Fals
 def _typed_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> dict[str, str]:
     """Return the flags that a command line has, by the names of their values."""
     flags = _flags(parser)
-    words = {argument.partition("=")[0] for argument in argv if argument.startswith("--")}
+    words = {argument.partition("=")[0] for argument in argv if argument.startswith("--")} - {"--"}
     # the commands with subcommands accept the beginning of a flag
     typed = {flag for word in words for flag in ([word] if word in flags else flags) if flag.startswith(word)}
     return {action.dest: flag for action in _actions(parser) for flag in action.option_strings if flag in typed}
