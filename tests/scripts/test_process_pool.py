@@ -67,7 +67,7 @@ def test_a_task_that_fails_is_named_with_its_error_and_the_next_one_runs(tmp_pat
     assert "finished: a" in lines
 
 
-def test_a_task_that_fails_without_output_says_so(tmp_path):
+def test_a_task_that_fails_without_output_is_reported_with_its_exit_code(tmp_path):
     silent = Task("silent", (sys.executable, "-S", "-c", "raise SystemExit(3)"), tmp_path / "silent.log")
     assert failed_and_lines([silent])[0] == {"silent": f"exit code 3: no output (see {silent.log})"}
 
