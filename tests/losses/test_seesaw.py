@@ -99,3 +99,12 @@ def test_the_counts_span_all_processes(monkeypatch):
 def test_counts_of_the_training_set_correct_the_imbalance():
     assert Seesaw(COUNTS, counts="training").adjusts_prior
     assert not Seesaw(COUNTS).adjusts_prior  # under a balanced sampler nothing is seen more often
+
+
+def test_a_loss_that_counts_images_is_not_a_function_of_the_logits():
+    loss = Seesaw(COUNTS).train()
+    logits, labels = a_batch()
+    first = loss(logits, labels)
+    loss(logits, torch.zeros_like(labels))
+    assert loss(logits, labels) != first
+    assert not Seesaw.is_deterministic
