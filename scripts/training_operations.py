@@ -131,21 +131,24 @@ def _needed(stages: Sequence[Stage]) -> set[str]:
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiments", nargs="*", help="experiments (default: the rows of --queue --short)")
+    parser.add_argument(
+        "what", nargs="*", help="experiments (default: the rows of --queue --short); key=value for all of them"
+    )
     parser.add_argument("--epochs", type=int, default=training_queue.SHORT_EPOCHS)
     parser.add_argument("--val", default="none", help="dataset.val of the runs (default: none)")
     parser.add_argument("--precision", default="bf16", help="trainer.precision of the runs (default: bf16)")
     parser.add_argument("--data", metavar="FOLDER", help="folder of the data sets (default: paths.data)")
     parser.add_argument("--results", type=Path, default=ROOT / "results", metavar="FOLDER")
     arguments = parser.parse_args(argv)
-    rows = [(name, arguments.epochs) for name in arguments.experiments] or training_queue.SHORT_ROWS
+    settings = [word for word in arguments.what if "=" in word]
+    rows = [(name, arguments.epochs) for name in arguments.what if "=" not in name] or training_queue.SHORT_ROWS
     path = arguments.results / COSTS
     read_costs(path)  # says what is wrong with it
     lines = {line["group_hash"]: line for line in _lines(path)}
     with stop_request() as request:
         for experiment, epochs in rows:
             overrides = [f"experiment={experiment}", f"trainer.max_epochs={epochs}", f"dataset.val={arguments.val}"]
-            overrides += [f"trainer.precision={arguments.precision}"]
+            overrides += [f"trainer.precision={arguments.precision}", *settings]
             config = load_config([*overrides, *([f"paths.data={arguments.data}"] if arguments.data else [])])
             key = group_hash(config)
             if key in lines:

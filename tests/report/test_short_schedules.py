@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,16 @@ def test_short_and_full_schedules_have_separate_tables(rows):
     assert "38.00" in summary_markdown(every)
     assert "38.00" not in short_markdown(every)
     assert "36.00" not in summary_markdown(every)
+
+
+def test_rows_of_equal_name_and_epochs_are_told_apart_by_their_settings(rows):
+    row = rows["ce_drw_sam", 30]
+    other = replace(row, label="ce_drw_sam sharpness.rho=0.1", value=0.35)
+    alone = short_markdown(list(rows.values()))
+    assert "| ce\\_drw\\_sam | 30 |" in alone
+    both = short_markdown([*rows.values(), other])
+    assert "| ce\\_drw\\_sam sharpness.rho=0.1 | 30 |" in both
+    assert "| erm | 60 |" in both
 
 
 def test_short_schedules_have_no_published_number(rows):

@@ -37,9 +37,15 @@ def _line(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> str:
     cost = cost_in_epochs(row, rows)
     differences = [_difference(row, nearest_baseline(row, name, rows)) for name in BASELINES]
     groups = (percent(row.groups[group]) for group in GROUPS)
-    cells = [row.name, str(row.epochs), NOTHING if cost != cost else f"{cost:.1f}", row.value_text, *groups]
+    cells = [_label(row, rows), str(row.epochs), NOTHING if cost != cost else f"{cost:.1f}", row.value_text, *groups]
     cells += [*differences, str(row.seeds), hours_text(row.hours)]
     return f"| {' | '.join(map(escaping.markdown, cells))} |"
+
+
+def _label(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> str:
+    """Return the name of a row, with the settings that tell it from rows of equal name and epochs."""
+    is_unique = sum((other.name, other.epochs) == (row.name, row.epochs) for other in rows) == 1
+    return row.name if is_unique else row.label
 
 
 def cost_in_epochs(row: LeaderboardRow, rows: Sequence[LeaderboardRow]) -> float:
