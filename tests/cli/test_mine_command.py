@@ -173,7 +173,7 @@ def test_labels_of_a_person_are_not_replaced(command, finished_run, pool, tmp_pa
         table.write_text(text)
         for flags in ([], ["--again"]):
             code, _, err = command(*common, *flags)
-            assert (code, "1 label of a person" in err) == (2, True), err
+            assert (code, "1 label, filled in by hand" in err) == (2, True), err
         assert table.read_text() == text
 
 

@@ -121,8 +121,8 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
     number = labelled_rows(arguments.out / CANDIDATES)
     if number:
         raise ConfigError(
-            f"{typed}: {arguments.out / CANDIDATES} has {counted(number, 'label')} of a person, and would be replaced. "
-            "Name another folder, or move the table; --exclude TABLE leaves its images out"
+            f"{typed}: {arguments.out / CANDIDATES} has {counted(number, 'label')}, filled in by hand, and "
+            "would be replaced. Name another folder, or move the table; --exclude TABLE leaves its images out"
         )
 
 
@@ -245,8 +245,6 @@ def _pool_features(arguments: argparse.Namespace, model: Any, files: Any) -> Any
     from ltr.runs.processes.device import trained_on_features
     from ltr.runs.store import StageStore
 
-    if arguments.group == "all":
-        refuse_unread(arguments, ["few_below"], "--group all takes every class. Leave one of them out")
     if arguments.features == "images":
         return None
     if not trained_on_features(model.network):

@@ -77,14 +77,14 @@ class NearestMean(ImageClassifier):
         super().__init__(spec)
         self.options = {"features_norm": features_norm, "distance": distance}
         self.head = MeansHead(self.num_features, spec.dataset_info.num_classes, features_norm, distance)
-        is_empty = torch.tensor(spec.dataset_info.class_counts) == 0
+        is_empty = np.asarray(spec.dataset_info.class_counts) == 0
         if is_empty.any():
             warnings.warn(
                 f"{int(is_empty.sum())} of {len(is_empty)} classes have no training images, and so no mean: ncm never "
                 "predicts them.",
                 stacklevel=2,
             )
-            self.head.is_empty.copy_(is_empty)
+            self.head.is_empty.copy_(torch.from_numpy(is_empty))
 
     @property
     def link(self) -> str:
