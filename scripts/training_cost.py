@@ -182,7 +182,7 @@ def cost_lines(runs: Sequence[PlannedRun], request: StopRequest, speed: Mapping[
     train = [stage for stage in stages if not stage.is_computed]
     needed = {key for run in runs for key, _ in run.plan.keys.values()}
     text = [
-        f"stages: {len(needed)} (one that several runs share counts once); {len(needed) - len(stages)} stored, "
+        f"stages: {len(needed)} (one that several runs share counts once); {len(needed) - len(stages)} cached, "
         f"{len(train)} to train, {len(stages) - len(train)} to compute"
     ]
     if train:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ltr.apply.pool import image_pool, table_column
+from ltr.apply.tables import FORMATS, open_table
 from ltr.errors import ConfigError, DataError
 
 
@@ -57,6 +58,15 @@ def test_a_table_gives_its_rows_in_order(pool, suffix):
     files = image_pool(table)
     assert names(files) == wanted
     assert files.path(0) == str(pool / "part 1" / "03.png")
+
+
+def test_a_table_of_predictions_is_a_pool_of_the_same_images(tmp_path):
+    paths = ["-dash/0.png", "=1+1.png", "plain.png", "'quoted.png"]
+    for suffix in FORMATS:
+        with open_table(tmp_path / f"predictions{suffix}") as writer:
+            writer.write({"path": paths, "class": ["@wolf"] * len(paths)})
+        assert names(image_pool(tmp_path / f"predictions{suffix}")) == paths
+    assert "'-dash/0.png" in (tmp_path / "predictions.csv").read_text()
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_a_run_with_the_split_file_of_another_run_shares_its_stages(ltr_train, t
     file = next(tmp_path.glob("outputs/*/*/*/split.npz"))
     again = ltr_train("trainer.max_epochs=1", f"+dataset.split_file={file}", PLAN)
     assert again.code == 0, again.err
-    assert "stored" in again.out
+    assert "cached" in again.out
     assert "to train" not in again.out
 
 

@@ -116,7 +116,7 @@ def test_stages_plan_lists_the_stages_without_training(ltr_train):
     assert "to train" in planned.out
     assert not list(planned.outputs.glob("*/*/*"))
     ltr_train(*SHORT)
-    assert "stored" in ltr_train(*SHORT, "stages=plan").out
+    assert "cached" in ltr_train(*SHORT, "stages=plan").out
 
 
 def test_best_val_stores_both_checkpoints_and_evaluates_the_best_one(ltr_train):

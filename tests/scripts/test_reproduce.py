@@ -90,7 +90,7 @@ def test_the_cost_is_reported_and_a_plan_trains_nothing(reproduce, tmp_path):
     assert done.code == 0, done.err
     # per seed: one representation for all rows, cRT's classifier, the tau of tau-normalisation
     assert "small: 6 runs, 0 finished before, 6 to do" in done.out
-    assert "stages: 6 (one that several runs share counts once); 0 stored, 4 to train, 2 to compute" in done.out
+    assert "stages: 6 (one that several runs share counts once); 0 cached, 4 to train, 2 to compute" in done.out
     assert "training: 4 epochs, 512 images" in done.out
     assert "images/s" in done.out
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
@@ -135,7 +135,7 @@ def test_a_run_without_its_result_is_rebuilt_from_cached_stages(reproduce, finis
     done = reproduce("small", "--outputs", finished)
     assert done.code == 0, done.err
     assert "3 runs, 2 finished before, 1 to do" in done.out
-    assert "2 stored, 0 to train, 0 to compute" in done.out
+    assert "2 cached, 0 to train, 0 to compute" in done.out
     assert json.loads(result.read_text())["rows"] == before["rows"]
 
 
@@ -202,7 +202,7 @@ def test_an_interrupted_command_resumes_with_the_remaining_rows(reproduce, tmp_p
     done = reproduce("small", "--outputs", tmp_path)
     assert done.code == 0, done.err
     assert "3 runs, 1 finished before, 2 to do" in done.out
-    assert "1 stored, 1 to train, 1 to compute" in done.out
+    assert "1 cached, 1 to train, 1 to compute" in done.out
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ def test_stages_that_runs_share_are_counted_once(planned, monkeypatch):
     monkeypatch.setattr(cost, "measured_rate", lambda *_: 192 * 7 / 60)  # a minute for a representation
     lines = cost_lines([planned(), planned("method=crt", "method.classifier.epochs=14")], StopRequest())
     assert lines[0].startswith(
-        "stages: 2 (one that several runs share counts once); 0 stored, 2 to train, 0 to compute"
+        "stages: 2 (one that several runs share counts once); 0 cached, 2 to train, 0 to compute"
     )
     assert lines[1] == "training: 21 epochs, 4,032 images"
     assert "(3 minutes)" in lines[3]

@@ -22,7 +22,6 @@ from ltr.data.images.real_paths import find_named_images
 from ltr.data.images.tally import Tally
 from ltr.data.source import PLAIN, ImageFiles
 from ltr.errors import ConfigError, DataError, nearest
-from ltr.escaping import csv_text
 from ltr.evaluation.groups import GROUPS, shot_groups
 from ltr.evaluation.scores import log_normaliser, probabilities
 from ltr.files import written_atomically
@@ -150,7 +149,7 @@ def without(files: ImageFiles, excluded: Path) -> np.ndarray:
     """
     if not excluded.is_file():
         raise DataError(f"--exclude {excluded}: there is no such table. Give a table with a column path")
-    paths = [csv_text(path) for path in table_column(excluded, "path")]
+    paths = table_column(excluded, "path")
     is_listed, _ = find_named_images(files, paths, [str(excluded.absolute().parent)])
     if not is_listed.any():
         raise DataError(

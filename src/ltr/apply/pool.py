@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ltr.data.source import Decoding, ImageFiles
 from ltr.data.sources.folder import SUFFIXES
+from ltr.data.tables import PARQUET, read_columns
 from ltr.data.tables import SUFFIXES as TABLES
-from ltr.data.tables import read_columns
 from ltr.errors import ConfigError, DataError
+from ltr.escaping import csv_text
 from ltr.files import is_folder
 from ltr.names import list_first
 
@@ -136,7 +137,10 @@ def refuse_outside(base: Path, paths: Sequence[str], roots: Sequence[str]) -> No
 def table_column(table: Path, column: str) -> list[str]:
     """Return a column of a CSV or Parquet table as texts, see `ltr.data.tables.read_columns`.
 
+    The apostrophe that ltr's CSV files have before text that resembles a formula is removed.
+
     Raises:
         DataError: the table cannot be read, lacks the column, has no rows, or an empty cell.
     """
-    return read_columns(table, (column,)).texts[column]
+    texts = read_columns(table, (column,)).texts[column]
+    return texts if table.suffix.lower() in PARQUET else [csv_text(text) for text in texts]

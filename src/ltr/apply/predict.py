@@ -1,4 +1,4 @@
-"""Predictions for image files: a table with class, probability, further classes and known-ness of each image."""
+"""Predictions for image files: a table with class, probability, further classes and knownness of each image."""
 
 from __future__ import annotations
 

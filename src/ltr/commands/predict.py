@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = Parser(
         prog="ltr-predict",
-        description="Class, probability, the next best and known-ness of every image, as a table.",
+        description="Class, probability, the next best and knownness of every image, as a table.",
         epilog="Example: ltr-predict outputs/folder/crt/crt-s0-1a2b3c4d photos",
         allow_abbrev=False,
     )
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--category", action="append", metavar="NAME", help="detection category to classify (default: all)"
     )
-    parser.add_argument("--scorer", default="msp", metavar="NAME", help="scorer of known-ness, for csv (default: msp)")
+    parser.add_argument("--scorer", default="msp", metavar="NAME", help="scorer of knownness, for csv (default: msp)")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="number of classes per row (default: 5)")
     parser.add_argument(
         "--views",
@@ -87,7 +87,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         check_option("--views", arguments.views, Views)
     _check_detection_flags(arguments)
     if arguments.format != "csv":
-        because = f"--format {arguments.format} has no column of known-ness. Leave it out, or write --format csv"
+        because = f"--format {arguments.format} has no column of knownness. Leave it out, or write --format csv"
         refuse_unread(arguments, ["scorer"], because)
     named = arguments.out is not None
     if named:  # an unwritable output is refused before the run is looked up

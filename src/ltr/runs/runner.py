@@ -223,7 +223,7 @@ class _Run:
     def _print_plan(self) -> None:
         for stage in self.plan.stages:
             key = self.plan.keys[stage.name][0]
-            status = "stored" if self.store.record(key) else "to train"
+            status = "cached" if self.store.record(key) else "to train"
             work = "computed" if stage.compute else stage.checkpoint or counted(stage.settings.epochs, "epoch")
             self.print_line(f"{stage.name:<16} {key}  {status:<9} {work}")
 
