@@ -110,6 +110,16 @@ def test_runs_of_one_seed_are_refused_with_a_command(tmp_path):
         spreads(finished_runs([tmp_path]).runs)
 
 
+def test_subsets_of_the_same_images_are_refused(tmp_path):
+    for subset, seed in np.ndindex((2, 2)):
+        settings = {**CIFAR10_LT, "dataset.subset": "cao", "dataset.split_seed": subset}
+        write(tmp_path, "erm", seed, metrics={"balanced_accuracy": 0.5}, config=settings, split="exp100-cao")
+    runs = finished_runs([tmp_path]).runs
+    assert len({run.data["split_digest"] for run in runs}) == 1
+    with pytest.raises(DataError, match=r"2 values of dataset.split_seed and all the same images.*subset=seeded"):
+        spreads(runs)
+
+
 def test_published_gaps_are_of_the_same_data_and_those_inside_are_smaller_than_the_spread(outputs):
     (spread,) = spreads(finished_runs([outputs]).runs)
     assert spread.gaps == published_gaps(CIFAR10_LT)

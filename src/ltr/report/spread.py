@@ -150,7 +150,7 @@ def spreads(
 
     Raises:
         ConfigError: no line has the label ``against``.
-        DataError: no line has two levels of a factor with two seeds each.
+        DataError: no line has two levels of a factor with two seeds each, or all levels have the same images.
     """
     groups: dict[tuple[str, ...], dict[str, list[tuple[FinishedRun, dict[str, Any]]]]] = {}
     for run in runs:
@@ -196,6 +196,18 @@ def _keys(run: FinishedRun, row: dict[str, Any]) -> tuple[tuple[str, ...], str]:
     return tuple(map(str, shared)), json.dumps(line, sort_keys=True, default=str)
 
 
+def _check_subsets(runs: Sequence[FinishedRun], factor: str) -> None:
+    """Raise DataError if runs with different values of a factor were trained and tested on the same images."""
+    levels = {_level(run, factor) for run in runs}
+    digests = {run.data.get("split_digest") for run in runs}
+    if len(digests) == 1 and None not in digests:
+        raise DataError(
+            f"--spread: the runs have {len(levels)} values of {factor} and all the same images, so that nothing can be "
+            "said about subsets. Only some splits depend on it, dataset.subset=seeded for example, and not the "
+            "published subset dataset.subset=cao"
+        )
+
+
 def _spread(
     members: Sequence[Sequence[tuple[FinishedRun, dict[str, Any]]]],
     by: Sequence[str],
@@ -211,6 +223,7 @@ def _spread(
     name = metric or runs[0].metric
     if not factor or not any(name in row["metrics"] for line in members for _, row in line):
         return None
+    _check_subsets(runs, factor)
     protocol = str(members[0][0][1]["protocol"])
     cells = [_cells(line, factor, name) for line in members]
     labelled = labelled_lines([_without_factors(line) for line in members], by)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ltr.configuration.configs import read_config
 from ltr.configuration.targets import instantiate, locate
 from ltr.errors import ConfigError
 from ltr.identity import name_of
@@ -50,6 +52,18 @@ def stored_settings(config: Mapping[str, Any]) -> dict[str, Any] | None:
     return used
 
 
+def _warn_of_unread(features: Mapping[str, Any]) -> None:
+    """Warn of options that only the other solver reads; an experiment may set them."""
+    defaults = read_config("features/stored")
+    for key in _OF_LBFGS if features["solver"] != "lbfgs" else ():
+        if features.get(key, defaults[key]) != defaults[key]:
+            warnings.warn(
+                f"features.{key}={features[key]} has no effect: features.solver={features['solver']} does not read it, "
+                "only lbfgs does. Choose features.solver=lbfgs, or set optimizer.weight_decay",
+                stacklevel=3,
+            )
+
+
 def _output(features: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of stored maps or tokens and their pool; {} for vectors.
 
@@ -91,6 +105,7 @@ def check_stored(config: Mapping[str, Any], method: Method, stages: Sequence[Sta
     stored = [stage for stage in stages if stage.settings.features is not None]
     if not stored:
         return
+    _warn_of_unread(config["features"])
     name = config["method"]["name"]
     if not method.takes_stored_features:
         raise ConfigError(

@@ -33,6 +33,7 @@ from ltr.runs.keys import code_configs_of, execution_spec, stage_key, stage_spec
 from ltr.runs.processes.device import check_strategy, resolve_device, resolve_precision
 from ltr.runs.training.micro_batch import check_plan
 from ltr.runs.training.sharpness import check_sharpness
+from ltr.runs.unused_split_options import warn_of_unused_split_options
 
 
 class NeedsValidation(ConfigError):
@@ -103,6 +104,7 @@ def plan_of(
     data: Source = read_source(config["dataset"], read) if source is None else source
     split = read_split(config["dataset"], data)
     _check_split(config, split, device)
+    warn_of_unused_split_options(config["dataset"], data, split)
     dataset_info = describe_dataset(config, data, split)
     check_method(method, config["method"]["name"], split, data, config["evaluation"])
     warn_of_unused_options(config, split)
