@@ -14,7 +14,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from ltr.configuration.advice import hold_out
+from ltr.configuration.sweep_checks import without_validation
 from ltr.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -187,11 +187,8 @@ def check_sweep(config: Mapping[str, Any]) -> None:
     check_processes(config, _short_name(hydra.launcher))
     if not is_search():
         return
-    if config["dataset"].get("val") in (None, "none"):
-        raise ConfigError(
-            f"hydra/sweeper={hydra.runtime.choices.get('hydra/sweeper')} chooses by the metric on validation images, "
-            f"and this data set holds none out. {hold_out(config, 'run a grid: hydra/sweeper=basic')}"
-        )
+    for reason in without_validation(config, hydra.runtime.choices):
+        raise ConfigError(reason)
     direction = hydra.sweeper.get("direction")
     if direction is not None and not re.search("maximize", str(direction)):
         raise ConfigError(

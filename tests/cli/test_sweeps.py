@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 
 import pytest
 import yaml
@@ -336,9 +337,39 @@ def test_a_search_maximises_the_metric_on_validation_images(ltr_train, launcher)
 )
 def test_a_search_without_a_validation_metric_is_refused(ltr_train, overrides, words):
     done = ltr_train(*FAST, *overrides)
-    assert done.code == 1
+    assert done.code == (2 if "dataset.val=none" in overrides else 1)
     assert words in done.err
     assert done.directories == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("+sweep=tau", "method=erm"), "+sweep=tau sets method.tau, which method=erm does not have. Choose a method"),
+        (("+sweep=n_foreground", "dataset=digits_lt"), "dataset=NAME: cifar100_bg"),
+        (("-m", "optimizer.lr=interval(0.01,0.3)"), "Add +sweep=optuna"),
+        (("optimizer.lr=interval(0.01,0.3)",), "Add +sweep=optuna"),
+        (SEARCH, "leave +sweep=optuna out"),
+        (("-m", "hydra/sweeper=optuna", "seed=0,1"), "leave hydra/sweeper=optuna out"),
+        ((*SEARCH[:2], "dataset.val=train_fraction"), "no key has values to search"),
+        ((*SEARCH, "dataset.val=train_fraction", "stages=plan"), "a plan trains nothing"),
+    ],
+)
+def test_a_sweep_whose_jobs_would_all_fail_is_refused_once_before_the_first(ltr_train, overrides, words):
+    done = ltr_train(*overrides)
+    assert done.code == 2
+    assert done.err.count(words) == 1
+    assert len(done.err.splitlines()) == 2
+    assert not done.outputs.exists()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "sweep").glob("*.yaml")))
+def test_every_shipped_sweep_names_the_configs_that_have_its_keys(refused, name):
+    if name in ("optuna", "beta"):  # the first sets no key, the second one that every shipped loss has
+        return
+    done = refused(f"+sweep={name}", "method=erm", "dataset=digits_lt")
+    assert f"+sweep={name} sets " in done.err
+    assert re.search(r"Choose a (method|dataset) that has it, \w+=NAME: \w+", done.err)
 
 
 def test_a_missing_plugin_is_refused_with_the_package_to_install(refused, monkeypatch):

@@ -14,6 +14,7 @@ from ltr.configuration.allowed import as_text, find_problem
 from ltr.configuration.configs import mappings
 from ltr.configuration.forbidden import forbidden, not_one_config, wrong_config_name
 from ltr.configuration.launchers import check_launcher
+from ltr.configuration.sweep_checks import check_whole_sweep
 from ltr.configuration.targets import allow_packages
 from ltr.errors import nearest, refuse
 
@@ -189,6 +190,9 @@ def guarded_hydra(allowed: tuple[str, ...] = ()) -> Iterator[None]:
         if RunMode.MULTIRUN in (*arguments, *named.values()) and isinstance(node, dict):
             mistakes += check_launcher(node.get("launcher"))
         refuse(mistakes, _HEADLINE)
+        # Hydra composes once more before, to read hydra.mode, and ignores errors there
+        if RunMode.MULTIRUN in (*arguments, *named.values()) and named.get("validate_sweep_overrides", True):
+            refuse(check_whole_sweep(config, overrides), "the sweep cannot be carried out")
         return config
 
     NestedLoader.load_configuration = checked  # type: ignore[method-assign]

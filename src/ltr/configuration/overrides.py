@@ -29,6 +29,7 @@ from ltr.configuration.parsing import Parsed, in_short, parse
 from ltr.configuration.quoting import quoting_hint
 from ltr.configuration.rules import read_rules
 from ltr.configuration.suggestions import keys_of_other_configs, suggestion
+from ltr.configuration.sweep_checks import interval_in_grid, is_interval
 from ltr.configuration.swept_configs import jobs_of
 from ltr.configuration.unknown_configs import unknown_config
 from ltr.errors import nearest_name, refuse
@@ -157,8 +158,9 @@ class _Explanation:
                 f"{one.text}: several values are a sweep, which needs the flag -m; a list is written {one.key}=[...]"
                 f"{quoting_hint(one.text)}"
                 for one in parsed
-                if one.is_sweep and not one.override.is_hydra_override()
+                if one.is_sweep and not one.override.is_hydra_override() and not is_interval(one)
             ]
+            mistakes += [interval_in_grid(one) for one in parsed if is_interval(one)]
         configs = [self._expanded(one) for one in parsed if self._chooses_config(one)]
         unknown = {one.text: self._unknown_configs(one) for one in configs}
         mistakes += [line for lines in unknown.values() for line in lines]
