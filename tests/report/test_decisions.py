@@ -48,7 +48,7 @@ def test_each_run_with_decisions_has_a_row(tmp_path):
     rows = cells(tmp_path)
     assert [row["seed"] for row in rows] == ["1", "2"]
     assert rows[0] == {
-        "line": "erm",
+        "row": "erm",
         "seed": "1",
         "level": "precision 0.9 (<b>lynx</b> 0.99), coverage 0.8",
         "images": "test",

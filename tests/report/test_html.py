@@ -200,7 +200,7 @@ def test_a_table_without_a_comparable_line_has_no_best(tmp_path):
     write(tmp_path, "ncm", metrics={"few": 0.9}, config={"trainer.limit_train_batches": 2})
     html = html_report(report(tmp_path))
     assert '<table class="summary">' not in html
-    assert "No line to compare" in html
+    assert "No row to compare" in html
 
 
 def test_cost_against_accuracy_has_a_figure_with_its_numbers(tmp_path):
@@ -224,7 +224,7 @@ def test_large_tables_are_shown_in_part(tmp_path, monkeypatch):
     parsed = ParsedReport(html)
     assert len(parsed.all("circle")) == 3
     assert [text for text in parsed.texts["text"] if text.startswith("line")] == ["line 0", "line 1"]
-    assert "2 more lines of the table are not drawn" in html
+    assert "2 more rows of the table are not drawn" in html
 
 
 def test_figures_are_unfolded_and_other_numbers_folded(outputs):

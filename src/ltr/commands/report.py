@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
         type=Path,
         help=f"folders of runs, or single runs (folder, name or 'last'; default: {default})",
     )
-    parser.add_argument("--by", default="name", metavar="KEY,...", help="keys that name the lines (default: name)")
+    parser.add_argument("--by", default="name", metavar="KEY,...", help="keys that name the rows (default: name)")
     parser.add_argument("--metric", default="", metavar="NAME,...", help="metrics to show; 'all' for every metric")
     parser.add_argument("--format", choices=FORMATS, default="table", help="(default: table)")
     parser.add_argument(
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--dataset", default="", metavar="NAME,...", help="show only these data sets")
     parser.add_argument(
-        "--against", default="", metavar="LINE", help="line to test the others against; 'best' for the best line"
+        "--against", default="", metavar="ROW", help="row to test the others against; 'best' for the best row"
     )
     parser.add_argument(
         "--spread", action="store_true", help="variance over training subsets (dataset.split_seed) and seeds instead"

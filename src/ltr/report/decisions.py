@@ -149,7 +149,7 @@ def _rules_text(entry: Mapping[str, Any]) -> str:
 def _sheet(section: Section, rows: Sequence[_Row]) -> Sheet:
     has_decisions, has_sets = any(row.decisions for row in rows), any(row.sets for row in rows)
     has_alarms = any(not math.isnan(row.decisions.get(_FALSE_ALARMS, math.nan)) for row in rows)
-    headings = ["line", "seed", "level", "images"]
+    headings = ["row", "seed", "level", "images"]
     numeric = [False, True, False, False]
     if has_decisions:
         headings += _DECISIONS

@@ -137,7 +137,7 @@ def _per_class(section: Section, budget: dict[str, int], problems: list[str]) ->
     options = "".join(
         f'<option value="{index}">{text(line["label"])}</option>' for index, line in enumerate(shown_lines)
     )
-    second = '<option value="-1">no other line</option>' + options
+    second = '<option value="-1">no other row</option>' + options
     legend = " ".join(f'<span class="{name}">● {name}</span>' for name in GROUPS)
     return (
         f'<div class="perclass"><h3>{text(title.capitalize())} of every class</h3>'

@@ -23,8 +23,8 @@ def summary(parts: Sequence[Part]) -> str:
     blocks = "\n".join(_summary_of_part(part, number) for number, part in enumerate(parts))
     return (
         f'<section id="summary">\n<h2>Summary</h2>\n{blocks}\n'
-        '<p class="note">Best: the highest mean over seeds (the lowest for ↓), without lines that are limited, of a '
-        "longer schedule or selected on test; =: lines within one s.d. of it. Cost: seconds of all stages, as if "
+        '<p class="note">Best: the highest mean over seeds (the lowest for ↓), without rows that are limited, of a '
+        "longer schedule or selected on test; =: rows within one s.d. of it. Cost: seconds of all stages, as if "
         "none had been cached; bars are one s.d. over seeds.</p>\n</section>"
     )
 
@@ -37,9 +37,9 @@ def _summary_of_part(part: Part, number: int) -> str:
         headings = "".join(f'<th scope="col">{name}</th>' for name in ("metric", "best", "value", "seeds"))
         rows = "\n".join(_row(section, metric) for metric in metrics)
         table = f'<table class="summary"><thead><tr>{headings}</tr></thead>\n<tbody>{rows}</tbody></table>'
-        block = scroll_region(f"best lines of {section.title}", table)
+        block = scroll_region(f"best rows of {section.title}", table)
     else:
-        block = '<p class="note">No line to compare: all are limited, selected on test or without a value.</p>'
+        block = '<p class="note">No row to compare: all are limited, selected on test or without a value.</p>'
     return f'<div class="panels"><div>{title}{block}</div>\n{_cost_figure(part)}</div>'
 
 
@@ -84,12 +84,12 @@ def _cost_figure(part: Part) -> str:
         f'<td class="number">{text(value_text(metric, point.mean, point.deviation))}</td></tr>'
         for point in shown
     )
-    columns = (("line", ""), ("cost", "number"), (heading(metric), "number"))
+    columns = (("row", ""), ("cost", "number"), (heading(metric), "number"))
     heads = "".join(f'<th scope="col"{css_class(names)}>{text(title)}</th>' for title, names in columns)
     caption = "<figcaption>Outlined in red: limited, of a longer schedule, or selected on test.</figcaption>"
     limited = caption if any(point.is_limited for point in shown) else ""
     more = len(lines) - _MAX_POINTS
-    left_out = f"<figcaption>{more:,} more lines of the table are not drawn.</figcaption>" if more > 0 else ""
+    left_out = f"<figcaption>{more:,} more rows of the table are not drawn.</figcaption>" if more > 0 else ""
     title = f"{heading(metric)} over cost"
     table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
     return (

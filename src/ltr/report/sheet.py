@@ -29,7 +29,7 @@ def legend(form: str) -> str:
     best, tie = _MARKS[form]
     return (
         f"Mean ± s.d. over n seeds; fractions in percent; {best}: best in a column; {tie}: at most one s.d. from it "
-        "(the larger of the two lines'). Cost: seconds of all stages, as if none had been cached; images/s: training "
+        "(the larger of the two s.d.). Cost: seconds of all stages, as if none had been cached; images/s: training "
         "of the first stage."
     )
 
@@ -138,11 +138,11 @@ def pairs_sheet(section: Section, reference: Line, pairs: Sequence[Pair], level:
         rows.append((*cells, _p(pair.p), _p(pair.p_seeds)))
     plain, balanced = (METRICS.find(name).heading for name in ("accuracy", "balanced_accuracy"))
     interval = f"{level:.0%} interval"
-    headings = ("line", f"Δ {plain}", interval, f"Δ {balanced}", interval, "p", "p over seeds")
+    headings = ("row", f"Δ {plain}", interval, f"Δ {balanced}", interval, "p", "p over seeds")
     notes = (
         "Differences in percentage points. Intervals: paired bootstrap over the test images (within classes for "
         f"{balanced}); marked if they exclude zero. p: McNemar's exact test over the test images, or its normal "
-        "approximation for means over seeds, adjusted by Holm for the lines of this table; p over seeds: sign flips.",
+        "approximation for means over seeds, adjusted by Holm for the rows of this table; p over seeds: sign flips.",
         *dict.fromkeys(reasons),
     )
     title = f"{section.title}: difference to {reference.label}"
