@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import ltr
 from ltr.errors import CheckpointError, ConfigError
@@ -52,6 +53,57 @@ def test_predicting_no_images_returns_no_probabilities(loaded):
 def test_images_that_the_network_would_misread_are_refused(loaded, images):
     with pytest.raises(ConfigError, match=r"the network reads uint8 \[N, H, W, 1\]. Give pixels"):
         loaded.predict(images)
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (["a.jpg"], r"images: list of str, and the network reads an array, uint8 \[N, H, W, 1\]\. .* run ltr-predict"),
+        ("photos", "images: str of str, .* ltr-predict"),
+        ([Image.new("L", (8, 8))], r"images: list of Image, .* np\.stack"),
+    ],
+)
+def test_what_is_not_an_array_is_refused_with_what_is_read(loaded, images, words):
+    with pytest.raises(ConfigError, match=words):
+        loaded.predict(images)
+
+
+def test_images_of_another_size_are_predicted_with_a_warning(loaded):
+    with pytest.warns(UserWarning, match=r"images of 12x16 pixels .* trained on 8x8\. predict does not resize"):
+        assert loaded.predict(np.zeros((2, 12, 16, 1), np.uint8)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ("method=crt", r"a list is needed\. Write ltr\.config\(\['method=crt'\]\)"),
+        ([1], "a list of texts is needed"),
+        (None, "a list of texts is needed"),
+        (["--config-dir", "configs"], "--config-dir: a flag of ltr-train, .* config_dir='FOLDER'"),
+    ],
+)
+def test_overrides_that_are_not_a_list_of_texts_are_refused(overrides, words):
+    with pytest.raises(ConfigError, match=words):
+        ltr.config(overrides)
+
+
+def test_own_configs_and_code_are_used_from_python(tmp_path, monkeypatch):
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "mine.yaml").write_text("_target_: api_losses.Mine\n")
+    (tmp_path / "api_losses.py").write_text(
+        "from ltr.losses.classification import CrossEntropy\n\n\nclass Mine(CrossEntropy):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = {"config_dir": tmp_path, "allow": "api_losses"}
+    assert ltr.config(["loss=mine"], **own)["loss"]["_target_"] == "api_losses.Mine"
+    with pytest.raises(ConfigError, match="not in an allowed package"):
+        ltr.config(["loss=mine"], config_dir=tmp_path)
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        ltr.config(config_dir=tmp_path / "nowhere")
+    run = ltr.train(["loss=mine", "debug=fast", f"paths.outputs={tmp_path}"], quiet=True, **own).directory
+    with pytest.raises(CheckpointError, match="not in an allowed package"):
+        ltr.load(run)
+    assert ltr.load(run, allow=["api_losses"]).predict(np.zeros((2, 8, 8, 1), np.uint8)).shape == (2, 10)
 
 
 def test_unknown_views_are_refused(loaded):

@@ -18,6 +18,7 @@ from typing import Any
 from ltr.configuration.command_line import wrong_package
 from ltr.configuration.configs import PRIVATE_KEYS, mappings, node_at
 from ltr.configuration.signatures import for_configs, mismatches
+from ltr.configuration.unwritten import unwritten_methods
 from ltr.errors import ConfigError, nearest
 from ltr.identity import path_of
 
@@ -151,6 +152,8 @@ def check_arguments(config: Mapping) -> list[str]:
         except ConfigError as error:
             mistakes.append(str(error))
             continue
+        if isinstance(function, type) and (reason := unwritten_methods(function)):
+            mistakes.append(f"{_key(path)}={node['_target_']}: {reason}")
         try:
             signature = _signature(function)
         except ValueError:  # a builtin without a signature
@@ -205,6 +208,8 @@ def instantiate(node: Mapping, *runtime: Any, **runtime_named: Any) -> Any:
         shown_node = ", ".join(map(str, node)) if isinstance(node, Mapping) else str(node)
         raise ConfigError(f"a config with a _target_ is needed, and this has none: {shown_node or 'an empty one'}")
     function = locate(node["_target_"], str(node.get("name", "")))
+    if isinstance(function, type) and (reason := unwritten_methods(function)):
+        raise ConfigError(reason)
     try:
         signature = _signature(function)
         arguments = _config_arguments(node, signature)

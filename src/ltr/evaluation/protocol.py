@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ltr.configuration.unwritten import left_to_subclasses
 from ltr.evaluation.metrics import Metric
 from ltr.evaluation.rows import Rows
 from ltr.evaluation.scores import Scores
@@ -72,6 +73,7 @@ class Protocol:
     def update_images(self, images: Tensor, indices: Tensor | None) -> None:
         """Receive the images of a batch, uint8 [B, C, H, W], and their indices into the source, before `update`."""
 
+    @left_to_subclasses()
     def update(self, scores: Scores, labels: Tensor, indices: Tensor | None = None) -> None:
         """Add one batch.
 
@@ -82,10 +84,12 @@ class Protocol:
         """
         raise NotImplementedError
 
+    @left_to_subclasses()
     def reduce(self) -> None:
         """Join the images of all processes; all processes must call it. It is a no-op with a single process."""
         raise NotImplementedError
 
+    @left_to_subclasses()
     def compute(self) -> Any:
         """Return the result over all images so far: `Measurements`, or an object with the same attributes."""
         raise NotImplementedError
@@ -100,10 +104,12 @@ class PerImageProtocol(Protocol):
     def __init__(self) -> None:
         self._rows = Rows()
 
+    @left_to_subclasses("update")
     def numbers_of(self, scores: Scores, labels: Tensor) -> Mapping[str, Tensor]:
         """Return the numbers to keep for each image of a batch, by name, [B] or [B, K]."""
         raise NotImplementedError
 
+    @left_to_subclasses("compute")
     def metrics_of(self, numbers: Mapping[str, np.ndarray]) -> Mapping[str, float]:
         """Return the metrics.
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from ltr.configuration.listed_configs import config_of, listed_names
 from ltr.configuration.targets import instantiate
+from ltr.configuration.unwritten import left_to_subclasses
 from ltr.errors import ConfigError
 from ltr.evaluation.scores import Scores, log_normaliser
 from ltr.evaluation.training_scores import TrainingScores
@@ -45,6 +46,7 @@ class Scorer:
     def fit(self, training: TrainingScores) -> None:
         """Fit the scorer to the scores of the training images, if it requires this."""
 
+    @left_to_subclasses()
     def __call__(self, scores: Scores, link: str) -> Tensor:
         """Return the score of each image, [B]; higher means more likely a known class.
 

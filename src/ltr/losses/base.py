@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ltr.configuration.ranges import BelowOne, Fraction, check_option
+from ltr.configuration.unwritten import left_to_subclasses
 from ltr.errors import ConfigError
 from ltr.losses import functional
 from ltr.losses.reductions import Reduction
@@ -101,6 +102,7 @@ class ClassificationLoss(nn.Module):
         """
         self.active = epoch >= first_epoch(self.defer_from, epochs)
 
+    @left_to_subclasses("per_image", "forward")
     def losses(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
         """Return the loss of each image, [B].
 
@@ -144,10 +146,8 @@ class ClassificationLoss(nn.Module):
                 f"{tuple(logits.shape)}. Build it with one count for each column of the head"
             )
         weight = self._active_weights()
-        losses = self._factored(self.losses(logits, labels, weight), labels)
-        if mix is None:
-            return losses
-        return _blend(losses, self._factored(self.losses(logits, mix[0], weight), mix[0]), mix[1])
+        losses = self._each(logits, labels, weight)
+        return losses if mix is None else _blend(losses, self._each(logits, mix[0], weight), mix[1])
 
     def forward(self, logits: Tensor, labels: Tensor, mix: Mixed | None = None) -> Tensor:
         """Return the loss of a batch, a scalar; arguments as `per_image`.
@@ -163,7 +163,19 @@ class ClassificationLoss(nn.Module):
         classes = None if self.class_counts is None else len(self.class_counts)
         return f"classes={classes}, reduction={self.reduction}, defer_from={self.defer_from}"
 
-    def _factored(self, losses: Tensor, labels: Tensor) -> Tensor:
+    def _each(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
+        """Return the loss of each image, [B], times its class's factor.
+
+        Raises:
+            ConfigError: `losses` returns another shape, such as the mean of the batch.
+        """
+        losses = self.losses(logits, labels, weight)
+        if losses.shape != labels.shape:
+            raise ConfigError(
+                f"{type(self).__module__}.{type(self).__qualname__}.losses returns shape {list(losses.shape)}, and the "
+                f"loss of each image is needed, {list(labels.shape)}. Return it without a mean or sum "
+                "(reduction='none'); loss.reduction takes the mean"
+            )
         return losses if self.class_factors is None else losses * self.class_factors[labels]
 
     def _active_weights(self) -> Tensor | None:

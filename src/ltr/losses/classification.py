@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ltr.configuration.ranges import BelowOne, Fraction, NonNegative, Positive, check_option
+from ltr.configuration.unwritten import left_to_subclasses
 from ltr.identity import named
 from ltr.losses import functional
 from ltr.losses.base import ClassificationLoss, to_float32
@@ -188,6 +189,7 @@ class _PriorAdjusted(ClassificationLoss):
     def losses(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
         return self.adjusted(logits, labels) if self.active else functional.cross_entropy(logits, labels)
 
+    @left_to_subclasses("losses")
     def adjusted(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the adjusted loss of each image, [B]."""
         raise NotImplementedError

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ltr.configuration.targets import locate
+from ltr.configuration.unwritten import left_to_subclasses
 from ltr.errors import CheckpointError, ConfigError, first_line
 from ltr.models.hub_weights import weights_file
 from ltr.models.preprocessing import Preprocessing, checkpoint_preprocessing
@@ -51,6 +52,7 @@ class Backbone(nn.Module):
     map_channels: tuple[int, ...]
     map_strides: tuple[int, ...]
 
+    @left_to_subclasses("forward")
     def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the features [B, D] and the feature maps [B, C_l, H_l, W_l] of one pass, coarsest map last.
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ltr.configuration.ranges import Positive, PositiveInt, check_option
+from ltr.configuration.unwritten import left_to_subclasses
 from ltr.errors import ConfigError
 from ltr.identity import named
 
@@ -42,6 +43,7 @@ class Pool(nn.Module):
         """Return whether a pool with these options has parameters that are trained."""
         return False
 
+    @left_to_subclasses()
     def forward(self, local: Tensor) -> Tensor:
         """Return the pooled vectors [B, num_features] of local features float [B, N, D]."""
         raise NotImplementedError

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ltr.configuration.unwritten import left_to_subclasses
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.models.backbones import Backbone
@@ -36,6 +37,7 @@ class Tuning:
 
     name: str
 
+    @left_to_subclasses()
     def prepare(self, backbone: Backbone, image_shape: ImageShape) -> None:
         """Freeze all parameters of the backbone that the tuning does not train, and insert its modules.
 

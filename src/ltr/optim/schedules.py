@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ltr.configuration.ranges import AtLeastOne, Fraction, NonNegative, Positive, check_option
+from ltr.configuration.unwritten import left_to_subclasses
 from ltr.errors import ConfigError
 from ltr.identity import named
 from ltr.names import counted
@@ -73,6 +74,7 @@ class Schedule:
             return epoch / self.warmup_epochs
         return self.after_warmup(step)
 
+    @left_to_subclasses("__call__")
     def after_warmup(self, step: int) -> float:
         """Return the multiplier of a step after the warm-up."""
         raise NotImplementedError

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from ltr.configuration.ranges import Fraction, PositiveInt, check_option
+from ltr.configuration.unwritten import left_to_subclasses
 from ltr.data.sampling.class_index import ClassIndex, image_cycles, sample_classes, shuffled_ranges, stable_order
 from ltr.errors import ConfigError, DataError
 from ltr.identity import named
@@ -72,10 +73,12 @@ class Sampler:
             return _power_probabilities(counts, 1.0)
         return self._probabilities(counts, epoch - start, epochs - start)
 
+    @left_to_subclasses("epoch")
     def _sample(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
         """Return the sample of an epoch after the deferral; ``epoch`` and ``epochs`` exclude the deferred epochs."""
         raise NotImplementedError
 
+    @left_to_subclasses("class_probabilities")
     def _probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
         raise NotImplementedError
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ltr.configuration.unwritten import left_to_subclasses
 from ltr.errors import ConfigError
 from ltr.methods.core.options import Options, signature_of
 from ltr.methods.core.settings import DatasetInfo, Settings
@@ -193,6 +194,7 @@ class Method:
     def check(self, dataset_info: DatasetInfo) -> None:
         """Raise ConfigError if the method does not support the data set; called before training."""
 
+    @left_to_subclasses()
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         """Return the stages in order, parents first."""
         raise NotImplementedError
