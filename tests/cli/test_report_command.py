@@ -165,6 +165,15 @@ def test_a_spread_refuses_a_setting_that_no_run_has(command, subsets):
     assert "--by nokey: no run has this setting" in err
 
 
+def test_a_curve_of_a_setting_that_no_run_has_is_refused_and_one_of_few_values_reported(command, outputs):
+    code, out, err = command("outputs", "--curve", "nokey")
+    assert (code, out) == (2, "")
+    assert "--curve nokey: no run has this setting" in err
+    code, out, err = command("outputs", "--curve", "trainer.max_epochs")
+    assert code == 0
+    assert "--curve trainer.max_epochs: no method has 3 values of it" in err
+
+
 def test_a_spread_of_runs_of_one_subset_is_refused(command, outputs):
     code, out, err = command("outputs", "--spread")
     assert (code, out) == (1, "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import ltr
@@ -45,6 +47,17 @@ def test_the_best_is_marked_by_validation_not_by_test():
     table = lines([job(0, "a", 0.9, val=0.3), job(1, "b", 0.1, val=0.4)])
     assert [line[0] for line in table[1:3]] == [" ", "*"]
     assert "validation" in table[-1]
+
+
+@pytest.mark.parametrize(("batches", "note"), [((2, 2), "ranked among equal schedules"), ((2, 3), "never marked as")])
+def test_the_note_of_limited_jobs_agrees_with_their_mark(batches, note):
+    jobs = [
+        replace(one, result={**one.result, "config": {"trainer.limit_train_batches": number}})
+        for one, number in zip((job(0, "a", 0.9, val=0.3), job(1, "b", 0.1, val=0.4)), batches)
+    ]
+    text = sweep_table(jobs)
+    assert ("*†" in text) == (note == "ranked among equal schedules")
+    assert note in text
 
 
 @pytest.mark.parametrize("val", [(None, None), (0.3, None)])

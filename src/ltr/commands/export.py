@@ -116,7 +116,8 @@ def _export_hub(checkpoint: Path, folder: Path) -> None:
 
 def _print_files(folder: Path, names: Sequence[str]) -> None:
     for name in names:
-        print_line(f"{folder / name}  {(folder / name).stat().st_size / 1e6:,.2f} MB")
+        size = (folder / name).stat().st_size
+        print_line(f"{folder / name}  {size / 1e6:,.2f} MB" if size >= 1e4 else f"{folder / name}  {size:,} bytes")
 
 
 def _result_of(checkpoint: Path) -> Mapping[str, Any] | None:

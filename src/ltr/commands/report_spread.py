@@ -50,7 +50,7 @@ def write_spread(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
     runs = chosen_runs(collection.runs, names_in(arguments.dataset), metrics)
     by = names_in(arguments.by) or ["name"]
     if arguments.by:
-        check_keys(runs, by)
+        check_keys(runs, by, "--by")
     all_spreads = spreads(
         runs, by, metric=metrics[0] if metrics else "", against=arguments.against, level=arguments.level
     )

@@ -100,7 +100,8 @@ def _show(stages: Sequence[dict[str, Any]], key: str) -> None:
     if len(matching) != 1:
         reason = f"{len(matching)} stages begin with it; give more of the key" if matching else "there is no such stage"
         raise LtrError(f"{key}: {reason} (ltr-stages list shows them)")
-    print_line(yaml.safe_dump(matching[0], sort_keys=False).rstrip("\n"))
+    stage = {**matching[0], "age": _age(matching[0]["age"])}
+    print_line(yaml.safe_dump(stage, sort_keys=False).rstrip("\n"))
 
 
 def _prune(store: Any, stages: Sequence[dict[str, Any]], older_than: str | None, keep_last: int, dry_run: bool) -> None:

@@ -215,7 +215,7 @@ def sections(runs: Iterable[FinishedRun], by: Sequence[str] = ("name",), sort_by
         ConfigError: no run has a key of ``by``.
     """
     runs = list({(run.group, run.run_hash): run for run in runs}.values())  # a run counts once
-    check_keys(runs, by)
+    check_keys(runs, by, "--by")
     tables: dict[tuple[str, str, str], dict[tuple, list[tuple[FinishedRun, dict[str, Any]]]]] = {}
     for run in runs:
         dataset, digest = str(run.config.get("dataset.name", "?")), str(run.data.get("split_digest", ""))

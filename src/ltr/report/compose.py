@@ -14,10 +14,11 @@ from ltr.report import formats
 from ltr.report.blocks import wrap_lines
 from ltr.report.comparison import Section, sections
 from ltr.report.decisions import decision_sheet
+from ltr.report.naming import check_keys
 from ltr.report.paired_tests import check_reference, pairs, reference_of
 from ltr.report.published_lookup import PublishedNumbers
 from ltr.report.read_runs import FinishedRun, RunCollection
-from ltr.report.series import Curve, curves
+from ltr.report.series import MIN_VALUES, Curve, curves
 from ltr.report.sheet import Sheet, curve_sheet, legend, pairs_sheet, section_sheet
 
 _MAX_LISTED = 3
@@ -75,6 +76,7 @@ def compose_report(collection: RunCollection, options: Options) -> Report:
     runs = chosen_runs(collection.runs, options.datasets, options.metrics)
     sort_by = next((name for name in options.metrics if name != "all"), "")
     tables = sections(runs, options.by, sort_by)
+    check_keys(runs, options.curves, "--curve")
     if options.against:
         check_reference(tables, options.against)
     published = PublishedNumbers()
@@ -85,7 +87,13 @@ def compose_report(collection: RunCollection, options: Options) -> Report:
         for section in tables
         if section.metrics(options.metrics)
     )
-    warnings = (*_warnings(collection, tables), *comparison_problems, *decision_problems)
+    drawn = {curve.key for part in parts for curve in part.curves}
+    without_curve = [
+        f"--curve {key}: no method has {MIN_VALUES} values of it, which a curve needs"
+        for key in options.curves
+        if key not in drawn
+    ]
+    warnings = (*_warnings(collection, tables), *without_curve, *comparison_problems, *decision_problems)
     uncompared = bool(comparison_problems) and all(part.pairs is None for part in parts)
     return Report(parts, len(runs), warnings, published, uncompared)
 

@@ -88,16 +88,22 @@ def marks_of(reasons: Sequence[str]) -> dict[str, str]:
     return dict(zip(dict.fromkeys(filter(None, reasons)), marks))
 
 
-def footnotes(marks: Mapping[str, str]) -> list[str]:
-    """Return the notes below a table, one for each mark."""
-    return [f"{mark} {_sentence(reason)}." for reason, mark in marks.items()]
+def footnotes(marks: Mapping[str, str], *, are_ranked: bool = False) -> list[str]:
+    """Return the notes below a table, one for each mark.
+
+    Args:
+        are_ranked: the table marks the best of equally limited rows.
+    """
+    return [f"{mark} {_sentence(reason, are_ranked)}." for reason, mark in marks.items()]
 
 
-def _sentence(reason: str) -> str:
+def _sentence(reason: str, are_ranked: bool) -> str:
     if reason.startswith(OTHER_CONDITIONS):
         return reason
     if reason.startswith(_LONGER):
         return f"{reason}; ranked among equal schedules only, not comparable with a published number"
+    if are_ranked:
+        return f"limited: {reason}; ranked among equal schedules only, not comparable with a published number"
     return f"limited: {reason}; never marked as best, not comparable with a published number"
 
 

@@ -27,14 +27,14 @@ def setting(config: dict[str, Any], key: str) -> Any:
     return None
 
 
-def check_keys(runs: Sequence[FinishedRun], by: Sequence[str]) -> None:
-    """Raise ConfigError for a setting that no run has."""
+def check_keys(runs: Sequence[FinishedRun], keys: Sequence[str], flag: str) -> None:
+    """Raise ConfigError for a setting of a flag that no run has."""
     configs = {id(run.config): run.config for run in runs}.values()
-    for key in by:
+    for key in keys:
         if all(setting(config, key) is None for config in configs):
             known = sorted({name for config in configs for name in config})
             groups = sorted({name.partition(".")[0] for name in known})
-            raise ConfigError(f"--by {key}: no run has this setting{nearest(key, [*groups, *known])}")
+            raise ConfigError(f"{flag} {key}: no run has this setting{nearest(key, [*groups, *known])}")
 
 
 def differences(configs: Sequence[dict[str, Any]]) -> list[str]:

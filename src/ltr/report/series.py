@@ -16,7 +16,7 @@ from ltr.report.read_runs import settings, shown_value
 from ltr.report.variants import number_of
 
 _SWEPT = ("tau", "beta", "b0")  # last parts of swept keys
-_MIN_VALUES = 3
+MIN_VALUES = 3
 _MAX_METRICS = 5  # metrics per curve
 _ALIASES = {"loss.beta": ("dataset.beta",)}  # set by the same override
 
@@ -75,7 +75,7 @@ def _across_lines(section: Section, extra_keys: Sequence[str]) -> list[Curve]:
     sweeps = []
     settings_of_lines = [settings(line.config) for line in section.lines]
     for key in candidates:
-        if len({repr(config.get(key)) for config in settings_of_lines}) < _MIN_VALUES:
+        if len({repr(config.get(key)) for config in settings_of_lines}) < MIN_VALUES:
             continue
         lines_by_rest: dict[str, list[Line]] = {}
         for line, config in zip(section.lines, settings_of_lines):
@@ -85,7 +85,7 @@ def _across_lines(section: Section, extra_keys: Sequence[str]) -> list[Curve]:
                 rest_key = json.dumps([rest, line.selection, line.scorer], sort_keys=True, default=str)
                 lines_by_rest.setdefault(rest_key, []).append(line)
         for lines in lines_by_rest.values():
-            if len({repr(line.config[key]) for line in lines}) >= _MIN_VALUES:
+            if len({repr(line.config[key]) for line in lines}) >= MIN_VALUES:
                 lines.sort(key=lambda line: _sort_key(line.config[key]))
                 points = tuple(_point(shown_value(line.config[key]), line, metrics) for line in lines)
                 config = lines[0].config
@@ -114,7 +114,7 @@ def _within_a_line(section: Section, line: Line) -> Curve | None:
     shared = [variant for variant in rows_of_runs[0] if all(variant in rows for rows in rows_of_runs)]
     variants = [variant for variant in shared if not math.isnan(number_of(variant))]
     parameters = {variant.partition("=")[0] for variant in variants}
-    if len(parameters) != 1 or len(variants) < _MIN_VALUES:
+    if len(parameters) != 1 or len(variants) < MIN_VALUES:
         return None
     metrics = _curve_metrics(section, [line])
     headline_variants = {str(row.get("variant")) for row in line.rows}

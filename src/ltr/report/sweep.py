@@ -88,7 +88,10 @@ def _finished_jobs(finished: Sequence[Job], jobs: Sequence[Job], width: int | No
     blocks = table_blocks(lines, [False, False, *[True] * (len(lines[0]) - 2)], 2, width)
     notes = [_stages(jobs) + (" and trials" if has_trials else "")]
     notes += [] if best is None else [f"* highest {metric} on the validation split"]
-    return ["\n\n".join("\n".join(line.text for line in block) for block in blocks)], [*notes, *footnotes(daggers)]
+    return ["\n\n".join("\n".join(line.text for line in block) for block in blocks)], [
+        *notes,
+        *footnotes(daggers, are_ranked=best is not None and bool(reasons[best])),
+    ]
 
 
 def _best_line(jobs_of_lines: Mapping[Any, Sequence[Job]], reasons: Mapping[Any, str], metric: str) -> Any:
