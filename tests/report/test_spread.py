@@ -110,6 +110,18 @@ def test_runs_of_one_seed_are_refused_with_a_command(tmp_path):
         spreads(finished_runs([tmp_path]).runs)
 
 
+def test_differences_without_common_runs_are_counted_and_not_shown(tmp_path):
+    write_grid(tmp_path, "erm")
+    write_grid(tmp_path, "crt")
+    write_grid(tmp_path, "lws", shape=(2, 1))
+    (spread,) = spreads(finished_runs([tmp_path]).runs)
+    assert len(spread.pairs) == 3
+    text = spread_text([spread], "table", "name", 0.95)
+    assert "crt - erm" in text
+    assert "lws - crt" not in text
+    assert "2 differences left out, without two subsets x two seeds in common" in text
+
+
 def test_subsets_of_the_same_images_are_refused(tmp_path):
     for subset, seed in np.ndindex((2, 2)):
         settings = {**CIFAR10_LT, "dataset.subset": "cao", "dataset.split_seed": subset}

@@ -30,7 +30,7 @@ _COMPONENTS = ("subset", "seed", "rest")
 def spread_sheets(spread: Spread, by: str, level: float) -> list[Sheet]:
     """Return the tables of a spread: lines, differences, and published gaps, if there are any."""
     sheets = [_line_sheet(spread, by, level)]
-    if spread.pairs:
+    if any(pair.components for pair in spread.pairs):
         sheets.append(_pair_sheet(spread, level))
     if spread.gaps and spread.pairs:
         sheets.append(_gap_sheet(spread))
@@ -54,16 +54,13 @@ def _line_sheet(spread: Spread, by: str, level: float) -> Sheet:
 
 def _pair_sheet(spread: Spread, level: float) -> Sheet:
     rows = []
-    for pair in spread.pairs:
-        components = pair.components
+    compared = [(pair, pair.components) for pair in spread.pairs if pair.components is not None]
+    for pair, components in compared:
+        mean = components.mean
+        interval = f"[{_signed(spread, mean.low)}, {_signed(spread, mean.high)}]"
         cells = [Cell(f"{pair.first} - {pair.second}"), _grid(components, 0)]
-        if components is None:
-            cells += [Cell(NOTHING), Cell(NOTHING)]
-        else:
-            mean = components.mean
-            interval = f"[{_signed(spread, mean.low)}, {_signed(spread, mean.high)}]"
-            cells.append(Cell(_signed(spread, mean.estimate), mean.estimate))
-            cells.append(Cell(interval, mean.low, "best" if mean.excludes_zero else ""))
+        cells.append(Cell(_signed(spread, mean.estimate), mean.estimate))
+        cells.append(Cell(interval, mean.low, "best" if mean.excludes_zero else ""))
         rows.append((*cells, *_component_cells(spread, components)))
     interval = f"{level:.0%} interval"
     headings = ("difference", "subsets x seeds", f"Δ {spread.metric.heading}", interval, *_component_headings(level))
@@ -71,6 +68,8 @@ def _pair_sheet(spread: Spread, level: float) -> Sheet:
         "The interval of a mean difference holds for new subsets and seeds on the same test images; marked if it "
         "excludes zero."
     ]
+    if left_out := len(spread.pairs) - len(compared):
+        notes.append(f"{counted(left_out, 'difference')} left out, without two subsets x two seeds in common.")
     if spread.single_run_spread == spread.single_run_spread:
         notes.append(
             f"95 % of the differences between two single runs lie within ± {_plain(spread, spread.single_run_spread)} "
