@@ -52,7 +52,7 @@ def test_short_and_full_schedules_have_separate_tables(rows):
     assert "36.00" not in summary_markdown(every)
 
 
-def test_rows_of_equal_name_and_epochs_are_told_apart_by_their_settings(rows):
+def test_rows_of_equal_name_and_epochs_have_their_settings_in_the_label(rows):
     row = rows["ce_drw_sam", 30]
     other = replace(row, label="ce_drw_sam sharpness.rho=0.1", value=0.35)
     alone = short_markdown(list(rows.values()))
