@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from killed_extraction import killed_extraction
+from ltr.configuration.targets import locate
 from ltr.data.loaders import feature_table
 from ltr.data.sources.digits import digits
 from ltr.methods.core.checkpoint import load_network
 from ltr.runs import features as features_stage
+from ltr.runs.check_features import METHODS as METHODS_OF_MESSAGE
 from ltr.runs.store import RECORD, StageStore
 from resuming import weights
 
@@ -159,6 +163,16 @@ def test_options_that_need_images_are_refused_with_alternatives(ltr_train, case)
     assert advice in run.err
     assert "Traceback" not in run.err
     assert not list(run.outputs.glob("*/*/*/result.json"))
+
+
+def test_the_list_of_methods_for_stored_features_is_complete():
+    declared = set()
+    for path in (Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"):
+        config = yaml.safe_load(path.read_text())
+        if "_target_" in config:  # variants of another config inherit its class
+            takes = locate(config["_target_"], "method").takes_stored_features
+            declared |= {path.stem} if takes is not False else set()  # a property: it depends on the options
+    assert set(METHODS_OF_MESSAGE) | {"smote"} == declared
 
 
 def test_a_network_with_another_backbone_is_refused(ltr_train, monkeypatch):

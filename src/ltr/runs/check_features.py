@@ -18,6 +18,10 @@ from ltr.models.heads import head_kind
 from ltr.models.pooling import POOLS
 
 _OF_LBFGS = ("l2", "l2_path", "max_iterations")
+METHODS = (  # those of conf/method that can be trained on stored features, for a message; smote can, too, by an option
+    *("erm", "crt", "lws", "tau_norm", "ncm", "posthoc_la", "mislas", "weight_balancing", "rpl", "rpl_pp", "arpl"),
+    *("gcpl", "triplet", "prototypical", "background_splitting"),
+)
 
 
 def stored_settings(config: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -110,8 +114,7 @@ def check_stored(config: Mapping[str, Any], method: Method, stages: Sequence[Sta
     if not method.takes_stored_features:
         raise ConfigError(
             f"features=stored: method={name} works on images, not on one feature vector of each. Stored features serve "
-            "erm, crt, lws, tau_norm, ncm, posthoc_la, rpl, rpl_pp, arpl, gcpl, triplet, prototypical, "
-            "background_splitting and smote with method.space=feature; for others use features=images"
+            f"{', '.join(METHODS)} and smote with method.space=feature; for others use features=images"
         )
     for stage in stored:
         _check_stage(stage, config["method"])
