@@ -352,9 +352,15 @@ def test_the_same_files_in_another_data_set_count_as_training_images(ltr_eval, t
     assert "15 of the 18 evaluated images were trained on" in err
 
 
-def test_another_division_of_a_folder_is_compared_with_the_training_images(ltr_eval, tmp_path):
+@pytest.mark.parametrize("key", ["dataset.test_fraction", "dataset.source.test_fraction"])
+def test_another_division_of_a_folder_is_compared_with_the_training_images(ltr_eval, tmp_path, key):
     _, checkpoint = pets(tmp_path)
-    code, _, err = ltr_eval(checkpoint, "dataset.source.test_fraction=0.5")
+    code, _, err = ltr_eval(checkpoint, "dataset.fraction=0.5")
+    assert code == 2
+    assert "what can be changed: " in err
+    assert "dataset.test_fraction" in err
+    assert "dataset.source.test_fraction" not in err
+    code, _, err = ltr_eval(checkpoint, f"{key}=0.5")
     assert code == 0, err
     assert re.search(r"warning: pets.ckpt: 6 of the 9 evaluated images were trained on", err)
 

@@ -29,6 +29,15 @@ def test_a_user_loss_is_trained_with_if_its_package_is_allowed(ltr_train, own_co
     done = ltr_train(own_configs, "--allow", "my_project", "loss=mine", "recipe=mine", "debug=fast")
     assert done.code == 0, done.err
     assert done.result["config"]["loss._target_"] == "my_project.losses.Mine"
+    assert f"predict: ltr-predict {done.directory} IMAGES --allow my_project\n" in done.out
+
+
+def test_a_run_of_own_code_is_named_once_where_its_package_is_not_allowed(ltr_train, ltr_eval, own_configs):
+    done = ltr_train(own_configs, "--allow", "my_project", "loss=mine", "debug=fast")
+    code, _, err = ltr_eval(done.directory)
+    assert code == 1
+    assert "_target_=my_project.losses.Mine: not in an allowed package" in err
+    assert err.count("final.ckpt") <= 1
 
 
 def test_a_user_recipe_is_applied(ltr_train, own_configs):

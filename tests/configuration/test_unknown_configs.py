@@ -67,3 +67,9 @@ def test_a_name_that_no_package_knows_gets_the_nearest_config():
 @pytest.mark.parametrize(("name", "written"), [(None, "null"), ("", ""), ("zzzz", "zzzz"), (3, "3")])
 def test_a_name_unlike_any_config_gets_only_the_list(name, written):
     assert unknown_config("method", name, ["crt"]) == f"there is no method '{written}'; there are: crt"
+
+
+def test_longer_names_of_the_group_come_before_the_same_name_in_another_group():
+    message = unknown_config("dataset", "imagenet", config_names("dataset"))
+    assert "Did you mean 'imagenet_lt' or 'tiny_imagenet' or " in message
+    assert "augment" not in message.partition("There are")[0]

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ltr.configuration.targets import packages_of_command
 from ltr.console import plain_warnings
 from ltr.errors import TrainingError
 from ltr.escaping import printer, rich_text
@@ -119,8 +120,9 @@ def _draw_missing(run: Path, console: Console) -> None:
 
 def _next_commands(config: Mapping[str, Any], run: Path) -> list[str]:
     """Return the commands that usually follow a run."""
+    allow = "".join(f" --allow {package}" for package in packages_of_command(config))
     outputs, folder = shlex.quote(str(config["paths"]["outputs"])), shlex.quote(str(run))
     return [
         f"compare: ltr-report {outputs}",
-        f"predict: ltr-predict {folder} IMAGES",
+        f"predict: ltr-predict {folder} IMAGES{allow}",
     ]

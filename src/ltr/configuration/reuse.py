@@ -24,7 +24,7 @@ from ltr.configuration.removed import current_name
 from ltr.configuration.rules import read_rules
 from ltr.configuration.structure import OF_EVALUATION
 from ltr.configuration.suggestions import suggestion
-from ltr.configuration.targets import check_targets
+from ltr.configuration.targets import PRIVATE, check_targets
 from ltr.errors import ConfigError, refuse
 from ltr.identity import former_keys
 
@@ -57,9 +57,10 @@ def with_overrides(
     rules = _rules(result)
     parsed, mistakes = parse(overrides)
     rename_overrides((one.override for one in parsed), former_keys({}))
-    unknown = [_unknown(one.text, one.key, known, config) for one in parsed if one.key not in known]
+    typed = [key for key in known if key not in links]  # of a key and its copies the one that a user knows
+    unknown = [_unknown(one.text, one.key, typed, config) for one in parsed if one.key not in known]
     if unknown:
-        mistakes += [*unknown, f"what can be changed: {', '.join(known)}"]
+        mistakes += [*unknown, f"what can be changed: {', '.join(typed)}"]
     for one in parsed:
         if one.adds or one.is_sweep or one.override.is_delete():
             mistakes.append(f"{one.text}: values can be changed here, one each, as key=value")
@@ -106,9 +107,23 @@ def _links(config: Mapping[str, Any]) -> dict[str, str]:
         for key, value in leaves({"dataset": _dataset_config(config)})
         if isinstance(value, str) and (match := _REFERENCE.fullmatch(value))
     }
+    for key, part in _copies(config["dataset"]):
+        links.setdefault(f"dataset.{part}.{key}", f"dataset.{key}")
     if "root" in config["dataset"]["source"]:
         links.setdefault("dataset.source.root", "paths.data")
     return links
+
+
+def _copies(dataset: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the keys of a data set of no shipped name that its source or split repeats, and which of them does."""
+    if current_name("dataset", str(dataset["name"])) in config_names("dataset"):
+        return []
+    return [
+        (key, part)
+        for part in ("source", "split")
+        for key, value in dataset[part].items()
+        if key in dataset and key not in PRIVATE and dataset[key] == value
+    ]
 
 
 def _find_data(config: dict[str, Any]) -> None:
@@ -127,7 +142,8 @@ def _settable(config: Mapping[str, Any], links: Mapping[str, str]) -> list[str]:
     keys = [key for key, _ in leaves({"evaluation": config["evaluation"]}) if key not in _OF_TRAINING]
     followed = [key for key in dict.fromkeys(links.values()) if key == "paths.data" or key.startswith("dataset.")]
     inside = [key for part in ("source", "split") for key, _ in leaves(config["dataset"][part], f"dataset.{part}")]
-    unlinked = [key for key in inside if key not in links and not key.endswith("_target_")]
+    written = {f"dataset.{part}.{key}" for key, part in _copies(config["dataset"])}  # accepted, if not listed
+    unlinked = [key for key in inside if (key not in links or key in written) and not key.endswith("_target_")]
     more = [f"dataset.{key}" for key in ("image_size", "image_resize", "packed") if key in config["dataset"]]
     return [*keys, *followed, *unlinked, *more, *(f"trainer.{key}" for key in OF_EVALUATION)]
 

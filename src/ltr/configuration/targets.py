@@ -56,6 +56,13 @@ def allowed_prefixes() -> tuple[str, ...]:
     return ALLOWED_PREFIXES + tuple(_extra_prefixes) + tuple(from_environment)
 
 
+def packages_of_command(config: Mapping[str, Any]) -> list[str]:
+    """Return the packages of ``--allow`` that a configuration's targets lie in, for a command that reads its run."""
+    targets = [str(node["_target_"]) for _, node in mappings(config) if "_target_" in node]
+    prefixes = [prefix.rstrip(".") for prefix in dict.fromkeys(_extra_prefixes)]
+    return [prefix for prefix in prefixes if any(f"{target}.".startswith(f"{prefix}.") for target in targets)]
+
+
 def _inside(name: str) -> bool:
     """Return whether a dotted name lies in an allowed package: ``a.b`` allows ``a.b`` and ``a.b.c``, not ``a.bc``."""
     return any(name == prefix.rstrip(".") or name.startswith(prefix.rstrip(".") + ".") for prefix in allowed_prefixes())

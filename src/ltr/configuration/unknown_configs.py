@@ -45,7 +45,10 @@ def nearest_configs(group: str, name: str, options: Iterable[str]) -> list[str]:
     wanted = _simplified(name)
     same = [f"{other}={option}" for other in names for option in names[other] if _simplified(option) == wanted]
     if same:
-        return same[:_MOST]
+        # a longer name of the group is more likely meant than the same name in another group
+        is_here = any(choice.startswith(f"{group}=") for choice in same)
+        longer_here = [] if is_here else [option for option in names[group] if _words(name) <= _words(option)]
+        return [*(f"{group}={option}" for option in sorted(longer_here, key=len)), *same][:_MOST]
     if wanted in CONFIGS.get(group, {}):
         return list(CONFIGS[group][wanted])
     simplified = {_simplified(option): option for option in names[group]}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ltr.errors import DataError, nearest
-from ltr.names import list_first
+from ltr.names import counted, list_first
 
 PARQUET = (".parquet", ".pq")
 SUFFIXES = (".csv", *PARQUET)
@@ -149,7 +149,7 @@ def _rows(file: TextIO, head: Sequence[str], separator: str, has_spaces: bool) -
             continue
         if len(row) < len(head) or any(row[len(head) :]):
             raise ValueError(
-                f"line {line} has {len(row)} cells and the head {len(head)}. Put quotes around a cell "
+                f"line {line} has {counted(len(row), 'cell')}, the header has {len(head)}. Put quotes around a cell "
                 "that holds the separator"
             )
         yield line, [cell.strip() for cell in row] if has_spaces else row
@@ -209,11 +209,14 @@ def _positions(table: Path, names: Sequence[str], needed: Sequence[str], optiona
     """Return the position of each column."""
     missing = [column for column in needed if column not in names]
     if missing:
+        other_case = {column: name for column in missing for name in names if name.casefold() == column.casefold()}
+        renames = [f"the column {name} to {column}" for column, name in other_case.items()]
         kinds = ", ".join(SEPARATORS.values())
+        hint = f". Rename {' and '.join(renames)}" if renames else nearest(missing[0], names)
         raise DataError(
             f"{table} has no column {' and no column '.join(missing)}; it has {list_first(names)}. The columns are "
             f"{', '.join(needed)}{' and, optionally, ' if optional else ''}{', '.join(optional)}; CSV may be "
-            f"separated by {kinds}{nearest(missing[0], names)}"
+            f"separated by {kinds}{hint}"
         )
     present = [column for column in (*needed, *optional) if column in names]
     twice = [column for column in present if names.count(column) > 1]

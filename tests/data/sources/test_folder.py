@@ -94,8 +94,26 @@ def test_an_image_whose_name_is_not_text_is_accepted(tmp_path):
 def test_a_class_that_is_tested_and_not_trained_on_is_named(tmp_path):
     root = trees.folder(tmp_path, ("train", "test"))
     (root / "test" / "dog").rename(root / "test" / "dogs")
-    with pytest.raises(DataError, match=r"has classes that .* has not: dogs\. Did you mean 'dog'\?"):
+    with pytest.raises(DataError, match=r"has classes that are missing from .*train: dogs\. Did you mean 'dog'\?"):
         read(root)
+
+
+def test_training_images_in_a_folder_of_another_case_are_renamed(tmp_path):
+    root = trees.folder(tmp_path, ("train", "test"))
+    (root / "train").rename(root / "Train")
+    with pytest.raises(DataError, match=r"but no folder train\. Rename Train to train"):
+        read(root)
+
+
+@pytest.mark.parametrize("parts", [(), ("train", "test")])
+def test_images_beside_the_class_folders_are_skipped_with_one_warning(tmp_path, parts):
+    root = trees.folder(tmp_path, *([parts] if parts else []))
+    length = len(read(root))
+    trees.put(root / "stray.jpg", 0)
+    trees.put(root / (parts[0] if parts else "") / "other.jpg", 0)
+    with pytest.warns(UserWarning, match=r"skipped 2 images beside the class folders.*stray\.jpg") as warned:
+        assert len(read(root)) == length
+    assert len(warned) == 1
 
 
 def test_a_class_may_lack_test_images(tmp_path):

@@ -110,8 +110,9 @@ def test_absolute_paths_must_lie_in_a_named_root(tmp_path, inside):
     if inside:
         assert len(read(tmp_path / "t" / "t.csv", roots=[str(folder)])) == 2
     else:
-        with pytest.raises(DataError, match=r"2 of 2 image files .* lie outside"):
+        with pytest.raises(DataError, match=r"2 of 2 image files .* lie outside") as refused:
             read(tmp_path / "t" / "t.csv")
+        assert f"name the folder: dataset.roots=[{folder}]" in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,9 @@ def test_absolute_paths_must_lie_in_a_named_root(tmp_path, inside):
             r"appears twice:\n  1\.jpg \(line 2 of t\.csv\) and 1\.jpg \(line 3 of t\.csv\)",
         ),
         ('path,label\n1.jpg,x\n"1.jpg,y\n', "cannot be read as a table"),
-        ("path,label\n1.jpg,x,y\n", "line 2 has 3 cells and the head 2"),
+        ("path,label\n1.jpg,x,y\n", "line 2 has 3 cells, the header has 2"),
+        ("path,label\n1.jpg\n", "line 2 has 1 cell, the header has 2"),
+        ("Path,LABEL\n1.jpg,x\n", r"Rename the column Path to path and the column LABEL to label$"),
         ("\npath,label\n1.jpg,x\n", "its first line must name"),
         ("path,label,split\n1.jpg,x,training\n", r"has 'training'\. Allowed are .*\. Did you mean 'train'\?"),
         ("path,label,split\n1.jpg,x,test\n", r"no row of .* is for training"),

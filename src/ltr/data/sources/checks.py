@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ltr.configuration.quoting import quoted
 from ltr.data.source import ImageFiles
 from ltr.data.sources.same_files import ListedFiles, no_position
 from ltr.errors import DataError
@@ -327,6 +330,30 @@ def _refuse_outside(
     paths = [files.path(row).replace("\0", "\\0") + _in_brackets(where(row)) for row in sorted(outside)[:MOST_SHOWN]]
     raise DataError(
         f"{name}: {len(outside):,} of {len(files):,} image files named in {named_in} lie outside "
-        f"{', '.join(os.fsdecode(root) for root in allowed)} (links followed):\n  " + "\n  ".join(paths) + "\n"
-        "If that is intended, name the folder: dataset.roots=[FOLDER]"
+        f"{', '.join(os.fsdecode(root) for root in allowed)} (links followed):\n  "
+        + "\n  ".join(paths)
+        + "\n"
+        + name_roots(_real_folders(path for path in map(files.path, outside) if "\0" not in path))
     )
+
+
+def _real_folders(paths: Iterable[str]) -> set[str]:
+    """Return the folders of files, links resolved; each folder is resolved once."""
+    real_path = functools.cache(os.path.realpath)
+    return {
+        os.path.dirname(os.path.realpath(path)) if os.path.islink(path) else real_path(os.path.dirname(path))
+        for path in paths
+    }
+
+
+def name_roots(outside: Iterable[str]) -> str:
+    """Return the advice to allow the common folder of files or folders outside the data set's.
+
+    Args:
+        outside: absolute paths, links resolved; of files or of their folders.
+    """
+    folders = {path if os.path.isdir(path) else os.path.dirname(path) for path in outside}
+    common = os.path.commonpath(folders) if folders else os.sep
+    is_plain = re.fullmatch(r"[\w./+-]+", common) is not None
+    entry = "FOLDER" if common == os.sep else common if is_plain else quoted(common)
+    return f"If that is intended, name the folder: dataset.roots=[{entry}]"

@@ -13,6 +13,7 @@ import numpy as np
 from ltr.configuration.ranges import NonNegativeInt, ProperFraction
 from ltr.data.images.decode import WhiteLevel, build_decoding
 from ltr.data.source import Grouping, ImageFiles, Source
+from ltr.data.sources.checks import name_roots
 from ltr.data.sources.custom_groups import check_groups, check_path_group, groups_of_paths
 from ltr.data.sources.division import warn_of_untested
 from ltr.data.sources.part_division import PARTS, divide_by_groups
@@ -20,7 +21,7 @@ from ltr.data.sources.same_files import ListedFiles, no_position
 from ltr.errors import DataError, nearest
 from ltr.files import is_file, is_folder
 from ltr.identity import named
-from ltr.names import canonical, list_first
+from ltr.names import canonical, counted, list_first
 
 # common synonyms for the folders of parts, in lower case
 _OTHER_PARTS = ("training", "valid", "validation", "dev", "testing", "eval", "evaluation")
@@ -187,7 +188,7 @@ def _class_names(name: str, base: Path, classes_of: Mapping[str, Classes]) -> tu
         unknown = [class_name for class_name in sorted(classes) if class_name not in train]
         if unknown:
             raise DataError(
-                f"{name}: {base / part} has classes that {base / 'train'} has not: {list_first(unknown)}"
+                f"{name}: {base / part} has classes that are missing from {base / 'train'}: {list_first(unknown)}"
                 f"{nearest(unknown[0], train) or '.'} Test classes must be training classes; rename the folders"
             )
     strange = [ascii(class_name) for class_name in sorted(train) if not class_name.isprintable()]
@@ -222,6 +223,7 @@ class _Walk:
         self.real: dict[str, str] = {}  # real path of each folder with images
         self.irregular: list[str] = []
         self.unread: list[str] = []
+        self.beside: set[str] = set()  # images in a folder that holds the folders of classes or parts
 
     def parts(self) -> dict[str, Classes]:
         """Return the classes of every part with their images, sorted by path.
@@ -239,19 +241,27 @@ class _Walk:
                 )
             parts = {part: self._classes(part) for part in PARTS if part in folders}
         elif "test" in folders or "val" in folders:
-            raise DataError(f"{self.name}: {self.base} has a folder test or val, but no folder train")
+            train_like = [one for one in folders if one.casefold() in ("train", "training")]
+            advice = f"Rename {train_like[0]} to train" if train_like else "Put the training images into train/CLASS"
+            raise DataError(f"{self.name}: {self.base} has a folder test or val, but no folder train. {advice}")
         else:
             self._refuse_other_parts(folders)
             parts = {"train": self._classes("")}
         if self.outside:
             raise DataError(
-                f"{self.name}: links lead outside {', '.join(map(str, self.allowed))}: {list_first(self.outside)}. If "
-                "that is meant, name the folder: dataset.roots=[FOLDER]"
+                f"{self.name}: links lead outside {', '.join(map(str, self.allowed))}: {list_first(self.outside)}. "
+                + name_roots(os.path.realpath(path) for path in self.outside)
             )
         if self.irregular:
             warnings.warn(
                 f"{self.name}: {len(self.irregular):,} entries are named like images and are not regular files (broken "
                 f"links, named pipes, devices); they are skipped: {list_first(self.irregular)}",
+                stacklevel=4,
+            )
+        if self.beside:
+            warnings.warn(
+                f"{self.name}: skipped {counted(len(self.beside), 'image')} beside the class folders, without a class: "
+                f"{list_first(sorted(self.beside))}. Move them into the folder of their class",
                 stacklevel=4,
             )
         if self.unread:
@@ -279,7 +289,14 @@ class _Walk:
         return {class_name: sorted(images) for class_name, images in classes.items()}
 
     def _folders(self, folder: str) -> list[str]:
-        return [entry.name for entry in self._entries(folder) if is_folder(entry)]
+        """Return the folders in a folder of classes or parts, and note images that lie beside them."""
+        folders = []
+        for entry in self._entries(folder):
+            if is_folder(entry):
+                folders.append(entry.name)
+            elif entry.name.lower().endswith(SUFFIXES):
+                self.beside.add(os.path.join(folder, entry.name))
+        return folders
 
     def _images(self, folder: str) -> list[Image]:
         """Return the images in a folder and its subfolders."""

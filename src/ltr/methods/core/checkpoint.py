@@ -155,7 +155,7 @@ def network_from_description(
             backbone={**settings.backbone, **(initial if base is None else {"weights": base_file(base, path)})},
             extras=(),  # loss terms and their teachers are only needed in training
         )
-        module_class = locate(description["module"], str(path))
+        module_class = locate(description["module"])
         if not (isinstance(module_class, type) and issubclass(module_class, torch.nn.Module)):
             raise CheckpointError(f"{path}: {description['module']} is not a network")
         dataset_info = DatasetInfo.from_dict(description["facts"])
