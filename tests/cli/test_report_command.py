@@ -78,7 +78,7 @@ def test_html_is_written_into_the_folder_of_runs(command, outputs):
         (["outputs", "--metric", "feww"], 2, "Did you mean 'few'"),
         (["outputs", "--by", "metod"], 2, "Did you mean 'method'"),
         (["outputs", "--dataset", "cifar"], 2, "cifar10_lt"),
-        (["outputs", "--against", "lws"], 2, "no line has this name"),
+        (["outputs", "--against", "lws"], 2, "no row has this name"),
         (["outputs", "--format", "pdf"], 2, "invalid choice"),
         (["outputs", "--level", "95"], 2, "between 0 and 1"),
         (["outputs", "--out", "outputs"], 2, "that is a folder"),

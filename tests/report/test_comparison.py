@@ -225,7 +225,7 @@ def test_lines_with_equal_labels_show_part_of_their_hash(tmp_path):
         (Options(by=("metod",)), "Did you mean 'method'"),
         (Options(metrics=("feww",)), "Did you mean 'few'"),
         (Options(datasets=("cifar10",)), "Did you mean 'cifar10_lt'"),
-        (Options(against="er"), "no line has this name"),
+        (Options(against="er"), "no row has this name"),
     ],
 )
 def test_unknown_names_are_refused_with_a_hint(tmp_path, options, hint):

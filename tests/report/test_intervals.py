@@ -162,7 +162,7 @@ def test_a_reference_that_no_table_has_is_refused(tmp_path):
     tables = sections(finished_runs([tmp_path]).runs)
     for label in ("best", "erm", "crt"):
         check_reference(tables, label)
-    with pytest.raises(ConfigError, match="--against ncm: no line has this name"):
+    with pytest.raises(ConfigError, match="--against ncm: no row has this name"):
         check_reference(tables, "ncm")
 
 

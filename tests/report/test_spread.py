@@ -100,7 +100,7 @@ def test_a_reference_limits_the_differences(outputs):
     write_grid(outputs, "lws")
     (spread,) = spreads(finished_runs([outputs]).runs, against="erm")
     assert {(pair.first, pair.second) for pair in spread.pairs} == {("lws", "erm"), ("crt", "erm")}
-    with pytest.raises(ConfigError, match="no line has this name"):
+    with pytest.raises(ConfigError, match="no row has this name"):
         spreads(finished_runs([outputs]).runs, against="ncm")
 
 

@@ -56,8 +56,8 @@ def reference_of(section: Section, label: str) -> Line | None:
 def unknown_reference(label: str, known: Iterable[str]) -> str:
     """Return the message about a label of ``--against`` that no line has."""
     return (
-        f"--against {label}: no line has this name{nearest(label, known) or '.'} "
-        f"'{BEST}' names the best line of each table"
+        f"--against {label}: no row has this name{nearest(label, known) or '.'} "
+        f"'{BEST}' names the best row of each table"
     )
 
 
