@@ -43,6 +43,8 @@ def test_a_value_of_the_data_set_is_passed_on_to_its_split(config):
 
 def test_overrides_of_a_user_data_set_reach_its_code(config):
     config["dataset"] |= {"name": "mine"}
-    assert with_overrides(config, ["dataset.split.imbalance_factor=50"])["dataset"]["split"]["imbalance_factor"] == 50
+    for key in ("dataset.imbalance_factor", "dataset.split.imbalance_factor"):
+        assert with_overrides(config, [f"{key}=50"])["dataset"]["split"]["imbalance_factor"] == 50
+    config["dataset"]["imbalance_factor"] = 10  # no longer that of the split, which does not take it from there
     with pytest.raises(ConfigError, match=r"evaluation does not depend on 'dataset.imbalance_factor'"):
         with_overrides(config, ["dataset.imbalance_factor=50"])
