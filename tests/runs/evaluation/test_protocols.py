@@ -112,6 +112,12 @@ class Depth(PerImageProtocol):
         super().__init__()
         self.given = (len(class_counts), link, many_above, factor)
 
+    def numbers_of(self, scores, labels):
+        return {"depth": labels}
+
+    def metrics_of(self, numbers):
+        return {"depth": float(numbers["depth"].mean())}
+
 
 class Nameless(PerImageProtocol):
     headline = "depth"
