@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from ltr.commands.outputs import is_of_run, named_files, read_arguments, refuse_inputs
+from ltr.commands.outputs import existing_files, is_of_run, read_arguments, refuse_inputs
 from ltr.errors import ConfigError
 
 
@@ -60,5 +60,5 @@ def test_a_file_of_a_run_is_not_replaced(tmp_path, name):
 
 def test_arguments_without_outputs(table):
     arguments = argparse.Namespace(out=table, images="folder/table.csv", typed_flags={"out": "--out"})
-    assert list(named_files(list(read_arguments(arguments, "images").values()))) == [table]
+    assert list(existing_files(list(read_arguments(arguments, "images").values()))) == [table]
     assert "typed_flags" not in read_arguments(arguments)

@@ -21,7 +21,7 @@ def refuse_inputs(outputs: Mapping[Path, str], *inputs: Any) -> None:
 
     Args:
         outputs: files to write, and the argument that chose each, such as ``--out table.csv``.
-        inputs: arguments and configs of the command, see `named_files`.
+        inputs: arguments and configs of the command, see `existing_files`.
 
     Raises:
         ConfigError: names the output and the input.
@@ -31,7 +31,7 @@ def refuse_inputs(outputs: Mapping[Path, str], *inputs: Any) -> None:
         return
     for path, typed in existing.items():
         shown = typed if str(path) in typed else f"{typed}: {path}"
-        for file in named_files(inputs):
+        for file in existing_files(inputs):
             if os.path.samefile(path, file):
                 raise ConfigError(f"{shown} is {file}, which the command reads, and would be replaced. Name another")
         if is_of_run(path):
@@ -46,7 +46,7 @@ def is_of_run(path: Path) -> bool:
     return real.name in _OF_RUN and any((real.parent / name).is_file() for name in ("result.json", "config.yaml"))
 
 
-def named_files(value: Any, folders: Sequence[Path] = (Path(),)) -> Iterator[Path]:
+def existing_files(value: Any, folders: Sequence[Path] = (Path(),)) -> Iterator[Path]:
     """Yield the existing files that the texts and paths of arguments and configs name, of ``key=FILE`` the file.
 
     Args:
@@ -64,12 +64,12 @@ def named_files(value: Any, folders: Sequence[Path] = (Path(),)) -> Iterator[Pat
         root = value.get("root")
         inside = (*folders, Path(root)) if isinstance(root, str) and root else folders
         for one in value.values():
-            yield from named_files(one, inside)
+            yield from existing_files(one, inside)
     elif isinstance(value, Iterable) and not isinstance(value, bytes):
         for one in value:
-            yield from named_files(one, folders)
+            yield from existing_files(one, folders)
     elif hasattr(value, "__dict__"):  # a namespace
-        yield from named_files({name: one for name, one in vars(value).items() if name != _TYPED}, folders)
+        yield from existing_files({name: one for name, one in vars(value).items() if name != _TYPED}, folders)
 
 
 def read_arguments(arguments: Any, *written: str) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def find_result(
         changed["files"] = differing
     if changed:
         named |= changed
-        print_line(f"The result in {directory} stays there; today's run is {run_directory(named)}")
+        print_line(f"the result in {directory} stays there; today's run is {run_directory(named)}")
         directory = run_directory(named)
         result = read_result(directory)
     if config["resume"] == "never":
@@ -110,14 +110,15 @@ def _changed_files(
 ) -> dict[str, str]:
     """Return today's digests of the files that have changed since the result was written, and say so."""
     current = named_files(config)
-    stored = result["data"].get("files")
-    if current and stored is None:
-        print_line(
-            f"the run in {directory} has no digests of its files ({', '.join(current)}): its result is used without a "
-            "comparison"
-        )
+    stored = (result.get("data") or {}).get("files")
+    if stored is None:
+        if current:
+            print_line(
+                f"the run in {directory} has no digests of its files ({', '.join(current)}): its result is used "
+                "without a comparison"
+            )
         return {}
-    differing = changed_files(stored or {}, current)
+    differing = changed_files(stored, current)
     for key in differing:
         print_line(
             f"{key}: the file has changed since the run in {directory} was finished (digest {stored[key][:12]} then, "

@@ -6,9 +6,9 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from ltr.configuration.targets import instantiate
 from ltr.data.source import Source
 from ltr.data.split import Split
+from ltr.data.splitting.exclusion import read_split
 
 _LISTED = "dataset.split_file lists the images of each part"
 _USES_FRACTION = ("train_fraction", "test_fraction")
@@ -27,7 +27,7 @@ def warn_of_unused_split_options(dataset: Mapping[str, Any], source: Source, spl
     options = dataset["split"]
     from_file = dataset.get("split_file") is not None
     seed = options.get("seed", 0)
-    if seed and (from_file or _is_same({**options, "seed": seed + 1}, source, options)):
+    if seed and (from_file or _is_same({**options, "seed": seed + 1}, dataset, source, split)):
         is_tail = "subset" in options and not from_file
         hint = "dataset.subset=seeded draws the training images by it" if is_tail else "Leave it out"
         reason = _LISTED if from_file else f"the split '{split.name}' has nothing random"
@@ -39,10 +39,10 @@ def warn_of_unused_split_options(dataset: Mapping[str, Any], source: Source, spl
         _warn("val_fraction", fraction, f"{reason}. {hint}")
 
 
-def _is_same(other: Mapping[str, Any], source: Source, options: Mapping[str, Any]) -> bool:
+def _is_same(other: Mapping[str, Any], dataset: Mapping[str, Any], source: Source, split: Split) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those of the split have been shown
-        return bool(instantiate(other, source).digest() == instantiate(options, source).digest())
+        return read_split({**dataset, "split": other}, source).digest() == split.digest()
 
 
 def _warn(key: str, value: Any, why: str) -> None:

@@ -246,9 +246,9 @@ def check_unused_aux(aux: Mapping[str, Any]) -> None:
         "rank": (partition_kind == "supercategories", "method.aux.partition=supercategories"),
         "run": (from_teacher, "method.aux.partition=teacher, or kmeans with method.aux.features=teacher"),
     }
+    changed = AuxOptions.changed(aux)
     for key, (is_used, where) in uses.items():
-        default = AuxOptions.__dataclass_fields__[key].default
-        if not is_used and aux[key] != default:
+        if not is_used and key in changed:
             raise ConfigError(
                 f"method.aux.{key}={aux[key]} has no effect with partition={partition_kind}, labels={aux['labels']}, "
                 f"features={features}: only {where} uses it. Leave it out"

@@ -66,6 +66,13 @@ class Options(Mapping[str, Any]):
         """Return the rule of each field, in the syntax of `ltr.configuration.allowed`."""
         return _rules_of_type(cls)
 
+    @classmethod
+    def changed(cls, values: Mapping[str, Any]) -> list[str]:
+        """Return the names of the options that differ from their defaults; those without a default do not count."""
+        defaults = {field.name: field.default for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        return [name for name, default in defaults.items()
+                if default is not dataclasses.MISSING and values[name] != default]  # fmt: skip
+
     def part(self, declaration: type[Options]) -> dict[str, Any]:
         """Return the values of the fields of another declaration, usually a base class."""
         return {name: self[name] for name in _names(declaration)}

@@ -189,8 +189,7 @@ class _PostHoc(FromRepresentation):
 
     def check(self, dataset_info: DatasetInfo) -> None:
         super().check(dataset_info)
-        defaults = {name: field.default for name, field in GridOptions.__dataclass_fields__.items()}
-        changed = [name for name, default in defaults.items() if float(self.options.grid[name]) != default]
+        changed = GridOptions.changed(self.options.grid)
         if changed and not self.search:
             raise ConfigError(
                 f"method.grid.{changed[0]}={self.options.grid[changed[0]]:g} has no effect with "

@@ -195,8 +195,9 @@ class SLA(TransformedImagesMethod):
         super().check(dataset_info)
         if self.options.self_distillation:
             return
+        changed = SLAOptions.changed(self.options)
         for key in ("temperature", "distilled_weight"):
-            if self.options[key] != SLAOptions.__dataclass_fields__[key].default:
+            if key in changed:
                 raise ConfigError(
                     f"method.{key}={self.options[key]:g} has no effect without the distilled head. Set "
                     f"method.self_distillation=true, or leave method.{key} out"
