@@ -152,11 +152,11 @@ class Classifier:
         """Return images as uint8 [N, C, H, W]; numbers in [0, 1] would be read as black images, so they are refused."""
         channels, height, width = self.network.dataset_info.image_shape
         if not isinstance(images, (np.ndarray, torch.Tensor)):
-            first = images[0] if isinstance(images, (list, tuple)) and images else images
+            entries = f" of {type(images[0]).__name__}" if isinstance(images, (list, tuple)) and images else ""
             raise ConfigError(
-                f"images: {type(images).__name__} of {type(first).__name__}, and the network reads an array, uint8 "
+                f"images: {type(images).__name__}{entries}, and the network reads an array, uint8 "
                 f"[N, H, W, {channels}]. For image files run ltr-predict, which also resizes them; images of PIL are "
-                f"np.stack([np.asarray(image) for image in images])"
+                "np.stack([np.asarray(image) for image in images])"
             )
         pixels = torch.as_tensor(images)
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[3] != channels:

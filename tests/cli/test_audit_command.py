@@ -99,5 +99,5 @@ def test_a_list_that_the_data_set_excludes_is_not_replaced(audit, finished_run, 
 
     monkeypatch.setattr(reading, "read_source", read)
     code, _, err = audit(finished_run, "--out", "audit")
-    assert (code, "which the command reads" in err) == (2, True), err
+    assert (code, "the command reads this file" in err) == (2, True), err
     assert listed.read_text() == "a.png\n"

@@ -362,5 +362,5 @@ def test_a_list_that_the_data_set_reads_is_not_replaced(ltr_data, pets, tmp_path
     (tmp_path / "link.txt").symlink_to(listed)
     for name in (words[-1], "link.txt"):
         code, out, err = ltr_data(*words, f"dataset.exclude={name}")
-        assert (code, out, "which the command reads" in err) == (2, "", True), err
+        assert (code, out, "the command reads this file" in err) == (2, "", True), err
     assert listed.read_text() == "cat/1.jpg\n"

@@ -182,5 +182,5 @@ def test_a_table_of_labelled_images_is_not_replaced(command, finished_run, pool,
     table = tmp_path / "mined" / "candidates.csv"
     table.write_text("path,label\n0000.png,\n")
     code, _, err = command(finished_run, pool, "--out", "mined", "--again", "--exclude", "pool/../mined/candidates.csv")
-    assert (code, "which the command reads" in err) == (2, True), err
+    assert (code, "the command reads this file" in err) == (2, True), err
     assert table.read_text() == "path,label\n0000.png,\n"

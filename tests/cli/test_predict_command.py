@@ -162,7 +162,7 @@ def test_a_table_of_images_is_not_replaced_by_its_predictions(ltr_predict, finis
     (tmp_path / "link.csv").symlink_to(tmp_path / name)
     for images in (name, "link.csv"):
         code, _, err = ltr_predict(finished_run, images, "--out", "pool.csv")
-        assert (code, "which the command reads" in err) == (2, True), err
+        assert (code, "the command reads this file" in err) == (2, True), err
     assert (tmp_path / name).read_text() == "path\n0.png\n"
 
 

@@ -24,7 +24,7 @@ def table(tmp_path, monkeypatch):
     "nest", [lambda x: x, lambda x: [x], lambda x: {"a": {"b": x}}, lambda x: argparse.Namespace(a=x)]
 )
 def test_an_output_that_is_an_input_is_refused(table, value, nest):
-    with pytest.raises(ConfigError, match=r"--out .*table.csv is .*table.csv, which the command reads"):
+    with pytest.raises(ConfigError, match=r"--out .*table.csv.*: the command reads this file"):
         refuse_inputs({table: f"--out {table}"}, nest(value))
 
 
@@ -32,9 +32,9 @@ def test_an_input_is_found_through_links_and_the_root_of_a_data_set(table, tmp_p
     linked = tmp_path / "link.csv"
     linked.symlink_to(table)
     for config in ("link.csv", {"root": "folder", "file": "table.csv"}, ["dataset.file=link.csv"]):
-        with pytest.raises(ConfigError, match="which the command reads"):
+        with pytest.raises(ConfigError, match="the command reads this file"):
             refuse_inputs({table: "--out x"}, config)
-    with pytest.raises(ConfigError, match="which the command reads"):
+    with pytest.raises(ConfigError, match="the command reads this file"):
         refuse_inputs({linked: "--out x"}, str(table))
 
 

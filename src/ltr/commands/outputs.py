@@ -33,7 +33,8 @@ def refuse_inputs(outputs: Mapping[Path, str], *inputs: Any) -> None:
         shown = typed if str(path) in typed else f"{typed}: {path}"
         for file in existing_files(inputs):
             if os.path.samefile(path, file):
-                raise ConfigError(f"{shown} is {file}, which the command reads, and would be replaced. Name another")
+                link = "" if str(file) in shown else f" is {file}"
+                raise ConfigError(f"{shown}{link}: the command reads this file, and it would be replaced. Name another")
         if is_of_run(path):
             raise ConfigError(f"{shown} is a file of a finished run, and would be replaced. Name another")
 
