@@ -96,6 +96,10 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
 
+def _is_digests(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
 def _is_unit(value: Any) -> bool:
     return value in ("fraction", "number")
 
@@ -120,6 +124,7 @@ _WORDS: dict[Check, str] = {
     is_name: "a name",
     _is_flag: "true or false",
     _is_texts: "a list of texts",
+    _is_digests: "digests by key",
     _is_unit: "fraction or number",
     _is_direction: "higher, lower or neither",
 }
@@ -149,7 +154,8 @@ _DATA: dict[str, Check] = {
     "split_digest": _is_text,
     "val_rule": _or_none(_is_text),
     "fingerprint": _or_none(_is_text),
-    "files": lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
+    "files": _is_digests,
+    "metadata": _is_digests,
 }
 # the settings that reports use; all others are only shown
 _CONFIG: dict[str, Check] = {

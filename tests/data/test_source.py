@@ -1,23 +1,24 @@
 """The Source and ImageFiles: what they refuse, and what their fingerprint depends on."""
 
 import pickle
+from dataclasses import fields
 
 import numpy as np
 import pytest
 
-from ltr.data.source import ImageFiles, Source
+from ltr.data.source import Grouping, ImageFiles, Source
 from ltr.errors import DataError
 
 
 def make(**changes):
-    fields = {
+    arguments = {
         "name": "tiny",
         "images": np.arange(6 * 2 * 2 * 1, dtype=np.uint8).reshape(6, 2, 2, 1),
         "labels": np.array([0, 1, 2, 0, 1, 2]),
         "class_names": ("a", "b", "c"),
         "parts": {"train": range(4), "test": range(4, 6)},
     }
-    return Source(**{**fields, **changes})
+    return Source(**{**arguments, **changes})
 
 
 def test_labels_are_int64_and_cannot_be_written():
@@ -137,3 +138,33 @@ def test_file_sizes_are_part_of_the_fingerprint():
 def test_files_and_labels_must_be_equally_many():
     with pytest.raises(DataError, match="2 images but 3 labels"):
         Source("files", ImageFiles.from_paths("/", ["a", "b"]), np.zeros(3, int), ("x",), {"train": range(3)})
+
+
+METADATA = {
+    "class_ids": [np.array([7, 8, 9]), np.array([7, 9, 8])],
+    "taxonomy": [{"family": ("x", "x", "y")}, {"family": ("x", "y", "y")}, {"order": ("x", "x", "y")}],
+    "boxes": [np.zeros((6, 4)), np.eye(6, 4)],
+    "groupings": [
+        {"camera": Grouping(np.array([0, 0, 1, 1, -1, 0]), ("n", "s"))},
+        {"camera": Grouping(np.array([0, 1, 1, 1, -1, 0]), ("n", "s"))},
+        {"camera": Grouping(np.array([0, 0, 1, 1, -1, 0]), ("n", "w"))},
+    ],
+}
+
+
+@pytest.mark.parametrize("field", METADATA)
+def test_every_field_that_the_fingerprint_leaves_out_has_a_digest(field):
+    key, more = ("group", {"group": "camera"}) if field == "groupings" else (field, {})
+    sources = [make(**{field: value}, **more) for value in METADATA[field]]
+    assert {source.fingerprint for source in sources} == {make().fingerprint}
+    digests = [source.metadata_digests() for source in sources]
+    assert all(list(one) == [key] for one in digests)
+    assert len({one[key] for one in digests}) == len(sources)
+    assert digests[0] == make(**{field: METADATA[field][0]}, **more).metadata_digests()
+    assert make().metadata_digests() == {}
+
+
+def test_each_field_of_a_source_is_part_of_its_fingerprint_or_of_its_metadata_or_only_described():
+    fingerprinted = {"name", "images", "labels", "class_names", "parts", "fingerprint"}
+    described = {"left_out", "remarks"}  # of ltr-data describe
+    assert {field.name for field in fields(Source)} == fingerprinted | described | {*METADATA, "group"}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import trees
 from ltr.report.read_runs import finished_runs
 from ltr.runs import provenance, stages
 from ltr.runs.finished import fingerprint_of
@@ -94,6 +95,57 @@ def test_corrected_labels_start_another_run_and_the_old_result_stays(train, tabl
     assert CHANGED not in back.out
     # two runs of one seed on different data are two lines of a report, not an average
     assert len({run.group for run in finished_runs([tmp_path / "outputs"]).runs}) == 2
+
+
+def test_an_edited_hierarchy_starts_another_run_and_the_old_result_stays(ltr_train, tmp_path):
+    file = trees.nabirds(tmp_path) / "hierarchy.txt"
+    command = (*FAST, "dataset=nabirds", "dataset.num_classes=3", f"paths.data={tmp_path}")
+    first = ltr_train(*command)
+    assert first.code == 0, first.err
+    kept, whole = first.directory, file.read_text()
+    assert set(first.result["data"]["metadata"]) == {"class_ids", "taxonomy", "boxes"}
+    assert "finished before" in ltr_train(*command).out
+    for edited in (whole.replace("295 2", "295 1"), ""):  # other families, and none
+        assert edited != whole
+        file.write_text(edited)
+        done = ltr_train(*command)
+        assert f"{CHANGED} {kept} was finished (taxonomy, which" in " ".join(done.out.split())
+        assert "finished before" not in done.out
+        assert "cached stage" in done.out  # erm reads no taxonomy
+        assert "finished before" in ltr_train(*command).out
+    assert len({run.group for run in finished_runs([tmp_path / "outputs"]).runs}) == 3
+    file.write_text(whole)
+    assert str(kept) in re.sub(r"\s", "", ltr_train(*command).out)
+
+
+def test_edited_groups_start_another_run(train, table):
+    lines = table.read_text().splitlines()
+
+    def write(cameras):
+        table.write_text("\n".join([f"{lines[0]},camera", *map(",".join, zip(lines[1:], cameras))]) + "\n")
+
+    command = ("dataset.group=camera", "dataset.val=train_fraction", "dataset.val_fraction=0.4")
+    write(list("ab" * 4 + "cc") * 2)
+    first = train(*command)
+    assert first.code == 0, first.err
+    assert "finished before" in train(*command).out
+    write(list("aabb" * 2 + "cc") * 2)
+    second = train(*command)
+    assert "(group, which" in second.out
+    digests = {json.loads((one / "result.json").read_text())["data"]["split_digest"] for one in second.directories}
+    assert len(digests) == 2
+
+
+def test_runs_of_older_versions_are_reused_with_a_note_on_their_metadata(ltr_train, tmp_path):
+    trees.nabirds(tmp_path)
+    command = (*FAST, "dataset=nabirds", "dataset.num_classes=3", f"paths.data={tmp_path}")
+    kept = ltr_train(*command).directory
+    result = json.loads((kept / "result.json").read_text())
+    del result["data"]["metadata"]
+    (kept / "result.json").write_text(json.dumps(result))
+    done = ltr_train(*command)
+    assert "has no digests of its data's class_ids, taxonomy, boxes" in " ".join(done.out.split())
+    assert "finished before" in done.out
 
 
 def test_a_table_that_cannot_be_read_is_an_error_and_the_result_stays(train, table):

@@ -21,12 +21,18 @@ def test_files_of_settings_are_found_at_any_depth(tmp_path, monkeypatch):
     for name in ("w.pth", "classes.npy", "sizes.txt"):
         (tmp_path / name).write_text(name)
     (tmp_path / "erm").write_text("a file with the name of a method")
+    (tmp_path / "state").write_text("a file without a suffix")
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "model.safetensors").write_text("weights in timm's layout")
     config = config_of("head=cosine", "backbone.weights=w.pth", f"head.initial={tmp_path}/classes.npy")
     config["method"]["lists"] = [{"file": "sizes.txt"}, {"file": "missing.txt"}]
+    config["method"]["teacher"] = {"weights": "state", "run": "local-dir:hub", "student": "local-dir:nowhere"}
     assert named_files(config) == {
         "backbone.weights": file_digest(tmp_path / "w.pth"),
         "head.initial": file_digest(tmp_path / "classes.npy"),
         "method.lists.0.file": file_digest(tmp_path / "sizes.txt"),
+        "method.teacher.weights": file_digest(tmp_path / "state"),
+        "method.teacher.run": file_digest(tmp_path / "hub" / "model.safetensors"),
     }
 
 
@@ -106,3 +112,13 @@ def test_runs_from_different_files_are_not_averaged():
     assert keys[0] == keys[2] != keys[1]
     assert keys[3] == "h"
     assert groups_by_data([("g", one, {}), ("g", {"fingerprint": "d"}, {}), ("g", earlier, {})]) == ["g", "g", "g"]
+
+
+def test_runs_on_different_taxonomies_are_not_averaged():
+    one, other, none = (
+        {"fingerprint": "d", "metadata": metadata} for metadata in ({"taxonomy": "1"}, {"taxonomy": "2"}, {})
+    )
+    keys = groups_by_data([("g", one, {}), ("g", other, {}), ("g", none, {}), ("g", dict(one), {})])
+    assert len(set(keys)) == 3
+    assert keys[0] == keys[3]
+    assert groups_by_data([("g", one, {}), ("g", {"fingerprint": "d"}, {})]) == ["g", "g"]

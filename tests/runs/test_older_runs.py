@@ -19,7 +19,7 @@ from ltr.identity import as_first_written, config_as_first_written, first_path_o
 CRT = ("debug=fast", "method=crt", "trainer.precision=fp32")
 # what a run has had since and what a stage has: earlier versions wrote neither
 LATER_CONFIG = {"backbone": ("weights_map",), "trainer": ("check_files",)}
-LATER_DATA, LATER_STAGE = ("fingerprint",), ("code", "begun_by", "micro_batch")
+LATER_DATA, LATER_STAGE = ("fingerprint", "metadata"), ("code", "begun_by", "micro_batch")
 
 
 def without_later_keys(config: dict) -> dict:

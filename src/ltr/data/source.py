@@ -224,6 +224,25 @@ class Source:
         """Options of the conversion of image files to RGB; `PLAIN` for arrays."""
         return self.images.decoding if isinstance(self.images, ImageFiles) else PLAIN
 
+    def metadata_digests(self) -> dict[str, str]:
+        """Return the SHA-256 in hex of each field that results may depend on and the fingerprint leaves out.
+
+        These are ``class_ids`` (published lists refer to them), ``taxonomy``, ``boxes`` and ``group`` (its groups
+        decide which images are held out together). Fields without a value are left out.
+        """
+        digests: dict[str, str] = {}
+        if self.class_ids is not None:
+            digests["class_ids"] = _sha256(np.ascontiguousarray(self.class_ids, dtype="<i8"))
+        if self.taxonomy:
+            digests["taxonomy"] = _sha256(repr(sorted(self.taxonomy.items())).encode("utf-8", "surrogateescape"))
+        if self.boxes is not None:
+            digests["boxes"] = _sha256(np.ascontiguousarray(self.boxes, dtype="<f4"))
+        if self.group is not None:
+            grouping = self.groupings[self.group]
+            names = repr((self.group, grouping.values)).encode("utf-8", "surrogateescape")
+            digests["group"] = _sha256(names, np.ascontiguousarray(grouping.codes, dtype="<i4"))
+        return digests
+
     def part(self, name: str) -> range:
         """Return the indices of part ``name``; raise DataError that lists the parts if it is missing."""
         if name not in self.parts:
@@ -260,6 +279,14 @@ def _check_parts(name: str, parts: Mapping[str, range], total: int) -> None:
         expected = indices.stop
     if expected != total:
         raise DataError(f"source '{name}': its parts cover {expected} samples of {total}")
+
+
+def _sha256(*parts: Any) -> str:
+    """Return the SHA-256 in hex of bytes and contiguous arrays, one after another."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _fingerprint(source: Source) -> str:

@@ -128,8 +128,10 @@ def _split_by_data(runs: list[FinishedRun]) -> list[FinishedRun]:
 
 def _data_settings(data: Mapping[str, Any]) -> dict[str, str]:
     """Return settings that tell runs on different data or files apart in labels."""
-    files = {f"files.{key}": digest[:8] for key, digest in (data.get("files") or {}).items()}
-    return {_FINGERPRINT_KEY: str(data.get("fingerprint"))[:8], **files}
+    digests = {
+        f"{kind}.{key}": digest[:8] for kind in ("metadata", "files") for key, digest in (data.get(kind) or {}).items()
+    }
+    return {_FINGERPRINT_KEY: str(data.get("fingerprint"))[:8], **digests}
 
 
 def _run_directories(folder: Path, collection: RunCollection) -> Iterator[Path]:
@@ -193,30 +195,31 @@ def groups_by_data(runs: Sequence[tuple[str, Mapping[str, Any] | None, Mapping[s
     Args:
         runs: group hash, ``data`` and ``config`` of each result. The configuration holds the fingerprint if the usual
             run directory was in use by a run on other data. Runs of older versions have no fingerprint, and no digests
-            of the files that their configurations name.
+            of the data's metadata and of the files that their configurations name.
     """
-    known: dict[str, set[str]] = {}
-    known_files: dict[str, set[str]] = {}
+    known: dict[str, dict[str, set[str]]] = {}
     for group, data, config in runs:
-        fingerprint, files = _data_and_files(data)
-        known.setdefault(group, set()).update(
-            [fingerprint] if fingerprint else [], ["earlier"] if _FINGERPRINT_KEY in config else []
-        )
-        known_files.setdefault(group, set()).update([files] if files else [])
+        for kind, digest in _data_identity(data).items():
+            known.setdefault(group, {}).setdefault(kind, set()).update([digest] if digest else [])
+        known[group]["fingerprint"].update(["earlier"] if _FINGERPRINT_KEY in config else [])
     keys = []
     for group, data, _ in runs:
-        fingerprint, files = _data_and_files(data)
-        if len(known_files[group]) > 1:
-            keys.append(_digest([group, fingerprint, files]))
-        else:
-            keys.append(group if len(known[group]) < 2 else _digest([group, fingerprint]))
+        identity = _data_identity(data)
+        differing = [kind for kind in identity if len(known[group][kind]) > 1]
+        named = [identity[kind] for kind in identity if kind == "fingerprint" or kind in differing]
+        keys.append(_digest([group, *named]) if differing else group)
     return keys
 
 
-def _data_and_files(data: Mapping[str, Any] | None) -> tuple[str | None, str | None]:
-    """Return the fingerprint of a run's data and a digest of the files that its configuration names."""
-    files = (data or {}).get("files")
-    return (data or {}).get("fingerprint"), _digest(files) if files else None
+def _data_identity(data: Mapping[str, Any] | None) -> dict[str, str | None]:
+    """Return the fingerprint of a run's data, and digests of their metadata and of the files that its config names."""
+    data = data or {}
+    files, metadata = data.get("files"), data.get("metadata")
+    return {
+        "fingerprint": data.get("fingerprint"),
+        "files": _digest(files) if files else None,
+        "metadata": None if metadata is None else _digest(metadata),
+    }
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ltr.configuration.targets import instantiate, locate
 from ltr.data.packed_images.reading import read_source
 from ltr.data.source import Source
 from ltr.errors import DataError
-from ltr.runs.keys import with_code, with_data
+from ltr.runs.keys import with_code
 from ltr.runs.named_files import changed_files, named_files
 from ltr.runs.result import RESULT, Outcome, read_result, run_directory
 from ltr.runs.store import RECORD
@@ -23,8 +23,8 @@ class RunStatus:
     """State of a run before it begins.
 
     Attributes:
-        config: configuration with the identity of code outside ltr, and with the fingerprint of the data or the digests
-            of files if the usual directory holds the result of the same command on other ones.
+        config: configuration with the identity of code outside ltr, and with the fingerprint and metadata of the data
+            or the digests of files if the usual directory holds the result of the same command on other ones.
         outcome: the result, if it is still valid.
         source: the data, if they had to be read.
     """
@@ -42,10 +42,11 @@ def find_result(
 ) -> RunStatus:
     """Look for the run's result; with ``resume=never`` delete the result on the current data.
 
-    A result is valid if the data still have its fingerprint, and the files that the configuration names, such as
-    ``backbone.weights``, their content. For the comparison the source is read again (labels, paths and sizes of image
-    files, or arrays), except data whose content is fixed by published digests. If data or files have changed, a message
-    says so, and the run gets a separate directory, so that the earlier result is kept.
+    A result is valid if the data still have its fingerprint and metadata (such as a taxonomy), and the files that the
+    configuration names, such as ``backbone.weights``, their content. For the comparison the source is read again
+    (labels, paths and sizes of image files, or arrays), except data whose content is fixed by published digests. If
+    data or files have changed, a message says so, and the run gets a separate directory, so that the earlier result is
+    kept.
 
     Args:
         config: the checked, resolved, plain configuration.
@@ -62,17 +63,8 @@ def find_result(
     changed: dict[str, Any] = {}
     if "data" not in named:
         source = _current_source(named["dataset"], source, read, directory)
-        fingerprint = fingerprint_of(result, Path(config["paths"]["stages"]))
-        if source is not None and fingerprint is None:
-            print_line(
-                f"the run in {directory} has no fingerprint of its data: its result is used without a comparison"
-            )
-        elif source is not None and fingerprint != source.fingerprint:
-            changed |= with_data({}, source.fingerprint)
-            print_line(
-                f"the data have changed since the run in {directory} was finished (labels, classes or files; "
-                f"fingerprint {str(fingerprint)[:12]} then, {source.fingerprint[:12]} now)"
-            )
+        if source is not None and (other := _changed_data(source, result, directory, config["paths"], print_line)):
+            changed["data"] = other
     if "files" not in named and (differing := _changed_files(config, result, directory, print_line)):
         changed["files"] = differing
     if changed:
@@ -103,6 +95,42 @@ def _current_source(
         raise DataError(
             f"{error}\nThe finished run of this command on the earlier data is kept in {directory}"
         ) from error
+
+
+def _changed_data(
+    source: Source,
+    result: Mapping[str, Any],
+    directory: Path,
+    paths: Mapping[str, Any],
+    print_line: Callable[[str], None],
+) -> dict[str, Any]:
+    """Return today's fingerprint and metadata of the data, as far as they differ from the result's, and say so."""
+    changed: dict[str, Any] = {}
+    fingerprint = fingerprint_of(result, Path(paths["stages"]))
+    if fingerprint is None:
+        print_line(f"the run in {directory} has no fingerprint of its data: its result is used without a comparison")
+    elif fingerprint != source.fingerprint:
+        changed["fingerprint"] = source.fingerprint
+        print_line(
+            f"the data have changed since the run in {directory} was finished (labels, classes or files; "
+            f"fingerprint {fingerprint[:12]} then, {source.fingerprint[:12]} now)"
+        )
+    current, stored = source.metadata_digests(), (result.get("data") or {}).get("metadata")
+    if stored is None:
+        if current and fingerprint is not None:
+            print_line(
+                f"the run in {directory} has no digests of its data's {', '.join(current)}: its result is used without "
+                "a comparison of these"
+            )
+        return changed
+    differing = sorted(key for key in {*stored, *current} if stored.get(key) != current.get(key))
+    if differing:
+        changed["metadata"] = {key: current.get(key) for key in differing}
+        print_line(
+            f"the data have changed since the run in {directory} was finished ({', '.join(differing)}, which are not "
+            "part of the fingerprint)"
+        )
+    return changed
 
 
 def _changed_files(

@@ -149,11 +149,6 @@ def with_code(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "code": code} if code else dict(config)
 
 
-def with_data(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
-    """Return the configuration with a fingerprint, for a run whose usual directory holds a result on other data."""
-    return {**config, "data": {"fingerprint": fingerprint}}
-
-
 def execution_spec(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of execution that may change a bit of a training's outcome; {} by default."""
     trainer, strategy = config["trainer"], config["strategy"]

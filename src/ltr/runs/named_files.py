@@ -10,14 +10,16 @@ from typing import Any
 from ltr.configuration.configs import leaves
 from ltr.errors import CheckpointError
 from ltr.files import checkpoint_file, file_digest
+from ltr.models.hub_weights import LOCAL, weights_file
 from ltr.runs.keys import run_identity
 
 
 def named_files(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the SHA-256 in hex of each file that a setting names, by the setting's key.
 
-    A run directory counts by its evaluated weights. Files of the data's source are not included, because the source has
-    a fingerprint of its own, nor are files that do not exist (any more).
+    A run directory counts by its evaluated weights, and ``local-dir:FOLDER`` by the weights in the folder. Files of the
+    data's source are not included, because the source has a fingerprint and metadata of its own, nor are files that do
+    not exist (any more).
 
     Args:
         config: the checked, resolved, plain configuration.
@@ -25,8 +27,9 @@ def named_files(config: Mapping[str, Any]) -> dict[str, str]:
     of_source = {value for _, value in _texts(config["dataset"]["source"])}
     digests = {}
     for key, text in _texts(run_identity(config)):
-        # a name without a dot or a separator, such as erm, may by accident be that of a file here
-        if text not in of_source and (os.sep in text or "." in text) and (file := _file(text)) is not None:
+        # a name, such as erm, may by accident be that of a file here
+        is_name = key.rpartition(".")[2] in ("name", "_target_") and os.sep not in text
+        if text not in of_source and not is_name and (file := _file(text)) is not None:
             digests[key] = file_digest(file)
     return digests
 
@@ -47,6 +50,11 @@ def _texts(node: Any) -> Iterator[tuple[str, str]]:
 
 
 def _file(text: str) -> Path | None:
+    if text.startswith(LOCAL):
+        try:
+            return Path(weights_file(text))
+        except CheckpointError:
+            return None
     path = Path(text)
     if os.path.isfile(path):  # unlike Path.is_file, False for a text that cannot be a path
         return path

@@ -90,16 +90,20 @@ def result_rows(
     ]
 
 
-def data_entry(split: Split, fingerprint: str, files: Mapping[str, str] | None = None) -> dict[str, Any]:
+def data_entry(
+    split: Split, fingerprint: str, metadata: Mapping[str, str], files: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Return the entry ``data`` of ``result.json``.
 
     Args:
         split: the evaluated split.
         fingerprint: that of its source.
+        metadata: `ltr.data.source.Source.metadata_digests` of its source.
         files: digests of the files that the configuration names, see `ltr.runs.named_files.named_files`.
     """
     return {
         "fingerprint": fingerprint,
+        "metadata": dict(metadata),
         **({"files": dict(files)} if files else {}),
         "split": split.name,
         "split_digest": split.digest(),

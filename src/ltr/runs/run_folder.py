@@ -142,7 +142,7 @@ class RunFolder:
             self.config,
             [_stage_entry(output) for output in outputs.values()],
             rows,
-            data_entry(self.split, self.source.fingerprint, self.files),
+            data_entry(self.split, self.source.fingerprint, self.source.metadata_digests(), self.files),
             headline_metric(self.split),
             declared_metrics(self.split, self.config["evaluation"]),
         )

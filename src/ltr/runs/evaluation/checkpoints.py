@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ class CheckpointEvaluation:
     overlap: Overlap
     note: str = ""
     fingerprint: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def evaluate_checkpoints(
@@ -240,6 +241,7 @@ def _evaluate(candidate: Candidate, part: str, data: DatasetCache) -> Checkpoint
         prepared.overlap,
         prepared.note,
         prepared.source.fingerprint,
+        prepared.source.metadata_digests(),
     )
 
 

@@ -67,7 +67,7 @@ def write_evaluation(
         write_json(temporary / "provenance.json", entries)
         stages = run_result["stages"] if run_result is not None and not candidate.elsewhere else []
         declared = declared_metrics(evaluation.split, config["evaluation"])
-        data = data_entry(evaluation.split, evaluation.fingerprint) | evaluation.overlap.to_dict()
+        data = data_entry(evaluation.split, evaluation.fingerprint, evaluation.metadata) | evaluation.overlap.to_dict()
         result = write_result(
             temporary, config, stages, evaluation.rows, data, headline_metric(evaluation.split), declared
         )
