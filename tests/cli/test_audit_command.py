@@ -19,7 +19,7 @@ def audit(run_command, tmp_path, monkeypatch):
 
 
 def test_issues_are_written_as_a_table_and_a_sheet(audit, finished_run, tmp_path):
-    code, out, err = audit(finished_run, "--part", "val", "--part", "test", "--out", "audit", "--folds", "2")
+    code, out, err = audit(finished_run, "--part", "val", "--part", "test", "--out", "audit")
     assert code == 0, err
     with open(tmp_path / "audit" / "issues.csv", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import re
 import subprocess
 import sys
 
@@ -188,6 +189,18 @@ def test_larger_images_than_allowed_are_refused(ltr_data, pets):
     assert code == 1
     assert "100 x 100 pixels are more than the allowed 9,999" in out
     assert ltr_data("check", "folder", "--workers", 1, "--max-pixels", 10_000)[0] == 0
+
+
+@pytest.mark.parametrize("kept", ["packed", "in memory"])
+def test_a_bound_of_pixels_without_image_files_is_refused(ltr_data, pets, tmp_path, kept):
+    words = ["digits"]
+    if kept == "packed":
+        words = ["folder", f"dataset.packed={tmp_path / 'pets.pack'}"]
+        assert ltr_data("pack", "folder", "--to", tmp_path / "pets.pack", "--workers", 1)[0] == 0
+    code, out, err = ltr_data("check", *words, "--workers", 1, "--max-pixels", 1000)
+    assert code == 2
+    assert not out
+    assert re.search(rf"--max-pixels: .* are {kept}\. Leave it out", err)
 
 
 def test_arrays_are_checked_by_their_reader(ltr_data):

@@ -269,6 +269,8 @@ def test_open_set_runs_are_evaluated_at_their_validation_threshold(ltr_train, lt
         ("weights.map=3: allowed is", ["RUN", "weights.map=3"]),
         ("there is no key 'weights.mop'", ["RUN", "weights.mop={a: b}"]),
         ("there is no such folder", ["RUN", "--config-dir", "nowhere"]),
+        ("--config-dir: no word names a config of it", ["RUN", "--config-dir", ".", "evaluation.top_k=3"]),
+        ("--config-dir: no word names a config of it", ["DIGITS", "--config-dir", "."]),
         ("checkpoints are of this project", ["RUN", "dataset=digits", "backbone=digits_net"]),
     ],
 )

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
+import tomllib
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from ltr.apply.acquisition import BY_CLASS, BY_DISTANCE, BY_SEED, STRATEGIES
 from ltr.commands.arguments import Parser, parse_arguments
+from ltr.configuration.command_line import SWITCHES, WITH_VALUE, read
 from ltr.errors import ConfigError
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+from command_reference import ROOT, parser_of
 
 STRATEGY_FLAGS = {
     "--min-distance 0.1": BY_DISTANCE,
@@ -23,28 +31,91 @@ STRATEGY_FLAGS = {
 REFUSED = [
     ("predict", "run images --format megadetector --scorer energy --out x.json", "--scorer"),
     ("predict", "run images --format camtrap_dp --scorer msp --out x.csv", "--scorer"),
+    ("predict", "run images --format camtrap_dp --top 3 --out x.csv", "--top"),
+    ("predict", "run images --min-confidence 0.5", "--min-confidence"),
+    ("predict", "run images --category animal", "--category"),
+    ("evaluate", "results --decide recall=0.9 --out o", "--out"),
+    ("evaluate", "results --decide recall=0.9 --split test", "--split"),
+    ("evaluate", "results --decide recall=0.9 --config-dir .", "--config-dir"),
+    ("export", "run --hub h --onnx", "--onnx"),
     *(("mine", f"run images --out m --strategy margin --budget 4 {flag}", flag.split()[0])
       for flag in ("--classes a", "--group few", "--few-below 3", "--top 100")),
     ("mine", "run images --out m --classes a --group many", "--group"),
     ("mine", "run images --out m --group all --few-below 3", "--few-below"),
+    ("mine", "run images --out m --strategy coreset --min-distance 0.1", "--min-distance"),
+    ("mine", "run images --out m --strategy margin --seed 0", "--seed"),
+    ("mine", "run images --out m --strategy margin --class-budget a=3", "--class-budget"),
+    ("mine", "run images --out m --strategy probability --budget 3", "--budget"),
     ("mine", "run images --out m --features images --stages s", "--stages"),
     *(("report", f"--leaderboard results {flag}", flag.split()[0])
       for flag in ("--by name", "--level 0.9", "--pictures 3")),
     ("report", "--leaderboard results --add run --out x.html", "--out"),
     ("report", "--leaderboard results --add=run --format=html", "--format"),
     ("report", "--leaderboard results --check --format markdown", "--format"),
+    ("report", "--leaderboard results --format table", "--format table"),
     ("report", "--leaderboard results --out x.png", "--out x.png"),
+    *(("report", f"--leaderboard results {flag}", flag.split()[0])
+      for flag in ("--metric few", "--dataset a", "--against best", "--curve seed", "--figures two", "--spread")),
+    ("report", "--leaderboard results --check --add run", "--check"),
+    ("report", "--check", "--check"),
+    ("report", "--add run", "--add"),
     ("report", "--pictures 3", "--pictures"),
+    ("report", "--level 0.95", "--level"),
     ("report", "--out x.png", "--spread"),
     ("report", "--out x.html", "--format html"),
     ("report", "--format html --out x.png", "--out x.png"),
     ("report", "--spread --pictures 3", "--pictures"),
     ("report", "--spread --out x.png --format csv", "--format"),
+    ("report", "--spread --out x.png --level 0.9", "--level"),
+    ("report", "--spread --curve seed", "--curve"),
+    ("report", "--spread --figures two", "--figures"),
     ("dashboard", "--update URL --name N", "--name"),
-    ("dashboard", "--print --project p", "--project"),
+    ("dashboard", "--update URL --no-report", "--no-report"),
+    *(("dashboard", f"--print {flag}", flag.split()[0])
+      for flag in ("--project p", "--entity e", "--name N", "--update URL", "--no-report")),
+    *(("data", f"check digits {flag}", flag.split()[0])
+      for flag in ("--by hash", "--distance 3", "--pairs-to x.csv")),
+    ("data", "audit run --part test --part val --folds 5", "--folds"),
+    ("data", "audit run --part test --seed 1", "--seed"),
     ("data", "pack digits --to x.pack --format raw --quality 80", "--quality"),
     ("data", "pack digits --to x.pack --format raw --qual=80", "--quality"),
 ]  # fmt: skip
+
+
+# flags whose effect depends on the run or the data set; the tests of these commands refuse them
+OF_RUNS = {"data check": {"--max-pixels"}}
+# Flags of each command that every command line reads. Bounds of what a command uses (--workers), permissions
+# (--allow, --allow-overlap, --root, --again) and places are read even where they change nothing.
+ALWAYS = {
+    "evaluate": "--json --allow-overlap --decide --allow",
+    "stages": "--stages",
+    "stages prune": "--older-than --keep-last --dry-run",
+    "data list": "--config-dir",
+    "data describe": "--out --config-dir --allow",
+    "data check": "--exclude-to --duplicates --workers --config-dir --allow",
+    "data pack": "--to --size --format --workers --max-pixels --config-dir --allow",
+    "data import": "--to --config-dir --allow",
+    "data audit": "--out --part --method --batch-size --workers --accelerator --allow",
+    "predict": "--out --format --detections --views --root --no-exif --batch-size --workers --accelerator --precision "
+    "--allow",
+    "mine": "--out --strategy --thumbnails --exclude --chunk --again --features --root --no-exif --batch-size "
+    "--workers --accelerator --precision --allow",
+    "export": "--out --hub --allow",
+    "report": "--leaderboard",
+    "dashboard": "--print",
+}
+TRAIN_REFUSED = [
+    ("--resolve", "--resolve"),
+    ("--info plugins --package optimizer", "--package"),
+    ("--multirun hydra.mode=RUN", "--multirun"),
+    ("--run +sweep=optuna", "--run"),
+    ("--run hydra.mode=MULTIRUN", "--run"),
+    ("--shell-completion", "--shell-completion"),
+    ("--cfg job -m", "--cfg"),
+    ("--info -m", "--info"),
+]
+# the first three are answered at once, as everywhere
+TRAIN_ALWAYS = "--help --version --hydra-help --config-name --config-path --config-dir --allow"
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +136,68 @@ def test_a_flag_without_effect_is_refused(monkeypatch, command, line, named):
         run(command, line)
     assert named in str(error.value)
     assert len(str(error.value).splitlines()) == 1  # no usage, as of a flag that there is none of
+
+
+def commands() -> dict[str, set[str]]:
+    """Return the flags of every command but ltr-train, by the name of its module and its subcommand."""
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    flags = {}
+    for program in set(scripts) - {"ltr-train"}:
+        name = {"ltr-eval": "evaluate"}.get(program, program.removeprefix("ltr-"))
+        parsers = {name: parser_of(program)}
+        for action in parsers[name]._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers |= {f"{name} {command}": parser for command, parser in action.choices.items()}
+        for command, parser in parsers.items():
+            flags[command] = {flag for action in parser._actions for flag in action.option_strings} - {"-h", "--help"}
+    return {command: names for command, names in flags.items() if names or command in ALWAYS}
+
+
+def test_every_flag_of_a_command_is_always_read_or_is_refused_somewhere():
+    refused: dict[str, set[str]] = {}
+    for command, line, named in REFUSED:
+        name = f"{command} {line.split()[0]}" if command == "data" else command
+        refused.setdefault(name, set()).add(named.split()[0])
+    refused["mine"] |= {flag.split()[0] for flag in STRATEGY_FLAGS}
+    for command, flags in OF_RUNS.items():
+        refused[command] |= flags
+    for command, flags in commands().items():
+        always = set(ALWAYS[command].split())
+        assert flags - always - refused.get(command, set()) == set(), command
+        assert always <= flags, command
+
+
+def test_every_flag_of_training_is_always_read_or_is_refused_somewhere():
+    refused = {named for _, named in TRAIN_REFUSED}
+    assert {*SWITCHES, *WITH_VALUE} == refused | set(TRAIN_ALWAYS.split())
+
+
+@pytest.mark.parametrize(("line", "named"), TRAIN_REFUSED)
+def test_a_flag_of_training_without_effect_is_refused(line, named):
+    (mistake,) = read(line.split()).mistakes
+    assert named in mistake.partition(":")[0]
+
+
+@pytest.mark.parametrize(
+    "command", ["list", "describe digits", "check digits", "pack digits --to x", "import digits --to x"]
+)
+def test_a_folder_of_configs_that_does_not_exist_is_refused(command):
+    with pytest.raises(ConfigError, match=r"--config-dir nowhere: there is no such folder"):
+        run("data", f"{command} --config-dir nowhere")
+
+
+def test_the_number_of_each_class_is_refused_where_every_class_has_one(monkeypatch):
+    import numpy as np
+
+    from ltr.commands.mine import _select
+
+    model = argparse.Namespace(class_names=["a", "b"], background=None)
+    arguments = argparse.Namespace(
+        strategy="margin_of_classes", top=3, class_budget=["a=1", "b=2"], budget=None, typed_flags={"top": "--top"}
+    )
+    monkeypatch.setattr("ltr.apply.acquisition.check_strategy", lambda *_, **__: None)
+    with pytest.raises(ConfigError, match="--top: --class-budget sets the number of every class"):
+        _select(arguments, model, None, np.arange(2), None, None, Path(), None)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

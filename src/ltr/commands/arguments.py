@@ -68,7 +68,8 @@ def parse_arguments(parser: Parser, argv: Sequence[str], intermixed: bool = Fals
         intermixed: accept words between flags.
 
     Raises:
-        ConfigError: flags that are wrong, or a blank argument, which as a path would mean the current folder.
+        ConfigError: flags that are wrong, a blank argument, which as a path would mean the current folder, or a
+            ``--config-dir`` that is no folder.
     """
     for before, argument in zip(["", *argv], argv):
         if not argument.strip() or "\0" in argument:
@@ -82,6 +83,9 @@ def parse_arguments(parser: Parser, argv: Sequence[str], intermixed: bool = Fals
     except SystemExit:  # --help
         return None
     arguments.typed_flags = _typed_flags(parser, argv)
+    config_dir = getattr(arguments, "config_dir", None)
+    if config_dir is not None and not os.path.isdir(config_dir):
+        raise ConfigError(f"--config-dir {config_dir}: there is no such folder. Name the folder of your own configs")
     return arguments
 
 

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if arguments.update:
         because = "--update keeps the name of the workspace, and creates no report. Leave it out"
-        refuse_unread(arguments, ["name"], because)
+        refuse_unread(arguments, ["name", "no_report"], because)
     if arguments.print:
         because = "--print creates nothing: it shows the panels, which are those of every project. Leave it out"
         refuse_unread(arguments, ["project", "entity", "name", "update", "no_report"], because)

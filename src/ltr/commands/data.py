@@ -169,6 +169,9 @@ def _check_flags(arguments: argparse.Namespace) -> None:
         _check_duplicate_flags(arguments)
     if arguments.command == "pack" and arguments.format == "raw":
         refuse_unread(arguments, ["quality"], "--format raw stores pixels unchanged. Leave one of them out")
+    if arguments.command == "audit" and arguments.part and "train" not in arguments.part:
+        because = "only training images are divided into folds. Leave it out, or add --part train"
+        refuse_unread(arguments, ["folds", "seed"], because)
     if values.get("pairs_to") is not None and values["pairs_to"].suffix.lower() != ".csv":
         raise ConfigError(f"--pairs-to {values['pairs_to']}: the name must end in .csv")
     for flag in ("exclude_to", "to", "pairs_to"):
@@ -181,9 +184,9 @@ def _check_flags(arguments: argparse.Namespace) -> None:
 
 
 def _check_duplicate_flags(arguments: argparse.Namespace) -> None:
-    needless = arguments.distance is not None or arguments.pairs_to is not None or arguments.by != "hash"
-    if needless and not arguments.duplicates:
-        raise ConfigError("--by, --distance and --pairs-to belong to --duplicates; add it")
+    if not arguments.duplicates:
+        because = "only --duplicates compares images that look alike. Add it, or leave the rest out"
+        refuse_unread(arguments, ["by", "distance", "pairs_to"], because)
     most = DISTANCES[arguments.by]
     distance = arguments.distance
     if distance is not None and not (0 <= distance <= most and (arguments.by != "hash" or distance == int(distance))):

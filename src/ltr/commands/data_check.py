@@ -6,6 +6,7 @@ import argparse
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from ltr.commands.arguments import refuse_unread
 from ltr.commands.data import processes, read_dataset
 from ltr.console import plain_warnings, print_line, progress
 from ltr.errors import ConfigError
@@ -29,9 +30,11 @@ def check_dataset(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
         config: the composed config.
 
     Raises:
-        ConfigError: features of a random backbone.
+        ConfigError: features of a random backbone, or a bound of pixels for images that are kept decoded.
         DataError: the data set is missing or damaged.
     """
+    import numpy as np
+
     from ltr.data.images.checking import BadImage, find_bad_images, write_exclusions
     from ltr.data.images.tally import Tally, tally_arrays
     from ltr.data.packed_images.reading import PackedImages
@@ -41,6 +44,10 @@ def check_dataset(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
     if arguments.duplicates and arguments.by == "features":
         _check_weights(arguments, config)
     source, partial = _read_and_compare(config)
+    if isinstance(source.images, PackedImages | np.ndarray):
+        kept = "packed" if isinstance(source.images, PackedImages) else "in memory"
+        because = f"it bounds the images of image files, and those of {source.name} are {kept}. Leave it out"
+        refuse_unread(arguments, ["max_pixels"], because)
     print_line(f"{source.name}: {len(source):,} images of {source.num_classes:,} classes found")
     for line in partial:
         print_line(f"wrong: {line}")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltr.commands.arguments import Parser, add_allow, parse_arguments
+from ltr.commands.arguments import Parser, add_allow, parse_arguments, refuse_unread
 from ltr.commands.named_runs import outputs_folder, run_path, runs_below, runs_of_name
 from ltr.commands.outputs import read_arguments, refuse_inputs
 from ltr.console import plain_warnings, print_line
@@ -63,7 +63,9 @@ def main(argv: list[str]) -> int:
         help="choose class thresholds on validation images and store them: precision=0.9 or recall=0.9; sets: "
         "coverage=0.9; of one class: precision:CLASS=0.99; of many: precision=FILE.csv",
     )
-    parser.add_argument("--config-dir", metavar="FOLDER", help="folder with your own configs, for dataset=CONFIG")
+    parser.add_argument(
+        "--config-dir", metavar="FOLDER", help="folder with your own configs, for dataset=CONFIG or evaluation.scorers"
+    )
     add_allow(parser)
     arguments = parse_arguments(parser, argv, intermixed=True)
     if arguments is None:
@@ -76,12 +78,12 @@ def main(argv: list[str]) -> int:
         refuse_inputs({arguments.json: f"--json {arguments.json}"}, read_arguments(arguments, "json"))
     out = arguments.out or outputs / EVALUATIONS
     check_folder(out, f"--out {out}")
-    if arguments.decide and (arguments.out or arguments.split != "test"):
-        raise ConfigError(
-            "--decide writes into the run's folder and measures validation and test images: leave --out and --split out"
+    if arguments.decide:
+        because = (
+            "--decide writes into the run's folder and measures validation and test images of the run's own data set. "
+            "Leave it out"
         )
-    if arguments.config_dir and not Path(arguments.config_dir).is_dir():
-        raise ConfigError(f"--config-dir {arguments.config_dir}: there is no such folder")
+        refuse_unread(arguments, ["out", "split", "config_dir"], because)
 
     from ltr.configuration.evaluation_overrides import read_request
     from ltr.configuration.targets import allow_packages
@@ -91,7 +93,7 @@ def main(argv: list[str]) -> int:
         if arguments.decide:
             _decide(paths, request, arguments)
             return 0
-        _evaluate(paths, request, arguments.split, out, arguments.json, arguments.config_dir, arguments.allow_overlap)
+        _evaluate(paths, request, arguments, out)
     return 0
 
 
@@ -151,21 +153,18 @@ def _sort_words(words: Sequence[str]) -> tuple[list[Path], list[str], list[str]]
     return list(dict.fromkeys(paths)), overrides, [f"{word or repr(word)}: {missing}" for word in neither]
 
 
-def _evaluate(
-    paths: Sequence[Path],
-    request: EvaluationRequest,
-    split: str,
-    out: Path,
-    json: Path | None,
-    config_dir: str | None,
-    allow_overlap: bool,
-) -> None:
+def _evaluate(paths: Sequence[Path], request: EvaluationRequest, arguments: argparse.Namespace, out: Path) -> None:
     from ltr.configuration.evaluation_overrides import for_run
+    from ltr.configuration.listed_configs import LISTS
 
+    config_dir, json = arguments.config_dir, arguments.json
     located = _locate(paths)
     # mistakes are reported before heavy packages are imported
     configs = [None if config is None else for_run(config, request, config_dir) for _, config in located]
     refuse(request.mistakes, "the command cannot be carried out")  # of files without a run's configuration
+    if request.config is None and not {one.key for one in request.parsed} & set(LISTS):
+        because = "no word names a config of it. Add dataset=CONFIG or evaluation.scorers=[NAME], or leave it out"
+        refuse_unread(arguments, ["config_dir"], because)
     _refuse_input_of_config(json, configs)
     from rich.console import Console
 
@@ -180,8 +179,8 @@ def _evaluate(
 
     results = []
     with plain_warnings():
-        candidates = _candidates(paths, located, configs, request, config_dir, allow_overlap)
-        for evaluation in evaluate_checkpoints(candidates, split, print_line):
+        candidates = _candidates(paths, located, configs, request, config_dir, arguments.allow_overlap)
+        for evaluation in evaluate_checkpoints(candidates, arguments.split, print_line):
             draw_figures = None if request.figures == "none" else lambda folder: draw(folder, request.figures)
             folder, result = write_evaluation(evaluation, out, draw_figures)
             results.append((evaluation.candidate.label, folder, result))

@@ -305,6 +305,8 @@ def _select(
     strategy = arguments.strategy
     check_strategy(strategy, has_background=model.background is not None)
     budgets = class_budgets(model, classes, arguments.top, arguments.class_budget)
+    if budgets == class_budgets(model, classes, arguments.top + 1, arguments.class_budget):
+        refuse_unread(arguments, ["top"], "--class-budget sets the number of every class. Leave one of them out")
     if strategy not in BY_CLASS and arguments.budget is not None:
         budgets = {int(classes[0]): arguments.budget}
     check_budget(strategy, min(sum(budgets.values()), len(places)))

@@ -89,6 +89,8 @@ def _predict(arguments: argparse.Namespace) -> int:
     if arguments.format != "csv":
         because = f"--format {arguments.format} has no column of knownness. Leave it out, or write --format csv"
         refuse_unread(arguments, ["scorer"], because)
+    if arguments.format == "camtrap_dp":
+        refuse_unread(arguments, ["top"], "--format camtrap_dp has one class per row. Leave it out")
     named = arguments.out is not None
     if named:  # an unwritable output is refused before the run is looked up
         _check_out(arguments)

@@ -114,6 +114,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _check_format(arguments: argparse.Namespace) -> None:
     """Refuse the flags of HTML with another format, and a file name that promises another format."""
+    if not arguments.against:
+        refuse_unread(arguments, ["level"], "only --against gives intervals. Add --against ROW, or leave it out")
     if arguments.format != "html":
         because = f"--format {arguments.format} contains no figures. Leave it out, or add --format html"
         refuse_unread(arguments, ["pictures"], because)

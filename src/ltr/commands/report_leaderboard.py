@@ -27,7 +27,7 @@ def check_leaderboard(arguments: argparse.Namespace, folders: Sequence[Path]) ->
             f"--leaderboard with {counted(len(folders), 'folder')}: one folder of results is needed. Name it, e.g. "
             "ltr-report --leaderboard results"
         )
-    if arguments.format not in (*_FORMATS, "table"):
+    if arguments.format not in _FORMATS and "format" in arguments.typed_flags:
         raise ConfigError(
             f"--leaderboard --format {arguments.format}: allowed are {' and '.join(_FORMATS)}. For other formats, "
             f"report the folder without --leaderboard: ltr-report {folders[0]} --format {arguments.format}"

@@ -23,7 +23,7 @@ def check_spread(arguments: argparse.Namespace) -> None:
         )
     refuse_unread(arguments, ["pictures"], "--spread shows no figures of runs. Leave one of them out")
     if arguments.out is not None and arguments.out.suffix.lower() == ".png":
-        refuse_unread(arguments, ["format"], "--out FILE.png draws a figure. Leave one of them out")
+        refuse_unread(arguments, ["format", "level"], "--out FILE.png draws a figure without it. Leave one of them out")
     ignored = [f"--{name}" for name in ("curve", "figures") if getattr(arguments, name)]
     if ignored:
         raise ConfigError(

@@ -95,6 +95,8 @@ def read(argv: Sequence[str]) -> CommandLine:
         line.mistakes.append(f"{' '.join(modes)}: only one of these flags can be carried out")
     if "--multirun" in line.flags and _SINGLE in line.overrides:
         line.mistakes.append(f"--multirun {_SINGLE}: a sweep and a single run at once; leave one out")
+    if "--run" in line.flags and line.sweep:
+        line.mistakes.append("--run: sweep=CONFIG and hydra.mode=MULTIRUN ask for a sweep; leave one out")
     if "--resolve" in line.flags and "--cfg" not in line.values and "--help" not in line.flags:
         line.mistakes.append("--resolve: goes with --cfg, e.g. --cfg job --resolve")
     if "--shell-completion" in line.flags and not any(one.startswith(_COMPLETION) for one in line.overrides):
