@@ -19,7 +19,8 @@ INTRODUCTION = """\
 
 Every command with its arguments and flags; `--help` prints the same. After a wrong argument the message names what is
 allowed, and the [exit code](runs.md) is 2. The same holds for a flag that the other flags leave without effect, and for
-an output that would replace a file that the command reads, or a file of a finished run.
+an output that would replace a file that the command reads, a file of a finished run, or a file that the command neither
+wrote nor was told to write: where only a folder is named, its files of other programs are kept.
 
 `python scripts/command_reference.py` writes this page from the code.
 """

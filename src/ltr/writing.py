@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,16 @@ _LONGEST = 255  # bytes of one name, on every usual file system
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+
+# in the HTML files and figures of ltr, by which a later command knows that it may replace them
+HTML_MARK = '<meta name="generator" content="ltr">'
+PNG_SOFTWARE = "ltr"
+_MARKS = (
+    HTML_MARK.encode(),
+    b"Software\0" + PNG_SOFTWARE.encode(),
+    b"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src",  # reports of earlier versions
+)
+_HEAD = 4096  # bytes of a file that hold its mark, or the columns of a table
 
 
 def check_file(path: Path, typed: str) -> Path:
@@ -44,6 +54,37 @@ def check_folder(path: Path, typed: str) -> Path:
     """
     _probe(path, path, typed)
     return path
+
+
+def check_named_files(folder: Path, files: Mapping[str, Sequence[str]], typed: str) -> None:
+    """Refuse to replace files that ltr did not write, where a command and not its user names the files of a folder.
+
+    Args:
+        folder: the folder, which need not exist.
+        files: names of the files to write or to remove, and the columns of CSV tables; other files carry a mark.
+        typed: the argument that names the folder, such as ``--out FOLDER``.
+
+    Raises:
+        ConfigError: names the file.
+    """
+    for name, columns in files.items():
+        path = folder / name
+        if os.path.lexists(path) and not _is_own(path, columns):
+            raise ConfigError(
+                f"{typed}: {path} was not written by this command, or was changed since, and would be replaced. Name "
+                "another folder, or move the file"
+            )
+
+
+def _is_own(path: Path, columns: Sequence[str]) -> bool:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return False
+    if columns:
+        return head.splitlines()[:1] == [",".join(columns).encode()]
+    return any(mark in head for mark in _MARKS)
 
 
 def _probe(folder: Path, path: Path, typed: str) -> None:

@@ -235,3 +235,27 @@ def test_lora_is_merged_into_the_weights(spec_of, tmp_path):
     assert done.difference < 1e-3
     model = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True)
     assert not any("lora" in name for name in model.state_dict())
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_model_of_another_program_is_not_replaced(spec_of, tmp_path, name):
+    weights = saved(ImageClassifier(spec_of()), tmp_path / "final.ckpt")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / name).write_text('{"architecture": "resnet50"}')
+    with pytest.raises(ConfigError, match=f"{name} is not of ltr-export --hub, and would be replaced"):
+        export_hub(weights, folder)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {name: '{"architecture": "resnet50"}'}
+
+
+@pytest.mark.parametrize("changed", ["README.md", "config.json"])
+def test_an_export_is_known_by_its_config_or_its_card(spec_of, tmp_path, changed):
+    weights = saved(ImageClassifier(spec_of()), tmp_path / "final.ckpt")
+    export_hub(weights, tmp_path / "model")
+    file = tmp_path / "model" / changed
+    if changed == "README.md":
+        file.write_text("my card")
+    else:  # as earlier versions wrote it
+        file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "written_by"}))
+    assert export_hub(weights, tmp_path / "model").kept_card
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["written_by"] == "ltr-export --hub"

@@ -23,12 +23,14 @@ from ltr.data.images.decode import decode_image
 from ltr.data.source import Decoding, ImageFiles
 from ltr.escaping import html
 from ltr.files import write_text
+from ltr.writing import HTML_MARK
 
 SIDE = 112  # of a thumbnail, in pixels
 _NAME_LETTERS = 36  # two lines under a thumbnail
 CLASSES_A_SHEET = 40  # keeps a sheet below some ten megabytes
 
 CANDIDATES = "candidates.csv"
+CANDIDATE_COLUMNS = ("class", "rank", "probability", "predicted", "confidence", "path", "label")
 _SHEET = re.compile(r"sheet(-\d+)?\.html")
 _UNREADABLE = '<span class="gone">cannot be read</span>'
 _STYLE = """
@@ -42,7 +44,7 @@ figcaption { overflow-wrap: anywhere } .other { color: #b00 }
 
 
 def write_candidates(path: Path, mined: Mined, model: Model, files: ImageFiles) -> int:
-    """Write ``class, rank, probability, predicted, confidence, path, label``; a person fills in the empty last column.
+    """Write a table with `CANDIDATE_COLUMNS`; a person fills in the empty last one.
 
     Returns:
         The number of rows.
@@ -51,18 +53,22 @@ def write_candidates(path: Path, mined: Mined, model: Model, files: ImageFiles) 
     with open_table(path) as writer:
         for row, label in enumerate(ranking.classes.tolist()):
             count = int((ranking.images[row] != NO_IMAGE).sum())  # empty entries are the last ones
-            writer.write(
-                {
-                    "class": [names[label]] * count,
-                    "rank": np.arange(1, count + 1),
-                    "probability": ranking.probability[row, :count],
-                    "predicted": [names[predicted] for predicted in ranking.predicted[row, :count].tolist()],
-                    "confidence": ranking.confidence[row, :count],
-                    "path": [files.relative(image) for image in ranking.images[row, :count].tolist()],
-                    "label": [""] * count,
-                }
+            values = (
+                [names[label]] * count,
+                np.arange(1, count + 1),
+                ranking.probability[row, :count],
+                [names[predicted] for predicted in ranking.predicted[row, :count].tolist()],
+                ranking.confidence[row, :count],
+                [files.relative(image) for image in ranking.images[row, :count].tolist()],
+                [""] * count,
             )
+            writer.write(dict(zip(CANDIDATE_COLUMNS, values)))
     return int((ranking.images != NO_IMAGE).sum())
+
+
+def existing_sheets(folder: Path) -> list[str]:
+    """Return the names of a folder's files that are named as the sheets of `write_sheets`."""
+    return [path.name for path in folder.glob("sheet*.html") if _SHEET.fullmatch(path.name)]
 
 
 def labelled_rows(path: Path) -> int:
@@ -106,9 +112,9 @@ def write_sheets(
     ranking = mined.ranking
     starts = range(0, len(ranking.classes), CLASSES_A_SHEET)
     names = ["sheet.html"] if len(starts) == 1 else [f"sheet-{number}.html" for number in range(1, len(starts) + 1)]
-    for old in folder.glob("sheet*.html"):
-        if _SHEET.fullmatch(old.name) and old.name not in names:
-            old.unlink()
+    for old in existing_sheets(folder):
+        if old not in names:
+            (folder / old).unlink()
     for start, name in zip(starts, names):
         sections = []
         for row in range(start, min(start + CLASSES_A_SHEET, len(ranking.classes))):
@@ -128,7 +134,7 @@ def _sheet(title: str, mined: Mined, names: Sequence[str], location: str, sectio
     about = f"{mined.ranked:,} images ranked for {len(mined.ranking.classes):,} classes{unread}"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{html(title)}</title><style>{_STYLE}</style></head><body>\n"
+        f"{HTML_MARK}<title>{html(title)}</title><style>{_STYLE}</style></head><body>\n"
         f'<h1>{html(title)}</h1><p class="about">{html(about)}. Under each image: its rank, the probability of the '
         "class (or log-odds ln(p / (1 - p)), if rounding would make probabilities equal), the end of its file name, "
         "and in red the class that the network predicts instead. Fill in labels in candidates.csv, which has all of "

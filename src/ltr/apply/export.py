@@ -70,8 +70,12 @@ def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> ExportedNet
     """
     if onnx:
         require_onnx()
-    check_export(folder)
     description = describe(checkpoint)
+    decisions = decisions_file(checkpoint)
+    class_names = description["facts"]["class_names"]
+    has_decisions = decisions is not None and read_decisions(decisions, checkpoint, class_names) is not None
+    names = [WEIGHTS, DESCRIPTION, CLASSES, *([ONNX] if onnx else []), *([DECISIONS] if has_decisions else [])]
+    refuse_other_model(folder, names, _is_export(folder), "--out")
     state: dict[str, Tensor] = description.pop("state_dict")
     network = network_from_description({**description, "state_dict": state}, checkpoint)
     if description.pop("base", None) is not None:  # an export needs no other file
@@ -95,26 +99,29 @@ def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> ExportedNet
         difference = largest_difference(expected, logits(load_exported(drafts), images))
         if difference != 0:
             raise TrainingError(f"the exported network's logits differ by {difference:.3g}: nothing was exported")
-        names = [WEIGHTS, DESCRIPTION, CLASSES]
-        onnx_difference = None
-        if onnx:
-            names.append(ONNX)
-            onnx_difference = _write_onnx(drafts / ONNX, network, images, expected)
-        stored = decisions_file(checkpoint)
-        if stored is not None and read_decisions(stored, checkpoint, description["facts"]["class_names"]) is not None:
-            write_json(drafts / DECISIONS, decisions_of(stored, checkpoint))
-            names.append(DECISIONS)
+        onnx_difference = _write_onnx(drafts / ONNX, network, images, expected) if onnx else None
+        if decisions is not None and has_decisions:
+            write_json(drafts / DECISIONS, decisions_of(decisions, checkpoint))
         replace_export(drafts, folder, names)
     return ExportedNetwork(folder, tuple(names), difference, merged_difference, onnx_difference)
 
 
-def check_export(folder: Path) -> None:
-    """Raise ConfigError for a folder whose ``config.json`` is of another program."""
-    if (folder / DESCRIPTION).exists() and not _is_export(folder):
+def refuse_other_model(folder: Path, names: Sequence[str], is_export: bool, flag: str) -> None:
+    """Raise ConfigError for files of these names in a folder, unless it is an export of the same kind.
+
+    Args:
+        flag: flag of ``ltr-export`` that names the folder.
+    """
+    existing = [folder / name for name in _description_first(names) if os.path.lexists(folder / name)]
+    if existing and not is_export:
         raise ConfigError(
-            f"--out {folder}: {folder / DESCRIPTION} is not of ltr-export --out, and would be replaced. Name another "
-            "folder"
+            f"{flag} {folder}: {existing[0]} is not of ltr-export {flag}, and would be replaced. Name another folder"
         )
+
+
+def _description_first(names: Sequence[str]) -> list[str]:
+    """Return names with ``config.json`` first, which says whose files the others are."""
+    return sorted(names, key=lambda name: name != DESCRIPTION)
 
 
 def _is_export(folder: Path) -> bool:
@@ -131,7 +138,7 @@ def replace_export(drafts: Path, folder: Path, names: Sequence[str]) -> None:
     if _is_export(folder):
         for name in set(FILES) - set(names):
             (folder / name).unlink(missing_ok=True)
-    for name in names:
+    for name in _description_first(names):
         os.replace(drafts / name, folder / name)
 
 

@@ -12,14 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltr.apply.export import draft_folder, generated_images, largest_difference, logits, replace_export
-from ltr.apply.model_card import model_card
+from ltr.apply.export import (
+    draft_folder,
+    generated_images,
+    largest_difference,
+    logits,
+    refuse_other_model,
+    replace_export,
+)
+from ltr.apply.model_card import CITED, model_card
 from ltr.errors import ConfigError, TrainingError
 from ltr.files import write_text
 from ltr.methods.core.checkpoint import describe, load_network
 from ltr.methods.core.timm_model import timm_model
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+WRITTEN_BY = "ltr-export --hub"  # in config.json
 TOLERANCE = 1e-4  # largest difference of logits, relative to the largest logit: merged weights are rounded
 _RUN_HASH = re.compile(r"\b[0-9a-f]{64}\b")
 _OF_OTHER_WEIGHTS = ("license", "origin_url", "paper_ids", "paper_name", "notes", "tag")  # entries of pretrained_cfg
@@ -52,11 +60,12 @@ def export_hub(checkpoint: Path, folder: Path, result: Mapping[str, Any] | None 
     Raises:
         CheckpointError: the weights cannot be read.
         ConfigError: timm does not have the backbone, the logits are not a linear function of its features, or the
-            folder has the card of another run.
+            folder has another model or the card of another run.
         TrainingError: timm's model gives other logits; no file remains.
     """
     import timm
 
+    refuse_other_model(folder, (CONFIG, WEIGHTS), _is_hub_export(folder), "--hub")
     _check_card(folder / CARD, result)
     description = describe(checkpoint)
     network = load_network(checkpoint)
@@ -81,6 +90,17 @@ def export_hub(checkpoint: Path, folder: Path, result: Mapping[str, Any] | None 
         names = [CONFIG, WEIGHTS, *([] if kept_card else [CARD])]
         replace_export(drafts, folder, names)
     return HubExport(folder, tuple(names), difference, kept_card)
+
+
+def _is_hub_export(folder: Path) -> bool:
+    """Return whether a folder holds files of `export_hub`; those of earlier versions are known by their card."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if isinstance(config, dict) and config.get("written_by") == WRITTEN_BY:
+            return True
+        return CITED in (folder / CARD).read_text(encoding="utf-8", errors="replace")
+    except (OSError, ValueError):
+        return False
 
 
 def _check_card(card: Path, result: Mapping[str, Any] | None) -> None:
@@ -117,7 +137,7 @@ def _config(network: Any, dataset: Mapping[str, Any]) -> dict[str, Any]:
         "interpolation": info.interpolation or "bilinear",
         **crop,
     }
-    return {"label_names": list(info.class_names), "pretrained_cfg": preprocessing}
+    return {"label_names": list(info.class_names), "pretrained_cfg": preprocessing, "written_by": WRITTEN_BY}
 
 
 def _remove_facts_of_other_weights(path: Path) -> None:

@@ -15,6 +15,7 @@ from ltr.apply.model import Model
 from ltr.data.source import ImageFiles
 from ltr.escaping import html, one_line, utf8
 from ltr.files import write_text
+from ltr.writing import HTML_MARK
 
 SIDE = 160  # of a thumbnail, in pixels
 KEYS = "123456789abcdefghijklmnopqrtvwxy"  # of classes; s, u and z skip, undo and zoom
@@ -86,7 +87,7 @@ def sheet_document(
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html(title)}</title><style>{STYLE}</style></head><body><main><h1>{html(title)}</h1>"
+        f"{HTML_MARK}<title>{html(title)}</title><style>{STYLE}</style></head><body><main><h1>{html(title)}</h1>"
         f'<p><progress id="progress" max="{len(images)}" value="0" aria-label="Images done"></progress> '
         f'<span id="done"></span> <button type="button" id="save">Save {html(file)}</button></p>'
         f'<p><label>{html(filters[0])} <select id="class"><option value="">all</option>{options}</select></label>'

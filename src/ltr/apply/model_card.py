@@ -13,6 +13,7 @@ from ltr.names import counted
 
 _LISTED = 20  # class names
 _LICENCE = "Choose a licence before you publish the weights, one that the training images and initial weights permit."
+CITED = "@software{ltr,"  # in every card
 _CITATION = """@software{ltr,
   title = {ltr: experiments in long-tailed, open-set and fine-grained recognition},
   author = {{The ltr authors}},

@@ -17,6 +17,7 @@ from ltr.files import written_atomically
 from ltr.writing import check_file
 
 FORMATS = (".csv", ".parquet")
+BROKEN_COLUMNS = ("path", "reason")
 Columns = Mapping[str, Sequence[str] | np.ndarray]
 
 
@@ -106,5 +107,5 @@ def write_broken(path: Path, broken: Sequence[UnreadableImage]) -> bool:
         path.unlink(missing_ok=True)
         return False
     with open_table(path) as writer:
-        writer.write({"path": [row.path for row in broken], "reason": [row.reason for row in broken]})
+        writer.write(dict(zip(BROKEN_COLUMNS, ([row.path for row in broken], [row.reason for row in broken]))))
     return True

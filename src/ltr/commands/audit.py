@@ -14,9 +14,12 @@ from ltr.errors import ConfigError, DataError
 from ltr.escaping import one_line
 from ltr.files import write_csv
 from ltr.names import counted
+from ltr.writing import check_named_files
 
 _SHOWN = 10
 PARTS = ("train", "val", "test")
+_COLUMNS = ("path", "part", "label", "issue", "suggested", "score", "copy_of", "box", "copy_of_box")
+FILES = {"issues.csv": _COLUMNS, "sheet.html": ()}  # in the folder of --out, with the columns of a table
 
 
 def run_audit(arguments: argparse.Namespace) -> int:
@@ -38,8 +41,10 @@ def run_audit(arguments: argparse.Namespace) -> int:
     with plain_warnings():
         checkpoint, model, source, split, dataset = _run_of(arguments)
         folder = arguments.out or _default_folder(str(dataset["name"]), checkpoint)
-        outputs = {folder / name: f"--out {folder}" for name in ("issues.csv", "sheet.html")}
+        outputs = {folder / name: f"--out {folder}" for name in FILES}
         refuse_inputs(outputs, read_arguments(arguments, "out"), dataset)
+        if arguments.out is not None:
+            check_named_files(arguments.out, FILES, f"--out {arguments.out}")
         indices, part_of = _images(split, arguments.part)
         probabilities, features = _predicted(model, source, split, dataset, indices)
     labels = split.label_map[source.labels[indices]]
@@ -172,8 +177,7 @@ def _write(
         }
         for issue in outcome.issues()
     ]
-    columns = ("path", "part", "label", "issue", "suggested", "score", "copy_of", "box", "copy_of_box")
-    write_csv(folder / "issues.csv", ({key: issue[key] for key in columns} for issue in issues), columns)
+    write_csv(folder / "issues.csv", ({key: issue[key] for key in _COLUMNS} for issue in issues), _COLUMNS)
     write_audit_sheet(folder / "sheet.html", f"Audit of {split.name}", issues, source, split.class_names)
     return issues
 

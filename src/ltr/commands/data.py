@@ -13,7 +13,7 @@ from ltr.commands.outputs import read_arguments, refuse_inputs
 from ltr.console import plain_warnings, print_line, progress
 from ltr.errors import ConfigError
 from ltr.escaping import one_line
-from ltr.writing import check_file, check_folder
+from ltr.writing import check_file, check_folder, check_named_files
 
 if TYPE_CHECKING:
     from ltr.data.source import Source
@@ -54,8 +54,10 @@ def _check_outputs(arguments: argparse.Namespace, config: dict[str, Any]) -> Non
     outputs = {path: f"--{flag.replace('_', '-')} {path}" for flag, path in files.items() if path is not None}
     folder = getattr(arguments, "out", None)
     if folder is not None:
-        outputs |= {folder / name: f"--out {folder}" for name in ("class_frequency.png", "contact_sheet.png")}
-        outputs[folder / "left_out.csv"] = f"--out {folder}"
+        from ltr.commands.data_describe import FILES
+
+        outputs |= {folder / name: f"--out {folder}" for name in FILES}
+        check_named_files(folder, FILES, f"--out {folder}")
     refuse_inputs(outputs, read_arguments(arguments, *files, "out"), config)
 
 

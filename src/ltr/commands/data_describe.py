@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ltr.data.source import Source
     from ltr.data.split import Split
 
+# in the folder of --out, with the columns of a table
+FILES = {"class_frequency.png": (), "contact_sheet.png": (), "left_out.csv": ("path", "reason")}
 _CLASSES, _IMAGES, _SIDE = 3, 8, 96  # of the contact sheet: classes of each kind, images of a class, pixels a side
 
 

@@ -18,7 +18,7 @@ from ltr.console import plain_warnings, print_line, progress
 from ltr.errors import ConfigError, DataError
 from ltr.files import file_digest
 from ltr.names import counted
-from ltr.writing import check_folder
+from ltr.writing import check_folder, check_named_files
 
 
 def main(argv: Sequence[str]) -> int:
@@ -108,22 +108,25 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _check_outputs(arguments: argparse.Namespace) -> None:
-    """Refuse to replace an input, or a table of candidates that a person has labelled.
+    """Refuse to replace an input, a table of candidates that a person has labelled, or a file of another program.
 
     Raises:
         ConfigError: names the file.
     """
-    from ltr.apply.contact_sheet import CANDIDATES, labelled_rows
+    from ltr.apply.contact_sheet import CANDIDATE_COLUMNS, CANDIDATES, existing_sheets, labelled_rows
+    from ltr.apply.tables import BROKEN_COLUMNS
 
-    names = (CANDIDATES, "broken.csv", "label.html", "sheet.html")
+    sheets = dict.fromkeys(("label.html", "sheet.html", *existing_sheets(arguments.out)), ())
+    files = {CANDIDATES: CANDIDATE_COLUMNS, "broken.csv": BROKEN_COLUMNS, **sheets}
     typed = f"--out {arguments.out}"
-    refuse_inputs({arguments.out / name: typed for name in names}, read_arguments(arguments, "out"))
+    refuse_inputs({arguments.out / name: typed for name in files}, read_arguments(arguments, "out"))
     number = labelled_rows(arguments.out / CANDIDATES)
     if number:
         raise ConfigError(
             f"{typed}: {arguments.out / CANDIDATES} has {counted(number, 'label')}, filled in by hand, and "
             "would be replaced. Name another folder, or move the table; --exclude TABLE leaves its images out"
         )
+    check_named_files(arguments.out, files, typed)
 
 
 def _check_strategy(arguments: argparse.Namespace) -> None:

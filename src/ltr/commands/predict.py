@@ -17,7 +17,7 @@ from ltr.console import plain_warnings, print_line, progress
 from ltr.errors import ConfigError
 from ltr.escaping import one_line
 from ltr.names import counted
-from ltr.writing import check_file
+from ltr.writing import check_file, check_named_files
 
 SHOWN = 5
 FORMATS = ("csv", "megadetector", "camtrap_dp")
@@ -206,7 +206,7 @@ def _check_detection_flags(arguments: argparse.Namespace) -> None:
 
 def _check_out(arguments: argparse.Namespace) -> None:
     """Refuse an output file that cannot be written, has another format's ending or is the input."""
-    from ltr.apply.tables import broken_table, check_table_path
+    from ltr.apply.tables import BROKEN_COLUMNS, broken_table, check_table_path
 
     typed = f"--out {arguments.out}"
     if arguments.format == "csv":
@@ -216,7 +216,9 @@ def _check_out(arguments: argparse.Namespace) -> None:
         check_file(arguments.out, typed)
         if arguments.out.suffix.lower() != ending:
             raise ConfigError(f"{typed}: --format {arguments.format} writes a {ending} file; name it so")
-    refuse_inputs({arguments.out: typed, broken_table(arguments.out): typed}, read_arguments(arguments, "out"))
+    broken = broken_table(arguments.out)
+    refuse_inputs({arguments.out: typed, broken: typed}, read_arguments(arguments, "out"))
+    check_named_files(broken.parent, {broken.name: BROKEN_COLUMNS}, typed)
 
 
 def _write_format(arguments: argparse.Namespace, model: Any, files: Any, pool: Any) -> int:

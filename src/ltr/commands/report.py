@@ -17,11 +17,12 @@ from ltr.console import print_line
 from ltr.errors import ConfigError, DataError
 from ltr.files import write_text
 from ltr.names import counted
-from ltr.writing import check_file
+from ltr.writing import check_file, check_named_files
 
 if TYPE_CHECKING:
     from ltr.report.compose import Part
 
+HTML_REPORT = "report.html"  # in the first folder, without --out
 FORMATS = ("table", "markdown", "latex", "csv", "html")
 
 
@@ -106,7 +107,8 @@ def main(argv: Sequence[str]) -> int:
         check_file(arguments.out, f"--out {arguments.out}")
         refuse_inputs({arguments.out: f"--out {arguments.out}"}, read_arguments(arguments, "out"))
     elif arguments.format == "html" and folders[0].is_dir():
-        check_file(folders[0] / "report.html", f"--out {folders[0] / 'report.html'}")
+        check_file(folders[0] / HTML_REPORT, f"--out {folders[0] / HTML_REPORT}")
+        check_named_files(folders[0], {HTML_REPORT: ()}, "--format html")
     if arguments.leaderboard:
         return write_leaderboard(arguments, folders[0])
     return write_spread(arguments, folders) if arguments.spread else _report(arguments, folders)
@@ -168,7 +170,7 @@ def _report(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
         from ltr.report.html import html_report
 
         text = html_report(report, figure_runs=arguments.pictures, problems=problems)
-        out = out or folders[0] / "report.html"
+        out = out or folders[0] / HTML_REPORT
     else:
         text = as_text(report, arguments.format, terminal_width() if out is None else None)
     for line in (*report.warnings, *problems):

@@ -12,7 +12,7 @@ from ltr.console import print_line
 from ltr.errors import ConfigError
 from ltr.files import write_text
 from ltr.names import counted
-from ltr.writing import check_file
+from ltr.writing import check_file, check_named_files
 
 _FORMATS = ("html", "markdown")
 HTML, IMAGES = (".html", ".htm"), (".png", ".jpg", ".jpeg", ".svg", ".pdf")  # endings of --out
@@ -57,6 +57,7 @@ def check_leaderboard(arguments: argparse.Namespace, folders: Sequence[Path]) ->
         )
     if arguments.out is None and folders[0].is_dir():
         check_file(folders[0] / BOARD, f"--out {folders[0] / BOARD}")
+        check_named_files(folders[0], {BOARD: ()}, f"--leaderboard {folders[0]}")
 
 
 def write_leaderboard(arguments: argparse.Namespace, folder: Path) -> int:

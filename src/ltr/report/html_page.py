@@ -9,6 +9,7 @@ from typing import Any
 from ltr import escaping
 from ltr.report.html_script import SCRIPT
 from ltr.report.html_style import STYLE
+from ltr.writing import HTML_MARK
 
 # whatever a name looks like, the browser fetches nothing
 _POLICY = (
@@ -55,7 +56,7 @@ def html_file(title: str, style: str, body: str, script: str) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width">\n'
+        f'<meta name="viewport" content="width=device-width">\n{HTML_MARK}\n'
         f"<title>{text(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n{body}\n"
         f"<script>{script}</script>\n</body>\n</html>\n"
     )

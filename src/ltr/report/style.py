@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ltr.files import written_atomically
 from ltr.report.read_run import Run, number
+from ltr.writing import PNG_SOFTWARE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,8 +65,8 @@ def figure_file(path: Path, width: float, height: float) -> Iterator[Figure]:
         FigureCanvasAgg(figure)
         yield figure
         with written_atomically(path) as temporary:
-            # the file omits matplotlib's version, so that the same run gives the same file
-            figure.savefig(temporary, format="png", metadata={"Software": None})
+            # without matplotlib's version, so that the same run gives the same file
+            figure.savefig(temporary, format="png", metadata={"Software": PNG_SOFTWARE})
 
 
 def set_run_title(figure: Figure, run: Run) -> None:
