@@ -158,6 +158,15 @@ class Backbone(nn.Module):
         set_trainable(self, trainable, self.last_block())
 
 
+def check_one_origin(pretrained: bool, weights: str | None) -> None:
+    """Raise ConfigError if initial weights are both to be downloaded and in a file."""
+    if pretrained and weights is not None:
+        raise ConfigError(
+            f"backbone.pretrained=true and backbone.weights={weights} are both set. Choose one: pretrained=false for "
+            "the file, or weights=null for the library's weights"
+        )
+
+
 def check_weights_map(weights: str | None, weights_map: str | None) -> None:
     """Raise ConfigError if ``weights_map`` is set without a weights file."""
     if weights_map is not None and weights is None:

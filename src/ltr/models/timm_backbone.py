@@ -17,6 +17,7 @@ from ltr.identity import named
 from ltr.models.backbones import (
     Backbone,
     ImageSizeError,
+    check_one_origin,
     deepest_block,
     download_error,
     dry_run,
@@ -136,8 +137,7 @@ class TimmBackbone(TimmFeatures):
         pool: Pool | None = None,
         img_size: PositiveInt | Sequence[PositiveInt] | None = None,
     ) -> None:
-        if pretrained and weights is not None:
-            raise ConfigError("backbone.pretrained=true and backbone.weights are both set; choose one.")
+        check_one_origin(pretrained, weights)
         options: dict[str, Any] = {}
         if drop_path:
             options["drop_path_rate"] = drop_path

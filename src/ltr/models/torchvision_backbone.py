@@ -15,6 +15,7 @@ from ltr.errors import ConfigError, nearest
 from ltr.identity import named
 from ltr.models.backbones import (
     Backbone,
+    check_one_origin,
     deepest_block,
     download_error,
     dry_run,
@@ -64,8 +65,7 @@ class TorchvisionBackbone(Backbone):
         trainable: Trainable = "all",
     ) -> None:
         super().__init__()
-        if pretrained and weights is not None:
-            raise ConfigError("backbone.pretrained=true and backbone.weights are both set; choose one.")
+        check_one_origin(pretrained, weights)
         self.name = name
         self.net = _create(name, pretrained)
         self._channels_last = isinstance(self.net, SwinTransformer)

@@ -22,8 +22,15 @@ from ltr.models.weights_order import BY_ORDER, contradicts_names, map_by_order
 log = logging.getLogger(__name__)
 
 CLASSIFIER_NAMES = ("fc", "linear", "classifier", "head", "head_dist", "last_linear", "logits")
-_PRINTED: set[str] = set()  # sentences about files that were mapped by order
+_PRINTED: set[str] = set()  # warnings about files
 _LISTED = 5  # number of names printed for each kind of mismatch
+
+
+def _warn_once(sentence: str) -> None:
+    """Log a warning that this process has not logged yet: a run builds its network more than once."""
+    if sentence not in _PRINTED:
+        _PRINTED.add(sentence)
+        log.warning("%s", sentence)
 
 
 @contextmanager
@@ -74,7 +81,7 @@ def load_state(
         lines = [f"Weights from '{source}' belong to another architecture than {type(module).__name__}:", *mismatches]
         raise CheckpointError("\n  ".join(lines))
     for line in mismatches:
-        log.warning("Weights from '%s' fit in part: %s", source, line)
+        _warn_once(f"Weights from '{source}' fit in part: {line}")
     if ignored:
         log.info("Weights from '%s': classifier entries left out: %s", source, ", ".join(ignored))
     module.load_state_dict(fitting, strict=False)
@@ -138,9 +145,7 @@ def load_backbone(
         if not ordered and contradicts_names(state, mapped):
             raise CheckpointError(f"'{path}': names and order of its tensors contradict each other")
         dropped = load(mapped.state, True)
-        if (sentence := mapped.sentence(path)) not in _PRINTED:  # a run builds its network more than once
-            _PRINTED.add(sentence)
-            log.warning("%s", sentence)
+        _warn_once(mapped.sentence(path))
         return [*dropped, *mapped.left_out]
 
     if ordered:
@@ -177,9 +182,10 @@ def with_input_channels(state: State, module: nn.Module, *, source: str) -> Stat
     if channels not in (1, 3) or not weight.is_floating_point():
         return state
     adapted = filters_for_channels(weight, needed)
-    log.warning(
-        "Weights from '%s' are for %d input channels and the images have %d: the first layer's (%s.weight) are %s",
-        *(source, channels, needed, first[0], "summed over channels" if needed == 1 else "repeated and rescaled"),
+    change = "summed over channels" if needed == 1 else "repeated and rescaled"
+    _warn_once(
+        f"Weights from '{source}' are for {channels} input channels and the images have {needed}: the first layer's "
+        f"({first[0]}.weight) are {change}"
     )
     return {**state, f"{first[0]}.weight": adapted}
 

@@ -1,7 +1,7 @@
-"""Check of every training of a run before its first stage: network, augmentation, optimiser and schedule are built.
+"""Check of every stage of a run before the first: networks, augmentations, optimisers and schedules are built.
 
-What a network, a loss or an augmentation refuses in its constructor is then refused by ``stages=plan``, and before the
-first stage of a run instead of between two of them.
+What a network, a loss or an augmentation refuses in its constructor, and weights that do not fit, are then refused by
+``stages=plan``, and before the first stage of a run instead of between two of them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from ltr.errors import ConfigError, LtrError
 from ltr.methods.core.checkpoint import without_initial_weights
 from ltr.methods.core.initial_head import check_initial_head
 from ltr.methods.core.settings import DatasetInfo
-from ltr.methods.core.stage import NeedsParents, Stage
+from ltr.methods.core.stage import NeedsParents, Stage, StageOutput
 from ltr.models.backbones import ImageSizeError
 from ltr.models.hub_weights import HUB
+from ltr.runs.check_weights import check_initial_weights, read_checkpoints
 from ltr.runs.image_size import check_images
 from ltr.runs.single_images import join_single_images
 from ltr.runs.training.micro_batch import check_network
@@ -32,27 +33,37 @@ from ltr.runs.training.micro_batch import check_network
 def check_networks(
     config: Mapping[str, Any], stages: Sequence[Stage], dataset_info: DatasetInfo, source: Source, split: Split
 ) -> None:
-    """Build what each training of a run needs, without weights, pixels and computation, and drop it again.
+    """Build what each training of a run needs, without pixels, computation and downloads, and drop it again.
 
     Args:
         config: the run's configuration.
-        stages: stages of the run; those that compute arrays or take a checkpoint are skipped.
+        stages: stages of the run.
 
     Raises:
         LtrError: see the classes that the settings of a stage name.
     """
+    checkpoints = read_checkpoints(stages, dataset_info)
     for stage in stages:
-        if stage.module is None or stage.checkpoint is not None:
+        if stage.checkpoint is not None:
             continue
+        parents = {parent: checkpoints[parent] for parent in stage.parents if parent in checkpoints}
+        if stage.check is not None:
+            stage.check(source, split, dataset_info, parents)
+        if stage.module is None:
+            continue
+        check_initial_weights(stage.settings.backbone, dataset_info.image_shape)
         data = _data_module(config, stage, dataset_info, source, split)
+        if len(parents) < len(stage.parents):
+            parents = {}
         try:
-            network = _built(stage, dataset_info, config["seed"], "meta")
+            network = _built(stage, dataset_info, config["seed"], "cpu" if parents else "meta", parents)
             norms = None if network is None else check_images(stage, network, dataset_info, config["dataset"])
         except ImageSizeError:  # or the network makes tensors on the CPU
-            network = _built(stage, dataset_info, config["seed"], "cpu")
+            network = _built(stage, dataset_info, config["seed"], "cpu", parents)
             norms = None if network is None else check_images(stage, network, dataset_info, config["dataset"])
         if network is None or norms is None:
             continue
+        _check_processes(network, config)
         _check_mixing(network, data)
         join_single_images(stage, data, norms, config["strategy"], lambda text: None)
         check_initial_head(network)
@@ -82,25 +93,24 @@ def _data_module(
     return data
 
 
-def _built(stage: Stage, dataset_info: DatasetInfo, seed: int, device: str) -> Any:
+def _built(stage: Stage, dataset_info: DatasetInfo, seed: int, device: str, parents: Mapping[str, StageOutput]) -> Any:
     """Return a stage's network without initial weights, on the CPU if it cannot be built on the meta device.
 
     None for a network that only the training itself can build: with finished parents, or from a hub's layout.
+
+    Args:
+        parents: outputs of all parents if each is a checkpoint; else {}.
     """
     settings = stage.settings
     if str(settings.backbone.get("name", "")).startswith(HUB):
         return None
     backbone = {**settings.backbone, **without_initial_weights(settings.backbone)}
-    bare = replace(
-        stage,
-        settings=settings.replaced(backbone=backbone, extras=()),  # teachers of further terms are not read
-        parents=(),
-    )
+    bare = replace(stage, settings=settings.replaced(backbone=backbone), parents=tuple(parents))
     for of_tensors in ("meta", "cpu") if device == "meta" else ("cpu",):
         try:
             with warnings.catch_warnings(), torch.device(of_tensors):
                 warnings.simplefilter("ignore")  # the training repeats them
-                return bare.network(dataset_info, seed)
+                return bare.network(dataset_info, seed, parents)
         except NeedsParents:  # raised after the checks of what the settings name
             return None
         except LtrError:
@@ -108,6 +118,16 @@ def _built(stage: Stage, dataset_info: DatasetInfo, seed: int, device: str) -> A
         except Exception:  # values of meta tensors or of parents are missing; code of users may raise anything
             continue
     return None
+
+
+def _check_processes(network: Any, config: Mapping[str, Any]) -> None:
+    """Refuse several processes for a network whose training is in one."""
+    devices, obstacle = config["trainer"]["devices"], getattr(network, "processes_obstacle", None)
+    if devices > 1 and obstacle is not None:
+        raise ConfigError(
+            f"trainer.devices={devices}: {obstacle}, and is trained in one process. Set trainer.devices=1 and "
+            "strategy=single"
+        )
 
 
 def _check_mixing(network: Any, data: DataModule) -> None:

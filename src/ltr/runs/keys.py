@@ -25,6 +25,7 @@ from ltr.identity import (
 from ltr.methods.core.initial_head import initial_file
 from ltr.methods.core.settings import DatasetInfo, Settings, tune_of
 from ltr.methods.core.stage import Stage
+from ltr.models.hub_weights import weights_file
 
 if TYPE_CHECKING:
     from ltr.data.source import Source
@@ -179,7 +180,7 @@ def _identity_of(settings: Settings) -> dict[str, Any]:
         ]
     if (embeddings := initial_file(settings.head)) is not None:
         plain["head"] = {**plain["head"], "initial": file_digest(embeddings)}
-    weights = settings.backbone.get("weights")
+    weights = weights_file(settings.backbone["weights"]) if settings.backbone.get("weights") else None
     if weights:
         if not os.path.isfile(weights):  # unlike Path.is_file, False for a text that cannot be a path
             raise CheckpointError(f"backbone.weights={weights}: there is no such file")

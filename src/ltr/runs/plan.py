@@ -99,6 +99,8 @@ def plan_of(
     device = resolve_device(config["trainer"]["accelerator"])
     check_strategy(config["strategy"], device)
     precision = resolve_precision(config["trainer"]["precision"], device)
+    if precision == "fp16" and config["trainer"]["on_nonfinite"] == "skip":
+        raise ConfigError("trainer.on_nonfinite=skip: fp16's loss scaling already skips such steps. Use raise")
     method: Method = instantiate(config["method"])
     check_configured_size(config)
     data: Source = read_source(config["dataset"], read) if source is None else source
@@ -143,6 +145,14 @@ def _check_split(config: Mapping[str, Any], split: Split, device: torch.device) 
             f"the split '{split.name}' has no test images, so there is nothing to evaluate after training. Give it "
             "at least one"
         )
+    processes = config["trainer"]["devices"]
+    for part in ("val", "test"):
+        images = len(getattr(split, part))
+        if 0 < images < processes:  # a process would have nothing to evaluate
+            raise DataError(
+                f"the split '{split.name}' has {images} {part} images for {processes} processes. Use fewer processes: "
+                f"trainer.devices={images} at most"
+            )
     protocols_of(split, evaluation_of(config), "softmax", device)  # raises for bounds that contradict each other
 
 

@@ -35,7 +35,7 @@ from ltr.runs.processes import distributed
 from ltr.runs.processes.device import device_name, keep_freed_memory
 from ltr.runs.processes.interrupt import StopRequest, requeue, stop_request
 from ltr.runs.processes.openmp import pop_notice
-from ltr.runs.result import Outcome, result_rows, run_directory, write_arrays
+from ltr.runs.result import Outcome, read_result, result_rows, run_directory, write_arrays
 from ltr.runs.run_folder import RunFolder
 from ltr.runs.stages import Stages
 from ltr.runs.store import RECORD, REMOVED, StageStore
@@ -158,6 +158,8 @@ class _Run:
     def carry_out(self) -> Outcome:
         """Obtain every stage, evaluate and write the result; with ``stages=plan`` only print the plan."""
         if self.config["stages"] == "plan":
+            if read_result(self.folder.path) is None:  # a finished run is not resumed, but reused
+                self._check_state()
             self._print_plan()
             return Outcome(self.folder.path, None)
         distributed.broadcast_from_rank_zero(self._check_resume)
@@ -209,15 +211,21 @@ class _Run:
 
     # -- before ---------------------------------------------------------------------------------------------------
 
-    def _check_resume(self) -> None:
-        states = [self.store.folder(key) / "state" for key, _ in self.plan.keys.values()]
-        if self.config["resume"] == "must" and not any(state.is_dir() for state in states):
+    def _states(self) -> list[Path]:
+        return [self.store.folder(key) / "state" for key, _ in self.plan.keys.values()]
+
+    def _check_state(self) -> None:
+        """Refuse ``resume=must`` without an unfinished stage."""
+        if self.config["resume"] == "must" and not any(state.is_dir() for state in self._states()):
             raise CheckpointError(
                 f"resume=must: there is nothing to continue from, neither a result in {self.folder.path} nor an "
                 "unfinished stage. Use resume=auto to start, or check the overrides: other values make another run"
             )
+
+    def _check_resume(self) -> None:
+        self._check_state()
         if self.config["resume"] == "never":
-            for state in states:
+            for state in self._states():
                 shutil.rmtree(state, ignore_errors=True)
 
     def _print_plan(self) -> None:
@@ -280,7 +288,6 @@ class _Run:
         final = self.plan.stages[-1]
         selection = final.settings.selection
         data = self.stages.data_module(final.settings, final.role)
-        self._check_shares()
 
         evaluator = SplitEvaluator(
             self.plan.split, data, evaluation_of(self.config), self.plan.device, self.plan.precision, "evaluation "
@@ -297,16 +304,6 @@ class _Run:
             last_rows = result_rows(last_results, split="test", checkpoint="final", selection="last")
             rows += [{**row, "headline": False} for row in last_rows]
         return rows, results["test"]
-
-    def _check_shares(self) -> None:
-        """Refuse a part of the split with fewer images than processes: a process would have nothing to evaluate."""
-        for part in ("val", "test"):
-            images = len(getattr(self.plan.split, part))
-            if 0 < images < distributed.world_size():
-                raise DataError(
-                    f"the split '{self.plan.split.name}' has {images} {part} images for "
-                    f"{distributed.world_size()} processes. Use fewer processes: trainer.devices={images} at most"
-                )
 
     def _write_examples(self, predictor: Any) -> None:
         """Write the method's example arrays of a few test images, for figures."""

@@ -16,14 +16,13 @@ from rich.console import Console
 from ltr.configuration.targets import instantiate
 from ltr.data.loaders.features import StoredFeatures
 from ltr.data.module import DataModule
-from ltr.errors import CheckpointError, DataError, TrainingError
+from ltr.errors import CheckpointError, TrainingError
 from ltr.escaping import rich_text
 from ltr.files import checkpoint_file, link_or_copy
-from ltr.methods.core.checkpoint import check_fits, load_network
+from ltr.methods.core.checkpoint import load_network
 from ltr.methods.core.initial_head import check_initial_head
 from ltr.methods.core.settings import Settings
 from ltr.methods.core.stage import Computation, Stage, StageOutput
-from ltr.methods.decoupling.representation import warn_of_balanced_representation
 from ltr.runs.evaluation.protocols import headline_metric, selecting_protocol
 from ltr.runs.failures import explain_failures, out_of_memory_in_evaluation
 from ltr.runs.features import NAME, FeatureStage
@@ -136,8 +135,6 @@ class Stages:
 
             stored = distributed.broadcast_from_rank_zero(look)
             reused = stored is not None or stage.checkpoint is not None
-            if stage.checkpoint is not None:
-                self._check_checkpoint(stage, Path(stage.checkpoint))
             if stored is not None:
                 self._report_reuse(stage.name, key, stored.pop("code"))
                 made = TrainingRecord(**stored)
@@ -210,10 +207,6 @@ class Stages:
         data = self.data_module(stage.settings, stage.role)
         validation = self._validation_spec(stage)
         data.monitored_part = validation.split if validation else None
-        if validation and len(getattr(self.plan.split, validation.split)) < distributed.world_size():
-            raise DataError(
-                f"fewer {validation.split} images than processes ({distributed.world_size()}). Lower trainer.devices"
-            )
         seed = self.config["seed"]
         network = stage.network(self.plan.dataset_info, seed, parents)
         if self.feature_stage is not None and stage.settings.features is not None:
@@ -229,14 +222,6 @@ class Stages:
         if self.config["trainer"]["auto_accumulate"]:
             check_network(stage, network)
         return data, network, validation
-
-    def _check_checkpoint(self, stage: Stage, named: Path) -> None:
-        path = checkpoint_file(named)
-        network = load_network(path)
-        if stage.foreign:
-            return
-        check_fits(network, stage.settings, self.plan.dataset_info, path)
-        warn_of_balanced_representation(network.settings, network.dataset_info)
 
     def _link_checkpoint(self, stage: Stage, folder: Path) -> float:
         assert stage.checkpoint is not None

@@ -10,6 +10,7 @@ where the second term is over all training images, with pseudo-labels from a cla
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from ltr.methods.background_splitting.imagenet import NUM_CLASSES, output_indice
 from ltr.methods.background_splitting.network import BackgroundClassifier
 from ltr.methods.background_splitting.options import AuxOptions, BackgroundSplittingOptions
 from ltr.methods.background_splitting.partition import partition, warn_of_one_class
-from ltr.methods.background_splitting.pseudo_labels import by_kmeans, by_taxonomy, by_teacher
+from ltr.methods.background_splitting.pseudo_labels import by_kmeans, by_taxonomy, by_teacher, check_pseudo_labels
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Method, Stage, StageOutput
@@ -137,6 +138,7 @@ class BackgroundSplitting(Method):
             options=options,
             of_source=True,
             taxonomy_rank=aux["rank"] if aux["partition"] == "supercategories" else None,
+            check=functools.partial(check_pseudo_labels, teacher=config, options=options),
         )
         return [*network_stages, stage]
 

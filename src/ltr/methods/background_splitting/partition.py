@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ltr.errors import ConfigError
 from ltr.identity import named
-from ltr.methods.background_splitting.pseudo_labels import NONE
+from ltr.methods.background_splitting.pseudo_labels import NONE, without_pseudo_labels
 from ltr.methods.core.stage import Computation
 from ltr.randomness import generator
 
@@ -80,10 +79,7 @@ def statistics(
     pseudo_labels = pseudo["labels"][rows][train]
     pseudo_labels = pseudo_labels if pseudo_labels.ndim == 1 else pseudo_labels[:, 0]
     if (pseudo_labels == NONE).any():
-        raise ConfigError(
-            f"{np.count_nonzero(pseudo_labels == NONE)} training images have no pseudo-label: the split trains on "
-            "images outside the source's part 'train', and pseudo-labels are of that part"
-        )
+        raise without_pseudo_labels(int(np.count_nonzero(pseudo_labels == NONE)))
     groups = len(pseudo["classes"])
     arrays: dict[str, Any] = {}
     for prefix, values in (("", pseudo_labels), ("background_", pseudo_labels[labels == 0])):

@@ -6,7 +6,7 @@ on the split nor on the seed. `ltr.methods.background_splitting.partition` then 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,11 @@ from torch import Tensor
 
 from ltr.configuration.targets import instantiate
 from ltr.data.source import Source
+from ltr.data.split import Split
 from ltr.errors import ConfigError, nearest
 from ltr.identity import named
-from ltr.methods.core.stage import Computation
+from ltr.methods.core.settings import DatasetInfo
+from ltr.methods.core.stage import Computation, StageOutput
 from ltr.randomness import derive_seed
 
 NONE = -1  # pseudo-label of images without one, such as test images
@@ -62,12 +64,7 @@ def by_teacher(
             logits = teacher_outputs(batch.images)[0].float()
             if keep is None:
                 num_outputs = logits.shape[1]
-                if outputs is not None and num_outputs != outputs:
-                    raise ConfigError(
-                        f"method.aux.exclude_classes=[foreground]: the teacher has {num_outputs} outputs, and only "
-                        f"ImageNet's {outputs} classes are known by name. Give the numbers of its outputs instead"
-                    )
-                keep = _remaining_outputs(num_outputs, exclude_classes, top_k).to(logits.device)
+                keep = _remaining_outputs(num_outputs, exclude_classes, top_k, outputs).to(logits.device)
             if exclude_classes:
                 logits = logits[:, keep]
             if top_k == 1:
@@ -107,11 +104,7 @@ def by_kmeans(computation: Computation, *, features: str, groups: int) -> dict[s
     """
     source = computation.source
     indices = training_images(source)
-    if groups > len(indices):
-        raise ConfigError(
-            f"method.aux.groups={groups}: {source.name} has {len(indices)} training images. Set at most that many "
-            "groups"
-        )
+    _check_groups(source, groups)
     if features == "pixels":
 
         def read(images: Tensor) -> Tensor:
@@ -163,6 +156,74 @@ def by_taxonomy(computation: Computation, *, rank: str) -> dict[str, np.ndarray]
     return {"labels": _over_source(source, indices, labels, NONE), "classes": np.arange(len(names), dtype=np.int32)}
 
 
+def check_pseudo_labels(
+    source: Source,
+    split: Split,
+    dataset_info: DatasetInfo,
+    checkpoints: Mapping[str, StageOutput],
+    *,
+    teacher: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> None:
+    """Refuse before the first stage what `by_teacher`, `by_kmeans` and `by_taxonomy` cannot use.
+
+    A teacher that is to be downloaded is left to the computation.
+
+    Args:
+        checkpoints: a run as the teacher, by the name of its stage; {} for others.
+        teacher: config of a published teacher; {} for others.
+        options: options of the computation.
+
+    Raises:
+        ConfigError: a training image that gets no pseudo-label, more groups than images, an unknown rank, excluded
+            outputs that the teacher lacks, or images that it does not accept.
+        CheckpointError: weights that do not fit.
+    """
+    indices = training_images(source)
+    if (without := int(np.count_nonzero(~np.isin(split.train, indices)))) > 0:
+        raise without_pseudo_labels(without)
+    if "groups" in options:
+        _check_groups(source, options["groups"])
+    if "rank" in options:
+        check_rank(source, options["rank"])
+    num_outputs: int | None = None
+    if teacher.get("weights") is not None:
+        published = instantiate(teacher)
+        published.check_size(dataset_info.image_shape)
+        num_outputs = published.num_classes
+    for output in checkpoints.values():
+        network = output.load()
+        _check_channels(network, dataset_info)
+        num_outputs = None if network.embeds else network.dataset_info.num_classes
+    if num_outputs is not None and "exclude_classes" in options:
+        _remaining_outputs(num_outputs, options["exclude_classes"], options["top_k"], options.get("outputs"))
+
+
+def without_pseudo_labels(images: int) -> ConfigError:
+    """Return the error for training images that get no pseudo-label."""
+    return ConfigError(
+        f"{images} training images have no pseudo-label: the split trains on images outside the source's part 'train', "
+        "and pseudo-labels are of that part"
+    )
+
+
+def _check_groups(source: Source, groups: int) -> None:
+    images = len(training_images(source))
+    if groups > images:
+        raise ConfigError(
+            f"method.aux.groups={groups}: {source.name} has {images} training images. Set at most that many groups"
+        )
+
+
+def _check_channels(network: Any, dataset_info: DatasetInfo) -> None:
+    channels, needed = network.dataset_info.image_shape[0], dataset_info.image_shape[0]
+    if channels != needed:
+        raise ConfigError(
+            f"method.aux.run: its network takes {channels} channels, and the images have {needed}. Choose a run on "
+            "images of the same kind"
+        )
+
+
 def check_rank(source: Source, rank: str) -> None:
     """Raise ConfigError if the data set's classes have no names at this rank."""
     if rank not in source.taxonomy:
@@ -183,12 +244,7 @@ def _teacher(computation: Computation) -> tuple[Any, tuple[Tensor, Tensor] | Non
         teacher = teacher.to(computation.device)
         return lambda images: teacher(images.float().mul_(1 / 255)), teacher.last_layer()
     network = parent.load().to(computation.device).eval()
-    channels = network.dataset_info.image_shape[0]
-    if channels != computation.dataset_info.image_shape[0]:
-        raise ConfigError(
-            f"method.aux.run: its network takes {channels} channels, and the images have "
-            f"{computation.dataset_info.image_shape[0]}. Choose a run on images of the same kind"
-        )
+    _check_channels(network, computation.dataset_info)
 
     def outputs(images: Tensor) -> tuple[Tensor, Tensor]:
         scores = network.predict(images)[network.headline]
@@ -201,8 +257,17 @@ def _teacher(computation: Computation) -> tuple[Any, tuple[Tensor, Tensor] | Non
     return outputs, (weight, weight.new_zeros(len(weight)) if head.bias is None else head.bias.detach())
 
 
-def _remaining_outputs(outputs: int, exclude_classes: Sequence[int], top_k: int) -> Tensor:
-    """Return the teacher's outputs that are not excluded, int64 [G]."""
+def _remaining_outputs(outputs: int, exclude_classes: Sequence[int], top_k: int, needed: int | None) -> Tensor:
+    """Return the teacher's outputs that are not excluded, int64 [G].
+
+    Args:
+        needed: number of outputs that ``exclude_classes`` refers to; None: any.
+    """
+    if needed is not None and outputs != needed:
+        raise ConfigError(
+            f"method.aux.exclude_classes=[foreground]: the teacher has {outputs} outputs, and only ImageNet's {needed} "
+            "classes are known by name. Give the numbers of its outputs instead"
+        )
     unknown = [number for number in exclude_classes if not 0 <= number < outputs]
     if unknown:
         raise ConfigError(

@@ -61,6 +61,7 @@ class ImageClassifier(pl.LightningModule):
     loss_is_sum = False  # the loss is the sum over a batch's images, not their mean
     is_solvable = True  # whether the minimum of the loss defines the head, so that L-BFGS may find it
     graph_obstacle: str | None = None  # why compile=graph cannot record a training step; None if it can
+    processes_obstacle: str | None = None  # why several processes cannot train it; None if they can
     embeds = False  # whether the head computes embeddings instead of class logits
 
     def __init__(

@@ -81,6 +81,8 @@ class Stage:
         foreign: the checkpoint may differ from the stage's settings and data (a teacher of other classes).
         of_source: the computation depends on the source only: neither seed nor split is in the key.
         taxonomy_rank: rank of the source's taxonomy that the computation reads; its names are in the key.
+        check: refuses data and weights that the stage cannot use, before the first stage: a function of (source, split,
+            dataset information, outputs of the parents that are checkpoints by name) that raises LtrError.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Stage:
     foreign: bool = False
     of_source: bool = False
     taxonomy_rank: str | None = None
+    check: Callable[[Source, Split, DatasetInfo, Mapping[str, StageOutput]], None] | None = None
 
     @property
     def target(self) -> Any:

@@ -49,6 +49,7 @@ class ConfusedNetwork(AdversarialNetwork):
 
     numerics_version = 2  # 1: radius_init=first_batch set the radius again after the first step of the classifier
     graph_obstacle = "ARPL+CS trains three networks in turn, from noise that the host makes"
+    processes_obstacle = "method=arpl_cs trains three networks in turn"
 
     def __init__(
         self,
@@ -79,13 +80,7 @@ class ConfusedNetwork(AdversarialNetwork):
         return {**super().parameter_modules(), "auxiliary_norms": self.norms}
 
     def configure_optimizers(self) -> Any:
-        """Return the classifier's optimiser and schedule as in any method, then Adam for generator and discriminator.
-
-        Raises:
-            ConfigError: more than one process.
-        """
-        if self.trainer.world_size > 1:
-            raise ConfigError("method=arpl_cs trains three networks in turn, on one device. Set trainer.devices=1")
+        """Return the classifier's optimiser and schedule as in any method, then Adam of generator and discriminator."""
         main = super().configure_optimizers()
         gan_optimizers = [
             torch.optim.Adam(module.parameters(), lr=self.gan_lr, betas=(0.5, 0.999))

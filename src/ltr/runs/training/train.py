@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from ltr.configuration.targets import instantiate
-from ltr.errors import CheckpointError, ConfigError, LtrError, TrainingError, first_line
+from ltr.errors import CheckpointError, LtrError, TrainingError, first_line
 from ltr.escaping import printer
 from ltr.identity import name_of
 from ltr.methods.core.checkpoint import AtomicCheckpointIO, network_checkpoint, read_checkpoint, write_checkpoint
@@ -240,8 +240,6 @@ def _trainer(
     settings, config, display = stage.settings, context.config["trainer"], context.config["callbacks"]
     progress = TrainingProgress(stage.name, settings.epochs, context.console, display["lines_every"])
     skips = config["on_nonfinite"] == "skip"
-    if skips and settings.precision == "fp16":
-        raise ConfigError("trainer.on_nonfinite=skip: fp16's loss scaling already skips such steps. Use raise")
     on_row = progress.show if display["progress"] != "none" else None
     log = EpochLog(folder / "metrics.csv", stage.name, on_row, only_finite=skips)
     callbacks: list[pl.Callback] = [
