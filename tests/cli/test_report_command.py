@@ -35,7 +35,7 @@ def test_a_real_run_is_reported(command, finished_run, headline):
     assert code == 0, err
     (line,) = csv.DictReader(io.StringIO(out))
     assert float(line["balanced_accuracy"]) == pytest.approx(headline["balanced_accuracy"])
-    assert line["line"] == "erm"
+    assert line["row"] == "erm"
     assert float(line["images_per_second"]) > 0
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 import pytest
 from made_up_outputs import write
 
 from ltr.report.compose import Options, as_text, compose_report
 from ltr.report.read_runs import finished_runs
+from ltr.report.style import SELECTED_ON_TEST
 
 
 @pytest.fixture
@@ -49,9 +51,18 @@ def test_latex_escapes_names(report):
     assert r"\underline{21.0}" in text
 
 
+@pytest.mark.parametrize("form", ["table", "markdown", "latex", "csv"])
+def test_a_row_is_called_a_row(tmp_path, form):
+    write(tmp_path, "erm")
+    write(tmp_path, "lws", selection="best_test")
+    text = as_text(compose_report(finished_runs([tmp_path]), Options()), form)
+    assert SELECTED_ON_TEST in text or "best_test" in text
+    assert not re.search(r"\blines?\b", text, re.IGNORECASE)
+
+
 def test_csv_has_every_metric_as_fractions_and_blanks_where_there_is_nothing(report):
     rows = list(csv.DictReader(io.StringIO(as_text(report, "csv"))))
-    erm = next(row for row in rows if row["line"] == "erm")
+    erm = next(row for row in rows if row["row"] == "erm")
     assert float(erm["few"]) == pytest.approx(0.22)
     assert float(erm["few_sd"]) == pytest.approx(0.0282842712)
     assert (erm["medium"], erm["medium_sd"], erm["n"], erm["seeds"]) == ("", "", "2", "0 1")

@@ -94,7 +94,7 @@ def test_html_and_csv_mark_limited_runs(outputs):
     config = html_report(report(outputs))
     assert "ncm †" in config
     assert "† limited: 2 batches an epoch" in config
-    lines = {line["line"]: line["limited"] for line in csv.DictReader(io.StringIO(as_text(report(outputs), "csv")))}
+    lines = {line["row"]: line["limited"] for line in csv.DictReader(io.StringIO(as_text(report(outputs), "csv")))}
     assert lines == {"crt": "", "erm": "", "lws": EPOCHS_SAID, "ncm": BATCHES_SAID}
 
 

@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     """Run ``ltr-report [FOLDER ...]``; return the exit code: 1 where ``--against`` fits no table.
 
     Raises:
-        ConfigError: flags that are wrong, a setting, metric or line that there is none of.
+        ConfigError: flags that are wrong, a setting, metric or row that there is none of.
         DataError: no finished run.
     """
     default = outputs_folder()

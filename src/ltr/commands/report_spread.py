@@ -62,7 +62,7 @@ def write_spread(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
             names = ", ".join(spread.dataset for spread in all_spreads)
             raise ConfigError(f"--out {out}: a figure shows one data set, these are {names}. Choose one with --dataset")
         spread_figure(all_spreads[0], out)
-        print_line(f"{out}: {counted(len(all_spreads[0].lines), 'line')}")
+        print_line(f"{out}: {counted(len(all_spreads[0].lines), 'row')}")
         return 0
     text = spread_text(
         all_spreads, arguments.format, " ".join(by), arguments.level, terminal_width() if out is None else None

@@ -19,7 +19,7 @@ from ltr.report.sheet import Cell, Sheet
 _MARKS = {"best": " *", "tie": " ="}
 # columns of CSV before and after the metrics
 _LINE_COLUMNS = (
-    "dataset", "protocol", "split", "split_digest", "line", "scorer", "variant", "selection", "n", "seeds",
+    "dataset", "protocol", "split", "split_digest", "row", "scorer", "variant", "selection", "n", "seeds",
 )  # fmt: skip
 _RUN_COLUMNS = (
     "published", "published_metric", "published_source", "epochs", "cost_seconds", "images_per_second", "group_hash",
@@ -92,9 +92,9 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def as_csv(sections: Sequence[Section], published: PublishedNumbers | None) -> str:
-    """Return CSV with one row per line of all tables.
+    """Return CSV with the rows of all tables.
 
-    Every metric has the columns ``<metric>`` and ``<metric>_sd``, as fractions; NaN is blank. If a line has decisions,
+    Every metric has the columns ``<metric>`` and ``<metric>_sd``, as fractions; NaN is blank. If a row has decisions,
     their columns come last, see `ltr.report.decisions.line_decisions`.
     """
     lines = [(section, line, line_decisions(line)) for section in sections for line in section.all_lines]

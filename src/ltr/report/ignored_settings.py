@@ -23,7 +23,7 @@ class IgnoredSetting(NamedTuple):
 
 IGNORED = (
     IgnoredSetting("seed", "runs are averaged over seeds"),
-    IgnoredSetting("name", "names a line, but does not change a result", in_labels=False),
+    IgnoredSetting("name", "names a row, but does not change a result", in_labels=False),
     IgnoredSetting("figures", "display"),
     IgnoredSetting("callbacks", "display"),
     IgnoredSetting("logger", "display"),

@@ -103,7 +103,7 @@ def section_sheet(section: Section, metrics: Sequence[Metric], published: Publis
     notes += [f"[{index}] {source}." for index, source in enumerate(sources, start=1)]
     notes += footnotes(daggers)
     if section.selected_on_test:
-        notes.append(f"Lines {SELECTED_ON_TEST} are not compared: the test set chose their epoch.")
+        notes.append(f"Rows {SELECTED_ON_TEST} are not compared: the test set chose their epoch.")
     return Sheet(section.title, headings, (False, *[True] * (len(headings) - 1)), tuple(rows), tuple(notes))
 
 
