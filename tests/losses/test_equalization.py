@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from ltr.losses import gathering
 from ltr.losses.classification import ClassBalanced, CrossEntropy
 from ltr.losses.equalization import Equalization, EqualizationV2, gradient_weights, softmax_equalization
 
@@ -53,6 +54,28 @@ def test_rare_classes_are_left_out_with_probability_gamma():
     left_out = (gradient == 0).double().mean(0)
     assert left_out[:2].tolist() == [0, 0]
     assert left_out[2:].tolist() == pytest.approx([0.9, 0.9], abs=0.01)
+
+
+@pytest.mark.parametrize("rows_per_image", [1, 3])
+def test_processes_leave_out_the_classes_that_one_process_leaves_out(monkeypatch, rows_per_image):
+    logits, labels = a_batch(12)
+    labels = torch.zeros_like(labels)
+
+    def losses(numbers, rows, calls=2):
+        loss = Equalization(COUNTS, threshold=1.0, gamma=0.5)
+        loss.numbers = numbers
+        return torch.stack([loss.per_image(logits[rows], labels[rows]) for _ in range(calls)])
+
+    torch.manual_seed(5)
+    alone = losses(None, slice(None))
+    images = torch.arange(12).view(-1, rows_per_image)
+    for rank in (0, 1):
+        monkeypatch.setattr(gathering, "world_size", lambda: 2)
+        monkeypatch.setattr(gathering, "rank", lambda rank=rank: rank)
+        rows = images[rank::2].flatten()
+        share = losses(gathering.BatchNumbers(5, rows_per_image), rows)
+        assert torch.equal(share, alone[:, rows])
+    assert not torch.equal(alone[0], alone[1])
 
 
 def weights_by_definition(positive, negative, gamma, mu, alpha):

@@ -66,8 +66,19 @@ def test_the_monitored_metric_of_the_best_epoch_equals_its_evaluation(two):
     assert evaluated[0]["metrics"]["balanced_accuracy"] == pytest.approx(watched, abs=1e-12)
 
 
-def test_a_network_without_batch_statistics_has_the_weights_of_one_process(tmp_path, plain, ltr_train):
-    command = [*SHORT, *plain, "loss=ldam", "sampler=class_balanced", "trainer.ema_decay=0.9"]
+# losses with a denominator, random numbers or memory of earlier images, and one of each other kind
+LOSSES = {
+    "ldam": ("loss=ldam", "sampler=class_balanced", "trainer.ema_decay=0.9"),
+    "weight_sum": ("loss=class_balanced", "loss.reduction=weight_sum"),
+    "equalization": ("loss=equalization", "loss.threshold=0.1", "loss.gamma=0.5"),
+    "equalization_v2": ("loss=equalization_v2",),
+    "seesaw": ("loss=seesaw",),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_network_without_batch_statistics_has_the_weights_of_one_process(tmp_path, plain, ltr_train, loss):
+    command = [*SHORT, *plain, *LOSSES[loss]]
     several = ltr_train_in(tmp_path / "two", *command)
     assert several.codes == [0, 0], several.err
     alone = ltr_train("trainer.accelerator=cpu", "trainer.precision=fp32", *command, outputs=tmp_path / "one")

@@ -12,6 +12,7 @@ from ltr.configuration.ranges import BelowOne, Fraction, check_option
 from ltr.configuration.unwritten import left_to_subclasses
 from ltr.errors import ConfigError
 from ltr.losses import functional
+from ltr.losses.gathering import BatchNumbers
 from ltr.losses.reductions import Reduction
 from ltr.losses.weights import ClassCounts, as_counts, class_balanced_weights
 
@@ -35,6 +36,8 @@ class ClassificationLoss(nn.Module):
         weights: class weights [C] of mean 1, or None.
         active: True while weights and adjustments are on, see `start_epoch`. A Python bool, so that a step reads it
             without waiting for the device.
+        numbers: random numbers of the step in a training of several processes; None: from torch's generator.
+        distributed_numerics_version: raised when only a training in several processes computes something else.
         class_factors: factor of each class's losses [C], as set from outside for a part of the loss; None: all 1.
 
     Args:
@@ -54,6 +57,8 @@ class ClassificationLoss(nn.Module):
     link: str = "softmax"
     takes_background: bool = True
     is_deterministic: bool = True
+    numbers: BatchNumbers | None = None
+    distributed_numerics_version: int = 1
     class_counts: Tensor
     weights: Tensor | None
     class_factors: Tensor | None = None

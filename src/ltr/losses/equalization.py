@@ -62,6 +62,7 @@ class Equalization(ClassificationLoss):
 
     takes_background = False
     is_deterministic = False
+    distributed_numerics_version = 2  # 1: each process drew the classes of its images from a generator of its own
     rare: Tensor
 
     def __init__(
@@ -81,9 +82,13 @@ class Equalization(ClassificationLoss):
     def losses(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
         if not self.training:
             return functional.cross_entropy(logits, labels)
-        # from torch's generator, which a step seeds, as dropout
-        drawn = torch.rand(logits.shape, device=logits.device) < self.gamma
-        return softmax_equalization(logits, labels, drawn & self.rare)
+        return softmax_equalization(logits, labels, (self._uniforms(logits) < self.gamma) & self.rare)
+
+    def _uniforms(self, logits: Tensor) -> Tensor:
+        """Return a number for each image and class, [B, C], the same in any number of processes."""
+        if self.numbers is None:
+            return torch.rand(logits.shape, device=logits.device)  # from torch's generator, which a step seeds
+        return self.numbers.uniforms(len(logits), logits.shape[1], logits.device)
 
 
 @named("loss/equalization_v2")

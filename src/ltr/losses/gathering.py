@@ -1,4 +1,4 @@
-"""Collectives of losses over the processes of a training: sums, broadcasts, and all-gather with gradients."""
+"""Losses over the processes of a training: sums, broadcasts, all-gather with gradients, and random numbers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,41 @@ def world_size() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
+def rank() -> int:
+    """Return the number of this process; 0 without a process group."""
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+
+
 def all_reduce_sum(values: Tensor) -> None:
     """Sum a tensor over all processes, in place; a no-op without a process group."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(values)
+
+
+class BatchNumbers:
+    """Random numbers of a step's global batch: each process takes those of its images, so that k processes equal one.
+
+    A single process needs none of this, and takes the same numbers from torch's generator, which a step seeds.
+
+    Args:
+        seed: seed of the step, the same in all processes.
+        rows_per_image: rows of an image, one after another.
+    """
+
+    def __init__(self, seed: int, rows_per_image: int = 1) -> None:
+        self.seed, self.rows_per_image = seed, rows_per_image
+        self._generator: torch.Generator | None = None
+
+    def uniforms(self, rows: int, columns: int, device: torch.device) -> Tensor:
+        """Return uniform numbers in [0, 1) for the rows of this process, [rows, columns].
+
+        A further call continues the sequence. All processes must ask for the same numbers of rows.
+        """
+        if self._generator is None:
+            self._generator = torch.Generator(device).manual_seed(self.seed)
+        size, images = world_size(), rows // self.rows_per_image
+        whole = torch.rand((images * size, self.rows_per_image, columns), generator=self._generator, device=device)
+        return whole[rank() :: size].reshape(rows, columns)
 
 
 def gather_with_gradient(rows: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ltr.configuration.configs import digest, without_private
 from ltr.configuration.own_code import identities, own_code
+from ltr.configuration.targets import locate
 from ltr.errors import CheckpointError
 from ltr.files import checkpoint_file, file_digest
 from ltr.identity import (
@@ -97,6 +98,9 @@ def stage_spec(
         distributed_version = getattr(stage.target, "distributed_numerics_version", 1)
         if execution.get("world_size", 1) > 1 and distributed_version > 1:
             spec["distributed_numerics_version"] = distributed_version
+        loss_version = _of_loss(stage.settings)
+        if execution.get("world_size", 1) > 1 and loss_version > 1:
+            spec["loss_distributed_numerics_version"] = loss_version
     if stage.module is not None and stage.settings.accumulate > 1:
         spec["accumulation"] = "mean over images"  # earlier versions computed the last step of an epoch differently
     if stage.settings.selection == "best_val" or (stage.module is not None and stage.settings.chooses_l2):
@@ -114,6 +118,12 @@ def stage_spec(
     for part in stage.reads:
         spec[part] = array_digest(getattr(split, part))
     return spec
+
+
+def _of_loss(settings: Settings) -> int:
+    """Return the ``distributed_numerics_version`` of the class of a stage's loss."""
+    loss = locate(str(settings.loss["_target_"]), "loss") if "_target_" in settings.loss else None
+    return int(getattr(loss, "distributed_numerics_version", 1))
 
 
 def input_spec(dataset_info: DatasetInfo) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from pytorch_lightning.strategies import FSDPStrategy
 
 from ltr.errors import ConfigError
+from ltr.losses.equalization import Equalization
 from ltr.runs.processes import distributed, strategies
 from ltr.runs.processes.device import check_strategy
 from ltr.runs.processes.process_info import ProcessInfo
@@ -85,3 +88,39 @@ def test_processes_have_global_local_and_node_ranks():
     started = strategies.StartedProcesses(OF_TWO)
     assert (started.global_rank(), started.local_rank(), started.world_size()) == (3, 1, 4)
     assert started.node_rank() == 1
+
+
+class _Step:
+    """A network that seeds torch's generator as all do, and a strategy that seeds it by process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
+        monkeypatch.setattr(distributed, "rank", lambda: rank)
+        self.network = SimpleNamespace(
+            on_train_batch_start=lambda batch, number: torch.manual_seed(100 + number),
+            loss=Equalization([600, 4, 1], threshold=1.0, gamma=0.5),
+            rows_per_image=1,
+        )
+        self.strategy = strategies._SeedPerRank()
+        self.strategy.lightning_module = self.network
+        self.strategy.root_device = torch.device("cpu")
+
+    def mask(self) -> list[float]:
+        return torch.rand(4).tolist()
+
+    def restart(self, number: int = 0) -> _Step:
+        strategies.restart_batch(SimpleNamespace(strategy=self.strategy), self.network, None, number)
+        return self
+
+
+def test_a_batch_that_is_started_again_draws_the_masks_of_its_process_again(monkeypatch):
+    first = _Step(monkeypatch, 0).restart().mask()
+    step = _Step(monkeypatch, 1)
+    second = step.restart().mask()
+    assert second == step.restart().mask()
+    assert first != second
+    assert second != step.restart(1).mask()
+
+
+def test_a_loss_gets_the_same_seed_in_every_process(monkeypatch):
+    seeds = [_Step(monkeypatch, rank).restart(3).network.loss.numbers.seed for rank in (0, 1)]
+    assert seeds == [103, 103]

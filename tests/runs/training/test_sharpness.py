@@ -17,7 +17,10 @@ from ltr.optim.sharpness import SAM, ImbSAM, perturbations
 from ltr.runs.training.sharpness import SharpnessAware
 
 COUNTS = (60, 17, 3)
-TRAINER = SimpleNamespace(precision_plugin=SimpleNamespace(train_step_context=nullcontext))
+TRAINER = SimpleNamespace(
+    precision_plugin=SimpleNamespace(train_step_context=nullcontext),
+    strategy=SimpleNamespace(on_train_batch_start=lambda *_: None),
+)
 
 
 def numbers(*shape: int, seed: int = 0) -> np.ndarray:

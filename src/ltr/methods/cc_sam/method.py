@@ -173,8 +173,8 @@ def check_loss(key: str, settings: Settings, dataset_info: DatasetInfo) -> None:
         key: the loss's key, for the message.
 
     Raises:
-        ConfigError: the loss is no mean over images, counts the images that it is computed for, or divides by the sum
-            of their class weights.
+        ConfigError: the loss is no mean over images, draws random numbers, counts the images that it is computed for,
+            or divides by the sum of their class weights.
     """
     loss = locate(settings.loss["_target_"], "loss")
     name = class_name(settings.loss)
@@ -184,10 +184,12 @@ def check_loss(key: str, settings: Settings, dataset_info: DatasetInfo) -> None:
             "cross_entropy, ldam or another classification loss"
         )
     # such a loss would count an image several times, and wait for processes with fewer classes in their batches
-    if loss.per_image is not ClassificationLoss.per_image or loss.forward is not ClassificationLoss.forward:
+    is_plain = loss.per_image is ClassificationLoss.per_image and loss.forward is ClassificationLoss.forward
+    if not (is_plain and loss.is_deterministic):
         raise ConfigError(
             f"{key}={name}: CC-SAM computes the losses of a batch several times and class by class, and this loss "
-            "changes at every evaluation. Use cross_entropy, balanced_softmax, ldam or another loss without counts"
+            "changes at every evaluation. Use cross_entropy, balanced_softmax, ldam or another loss without counts and "
+            "random numbers"
         )
     built = instantiate(settings.loss, dataset_info.class_counts)
     if built.weights is not None and built.reduction != "batch":

@@ -6,10 +6,13 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import ClusterEnvironment
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy
 
+from ltr.losses.base import ClassificationLoss
+from ltr.losses.gathering import BatchNumbers
 from ltr.methods.core.step_data import seed_step
 from ltr.randomness import derive_seed
 from ltr.runs.processes import distributed
@@ -53,13 +56,26 @@ class StartedProcesses(ClusterEnvironment):
 class _SeedPerRank:
     """Mixin that seeds torch differently in each process, for different dropout masks.
 
-    A network seeds torch's generator with (seed, role, epoch, batch) before each batch, the same in every process.
+    A network seeds torch's generator with (seed, role, epoch, batch) before each batch, the same in every process. The
+    loss gets that seed, for numbers that do not depend on the process.
     """
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        seed, network = torch.initial_seed(), self.lightning_module  # type: ignore[attr-defined]
+        if isinstance(getattr(network, "loss", None), ClassificationLoss):
+            network.loss.numbers = BatchNumbers(seed, network.rows_per_image)
         if distributed.rank():
-            rank_seed = derive_seed(torch.initial_seed(), "rank", distributed.rank())
+            rank_seed = derive_seed(seed, "rank", distributed.rank())
             seed_step(rank_seed, self.root_device)  # type: ignore[attr-defined]
+
+
+def restart_batch(trainer: pl.Trainer, network: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    """Restore the random numbers with which a batch starts, as Lightning does before a step.
+
+    The network seeds them, and the strategy makes them differ between processes.
+    """
+    network.on_train_batch_start(batch, batch_idx)
+    trainer.strategy.on_train_batch_start(batch, batch_idx)
 
 
 class Ddp(_SeedPerRank, DDPStrategy):

@@ -27,6 +27,7 @@ from ltr.methods.core.settings import DatasetInfo
 from ltr.methods.core.stage import Stage
 from ltr.models.probing import uses_batch_statistics
 from ltr.runs.failures import is_out_of_memory
+from ltr.runs.processes.strategies import restart_batch
 
 _INSTEAD = (
     "Leave trainer.auto_accumulate out, and lower batch_size or set trainer.precision=bf16; where a method has the key "
@@ -134,8 +135,7 @@ class AutoMicroBatch(_AutomaticOptimization):
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             self._halve(images, batch_idx)
-            # restores the random numbers of this batch
-            self.trainer.lightning_module.on_train_batch_start(kwargs["batch"], batch_idx)
+            restart_batch(self.trainer, self.trainer.lightning_module, kwargs["batch"], batch_idx)
 
     def _halve(self, images: int, batch_idx: int) -> None:
         tried = min(self.micro_batch, images)

@@ -16,6 +16,7 @@ from ltr.losses.base import ClassificationLoss
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.stage import Stage
 from ltr.optim.sharpness import SAM, perturbations
+from ltr.runs.processes.strategies import restart_batch
 
 
 def check_sharpness(stage: Stage, config: Mapping[str, Any]) -> None:
@@ -88,7 +89,9 @@ class SharpnessAware(pl.Callback):
             pl_module.loss.class_factors = None  # type: ignore[union-attr]
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        pl_module.on_train_batch_start(batch, batch_idx)  # seeds dropout, as Lightning does again for its own pass
+        restart_batch(
+            trainer, pl_module, batch, batch_idx
+        )  # Lightning does it again for its own pass: the same dropout masks
         with trainer.precision_plugin.train_step_context():
             gradients = self._gradients(pl_module, batch, batch_idx)
         self._weights = [parameter.detach().clone() for parameter in self._parameters]
