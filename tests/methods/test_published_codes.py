@@ -216,6 +216,8 @@ def test_a_backbone_starts_from_a_published_file_only_with_the_same_shortcuts(tm
     torch.save(CifarResNet(3, depth=20).state_dict(), tmp_path / "ldam.pth")
     with pytest.raises(ConfigError, match="LDAM-DRW's code"):
         CifarResNet(3, depth=20, shortcut_padding="after", weights=str(tmp_path / "ldam.pth"), weights_map="ldam")
+    with pytest.raises(ConfigError, match=r"LDAM-DRW's code.*Set backbone\.shortcut_reduction=stride"):
+        CifarResNet(3, depth=20, shortcut_reduction="average", weights=str(tmp_path / "ldam.pth"), weights_map="ldam")
 
 
 def test_shortcuts_that_differ_from_the_codes_are_refused(tmp_path):

@@ -70,6 +70,14 @@ def test_the_linear_head_starts_kaiming_normal_with_a_uniform_bias():
     assert 0.9 / 16 < head.bias.abs().max().item() <= 1 / 16
 
 
+def test_the_linear_head_may_start_glorot_uniform_without_a_bias():
+    head = LinearHead(256, 1000, initial="glorot")
+    bound = math.sqrt(6 / 1256)
+    assert head.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.01)
+    assert 0.99 * bound < head.weight.abs().max().item() <= bound
+    assert not head.bias.any()
+
+
 @heads
 def test_reset_depends_on_its_generator_only(head_type):
     head = head_type(6, 4)

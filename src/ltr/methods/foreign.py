@@ -17,7 +17,7 @@ from ltr.methods.core.stage import NetworkSpec
 from ltr.methods.herbs.released_weights import read_herbs
 from ltr.methods.metric import EmbeddingNetwork
 from ltr.models.heads import head_kind
-from ltr.models.published_names import LAYOUTS, Layout, check_padding, read_published
+from ltr.models.published_names import LAYOUTS, Layout, check_shortcuts, read_published
 from ltr.models.state_file import read_state
 from ltr.models.weights import CLASSIFIER_NAMES, channel_note
 from ltr.models.weights_file import finite_names, refuse_unfit
@@ -94,7 +94,8 @@ def _with_padding(backbone: dict[str, Any], layout: Layout, padding: str | None,
     """Return the config of a backbone with the residual shortcuts of the file's code; refuse another ``padding``."""
     if layout.shortcut_padding is None or "CifarResNet" not in str(backbone["_target_"]):
         return backbone
-    check_padding(layout, padding or layout.shortcut_padding, str(path))
+    reduction = backbone.get("shortcut_reduction", "stride")
+    check_shortcuts(layout, padding or layout.shortcut_padding, reduction, str(path))
     return {**backbone, "shortcut_padding": layout.shortcut_padding}
 
 

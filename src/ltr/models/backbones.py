@@ -189,6 +189,13 @@ def kaiming_convolutions(module: nn.Module) -> None:
             nn.init.kaiming_normal_(part.weight)
 
 
+def glorot_convolutions(module: nn.Module) -> None:
+    """Initialise convolutions uniformly as TensorFlow does (Glorot and Bengio, AISTATS 2010)."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.xavier_uniform_(part.weight)
+
+
 def no_feature_maps_error(name: str, alternatives: tuple[str, str, str]) -> ConfigError:
     """Return the error for a network without spatial feature maps."""
     first, second, third = alternatives

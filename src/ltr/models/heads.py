@@ -16,7 +16,9 @@ from ltr.errors import ConfigError
 from ltr.identity import named
 
 CLASS_MEANS = "class_means"  # initialisation of a cosine head
-ZEROS = "zeros"  # initialisation of a linear head
+ZEROS, GLOROT = "zeros", "glorot"  # initialisations of a linear head
+
+LinearInitial = Literal["zeros", "glorot"]
 
 
 def head_kind(config: Mapping[str, Any], where: str = "head") -> str | None:
@@ -38,13 +40,14 @@ class LinearHead(nn.Module):
     Args:
         bias: False leaves the bias out.
         initial: ``zeros`` initialises weight and bias with 0, which suits a head on frozen features, because a short
-            training does not remove the noise of random weights; None: as above.
+            training does not remove the noise of random weights. ``glorot`` initialises the weight uniformly (Glorot
+            and Bengio, AISTATS 2010) and the bias with 0, as TensorFlow does; None: as above.
     """
 
     head_kind = "linear"
 
     def __init__(
-        self, num_features: int, num_classes: int, *, bias: bool = True, initial: Literal["zeros"] | None = None
+        self, num_features: int, num_classes: int, *, bias: bool = True, initial: LinearInitial | None = None
     ) -> None:
         super().__init__()
         self.initial = initial
@@ -56,10 +59,13 @@ class LinearHead(nn.Module):
 
     def reset(self, generator: torch.Generator | None = None) -> None:
         """Re-initialise weight and bias from ``generator`` or torch's global generator (classifier re-training)."""
-        nn.init.kaiming_normal_(self.weight, generator=generator)
+        if self.initial == GLOROT:
+            nn.init.xavier_uniform_(self.weight, generator=generator)
+        else:
+            nn.init.kaiming_normal_(self.weight, generator=generator)
         if self.initial == ZEROS:
             nn.init.zeros_(self.weight)
-        if self.bias is not None and self.initial == ZEROS:
+        if self.bias is not None and self.initial is not None:
             nn.init.zeros_(self.bias)
         elif self.bias is not None:
             bound = 1 / math.sqrt(self.num_features)

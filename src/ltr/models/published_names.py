@@ -119,17 +119,26 @@ def _entry(path: Path, read: Read, entry: str | None) -> State:
         return {}
 
 
-def check_padding(layout: Layout, padding: str, where: str) -> None:
-    """Refuse a CIFAR ResNet whose shortcut padding differs from the code's.
+def check_shortcuts(layout: Layout, padding: str, reduction: str, where: str) -> None:
+    """Refuse a CIFAR ResNet whose shortcuts differ from the code's.
+
+    Args:
+        padding, reduction: options of `ltr.models.cifar_resnet.CifarResNet`.
 
     Raises:
-        ConfigError: the paddings differ.
+        ConfigError: the shortcuts differ.
     """
     if layout.shortcut_padding not in (None, padding):
         raise ConfigError(
             f"{where}: these weights are from {layout.code}'s code, which puts the zero channels of a shortcut on "
             f"the side '{layout.shortcut_padding}', and backbone.shortcut_padding is '{padding}': the network would "
             f"be another one. Set backbone.shortcut_padding={layout.shortcut_padding}"
+        )
+    if layout.shortcut_padding is not None and reduction != "stride":
+        raise ConfigError(
+            f"{where}: these weights are from {layout.code}'s code, whose shortcuts take every second pixel, and "
+            f"backbone.shortcut_reduction is '{reduction}': the network would be another one. Set "
+            "backbone.shortcut_reduction=stride"
         )
 
 

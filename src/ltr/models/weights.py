@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ltr.configuration.ranges import check_option
 from ltr.errors import CheckpointError
 from ltr.escaping import one_line
-from ltr.models.published_names import LAYOUTS, check_padding, layout_named, read_published
+from ltr.models.published_names import LAYOUTS, check_shortcuts, layout_named, read_published
 from ltr.models.state_file import State, read_state
 from ltr.models.weights_file import finite_names, refuse_unfit
 from ltr.models.weights_order import BY_ORDER, contradicts_names, map_by_order
@@ -123,7 +123,8 @@ def load_backbone(
         published = LAYOUTS[layout]
         padding = getattr(module, "shortcut_padding", published.shortcut_padding)
         if padding is not None:
-            check_padding(published, padding, f"'{path}'")
+            reduction = getattr(module, "shortcut_reduction", "stride")
+            check_shortcuts(published, padding, reduction, f"'{path}'")
         log.info("Weights from '%s': names of %s's code", path, published.code)
         state = published.rename(state, None)
     outside = [name for name in state if not name.startswith("backbone.")]

@@ -42,7 +42,7 @@ _TRAINER_DEFAULTS = {"on_nonfinite": "raise", "auto_accumulate": False}
 _UNSET = ("extra_lr", "weights_map", "matte", "white_level", "extra_protocols", "interpolation", "pool", "initial",
           "resize_to", "labels", "prior", "prior_of_scores", "group", "views")  # fmt: skip
 # values that mean the same as null
-_AS_NULL = {"interpolation": "bilinear", "output": "vector", "prefix_tokens": False}
+_AS_NULL = {"interpolation": "bilinear", "output": "vector", "prefix_tokens": False, "shortcut_reduction": "stride"}
 _NOT_IDENTITY_EVALUATION = ("batch_size",)
 _NOT_IDENTITY_SOURCE = ("root", "roots", "download")
 _NOT_IDENTITY_DATASET = ("roots", "download")

@@ -117,6 +117,7 @@ def test_the_last_block_has_a_separate_learning_rate():
         (["tune=norm"], "tune.*tune=all"),
         (["head=cosine", "head.initial=class_means"], "head.initial=class_means"),
         (["backbone=torchvision", "backbone.pretrained=true"], "method.reduce_dimension=false"),
+        (["backbone=resnet20", "backbone.initial=glorot"], "backbone.initial=null"),
         (["loss=focal_sigmoid"], "loss=ldam"),
     ],
 )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins import CheckpointIO
 
+from ltr.configuration.declared_defaults import with_defaults
 from ltr.configuration.targets import class_name, locate
 from ltr.errors import CheckpointError, ConfigError, TrainingError, first_line
 from ltr.files import written_atomically
@@ -211,7 +212,9 @@ def check_fits(network: Any, settings: Settings, dataset_info: DatasetInfo, wher
     """
     differences = []
     for part in ("head", "backbone"):
-        network_value, run_value = (_config_summary(getattr(owner, part)) for owner in (network.settings, settings))
+        network_value, run_value = (
+            _config_summary(part, getattr(owner, part)) for owner in (network.settings, settings)
+        )
         if network_value != run_value:
             differences.append(f"{part} is {network_value}, this run's is {run_value}")
     if not differences and getattr(network.head, "head_kind", None) != head_kind(settings.head):
@@ -226,11 +229,16 @@ def check_fits(network: Any, settings: Settings, dataset_info: DatasetInfo, wher
         raise CheckpointError(f"{where}: a network of another kind; {'; '.join(differences)}")
 
 
-def _config_summary(config: Mapping[str, Any]) -> str:
-    """Return a head's or backbone's config as one line, without keys that only matter before training."""
+def _config_summary(part: str, config: Mapping[str, Any]) -> str:
+    """Return a head's or backbone's config as one line, without keys that only matter before training.
+
+    Options that were added after the network was saved have their defaults.
+    """
     ignored = ("_target_", "_allowed_", "weights", "weights_map", "strict_weights", "pretrained", "trainable",
                "initial")  # fmt: skip
-    options = ", ".join(f"{key}={value}" for key, value in config.items() if key not in ignored)
+    options = ", ".join(
+        f"{key}={value}" for key, value in with_defaults(part, config, {}).items() if key not in ignored
+    )
     return f"{class_name(config)}({options})"
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ltr.errors import CheckpointError, ConfigError
-from ltr.models.heads import CLASS_MEANS, ZEROS
+from ltr.models.heads import CLASS_MEANS, GLOROT, ZEROS
 from ltr.models.state_file import read_state
 from ltr.names import canonical
 
@@ -24,7 +24,7 @@ def initial_file(head: Mapping[str, Any]) -> Path | None:
         CheckpointError: the file does not exist.
     """
     initial = head.get("initial")
-    if initial in (None, CLASS_MEANS, ZEROS):
+    if initial in (None, CLASS_MEANS, ZEROS, GLOROT):
         return None
     path = Path(str(initial))
     if not path.is_file():

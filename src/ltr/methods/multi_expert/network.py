@@ -191,7 +191,7 @@ def check_settings(settings: Settings, reduce_dimension: bool) -> None:
     """Refuse settings that networks of several experts do not have.
 
     Raises:
-        ConfigError: a part of the backbone is tuned, the head has initial vectors, or weights do not fit.
+        ConfigError: a part of the backbone is tuned, or initial or loaded weights do not fit.
     """
     if settings.tune is not None:
         raise ConfigError(
@@ -201,6 +201,11 @@ def check_settings(settings: Settings, reduce_dimension: bool) -> None:
         raise ConfigError(
             f"head.initial={settings.head['initial']}: several experts have a classifier each, which start from random "
             "weights. Set head.initial=null"
+        )
+    if reduce_dimension and settings.backbone.get("initial") is not None:
+        raise ConfigError(
+            f"backbone.initial={settings.backbone['initial']}: stages of three quarters of the channels start "
+            "Kaiming-normal. Set backbone.initial=null, or method.reduce_dimension=false"
         )
     weights = settings.backbone.get("weights") or settings.backbone.get("pretrained")
     if reduce_dimension and weights:
