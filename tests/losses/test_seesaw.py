@@ -107,4 +107,5 @@ def test_a_loss_that_counts_images_is_not_a_function_of_the_logits():
     first = loss(logits, labels)
     loss(logits, torch.zeros_like(labels))
     assert loss(logits, labels) != first
-    assert not Seesaw.is_deterministic
+    assert not loss.is_deterministic
+    assert Seesaw(COUNTS, counts="training").is_deterministic

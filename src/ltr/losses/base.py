@@ -31,7 +31,11 @@ class ClassificationLoss(nn.Module):
         link: function from logits to probabilities, `softmax` or `sigmoid`; stored with the checkpoint.
         prior_bias: initial bias of the last layer, which then gets no weight decay; None keeps the layer's default.
         adjusts_prior: True if the loss corrects for the imbalance, so that a balanced sampler would correct twice.
-        is_deterministic: False if equal logits need not give equal losses in training, as a solver needs it.
+        is_deterministic: False if equal logits need not give equal losses in training.
+        is_potential: False if its gradient is not that of its value, because a factor that depends on the logits passes
+            no gradient. A solver with a line search needs both.
+        deterministic_by, potential_by: setting that makes a loss deterministic or a potential, for messages; '' if none
+            does.
         background: class without a margin and without a sigmoid, or None.
         weights: class weights [C] of mean 1, or None.
         active: True while weights and adjustments are on, see `start_epoch`. A Python bool, so that a step reads it
@@ -57,6 +61,9 @@ class ClassificationLoss(nn.Module):
     link: str = "softmax"
     takes_background: bool = True
     is_deterministic: bool = True
+    is_potential: bool = True
+    deterministic_by: str = ""
+    potential_by: str = ""
     numbers: BatchNumbers | None = None
     distributed_numerics_version: int = 1
     class_counts: Tensor
@@ -118,6 +125,13 @@ class ClassificationLoss(nn.Module):
         """
         raise NotImplementedError
 
+    def remember(self, labels: Tensor, mix: Mixed | None) -> None:
+        """Take note of the labels of a training batch before its losses; by default nothing.
+
+        Args:
+            labels, mix: see `per_image`; int64.
+        """
+
     def label_weights(self, labels: Tensor, mix: Mixed | None = None) -> Tensor | None:
         """Return the class weight of each image, [B], mixed like its labels; None without weights or before
         `defer_from`.
@@ -151,6 +165,8 @@ class ClassificationLoss(nn.Module):
                 f"{tuple(logits.shape)}. Build it with one count for each column of the head"
             )
         weight = self._active_weights()
+        if self.training:
+            self.remember(labels, mix)
         losses = self._each(logits, labels, weight)
         return losses if mix is None else _blend(losses, self._each(logits, mix[0], weight), mix[1])
 

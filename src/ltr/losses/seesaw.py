@@ -60,7 +60,7 @@ class Seesaw(ClassificationLoss):
     """
 
     takes_background = False
-    is_deterministic = False  # counts=seen changes at every evaluation of the loss
+    deterministic_by, potential_by = "loss.counts=training", "loss.q=0"
     seen: Tensor
 
     def __init__(
@@ -77,17 +77,16 @@ class Seesaw(ClassificationLoss):
         self.q = check_option("loss.q", q, NonNegative)
         self.counts = check_option("loss.counts", counts, Counts)
         self.adjusts_prior = counts == "training" and p > 0
+        self.is_deterministic = counts == "training"  # what was seen changes at every evaluation of the loss
+        self.is_potential = q == 0  # the compensation depends on the logits, without a gradient
         # a day of training on a large data set exceeds 2^24, the whole numbers that float32 represents
         self.register_buffer("seen", torch.zeros(len(self.class_counts), dtype=torch.float64))
 
-    def per_image(self, logits: Tensor, labels: Tensor, mix: Mixed | None = None) -> Tensor:
-        if self.training and self.counts == "seen":
-            self._count(functional.integer_labels(labels), mix)
-        return super().per_image(logits, labels, mix)
-
     @torch.no_grad()
-    def _count(self, labels: Tensor, mix: Mixed | None) -> None:
+    def remember(self, labels: Tensor, mix: Mixed | None) -> None:
         """Count the images of a batch over all processes; a mixed image counts for both its classes."""
+        if self.counts != "seen":
+            return
         share = torch.ones(len(labels), dtype=torch.float64, device=labels.device)
         new = torch.zeros_like(self.seen)
         if mix is None:
@@ -95,7 +94,7 @@ class Seesaw(ClassificationLoss):
         else:
             first = mix[1].double().expand(len(labels))
             new.index_add_(0, labels, first)
-            new.index_add_(0, functional.integer_labels(mix[0]), share - first)
+            new.index_add_(0, mix[0], share - first)
         all_reduce_sum(new)
         self.seen += new
 

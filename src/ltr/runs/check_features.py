@@ -119,7 +119,7 @@ def check_stored(config: Mapping[str, Any], method: Method, stages: Sequence[Sta
     for stage in stored:
         _check_stage(stage, config["method"])
         if stage.module is not None and config["features"]["solver"] == "lbfgs":
-            _check_linear(stage, config)
+            _check_linear(stage, config, dataset_info.class_counts)
     augment, views = config["augment"], config["features"]["views"]
     augmentation = instantiate(augment, dataset_info.image_shape)
     crop = augmentation.file_crop
@@ -141,7 +141,7 @@ def check_stored(config: Mapping[str, Any], method: Method, stages: Sequence[Sta
         )
 
 
-def _check_linear(stage: Stage, config: Mapping[str, Any]) -> None:
+def _check_linear(stage: Stage, config: Mapping[str, Any], class_counts: Sequence[int]) -> None:
     """Refuse a stage that is not a linear classifier with one loss."""
     if stage.settings.selection != "last":
         raise ConfigError(
@@ -166,10 +166,20 @@ def _check_linear(stage: Stage, config: Mapping[str, Any]) -> None:
             f"features.solver=lbfgs solves for a linear head and one loss of its logits; stage '{stage.name}' has "
             f"{what}. Use features.solver=minibatch, or head=linear with erm, crt, lws, tau_norm, ncm or posthoc_la"
         )
-    if not getattr(locate(stage.settings.loss["_target_"], "loss"), "is_deterministic", True):
+    loss = instantiate(stage.settings.loss, class_counts)
+    is_deterministic, is_potential = getattr(loss, "is_deterministic", True), getattr(loss, "is_potential", True)
+    if not (is_deterministic and is_potential):
+        settings = [] if is_deterministic else [loss.deterministic_by]
+        settings += [] if is_potential else [loss.potential_by]
+        reason = (
+            "has a factor that depends on the logits and passes no gradient, so that its gradient is not that of its "
+            "value, as a line search needs it"
+            if is_deterministic
+            else "changes while it is trained, and a solver needs a function of the logits"
+        )
         raise ConfigError(
-            f"features.solver=lbfgs needs a loss that is a function of the logits, and that of stage '{stage.name}' "
-            "changes while it is trained. Use features.solver=minibatch, or another loss"
+            f"features.solver=lbfgs: {type(loss).__name__}, the loss of stage '{stage.name}', {reason}. Use "
+            f"features.solver=minibatch, or {' '.join(settings).strip() or 'another loss'}"
         )
 
 

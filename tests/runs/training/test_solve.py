@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from ltr.configuration.configs import config_names
+from ltr.configuration.overrides import load_config
+from ltr.configuration.targets import instantiate
 from ltr.data.loaders.feature_table import FeatureTable
 from ltr.methods.core.checkpoint import load_network
 from ltr.runs.training.solve import minimise
@@ -101,6 +104,33 @@ def test_problems_that_are_not_convex_are_refused_with_alternatives(ltr_train, c
     assert run.code not in (0, None)
     assert advice in run.err
     assert "Traceback" not in run.err
+
+
+OF_CLASSES = [name for name in config_names("loss") if name not in ("triplet", "prototypical")]
+POTENTIALS = [*OF_CLASSES, "seesaw loss.counts=training", "seesaw loss.counts=training loss.q=0"]
+NOT_SOLVABLE = {
+    "equalization": "another loss",
+    "equalization_v2": "another loss",
+    "seesaw": "loss.counts=training loss.q=0",
+    "seesaw loss.counts=training": "loss.q=0",
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", POTENTIALS)
+def test_the_solver_gets_losses_whose_gradient_is_that_of_their_value(ltr_train, name):
+    planned = ltr_train(
+        *LBFGS, *f"loss={name}".split(), "features.l2=1", "head=linear", "head.bias=true", "stages=plan"
+    )
+    if name in NOT_SOLVABLE:
+        assert planned.code == 2
+        assert f"features.solver=minibatch, or {NOT_SOLVABLE[name]}\n" in planned.err
+        return
+    assert planned.code == 0, planned.err
+    loss = instantiate(load_config(f"loss={name}".split())["loss"], (600, 170, 30, 5)).train()
+    loss.start_epoch(9, 10)
+    logits = torch.randn(8, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z: loss(z, torch.arange(8) % 4), logits)
 
 
 @pytest.mark.parametrize("selection", ["best_val", "best_test"])

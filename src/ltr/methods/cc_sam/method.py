@@ -185,13 +185,13 @@ def check_loss(key: str, settings: Settings, dataset_info: DatasetInfo) -> None:
         )
     # such a loss would count an image several times, and wait for processes with fewer classes in their batches
     is_plain = loss.per_image is ClassificationLoss.per_image and loss.forward is ClassificationLoss.forward
-    if not (is_plain and loss.is_deterministic):
+    built = instantiate(settings.loss, dataset_info.class_counts)
+    if not (is_plain and built.is_deterministic):
         raise ConfigError(
             f"{key}={name}: CC-SAM computes the losses of a batch several times and class by class, and this loss "
-            "changes at every evaluation. Use cross_entropy, balanced_softmax, ldam or another loss without counts and "
-            "random numbers"
+            f"changes at every evaluation. Use {built.deterministic_by or 'cross_entropy, balanced_softmax, ldam'} or "
+            "another loss without counts and random numbers"
         )
-    built = instantiate(settings.loss, dataset_info.class_counts)
     if built.weights is not None and built.reduction != "batch":
         raise ConfigError(
             f"{key}.reduction={built.reduction}: {name} divides by the class weights of the whole batch, and CC-SAM "

@@ -65,7 +65,8 @@ def _not_of_images(stage: Stage, dataset_info: DatasetInfo) -> str:
         ):
             reason = f"{name} is not known to be a mean over images, each independent of the images before it"
         elif not loss.is_deterministic:
-            reason = f"{name} draws random numbers or remembers earlier images"
+            way_out = f" ({loss.deterministic_by} does not)" if loss.deterministic_by else ""
+            reason = f"{name} draws random numbers or remembers earlier images{way_out}"
         elif loss.reduction != "batch" and loss.weights is not None:
             reason = f"{name} divides by the weights of the whole batch (loss.reduction=batch does not)"
         else:
