@@ -37,6 +37,7 @@ def stand_ins(put_small_sources) -> Callable:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # the longest page is many runs; on a busy machine they take minutes
 @pytest.mark.parametrize("page", [page for page in PAGES if fences(page)])
 def test_commands_of_a_docs_page_succeed_in_order(page, docs_folder, stand_ins, monkeypatch):
     if page == "README.md":  # its recipes are pasted in order
