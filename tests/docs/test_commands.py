@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import os
 from collections.abc import Callable, Iterator
@@ -14,12 +15,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import typist
 import yaml
+from torchvision.models import squeezenet1_0
 
+from ltr.runs import check_networks
 from manual_pages import PAGES, Fence, commands, commands_in_text, fences
 
 PROGRAMS = (*typist.PROJECT["scripts"], *typist.OTHERS, "python", "git", "cd")
+
+
+@functools.cache
+def teacher_weights() -> bytes:
+    """Return a file of random weights of the network that pseudo-labels are computed with."""
+    file = io.BytesIO()
+    torch.save(squeezenet1_0(weights=None).state_dict(), file)
+    return file.getvalue()
 
 
 @pytest.fixture
@@ -30,7 +42,8 @@ def stand_ins(put_small_sources) -> Callable:
             put_small_sources(patch)
             weights = Path(os.environ["LTR_DATA"], "weights", "squeezenet1_0_imagenet.pth")
             weights.parent.mkdir(exist_ok=True)
-            weights.write_bytes(b"of a teacher; a plan looks at no more than its digest")
+            weights.write_bytes(teacher_weights())
+            patch.setattr(check_networks, "check_initial_weights", lambda backbone, image_shape: None)  # stand-ins
             yield
 
     return there
