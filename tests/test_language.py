@@ -38,6 +38,7 @@ CLEAN = (  # folders and files, relative to the repository; a room is listed her
     "src/ltr/report",
     "src/ltr/results.py",
     "src/ltr/runs",
+    "src/ltr/sweep_jobs.py",
     "src/ltr/sweeps.py",
     "src/ltr/writing.py",
     "scripts",

@@ -204,6 +204,9 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
     from ltr.configuration.targets import allow_packages
     from ltr.sweeps import failed_jobs
 
+    if line.sweep:
+        from ltr.sweep_jobs import checked_jobs
+
     register()  # for --cfg job --resolve
 
     overrides = defer_values(line.overrides, line.config_dir) if line.sweep else line.overrides
@@ -217,6 +220,7 @@ def _hydra(line: CommandLine, task: Callable[[DictConfig], float | None], codes:
             _unchanged_logging(),
             nested_choices(),
             guarded_hydra(tuple(line.allowed)),
+            checked_jobs(line.allowed) if line.sweep else contextlib.nullcontext(),
         ):
             main()
     except _JobFailed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -83,6 +83,23 @@ def job_overrides() -> list[str]:
         return []
     texts = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     return [as_written(str(text)) for text in texts] if isinstance(texts, list) else []
+
+
+def job_titles(overrides: Sequence[Sequence[str]], first: int, command: Sequence[str] = ()) -> list[str]:
+    """Return the titles of jobs: the number, and the overrides that not all of them have.
+
+    Args:
+        command: overrides of the command, which a single job does not repeat.
+    """
+    from ltr.configuration.swept_configs import as_written
+
+    texts = [[as_written(text) for text in one if not text.startswith("hydra.")] for one in overrides]
+    common = set.intersection(*map(set, texts)) if len(texts) > 1 else set(map(as_written, command))
+    titles = []
+    for number, one in enumerate(texts, first):
+        swept = " ".join(text for text in one if text not in common)
+        titles.append(f"job {number} ({swept})" if swept else f"job {number}")
+    return titles
 
 
 def is_search() -> bool:

@@ -40,9 +40,8 @@ def test_a_key_of_the_swept_configs_alone_can_be_set(ltr_train):
 
 def test_null_next_to_swept_configs_stays_null_in_the_run_and_the_report(ltr_train):
     done = ltr_train(*FAST, "-m", "method=erm,ncm", "sampler.num_samples=null", "trainer.max_epochs=null")
-    assert done.code == 1
-    assert "sampler.num_samples=null trainer.max_epochs=null): error" in done.err
-    assert "oc.decode" not in done.err
+    assert done.code == 2
+    assert done.err == "error: the sweep cannot be carried out:\n  trainer.max_epochs=null: allowed is int [1, inf)\n"
     done = ltr_train(*FAST, "-m", "method=erm,ncm", "sampler.num_samples=null")
     assert done.code == 0, done.err
     for path in done.directories:
@@ -100,10 +99,10 @@ def test_every_swept_config_is_checked_with_the_first_value_of_other_swept_keys(
 
 
 def test_a_failing_job_does_not_stop_the_other_and_the_exit_code_is_1(ltr_train):
-    done = ltr_train("-m", *FAST, "seed=-1,1")
+    done = ltr_train("-m", *FAST, "trainer.selection=best_val,last")
     assert done.code == 1
     assert len(done.directories) == 1
-    assert "seed=-1: allowed is int [0, inf)" in done.err
+    assert "has no validation images" in done.err
     assert "job 0 (" in done.err
     assert "Traceback" not in done.err
 
@@ -148,6 +147,15 @@ def test_a_signal_ends_the_whole_sweep(ltr_train, monkeypatch):
     [
         (["loss=ldam,nope"], "there is no loss 'nope'"),
         (["seed=0,-1", "epochs=3"], "seed=-1: allowed is int [0, inf)"),
+        (["seed=0,1,-1"], "job 2 (seed=-1): seed=-1: allowed is int [0, inf)"),
+        (["seed=0,-1", "optimizer.lr=0.1,x"], "job 1 (seed=0 optimizer.lr=x) and 1 more: optimizer.lr=x: allowed is"),
+        (["seed=0,1", "optimizer.lr=-1"], "\n  optimizer.lr=-1: allowed is (0, inf)"),  # as of every job
+        (["+launcher=local", "seed=0,-1"], "job 1 (seed=-1): seed=-1: allowed is"),
+        (["hydra.sweeper.max_batch_size=1", "seed=0,-1"], "job 1 (seed=-1): seed=-1: allowed is"),
+        (["hydra/launcher=joblib", "seed=0,-1"], "job 1 (seed=-1): seed=-1: allowed is"),
+        (["seed=0,1", "trainer.devices=1,2"], "job 1 (seed=0 trainer.devices=2) and 1 more: trainer.devices=2"),
+        (["seed=0,1", "+loss.foo=1"], "loss.foo=1: ltr.losses.classification.CrossEntropy has no such argument"),
+        (["sweep=beta", "loss.beta=0.9,2"], "job 1 (loss.beta=2): loss.beta=2: allowed is"),
     ],
 )
 def test_a_wrong_sweep_is_refused_before_its_first_job(refused, overrides, words):
@@ -155,6 +163,20 @@ def test_a_wrong_sweep_is_refused_before_its_first_job(refused, overrides, words
     assert done.code == 2
     assert words in done.err
     assert not [path for path in done.left if "digits" in path]
+
+
+def test_jobs_with_new_values_are_checked_first_and_for_a_limited_time(ltr_train, monkeypatch, capsys):
+    from ltr import sweep_jobs
+
+    jobs = [[f"seed={seed}", f"loss={loss}"] for seed in (0, 1) for loss in ("a", "b", "c")]
+    assert sweep_jobs.new_values_first(jobs) == [0, 1, 2, 3, 4, 5]  # job 3 has the first new seed
+    assert sweep_jobs.new_values_first([[job[1], job[0]] for job in [*jobs, ["seed=2", "loss=a"]]]) == [
+        *(0, 1, 2, 3, 6, 4, 5),
+    ]
+    monkeypatch.setattr(sweep_jobs, "MOST_SECONDS", 0.0)
+    done = ltr_train("-m", *FAST, "stages=plan", "seed=0,-1")
+    assert "1 of 2 jobs were checked in 0 s" in done.out
+    assert (done.code, "seed=-1: allowed is" in done.err) == (1, True)  # in its turn
 
 
 def table_of(done):
@@ -192,10 +214,10 @@ def test_the_same_sweep_again_trains_nothing_and_has_the_same_numbers(ltr_train)
 
 
 def test_a_failed_job_has_a_row_in_the_table(ltr_train):
-    done = ltr_train("-m", *FAST, "seed=-1,1")
+    done = ltr_train("-m", *FAST, "trainer.selection=best_val,last")
     table = table_of(done)
     assert table[-1].startswith("failed: job 0 (")
-    assert "seed=-1: allowed is int [0, inf)" in table[-1]
+    assert "has no validation images" in table[-1]
     assert "Error executing" not in done.err
 
 
@@ -273,14 +295,15 @@ def test_jobs_in_other_processes_share_stages_and_have_rows_in_the_table(ltr_tra
 
 
 def test_local_jobs_share_stages_and_a_wrong_one_is_named(ltr_train):
-    done = ltr_train(*FAST, "-m", "+launcher=local", "method=erm,tau_norm", "seed=0,-1")
+    selections = "trainer.selection=last,best_val"  # digits_lt has no validation images
+    done = ltr_train(*FAST, "-m", "+launcher=local", "method=erm,tau_norm", selections)
     assert done.code == 1
     table = table_of(done)
     assert any("stages: 2 made, 1 reused" in line for line in table)  # one representation, tau
     assert [line for line in table if line.startswith("failed: job ")] == table[-2:]
-    assert done.err.count("seed=-1: allowed is int [0, inf)") == 2
-    assert "job 1 (method=erm seed=-1): error: " in done.err
-    assert "job 2 (method=tau_norm seed=0): finished in " in done.out
+    assert done.err.count("has no validation images") == 2
+    assert "job 1 (method=erm trainer.selection=best_val): error: " in done.err
+    assert "job 2 (method=tau_norm trainer.selection=last): finished in " in done.out
     assert "Traceback" not in done.err
     (log,) = (done.outputs / "sweeps").glob("*/jobs/00000.log")
     assert "bACC" in log.read_text()

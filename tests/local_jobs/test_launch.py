@@ -18,10 +18,11 @@ import local_tasks
 from ltr.configuration.configs import conf_directory
 from ltr.configuration.nested import NestedLoader
 from ltr.configuration.resolvers import register
-from ltr.local_jobs.launch import LocalJobs, job_titles
+from ltr.local_jobs.launch import LocalJobs
 from ltr.local_jobs.options import LocalOptions
 from ltr.local_jobs.pool import WorkerPool
 from ltr.runs.processes.interrupt import Stopped
+from ltr.sweeps import job_titles
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from ltr.local_jobs.worker import JobSpec
 from ltr.names import counted
 from ltr.runs.processes.interrupt import Stopped, leave_closed_terminal, signals_handled_by
 from ltr.runs.processes.openmp import pop_notice
-from ltr.sweeps import at_sweep_end, chooses_by, record_job
+from ltr.sweeps import at_sweep_end, chooses_by, job_titles, record_job
 
 _POLL = 0.25  # seconds
 _WAITING = 4  # processes for each job at a time, those that wait for a stage included
@@ -305,18 +305,3 @@ class _Launch:
 
 def _seconds_of(job: _Job) -> str:
     return f"{time.perf_counter() - job.started:.1f} s"
-
-
-def job_titles(overrides: Sequence[list[str]], first: int, command: Sequence[str] = ()) -> list[str]:
-    """Return the titles of jobs: the number, and the overrides that not all of them have.
-
-    Args:
-        command: overrides of the command, which a single job does not repeat.
-    """
-    texts = [[as_written(text) for text in one if not text.startswith("hydra.")] for one in overrides]
-    common = set.intersection(*map(set, texts)) if len(texts) > 1 else set(map(as_written, command))
-    titles = []
-    for number, one in enumerate(texts, first):
-        swept = " ".join(text for text in one if text not in common)
-        titles.append(f"job {number} ({swept})" if swept else f"job {number}")
-    return titles
