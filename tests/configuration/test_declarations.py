@@ -107,9 +107,9 @@ def test_a_data_set_config_needs_no_rules():
 
 # configs that give a class's defaults: what another config of the class chooses is its own
 PLAIN = ("head/linear", "head/cosine", "head/embedding", "sampler/instance", "sampler/power", "sampler/progressive",
-         "sampler/class_balanced", "sampler/square_root", "sampler/per_class", "scheduler/constant", "scheduler/cosine",
-         "scheduler/one_cycle", "scheduler/timm", "scheduler/herbs", "backbone/digits_net", "backbone/classifier32",
-         "backbone/resnet32", "backbone/timm", "backbone/torchvision",
+         "sampler/class_balanced", "sampler/square_root", "sampler/effective_number", "sampler/per_class",
+         "scheduler/constant", "scheduler/cosine", "scheduler/one_cycle", "scheduler/timm", "scheduler/herbs",
+         "backbone/digits_net", "backbone/classifier32", "backbone/resnet32", "backbone/timm", "backbone/torchvision",
          *(f"loss/{name}" for name in config_names("loss") if name != "ldam"))  # fmt: skip
 
 

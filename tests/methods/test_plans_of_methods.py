@@ -133,6 +133,7 @@ def test_a_key_that_nothing_reads_is_refused_in_a_stages_config():
     [
         *((method, "class_balanced", True) for method in METHODS),
         ("crt", "power sampler.q=0", True),
+        ("crt", "effective_number", True),
         ("crt", "instance", False),
         ("crt", "square_root", False),
         ("crt", "progressive", False),

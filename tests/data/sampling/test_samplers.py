@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from ltr.data.sampling import class_index
 from ltr.data.sampling.class_index import ClassIndex
-from ltr.data.sampling.samplers import ClassBalanced, Instance, Power, Progressive, SquareRoot, shard
+from ltr.data.sampling.samplers import (
+    ClassBalanced,
+    EffectiveNumber,
+    Instance,
+    Power,
+    Progressive,
+    SquareRoot,
+    shard,
+)
 from ltr.errors import ConfigError, DataError
 
 COUNTS = np.array([400, 100, 25, 4, 1])
@@ -26,6 +34,7 @@ SAMPLERS = [
     ClassBalanced(images_per_visit=4),
     Power(q=0.25),
     SquareRoot(),
+    EffectiveNumber(beta=0.99),
     Progressive(),
 ]
 
@@ -228,6 +237,24 @@ def test_classes_sampled_by_table_equal_those_of_plain_inversion():
     assert set(drawn) <= {1, 2, 4, 5, 6}
 
 
+# --- effective number
+
+
+def test_an_image_has_the_inverse_effective_number_of_its_class_as_weight():
+    beta = 0.9999
+    counts = np.array([int(5000 * 0.01 ** (c / 9)) for c in range(10)])
+    weights = (1 - beta) / (1 - beta**counts)  # of an image
+    shares = EffectiveNumber(beta=beta).class_probabilities(counts, 0, 1)
+    np.testing.assert_allclose(shares, counts * weights / (counts * weights).sum(), rtol=1e-10)
+    assert (round(shares[0], 3), round(shares[-1], 3)) == (0.119, 0.094)
+
+
+@pytest.mark.parametrize(("beta", "q"), [(0.0, 1.0), (1 - 1e-13, 0.0)])
+def test_effective_numbers_go_from_instance_to_class_balance(beta, q):
+    shares = EffectiveNumber(beta=beta).class_probabilities(COUNTS, 0, 1)
+    np.testing.assert_allclose(shares, Power(q=q).class_probabilities(COUNTS, 0, 1), rtol=1e-6)
+
+
 # --- progressive
 
 
@@ -388,6 +415,7 @@ def test_fewer_images_than_processes_are_refused():
         (lambda: Instance(defer_from=1.5), "defer_from=1.5"),
         (lambda: Instance(defer_from=-0.1), "defer_from=-0.1"),
         (lambda: Power(q=float("nan")), "q=nan"),
+        (lambda: EffectiveNumber(beta=1.0), r"beta=1\.0"),
         (lambda: ClassBalanced(draw="cylic"), "Did you mean 'cyclic'"),
         (lambda: ClassBalanced(images_per_visit=0), "images_per_visit=0"),
         (lambda: ClassBalanced(draw="iid", images_per_visit=4), "needs sampler.draw=cyclic"),

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from ltr.configuration.ranges import Fraction, PositiveInt, check_option
+from ltr.configuration.ranges import BelowOne, Fraction, PositiveInt, check_option
 from ltr.configuration.unwritten import left_to_subclasses
 from ltr.data.sampling.class_index import ClassIndex, image_cycles, sample_classes, shuffled_ranges, stable_order
 from ltr.errors import ConfigError, DataError
@@ -126,10 +126,7 @@ class Power(Sampler):
         self.q = check_option("sampler.q", q, Exponent)
 
     def _sample(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
-        classes = sample_classes(_power_probabilities(index.counts, self.q), size, stream("classes"))
-        within = stream("images").random(size)
-        within *= index.counts[classes]
-        return index.order[index.starts[classes] + within.astype(np.int64)]
+        return _independent(index, _power_probabilities(index.counts, self.q), size, stream)
 
     def _probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
         return _power_probabilities(counts, self.q)
@@ -141,6 +138,40 @@ class SquareRoot(Power):
 
     def __init__(self, *, num_samples: PositiveInt | None = None, defer_from: Fraction | None = None) -> None:
         super().__init__(q=0.5, num_samples=num_samples, defer_from=defer_from)
+
+
+@named("sampler/effective_number")
+class EffectiveNumber(Sampler):
+    """Sampler of images independently with weights 1 / E_j, for the effective number E_j of their class's images.
+
+    E_j = (1 - beta^n_j) / (1 - beta) (Cui et al., CVPR 2019), so that the shares of classes are in proportion to
+    n_j / E_j: nearly equal for beta near 1, as in class-balanced re-sampling ("CB RS") of LDAM-DRW's tables. Its
+    released code builds the loader before this sampler and does not use it.
+
+    Args:
+        beta: 0 is instance-balanced (with replacement), and values near 1 class-balanced.
+        num_samples, defer_from: see `Sampler`.
+    """
+
+    def __init__(
+        self,
+        *,
+        beta: BelowOne = 0.9999,
+        num_samples: PositiveInt | None = None,
+        defer_from: Fraction | None = None,
+    ) -> None:
+        super().__init__(num_samples=num_samples, defer_from=defer_from)
+        self.beta = check_option("sampler.beta", beta, BelowOne)
+
+    def _sample(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
+        return _independent(index, self._probabilities(index.counts, epoch, epochs), size, stream)
+
+    def _probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
+        if self.beta == 0:
+            return _power_probabilities(counts, 1.0)
+        # expm1 avoids cancellation where beta^n is close to 1
+        shares = np.divide(counts, -np.expm1(counts * np.log(self.beta)), out=np.zeros(len(counts)), where=counts > 0)
+        return shares / shares.sum()
 
 
 @named("sampler/class_balanced")
@@ -282,6 +313,14 @@ def _permutations(total: int, size: int, stream: Stream) -> np.ndarray:
     """Return concatenated permutations of 0 .. total-1, truncated to ``size``."""
     rng = stream("permutation")
     return np.concatenate([rng.permutation(total) for _ in range(math.ceil(size / total))])[:size]
+
+
+def _independent(index: ClassIndex, probabilities: np.ndarray, size: int, stream: Stream) -> np.ndarray:
+    """Sample classes with these probabilities [C], then an image of each, all independently; int64 [size]."""
+    classes = sample_classes(probabilities, size, stream("classes"))
+    within = stream("images").random(size)
+    within *= index.counts[classes]
+    return index.order[index.starts[classes] + within.astype(np.int64)]
 
 
 def _power_probabilities(counts: np.ndarray, q: float) -> np.ndarray:
