@@ -8,6 +8,7 @@ import json
 import pytest
 import torch
 
+from ltr.configuration.configs import config_names
 from ltr.data.batch import Batch, Mix
 from ltr.methods.core.network import ImageClassifier
 from ltr.runs.failures import is_out_of_memory
@@ -166,6 +167,29 @@ def test_options_that_would_change_the_gradients_are_refused_by_name(ltr_train, 
     assert "trainer.auto_accumulate=true: " in done.err
     assert message in done.err
     assert not done.outputs.exists() or not any(done.outputs.rglob("metrics.csv"))
+
+
+OF_METHODS = {
+    **{name: ("dataset=digits_open",) for name in config_names("method") if name.startswith(("arpl", "gcpl", "rpl"))},
+    **dict.fromkeys(("rkd", "triplet"), ("dataset=digits_retrieval",)),
+    "prototypical": ("dataset=digits_retrieval", "batch_size=48"),
+    "background_splitting": ("dataset=digits_bg",),
+}
+
+
+@pytest.mark.parametrize("method", config_names("method"))
+def test_a_method_trains_in_parts_as_in_whole_batches_or_is_refused(ltr_train, tmp_path, monkeypatch, plain, method):
+    command = (*plain, *SHORT, AUTO, f"method={method}", *OF_METHODS.get(method, ()), "trainer.limit_train_batches=4")
+    whole = ltr_train(*command, outputs=tmp_path / "whole")
+    if whole.code:
+        assert "trainer.auto_accumulate=true: " in whole.err
+        assert "custom training step" in whole.err
+        return
+    with room_for(monkeypatch, 15):
+        parts = ltr_train(*command, outputs=tmp_path / "parts")
+    assert set(provenance(parts)["micro_batch"].values()) == {15}
+    for name, tensor in weights(whole.directory).items():
+        torch.testing.assert_close(weights(parts.directory)[name], tensor, rtol=1e-4, atol=1e-6)
 
 
 def test_frozen_batch_normalisation_is_accepted(ltr_train, tmp_path, monkeypatch):
