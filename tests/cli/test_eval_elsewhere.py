@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -471,3 +472,18 @@ def test_a_lone_checkpoint_has_a_figure_of_selected_locations(evaluated, tmp_pat
         assert arrays["images"].shape == (16, 8, 8, 1)
         assert any(name.startswith("selected_") for name in arrays.files)
     assert (folder / "figures" / "selected_locations.png").is_file()
+
+
+@pytest.mark.parametrize("where", [("dataset=digits",), ("dataset.imbalance_factor=2",)])
+def test_classes_are_grouped_by_what_the_network_was_trained_on(evaluated, tmp_path, where):
+    checkpoint = untrained(tmp_path / "tail.ckpt", "dataset=digits_lt")
+    trained = plan_of(load_config(["dataset=digits_lt"])).dataset_info.class_counts
+    _, out = evaluated(checkpoint, *where, "evaluation.prior=uniform", "evaluation.prior_of_scores=train")
+    assert "classes are grouped by the training images of the network" in out
+    table = pq.read_table(evaluations(tmp_path)[0] / "per_class.parquet")
+    assert table["train_count"].to_pylist() == list(trained)
+
+
+def test_classes_that_differ_are_named(refused, tmp_path):
+    checkpoint = untrained(tmp_path / "a.ckpt", "dataset=digits")
+    assert "the data set lacks 8, 9." in refused(checkpoint, "dataset=digits", "dataset.num_classes=8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +150,7 @@ class _Prepared:
     key: str
     source: Source
     split: Split
+    evaluated: Split  # `split` with the class counts of the network's training
     overlap: Overlap
     note: str
 
@@ -167,16 +168,31 @@ def _prepared(candidate: Candidate, part: str, data: DatasetCache) -> _Prepared:
         if candidate.elsewhere:
             config["dataset"] = adapted_dataset(config["dataset"], source, network.dataset_info, candidate.image_size)
         predictor, note = adapt_input(network, config["dataset"], source)
+        evaluated = _with_training_counts(split, network)
+        if evaluated is not split:
+            counts = "classes are grouped by the training images of the network, which differ from those of this data set"
+            note = "; ".join([note, counts] if note else [counts])
         check_evaluable(predictor, network, split, source, config["dataset"], part, config["evaluation"])
         overlap = _overlap(candidate, description, part, data, (config["dataset"], source, split), key)
-        protocols_of(split, evaluation_of(config), network.link, torch.device("cpu"))
+        protocols_of(evaluated, evaluation_of(config), network.link, torch.device("cpu"))
         refuse_unused_options(split, config["evaluation"], candidate.options, part)
     except LtrError as error:
         text = str(error)
         if str(candidate.checkpoint) in text:
             raise
         raise type(error)(f"{candidate.checkpoint}: {text}") from error
-    return _Prepared(predictor, network, config, key, source, split, overlap, note)
+    return _Prepared(predictor, network, config, key, source, split, evaluated, overlap, note)
+
+
+def _with_training_counts(split: Split, network: Any) -> Split:
+    """Return the split with the images that the network was trained on as class counts, if it has the same classes.
+
+    Groups of classes and priors describe the network, which knows nothing of the training images of another data set.
+    """
+    trained = network.dataset_info
+    if tuple(trained.class_names) != split.class_names or list(trained.class_counts) == split.class_counts.tolist():
+        return split
+    return replace(split, class_counts=np.array(trained.class_counts))
 
 
 def _overlap(
@@ -225,7 +241,7 @@ def _evaluate(candidate: Candidate, part: str, data: DatasetCache) -> Checkpoint
     module = _data_module(prepared, device, data.images.get(prepared.key))
     data.images[prepared.key] = module.images
 
-    evaluator = SplitEvaluator(split, module, evaluation_of(config), device, precision, f"{candidate.label}, ")
+    evaluator = SplitEvaluator(prepared.evaluated, module, evaluation_of(config), device, precision, f"{candidate.label}, ")
     results = evaluator.evaluate_parts(prepared.predictor, [part], prepared.network)[part]
     checkpoint, selection = _selection(candidate.checkpoint, prepared.network)
     return CheckpointEvaluation(

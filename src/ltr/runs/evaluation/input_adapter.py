@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ltr.data.split import Split
 from ltr.errors import CheckpointError, ConfigError, LtrError, first_line
 from ltr.evaluation.scores import Scores
 from ltr.methods.core.settings import DatasetInfo
+from ltr.names import counted, list_first
 from ltr.runs.evaluation.protocols import CPU, check_labels, check_parts, protocols_of
 
 _PROBES = 2  # number of blank images in a check
@@ -152,8 +153,8 @@ def check_evaluable(
     names = tuple(network.dataset_info.class_names)
     if "logits" in needs and not network.embeds and tuple(split.class_names) != names:
         raise CheckpointError(
-            f"it has {len(names)} classes ({', '.join(names[:3])}, ...), the data set has {len(split.class_names)} "
-            f"({', '.join(split.class_names[:3])}, ...). Choose a data set with the classes of its training"
+            f"it has {counted(len(names), 'class', 'classes')}, the data set has {split.num_classes}: "
+            f"{_differences(names, split.class_names)}. Choose a data set with the classes of its training"
         )
     kind, evaluated = type(network).__name__, " and ".join(dict.fromkeys(protocol.name for protocol in protocols))
     for variant, scores in _probe(predictor, source, dataset).items():
@@ -173,6 +174,13 @@ def check_evaluable(
                 f"{'' if variant == 'default' else f' as {variant}'}. Choose another dataset config, or a run that "
                 f"{'classifies' if 'logits' in lacking else 'gives them'}"
             )
+
+
+def _differences(trained: Sequence[str], evaluated: Sequence[str]) -> str:
+    """Describe the difference between the class names of a network and of a data set."""
+    lacking = {"the data set lacks": set(trained) - set(evaluated), "the network lacks": set(evaluated) - set(trained)}
+    texts = [f"{who} {list_first(sorted(names))}" for who, names in lacking.items() if names]
+    return "; ".join(texts) or "the same names, in another order"
 
 
 def _probe(predictor: Any, source: Source, dataset: Mapping[str, Any]) -> dict[str, Scores]:
