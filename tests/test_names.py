@@ -45,3 +45,11 @@ def test_spellings_of_missing_values_are_recognised():
 )
 def test_a_count_agrees_with_its_noun(arguments, text):
     assert counted(*arguments) == text
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [(["0", "1", "-1"], ["-1"]), (["-1.0", "0.0", "2.0"], ["-1.0"]), (["-1", "1"], []), (["-2", "-1", "0"], [])],
+)
+def test_minus_one_beside_zero_is_a_missing_value(names, missing):
+    assert missing_values(names) == missing

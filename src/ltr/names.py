@@ -70,8 +70,17 @@ def whole_number(name: str) -> int | None:
 
 
 def missing_values(names: Iterable[str]) -> list[str]:
-    """Return the names that programs write where a value is missing, such as ``nan`` and ``None``."""
-    return [name for name in names if _visible(name) in _MISSING]
+    """Return the names that programs write where a value is missing, such as ``nan`` and ``None``.
+
+    ``-1`` is one of them if it is the only negative number beside ``0``.
+    """
+    listed = list(names)
+    missing = [name for name in listed if _visible(name) in _MISSING]
+    numbers = {name: number for name in listed if (number := _number(name)) is not None}
+    negative = [name for name, number in numbers.items() if number < 0]
+    if len(negative) == 1 and numbers[negative[0]] == -1 and 0 in numbers.values():
+        missing += negative
+    return missing
 
 
 def _groups(names: Iterable[str], key: Callable[[str], object]) -> list[list[str]]:

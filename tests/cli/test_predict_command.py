@@ -52,11 +52,12 @@ def test_broken_images_are_counted_and_listed_and_the_command_succeeds(ltr_predi
 
 
 def test_a_checkpoint_file_and_a_table_are_accepted(ltr_predict, finished_run, photos, tmp_path):
-    (photos / "list.csv").write_text("path\n03.png\n01.png\n")
     weights = finished_run / "checkpoints" / "final.ckpt"
-    code, _, err = ltr_predict(weights, photos / "list.csv", "--out", tmp_path / "p.csv")
-    assert code == 0, err
-    assert [row["path"] for row in rows(tmp_path / "p.csv")] == ["03.png", "01.png"]
+    for name, text in (("list.csv", "path\n03.png\n01.png\n"), ("list.tsv", "n\tpath\n1\t03.png\n2\t01.png\n")):
+        (photos / name).write_text(text)
+        code, _, err = ltr_predict(weights, photos / name, "--out", tmp_path / "p.csv")
+        assert code == 0, err
+        assert [row["path"] for row in rows(tmp_path / "p.csv")] == ["03.png", "01.png"]
 
 
 def test_without_out_the_table_is_written_next_to_the_weights(ltr_predict, finished_run, photos, tmp_path):
@@ -172,3 +173,29 @@ def test_predictions_of_a_run_are_not_replaced(ltr_predict, finished_run, tmp_pa
     code, _, err = ltr_predict(finished_run, "pool", "--out", finished_run / "predictions.parquet")
     assert (code, "is a file of a finished run" in err) == (2, True), err
     assert (finished_run / "predictions.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("exif", "flags", "is_turned"),
+    [("true", [], True), ("false", [], False), ("true", ["--no-exif"], False), ("false", ["--exif"], True)],
+)
+def test_orientation_is_read_as_in_training_on_own_images(ltr_predict, ltr_train, tmp_path, exif, flags, is_turned):
+    shown = np.zeros((16, 16, 3), dtype=np.uint8)
+    shown[:8] = 255
+    turned = Image.Exif()
+    turned[0x112] = 3  # by 180 degrees
+    for name in ("a", "b"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for number in range(4):
+            Image.fromarray(np.full_like(shown, 40 * number)).save(tmp_path / "own" / name / f"{number}.png")
+    run = ltr_train(
+        "dataset=folder", f"dataset.root={tmp_path / 'own'}", f"dataset.exif={exif}", "dataset.image_size=16",
+        "backbone=digits_net", "trainer.max_epochs=1", "trainer.num_workers=0",
+    ).directory  # fmt: skip
+    (tmp_path / "new").mkdir()
+    Image.fromarray(shown).save(tmp_path / "new" / "plain.png")
+    Image.fromarray(shown).save(tmp_path / "new" / "turned.png", exif=turned)
+    code, _, err = ltr_predict(run, tmp_path / "new", "--out", tmp_path / "p.csv", *flags)
+    assert code == 0, err
+    plain, marked = (row["probability"] for row in rows(tmp_path / "p.csv"))
+    assert (plain != marked) == is_turned

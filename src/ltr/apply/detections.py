@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from ltr.apply.model import Model
-from ltr.apply.pool import refuse_outside
+from ltr.apply.pool import UPRIGHT, refuse_outside
 from ltr.data.annotations.megadetector import Detections, read_megadetector
 from ltr.data.images.regions import BoxCrops
-from ltr.data.source import Decoding, ImageFiles
+from ltr.data.source import ImageFiles
 from ltr.errors import ConfigError, DataError
 from ltr.files import is_regular
 from ltr.names import list_first
@@ -44,7 +44,6 @@ def detection_pool(
     file: Path,
     roots: Sequence[str] = (),
     *,
-    exif: bool = True,
     min_confidence: float = 0.0,
     categories: Sequence[str] | None = None,
 ) -> DetectionPool:
@@ -54,7 +53,6 @@ def detection_pool(
         images: folder to which the file's paths are relative.
         file: results of MegaDetector.
         roots: further folders in which images may lie.
-        exif: rotate images by their EXIF orientation; boxes refer to the rotated image.
         min_confidence: least confidence of a detection.
         categories: names of detection categories; None: all.
 
@@ -83,7 +81,7 @@ def detection_pool(
     files = ImageFiles.from_paths(
         base,
         (paths[owner] for owner in detections.images[rows].tolist()),
-        decoding=Decoding(exif=exif),
+        decoding=UPRIGHT,
         crops=BoxCrops(detections.boxes[rows]),
     )
     return DetectionPool(files, detections, rows)

@@ -34,6 +34,7 @@ class Model:
         workers: number of decoding processes.
         many_above, few_below: the run's bounds of many- and few-shot classes.
         decoding: conversion of files to RGB, with matte and white level as in training.
+        exif: True applies the EXIF orientation; False if the training on a user's own images ignored it.
         crop_margin, crop_square: extension of the boxes of detections, as in training.
         trained_on_crops: True if the training images were crops of boxes.
         views: views of each image over which scores are averaged, as by ``evaluation.views``; None: the image alone.
@@ -48,6 +49,7 @@ class Model:
     many_above: int = 100
     few_below: int = 20
     decoding: Decoding = PLAIN
+    exif: bool = True
     crop_margin: float = 0.1
     crop_square: bool = True
     trained_on_crops: bool = False
@@ -155,7 +157,8 @@ def load_model(
         cores() if workers is None else workers,
         int(evaluation["many_above"]),
         int(evaluation["few_below"]),
-        Decoding(matte=network.dataset_info.matte, white_level=network.dataset_info.white_level),
+        decoding=Decoding(matte=network.dataset_info.matte, white_level=network.dataset_info.white_level),
+        exif=bool(dataset.get("exif", True)),  # the key of a user's own data set; published ones have none
         crop_margin=float(dataset.get("crop_margin", Model.crop_margin)),
         crop_square=bool(dataset.get("crop_square", Model.crop_square)),
         trained_on_crops=dataset.get("crop") == "box" or dataset.get("detections") is not None,

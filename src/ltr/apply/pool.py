@@ -15,17 +15,18 @@ from ltr.escaping import csv_text
 from ltr.files import is_folder
 from ltr.names import list_first
 
+UPRIGHT = Decoding(exif=True)
 
-def image_pool(path: Path, roots: Sequence[str] = (), *, exif: bool = True) -> ImageFiles:
+
+def image_pool(path: Path, roots: Sequence[str] = ()) -> ImageFiles:
     """Return the images of a folder, in order of their paths, of a table, in order of its rows, or a single image.
 
     In a folder, hidden files and folders and files without an image's extension are skipped. A table (CSV in UTF-8 with
     a header, or Parquet) has a column ``path``; its other columns are ignored. Relative paths start from the table's
-    folder. Files are not opened.
+    folder. Files are not opened; their decoding is that of `UPRIGHT`.
 
     Args:
         roots: further folders in which images and the targets of links may lie.
-        exif: rotate images by their EXIF orientation.
 
     Raises:
         DataError: the path does not exist, has no image, or has images outside of the allowed folders.
@@ -34,7 +35,7 @@ def image_pool(path: Path, roots: Sequence[str] = (), *, exif: bool = True) -> I
     base = path.expanduser().absolute()
     allowed = _real_folders(roots)
     if base.is_dir():
-        return _folder(base, allowed, exif)
+        return _folder(base, allowed)
     if not base.is_file():
         raise DataError(f"{path}: there is no such file. Give a folder of images, one image, or a table of images")
     if base.suffix.lower() in SUFFIXES:
@@ -47,7 +48,7 @@ def image_pool(path: Path, roots: Sequence[str] = (), *, exif: bool = True) -> I
             f"({', '.join(TABLES)}) with a column path"
         )
     refuse_outside(base.parent, paths, roots)
-    return ImageFiles.from_paths(base.parent, paths, decoding=Decoding(exif=exif))
+    return ImageFiles.from_paths(base.parent, paths, decoding=UPRIGHT)
 
 
 def _real_folders(roots: Sequence[str]) -> list[str]:
@@ -59,14 +60,14 @@ def _real_folders(roots: Sequence[str]) -> list[str]:
     return folders
 
 
-def _folder(base: Path, allowed: Sequence[str], exif: bool) -> ImageFiles:
+def _folder(base: Path, allowed: Sequence[str]) -> ImageFiles:
     inside = [os.path.realpath(base), *allowed]
     outside: list[str] = []
     paths = sorted(_walk(str(base), inside, outside))
     _refuse(outside, base, allowed)
     if not paths:
         raise DataError(f"{base} has no image: no file in it ends in {', '.join(SUFFIXES)}. Give a folder of images")
-    return ImageFiles.from_paths(base, paths, decoding=Decoding(exif=exif))
+    return ImageFiles.from_paths(base, paths, decoding=UPRIGHT)
 
 
 def _walk(base: str, inside: Sequence[str], outside: list[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -269,11 +270,11 @@ def _model_and_detections(arguments: argparse.Namespace) -> tuple[Any, Any]:
         arguments.images,
         arguments.detections,
         arguments.root,
-        exif=not arguments.no_exif,
         min_confidence=arguments.min_confidence or 0.0,
         categories=arguments.category,
     )
-    return _load(arguments, checkpoint, config), pool
+    model = _load(arguments, checkpoint, config)
+    return model, replace(pool, files=_oriented(pool.files, model, arguments))
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
@@ -287,7 +288,11 @@ def add_reading_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--root", action="append", default=[], metavar="FOLDER", help="further folder that may contain images"
     )
-    parser.add_argument("--no-exif", action="store_true", help="ignore the EXIF orientation of images")
+    parser.add_argument(
+        "--exif",
+        action=argparse.BooleanOptionalAction,
+        help="apply or ignore the EXIF orientation of images (default: apply, unless trained with dataset.exif=false)",
+    )
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="images per batch (default: as in the run's evaluation)"
     )
@@ -316,8 +321,15 @@ def model_and_pool(arguments: argparse.Namespace) -> tuple[Any, Any]:
     checkpoint, config = find(Path(arguments.run))
     from ltr.apply.pool import image_pool
 
-    files = image_pool(arguments.images, arguments.root, exif=not arguments.no_exif)
-    return _load(arguments, checkpoint, config), files
+    files = image_pool(arguments.images, arguments.root)
+    model = _load(arguments, checkpoint, config)
+    return model, _oriented(files, model, arguments)
+
+
+def _oriented(files: Any, model: Any, arguments: argparse.Namespace) -> Any:
+    """Return the files with the EXIF option of the command, or else that of the model."""
+    exif = model.exif if arguments.exif is None else arguments.exif
+    return replace(files, decoding=replace(files.decoding, exif=exif))
 
 
 def _load(arguments: argparse.Namespace, checkpoint: Path, config: Any) -> Any:

@@ -14,7 +14,7 @@ from ltr.errors import DataError, nearest
 from ltr.names import counted, list_first
 
 PARQUET = (".parquet", ".pq")
-SUFFIXES = (".csv", *PARQUET)
+SUFFIXES = (".csv", ".tsv", *PARQUET)
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _UNSEEN = "\ufeff\u200b"  # a byte order mark inside the file, a zero width space
 

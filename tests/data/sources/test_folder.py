@@ -291,3 +291,10 @@ def test_transparent_pixels_become_white_unless_another_matte_is_set(tmp_path):
     assert read(root, matte=None, exif=False).decoding == PLAIN
     ways = [{}, {"matte": None}, {"matte": "black"}, {"white_level": 4095}]
     assert len({read(root, **way).fingerprint for way in ways}) == 4
+
+
+def test_files_without_an_extension_are_skipped_with_a_warning(tmp_path):
+    root = trees.folder(tmp_path)
+    trees.put(root / "cat" / "n01440764_2", 0)
+    with pytest.warns(UserWarning, match="skipped 1 file without an extension: cat/n01440764_2.* Add the extension"):
+        assert len(read(root)) == 12

@@ -223,6 +223,7 @@ class _Walk:
         self.real: dict[str, str] = {}  # real path of each folder with images
         self.irregular: list[str] = []
         self.unread: list[str] = []
+        self.unnamed: list[str] = []  # files without an extension
         self.beside: set[str] = set()  # images in a folder that holds the folders of classes or parts
 
     def parts(self) -> dict[str, Classes]:
@@ -268,6 +269,12 @@ class _Walk:
             warnings.warn(
                 f"{self.name}: {len(self.unread):,} files are images of formats that are not supported, and are "
                 f"skipped: {list_first(self.unread)}. Convert them to JPEG or PNG if they belong to the data set",
+                stacklevel=4,
+            )
+        if self.unnamed:
+            warnings.warn(
+                f"{self.name}: skipped {counted(len(self.unnamed), 'file')} without an extension: "
+                f"{list_first(self.unnamed)}. Add the extension of their format (such as .jpg) if they are images",
                 stacklevel=4,
             )
         return parts
@@ -324,6 +331,8 @@ class _Walk:
                     images.append(Image(path, size, 0 if is_link else entry.inode(), target))
                 elif entry.name.lower().endswith(_UNREAD):
                     self.unread.append(path)
+                elif "." not in entry.name and is_file(entry):
+                    self.unnamed.append(path)
         return images
 
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:
@@ -333,8 +342,12 @@ class _Walk:
                 entries = [entry for entry in scanned if not entry.name.startswith(".")]
         except OSError as error:
             raise DataError(f"{self.name}: {self.base / folder} cannot be listed: {error.strerror}") from error
-        inside = [entry for entry in entries if not entry.is_symlink() or self._lies_inside(entry.path)]
-        self.outside += [entry.path for entry in entries if entry not in inside] if len(inside) < len(entries) else []
+        inside = []
+        for entry in entries:
+            if not entry.is_symlink() or self._lies_inside(entry.path):
+                inside.append(entry)
+            else:
+                self.outside.append(entry.path)
         return sorted(inside, key=lambda entry: entry.name)
 
     def _lies_inside(self, path: str) -> bool:

@@ -170,7 +170,7 @@ def _prepared(candidate: Candidate, part: str, data: DatasetCache) -> _Prepared:
         predictor, note = adapt_input(network, config["dataset"], source)
         evaluated = _with_training_counts(split, network)
         if evaluated is not split:
-            counts = "classes are grouped by the training images of the network, which differ from those of this data set"
+            counts = "classes are grouped by the training images of the network, which are not those of the data"
             note = "; ".join([note, counts] if note else [counts])
         check_evaluable(predictor, network, split, source, config["dataset"], part, config["evaluation"])
         overlap = _overlap(candidate, description, part, data, (config["dataset"], source, split), key)
@@ -241,7 +241,9 @@ def _evaluate(candidate: Candidate, part: str, data: DatasetCache) -> Checkpoint
     module = _data_module(prepared, device, data.images.get(prepared.key))
     data.images[prepared.key] = module.images
 
-    evaluator = SplitEvaluator(prepared.evaluated, module, evaluation_of(config), device, precision, f"{candidate.label}, ")
+    evaluator = SplitEvaluator(
+        prepared.evaluated, module, evaluation_of(config), device, precision, f"{candidate.label}, "
+    )
     results = evaluator.evaluate_parts(prepared.predictor, [part], prepared.network)[part]
     checkpoint, selection = _selection(candidate.checkpoint, prepared.network)
     return CheckpointEvaluation(
