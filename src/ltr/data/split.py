@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ltr.data.source import Source, as_read_only, set_field
+from ltr.data.source import ImageFiles, Source, as_read_only, set_field
 from ltr.errors import DataError
 from ltr.names import canonical, list_first
 
@@ -40,6 +40,7 @@ class Split:
             ``retrieval`` or ``few_shot``.
         seed: seed of the split (not of the run).
         val_rule: ``none``, ``train_fraction``, ``official`` or ``test_fraction``.
+        listing: `listing_digest` of the source that the indices refer to; '' if unknown.
 
     Raises:
         DataError: fields contradict each other. `check_indices` checks the split against its source.
@@ -56,6 +57,7 @@ class Split:
     protocols: tuple[str, ...] = ("closed_set",)
     seed: int = 0
     val_rule: str = "none"
+    listing: str = ""
 
     def __post_init__(self) -> None:
         for field in (*SPLIT_PARTS, "label_map", "class_counts"):
@@ -87,6 +89,22 @@ class Split:
         return digest.hexdigest()
 
 
+def listing_digest(source: Source) -> str:
+    """Return the sha256 (hex) of the paths and crops of image files, in order; '' for arrays and packed files.
+
+    The root, the labels and the contents of the files take no part, so data may be moved and relabelled.
+    """
+    images = source.images
+    if type(images) is not ImageFiles:
+        return ""
+    digest = hashlib.sha256(b"listing-1")
+    digest.update(np.ascontiguousarray(images.offsets).data)
+    digest.update(images.blob)
+    if images.crops is not None:
+        digest.update(images.crops.identity())
+    return digest.hexdigest()
+
+
 def count_labels(source: Source, train: np.ndarray, label_map: np.ndarray, num_classes: int) -> np.ndarray:
     """Return the training images per label, int64 [C]; all of ``train`` must have a label."""
     return np.bincount(label_map[source.labels[train]], minlength=num_classes)
@@ -108,6 +126,7 @@ def save_split(split: Split, path: str | os.PathLike[str]) -> None:
         "name": np.array(split.name),
         "seed": np.array(split.seed, dtype=np.int64),
         "val_rule": np.array(split.val_rule),
+        **({"listing": np.array(split.listing)} if split.listing else {}),
     }
     try:
         with temporary.open("wb") as stream:
@@ -135,6 +154,12 @@ def load_split_file(path: str | os.PathLike[str], source: Source) -> Split:
         raise DataError(
             f"split file {file} lacks the arrays {', '.join(missing)}; it holds {', '.join(stored) or 'none'}"
         )
+    listing = listing_digest(source)
+    if listing and str(stored.get("listing", listing)) != listing:
+        raise DataError(
+            f"split file {file} was made for other data: it numbers another list of image files than {source.name} has "
+            "(some were added, removed or renamed). Use the data set that it was saved with"
+        )
     nothing = np.empty(0, dtype=np.int64)
     indices = {field: stored.get(field, nothing) for field in SPLIT_PARTS}
     label_map = stored.get("label_map", np.arange(source.num_classes))
@@ -161,6 +186,7 @@ def load_split_file(path: str | os.PathLike[str], source: Source) -> Split:
         protocols=protocols,
         seed=int(stored.get("seed", 0)),
         val_rule=str(stored.get("val_rule", "official" if indices["val"].size else "none")),
+        listing=listing,
     )
 
 

@@ -13,7 +13,7 @@ from ltr.configuration.targets import instantiate
 from ltr.data.images.real_paths import find_named_images
 from ltr.data.label_warnings import warn_of_one_class
 from ltr.data.source import ImageFiles, Source
-from ltr.data.split import SPLIT_PARTS, Split, load_split_file
+from ltr.data.split import SPLIT_PARTS, Split, listing_digest, load_split_file
 from ltr.errors import ConfigError, DataError
 from ltr.files import is_regular
 from ltr.names import list_first
@@ -28,6 +28,7 @@ def read_split(dataset: Mapping[str, Any], source: Source, make: Callable[..., S
     """
     file = dataset.get("split_file")
     split = make(dataset["split"], source) if file is None else load_split_file(file, source)
+    split = replace(split, listing=listing_digest(source))
     listed = dataset.get("exclude")
     if listed is not None:
         split = exclude_images(split, source, Path(str(listed)))
