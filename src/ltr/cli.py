@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ltr import quick_torchmetrics
-from ltr.console import print_line
+from ltr.console import ignore_unusable_width, print_line
 from ltr.errors import ConfigError, Interrupted, LtrError
 from ltr.runs.processes.interrupt import Stopped, stopped_by_signals
 from ltr.runs.processes.openmp import choose_wait_policy
@@ -75,6 +75,7 @@ def run_as_process(command: Callable[[], int]) -> int:
     """Run a command as a process; a reader that closes the pipe early (``| head``) ends it without a message."""
     quick_torchmetrics.install()
     choose_wait_policy()
+    ignore_unusable_width()
     logging.raiseExceptions = False  # Hydra prints through logging, which would report the closed pipe line by line
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # like standard error: a terminal may know fewer letters

@@ -19,6 +19,13 @@ def print_line(text: object, file: TextIO | None = None) -> None:
     print(lines(text), file=file or sys.stdout)
 
 
+def ignore_unusable_width() -> None:
+    """Remove ``COLUMNS`` from the environment unless it is a positive number: a width of 0 would print nothing."""
+    text = os.environ.get("COLUMNS", "1")
+    if not text.isdecimal() or int(text) == 0:
+        del os.environ["COLUMNS"]
+
+
 @contextmanager
 def plain_warnings() -> Iterator[None]:
     """Print this project's warnings as one line each, without a source line; other warnings are unchanged."""

@@ -81,7 +81,8 @@ def test_fsdp_is_used_with_a_gpu(monkeypatch):
 @pytest.mark.parametrize(("config", "several"), [({"name": "auto"}, False), ({"name": "ddp"}, False)])
 def test_one_process_needs_no_strategy(config, several):
     assert distributed.is_distributed() is several
-    assert strategies.in_processes(config) == {"devices": 1, "strategy": "auto"}
+    arguments = strategies.in_processes(config)
+    assert (arguments["devices"], arguments["strategy"]) == (1, "auto")
 
 
 def test_processes_have_global_local_and_node_ranks():
@@ -124,3 +125,17 @@ def test_a_batch_that_is_started_again_draws_the_masks_of_its_process_again(monk
 def test_a_loss_gets_the_same_seed_in_every_process(monkeypatch):
     seeds = [_Step(monkeypatch, rank).restart(3).network.loss.numbers.seed for rank in (0, 1)]
     assert seeds == [103, 103]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"SLURM_NTASKS": "4", "SLURM_JOB_ID": "7", "SLURM_PROCID": "0"},
+        {"LSB_JOBID": "1", "LSB_DJOB_RANKFILE": "x", "JSM_NAMESPACE_LOCAL_RANK": "0", "JSM_NAMESPACE_SIZE": "1"},
+    ],
+)
+def test_one_process_trains_inside_the_allocation_of_a_cluster(ltr_train, monkeypatch, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    finished = ltr_train("trainer.max_epochs=1", "trainer.limit_train_batches=1")
+    assert finished.code == 0, finished.err

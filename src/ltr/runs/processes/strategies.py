@@ -101,9 +101,12 @@ class Fsdp(_SeedPerRank, FSDPStrategy):
 
 
 def in_processes(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the Trainer's arguments of the config ``strategy`` for the processes of this run."""
+    """Return the Trainer's arguments of the config ``strategy`` for the processes of this run.
+
+    The environment of one process is given as well: Lightning would look for a cluster, and refuse that of SLURM.
+    """
     if not distributed.is_distributed() and config["name"] != "fsdp":
-        return {"devices": 1, "strategy": "auto"}
+        return {"devices": 1, "strategy": "auto", "plugins": [StartedProcesses(ProcessInfo(0, 1, 0, 1, "env://"))]}
     process = from_environment(os.environ) or ProcessInfo(0, 1, 0, 1, "env://")
     if config["name"] == "fsdp":
         strategy: Any = Fsdp(cluster_environment=StartedProcesses(process), state_dict_type="full")

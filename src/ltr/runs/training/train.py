@@ -262,10 +262,12 @@ def _trainer(
         SaveState(state, saving["every_n_epochs"], saving.get("min_seconds", 0.0)),
         StopOnSignal(context.request, state.save, saving["every_minutes"]),
     ]
+    processes = in_processes(context.config["strategy"])
+    plugins = [AtomicCheckpointIO(), *processes.pop("plugins", ())]
     with _quiet():
         trainer = pl.Trainer(
             accelerator="gpu" if context.device.type == "cuda" else "cpu",
-            **in_processes(context.config["strategy"]),
+            **processes,
             precision=LIGHTNING_PRECISION[settings.precision],  # type: ignore[arg-type]
             max_epochs=settings.epochs,
             # a network with several optimisers clips gradients itself or refuses to; Lightning accepts neither key
@@ -278,7 +280,7 @@ def _trainer(
             benchmark=context.device.type == "cuda" and not config["deterministic"],
             profiler=config["profiler"],
             callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
+            plugins=plugins,
             logger=context.loggers() or False,  # only rank 0 has loggers
             default_root_dir=folder,
             num_sanity_val_steps=0,
