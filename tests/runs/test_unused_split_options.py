@@ -7,7 +7,9 @@ import warnings
 import numpy as np
 import pytest
 
+import trees
 from ltr.data.source import Source
+from ltr.data.sources.folder import image_folder
 from ltr.data.split import save_split
 from ltr.data.splitting.exclusion import read_split
 from ltr.runs.unused_split_options import warn_of_unused_split_options
@@ -56,3 +58,13 @@ def test_a_split_file_makes_both_useless(tmp_path):
         "dataset.val_fraction=0.3",
     ]
     assert all("dataset.split_file lists the images of each part. Leave it out" in message for message in messages)
+
+
+@pytest.mark.parametrize(("parts", "has_effect"), [((), True), (("train", "test"), False)])
+def test_the_seed_of_a_division_into_training_and_test_images_has_an_effect(tmp_path, parts, has_effect):
+    source = image_folder(name="own", root=str(trees.folder(tmp_path, parts)), split_seed=1)
+    dataset = {"split": {**NATURAL, "seed": 1}}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_unused_split_options(dataset, source, read_split(dataset, source))
+    assert (not caught) == has_effect

@@ -24,14 +24,17 @@ def named_files(config: Mapping[str, Any]) -> dict[str, str]:
     Args:
         config: the checked, resolved, plain configuration.
     """
+    return {key: file_digest(file) for key, file in named_paths(config)}
+
+
+def named_paths(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    """Yield key and path of each file that `named_files` counts."""
     of_source = {value for _, value in _texts(config["dataset"]["source"])}
-    digests = {}
     for key, text in _texts(run_identity(config)):
         # a name, such as erm, may by accident be that of a file here
         is_name = key.rpartition(".")[2] in ("name", "_target_") and os.sep not in text
         if text not in of_source and not is_name and (file := _file(text)) is not None:
-            digests[key] = file_digest(file)
-    return digests
+            yield key, file
 
 
 def changed_files(stored: Mapping[str, str], current: Mapping[str, str]) -> list[str]:

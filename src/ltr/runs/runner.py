@@ -41,6 +41,7 @@ from ltr.runs.stages import Stages
 from ltr.runs.store import RECORD, REMOVED, StageStore
 from ltr.runs.tracking.loggers import RunLoggers
 from ltr.runs.training.doubts import warn_of_doubts
+from ltr.runs.weights_overlap import warn_of_evaluated_training_images
 from ltr.writing import check_outputs, disk_trouble
 
 
@@ -126,6 +127,8 @@ class _Run:
         self.plan = replace(planned, source=share_pixels(planned.source, self.print_line))
         if self.plan.device.type == "cpu":
             keep_freed_memory()
+        if distributed.is_rank_zero():
+            warn_of_evaluated_training_images(config, self.plan.source, self.plan.split)
         for stage in self.plan.stages:
             if stage.module and not stage.checkpoint:
                 warn_of_doubts(stage, self.plan.dataset_info)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +28,9 @@ def warn_of_unused_split_options(dataset: Mapping[str, Any], source: Source, spl
     options = dataset["split"]
     from_file = dataset.get("split_file") is not None
     seed = options.get("seed", 0)
-    if seed and (from_file or _is_same({**options, "seed": seed + 1}, dataset, source, split)):
+    # a folder or table without test images is divided by the seed, which its name then ends in
+    divides_source = re.search(rf"-seed{seed}\b", source.name) is not None
+    if seed and not divides_source and (from_file or _is_same({**options, "seed": seed + 1}, dataset, source, split)):
         is_tail = "subset" in options and not from_file
         hint = "dataset.subset=seeded draws the training images by it" if is_tail else "Leave it out"
         reason = _LISTED if from_file else f"the split '{split.name}' has nothing random"

@@ -146,7 +146,10 @@ def build_split(
     check_indices(f"split '{name}'", source, indices, label_map, len(class_names))
     return Split(
         name=name,
-        **indices,
+        train=train,
+        val=val_indices,
+        test=test,
+        unknown=unknown,
         label_map=label_map,
         class_names=tuple(class_names),
         class_counts=count_labels(source, train, label_map, len(class_names)),

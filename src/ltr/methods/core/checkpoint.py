@@ -17,7 +17,7 @@ from ltr.files import written_atomically
 from ltr.identity import name_of, with_names
 from ltr.methods.core.delta import base_file, check_base, without_base
 from ltr.methods.core.description import check_description, read_description
-from ltr.methods.core.settings import DatasetInfo, Settings
+from ltr.methods.core.settings import DatasetInfo, Settings, describe_other_names
 from ltr.methods.core.stage import NetworkSpec, build_network
 from ltr.models.heads import head_kind
 from ltr.models.weights import describe_mismatch
@@ -223,7 +223,8 @@ def check_fits(network: Any, settings: Settings, dataset_info: DatasetInfo, wher
         network_value, run_value = getattr(network.dataset_info, name), getattr(dataset_info, name)
         if network_value != run_value:
             if name == "class_names":
-                network_value, run_value = f"{len(network_value)} classes", f"{len(run_value)}"
+                other_names = describe_other_names(network_value, run_value)
+                network_value, run_value = f"{len(network_value)} classes", f"{len(run_value)} ({other_names})"
             differences.append(f"{name}: {network_value}, this run's data has {run_value}")
     if differences:
         raise CheckpointError(f"{where}: a network of another kind; {'; '.join(differences)}")

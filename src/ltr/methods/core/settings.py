@@ -10,7 +10,7 @@ from ltr.configuration.allowed import as_text
 from ltr.configuration.configs import config_names
 from ltr.errors import ConfigError, nearest
 from ltr.identity import name_of
-from ltr.names import canonical
+from ltr.names import canonical, list_first
 
 # settings of a stage other than the main one: method.<stage>.<key>
 STAGE_KEYS = ("sampler", "loss", "optimizer", "scheduler", "epochs", "selection")
@@ -129,6 +129,13 @@ class Settings:
         present_keys = [key for key in known if key in config]
         check_configs(config, [key for key in present_keys if key in (*_CONFIGS, *optional)], where)
         return self.replaced(extras=(), sharpness=None, views=(), **{key: config[key] for key in present_keys})
+
+
+def describe_other_names(trained: Sequence[str], names: Sequence[str]) -> str:
+    """Describe how the class names of a data set differ from those of a network."""
+    lacking = {"the data set lacks": set(trained) - set(names), "the network lacks": set(names) - set(trained)}
+    texts = [f"{who} {list_first(sorted(missing))}" for who, missing in lacking.items() if missing]
+    return "; ".join(texts) or "the same names, in another order"
 
 
 def tune_of(config: Mapping[str, Any]) -> Mapping[str, Any] | None:

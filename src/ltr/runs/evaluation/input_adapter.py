@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,8 @@ from ltr.data.source import ImageFiles, Source
 from ltr.data.split import Split
 from ltr.errors import CheckpointError, ConfigError, LtrError, first_line
 from ltr.evaluation.scores import Scores
-from ltr.methods.core.settings import DatasetInfo
-from ltr.names import counted, list_first
+from ltr.methods.core.settings import DatasetInfo, describe_other_names
+from ltr.names import counted
 from ltr.runs.evaluation.protocols import CPU, check_labels, check_parts, protocols_of
 
 _PROBES = 2  # number of blank images in a check
@@ -154,7 +154,7 @@ def check_evaluable(
     if "logits" in needs and not network.embeds and tuple(split.class_names) != names:
         raise CheckpointError(
             f"it has {counted(len(names), 'class', 'classes')}, the data set has {split.num_classes}: "
-            f"{_differences(names, split.class_names)}. Choose a data set with the classes of its training"
+            f"{describe_other_names(names, split.class_names)}. Choose a data set with the classes of its training"
         )
     kind, evaluated = type(network).__name__, " and ".join(dict.fromkeys(protocol.name for protocol in protocols))
     for variant, scores in _probe(predictor, source, dataset).items():
@@ -174,13 +174,6 @@ def check_evaluable(
                 f"{'' if variant == 'default' else f' as {variant}'}. Choose another dataset config, or a run that "
                 f"{'classifies' if 'logits' in lacking else 'gives them'}"
             )
-
-
-def _differences(trained: Sequence[str], evaluated: Sequence[str]) -> str:
-    """Describe the difference between the class names of a network and of a data set."""
-    lacking = {"the data set lacks": set(trained) - set(evaluated), "the network lacks": set(evaluated) - set(trained)}
-    texts = [f"{who} {list_first(sorted(names))}" for who, names in lacking.items() if names]
-    return "; ".join(texts) or "the same names, in another order"
 
 
 def _probe(predictor: Any, source: Source, dataset: Mapping[str, Any]) -> dict[str, Scores]:

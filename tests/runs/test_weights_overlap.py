@@ -1,0 +1,22 @@
+"""Weights that were trained on images that a run evaluates are named before training."""
+
+from __future__ import annotations
+
+import pytest
+
+import trees
+
+FOLDER = (
+    "dataset=folder", "dataset.image_size=16", "backbone=digits_net", "trainer.max_epochs=1", "trainer.num_workers=0",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["method=crt method.start_from={run}", "backbone.weights={run}/checkpoints/final.ckpt"])
+def test_weights_of_another_split_are_named(ltr_train, tmp_path, key):
+    root = trees.folder(tmp_path, each=10)
+    run = ltr_train(*FOLDER, f"dataset.root={root}").directory
+    overrides = (*FOLDER, f"dataset.root={root}", *key.format(run=run).split(), "stages=plan")
+    assert "these weights were trained on" not in ltr_train(*overrides).err
+    other = ltr_train(*overrides, "dataset.split_seed=1").err
+    assert "of the 6 test images, so the metrics are not those of new images" in other
+    assert "has no effect" not in other
