@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 from made_up_outputs import composed_config, write
 from made_up_runs import row
 
+from ltr.configuration.tables import table_rows
 from ltr.errors import ConfigError, DataError
 from ltr.evaluation.metrics import METRICS
 from ltr.report.comparison import marks, sections
@@ -355,6 +357,7 @@ def test_any_setting_can_be_requested_as_a_curve(tmp_path):
         (["experiment=cifar100_lt_erm", "sampler=square_root"], None),
         (["experiment=cifar100_lt_linear_probe", "backbone.weights=x"], None),
         (["experiment=cifar100_lt_crt"], 40.26),
+        (["experiment=cifar100_lt_mixup_balanced_softmax"], None),  # not that of balanced softmax
         (["dataset=digits_lt"], None),
     ],
 )
@@ -367,12 +370,25 @@ def test_a_published_number_is_shown_with_the_matching_runs(tmp_path, overrides,
     assert (published.number if published else None) == accuracy
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", [entry for entry in table_rows() if entry.published], ids=lambda entry: entry.config)
+def test_a_run_of_an_experiment_has_its_published_number_without_a_note(entry):
+    line = SimpleNamespace(config=composed_config(f"experiment={entry.config}"), scorer=None)
+    published = PublishedNumbers().of(line, METRICS.find(entry.metric).protocol)
+    assert (published.number, published.departures) == (entry.published, "")
+
+
 @pytest.mark.parametrize(
     ("overrides", "note"),
     [
         ([], ""),
-        (["batch_size=64"], "batch size 64 (published: 128)"),
-        (["scheduler=cosine"], "schedule Cosine (published: MultiStep)"),
+        (["batch_size=64"], "batch_size=64 (published: batch_size=128)"),
+        (["scheduler=cosine"], "scheduler=cosine (published: scheduler=ldam)"),
+        (["augment.mix=mixup"], "augment.mix=mixup (published: augment.mix=null)"),
+        (["augment=none"], "augment.pad=0 augment.flip=false (published: augment.pad=4 augment.flip=true)"),
+        (["optimizer.weight_decay=5e-4"], "optimizer.weight_decay=0.0005 (published: optimizer.weight_decay=0.0002)"),
+        (["sharpness=sam"], "sharpness=sam (published: sharpness=null)"),
+        (["head=cosine"], "head=cosine (published: head=linear)"),
         (["backbone=resnet20"], "another backbone"),
         (["backbone.weights=w.pth"], "pretrained initial weights"),
         (["trainer.max_epochs=300"], ""),  # the label has the mark

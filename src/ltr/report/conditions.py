@@ -33,7 +33,12 @@ class Conditions:
     def of(cls, row: TableRow) -> Conditions:
         """Return the conditions of an experiment: its data, sampler, loss, method and all other values that it sets."""
         config = read_config(f"experiment/{row.config}")
-        chosen = {**config_choices("train"), **config_choices(f"experiment/{row.config}")}
+        of_experiment = config_choices(f"experiment/{row.config}")
+        chosen = {**config_choices("train"), **of_experiment}
+        for group in ("dataset", "method"):  # a method may choose its sampler and its loss
+            if chosen.get(group) in config_names(group):
+                chosen |= config_choices(f"{group}/{chosen[group]}")
+        chosen |= of_experiment
         values: dict[str, Any] = {}
         dataset = chosen.get("dataset", "")
         if dataset in config_names("dataset"):
@@ -58,14 +63,18 @@ class Conditions:
 
 
 def config_choices(config: str) -> dict[str, str]:
-    """Return the config that a defaults list chooses, by group; interpolations and optional entries are left out."""
+    """Return the config that a defaults list chooses, by group.
+
+    Interpolations, optional entries and choices for a node of the config itself (a stage's sampler) are left out.
+    """
     choices: dict[str, str] = {}
     entries: Sequence[Any] = read_config(config).get("defaults", [])
     for entry in entries:
         if isinstance(entry, dict):
             for key, value in entry.items():
                 words = str(key).split()
-                group = words[-1].lstrip("/").partition("@")[0]
-                if isinstance(value, str) and "${" not in value and "optional" not in words:
+                group, _, package = words[-1].lstrip("/").partition("@")
+                is_global = package.partition(".")[0] in ("", "_global_")
+                if is_global and isinstance(value, str) and "${" not in value and "optional" not in words:
                     choices[group] = value
     return choices

@@ -16,7 +16,7 @@ from ltr.report.comparison import Line, Section, sections
 from ltr.report.formats import markdown_table
 from ltr.report.limits import short_schedule
 from ltr.report.naming import commit_text, schedule_text
-from ltr.report.published_lookup import Published, PublishedNumbers, has_published_backbone
+from ltr.report.published_lookup import Published, PublishedNumbers
 from ltr.report.read_run import Run
 from ltr.report.read_runs import finished_runs, shown_value
 from ltr.report.results_folder import ResultsFolder
@@ -116,7 +116,7 @@ def _row(
     name = number.metric if number is not None and has_metric else section.metric
     is_short = bool(short_schedule(config))
     has_conditions = not is_short and has_metric
-    if number is not None and not (has_conditions and has_published_backbone(config, number.names_backbone)):
+    if number is not None and not (has_conditions and not number.departures):
         number = None
     provenance = [_provenance(folders[run.path]) for run in line.runs]
     return LeaderboardRow(

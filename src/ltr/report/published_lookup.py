@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ltr.configuration.configs import leaves, recipes_of
-from ltr.configuration.removed import current_name
+from ltr.configuration.configs import leaves
 from ltr.configuration.tables import TableRow, table_rows
 from ltr.evaluation.metrics import METRICS
 from ltr.report.comparison import Line
 from ltr.report.conditions import Conditions, config_choices, config_names, read_config
 from ltr.report.limits import OTHER_CONDITIONS
+from ltr.report.naming import differences
 
 _NOT_BACKBONE = ("weights", "weights_map", "strict_weights", "trainable", "pretrained")
+
+# what a published number depends on, apart from data and network, which are compared by themselves
+_COMPARED = re.compile(
+    r"(augment|batch_size|evaluation\.views|head|loss|method|optimizer|sampler|scheduler|sharpness|tune)(\.|$)"
+)
+_OF_SCHEDULE = re.compile(r"epochs?$|_from$")  # shorter schedules have other values
 
 
 @dataclass(frozen=True)
@@ -24,14 +33,12 @@ class Published:
         number: the value in percent.
         source: where it was published, and how it was checked.
         metric: name of the metric.
-        names_backbone: True if the experiment sets a backbone; a matching run has it.
         departures: note on conditions of the run that differ from the published ones; empty without any.
     """
 
     number: float
     source: str
     metric: str
-    names_backbone: bool = False
     departures: str = ""
 
 
@@ -39,18 +46,19 @@ class PublishedNumbers:
     """Published numbers of the shipped experiments, from ``conf/published.csv``.
 
     A line matches an experiment if it has the same data set (with imbalance, profile and subset), sampler, loss and
-    method, and all other values that the experiment sets, except for the schedule. Its validation images may come from
-    the test set, because tables give the number of test images. Classifiers on stored features match no experiment.
+    method, and all other values that the experiment sets, except for the schedule; settings that the experiment leaves
+    to its data set and to defaults are compared in a note. Its validation images may come from the test set, because
+    tables give the number of test images. Classifiers on stored features match no experiment.
     """
 
     def __init__(self) -> None:
-        rows = [row for row in table_rows() if row.published is not None]
-        self._rows = [(row, Conditions.of(row)) for row in rows]
+        self._rows = [(row, Conditions.of(row)) for row in table_rows()]
 
     def of(self, line: Line, protocol: str = "closed_set") -> Published | None:
-        """Return the published number of a line; of several experiments, the one named like the line.
+        """Return the published number of a line; of several experiments, that of the one named like the line.
 
-        With several scorers, only the line of the headline scorer has a number.
+        With several scorers, only the line of the headline scorer has a number. A line has none if it is named like a
+        matching experiment without a number.
         """
         config = line.config
         is_other_scorer = line.scorer is not None and not line.rows[0]["headline"]
@@ -61,56 +69,60 @@ class PublishedNumbers:
             for row, conditions in self._rows
             if METRICS.find(row.metric).protocol == protocol and conditions.match(config)
         )
-        match = min(matches, key=lambda pair: not pair[0].config.endswith(f"_{config.get('name')}"), default=None)
-        if match is None:
+        name = f"_{config.get('name')}"
+        match = min(
+            matches, key=lambda pair: (not pair[0].config.endswith(name), pair[0].published is None), default=None
+        )
+        if match is None or match[0].published is None:
             return None
         row, conditions = match
         assert row.published is not None
         names_backbone = any(key.startswith("backbone.") for key, _ in conditions.values)
         note = ", ".join(_departures(config, row, names_backbone))
         note = f"{OTHER_CONDITIONS}: {note}" if note else ""
-        return Published(row.published, row.citation, row.metric, names_backbone, note)
+        return Published(row.published, row.citation, row.metric, note)
 
 
 def _departures(config: dict[str, Any], row: TableRow, names_backbone: bool) -> list[str]:
-    """Return how a run's network, initial weights, batch size and schedule differ from a published experiment's.
+    """Return how a run's network, initial weights and other settings differ from a published experiment's.
 
     Epochs are not compared, because tables have a column for them and `ltr.report.limits` marks them.
     """
     notes = []
-    if not has_published_backbone(config, names_backbone):
+    if not _has_published_backbone(config, names_backbone):
         notes.append("another backbone")
     if not names_backbone and (config.get("backbone.weights") or config.get("backbone.pretrained")):
         notes.append("pretrained initial weights")
-    batch_size, published_size = config.get("batch_size"), _published_batch_size(row, config)
-    if batch_size is not None and published_size is not None and batch_size != published_size:
-        notes.append(f"batch size {batch_size} (published: {published_size})")
-    schedule, published_schedule = config.get("scheduler._target_"), _published_schedule(row)
-    if schedule is not None and published_schedule is not None and schedule != published_schedule:
-        names = [str(target).rpartition(".")[2] for target in (schedule, published_schedule)]
-        notes.append(f"schedule {names[0]} (published: {names[1]})")
+    run_values, published_values = _compared(config), _compared(_experiment(row.config))
+    for values, others in ((run_values, published_values), (published_values, run_values)):
+        if "sharpness._target_" in others:
+            values.setdefault("sharpness._target_", None)  # the one group that chooses nothing by default
+    run, published = differences([run_values, published_values])
+    if run:
+        notes.append(f"{run} (published: {published})")
     return notes
 
 
-def _published_batch_size(row: TableRow, config: dict[str, Any]) -> int | None:
-    """Return the batch size of an experiment, else of the recipes of its data set and method; None if none sets it."""
-    sizes = [read_config(f"experiment/{row.config}").get("batch_size")]
-    dataset, method = str(config.get("dataset.name", "")), str(config.get("method.name", ""))
-    recipes = recipes_of(current_name("dataset", dataset), method)
-    sizes += [read_config(recipe).get("batch_size") for recipe in reversed(recipes)]
-    return next((size for size in sizes if isinstance(size, int)), None)
+def _compared(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a flat configuration that are compared with an experiment's."""
+    return {
+        key: value
+        for key, value in config.items()
+        if _COMPARED.match(key) and not _OF_SCHEDULE.search(key) and not (isinstance(value, str) and "${" in value)
+    }
 
 
-def _published_schedule(row: TableRow) -> str | None:
-    """Return the scheduler's class of an experiment, else of its data set's config; None if neither chooses one."""
-    experiment = config_choices(f"experiment/{row.config}")
-    dataset = experiment.get("dataset", "")
-    of_dataset = config_choices(f"dataset/{dataset}") if dataset in config_names("dataset") else {}
-    chosen = experiment.get("scheduler", of_dataset.get("scheduler"))
-    return read_config(f"scheduler/{chosen}").get("_target_") if chosen in config_names("scheduler") else None
+@functools.cache
+def _experiment(name: str) -> dict[str, Any]:
+    """Return the flat configuration of an experiment."""
+    from omegaconf import OmegaConf
+
+    from ltr.configuration.overrides import compose_config  # imports Hydra, which most reports do not need
+
+    return dict(leaves(OmegaConf.to_container(compose_config([f"experiment={name}"]))))
 
 
-def has_published_backbone(config: dict[str, Any], names_backbone: bool) -> bool:
+def _has_published_backbone(config: dict[str, Any], names_backbone: bool) -> bool:
     """Return whether a run has the backbone of its data set's config, unless its experiment names another one."""
     if names_backbone:
         return True
