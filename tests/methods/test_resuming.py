@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -33,10 +33,12 @@ class Case:
 
     @property
     def overrides(self) -> list[str]:
-        return ["trainer.max_epochs=2", "trainer.precision=fp32", "optimizer.lr=0.05", *self.command]
+        chosen = [one.partition("=")[0] for one in self.command]
+        usual = ("trainer.max_epochs=2", "trainer.precision=fp32", "optimizer.lr=0.05")
+        return [*(one for one in usual if one.partition("=")[0] not in chosen), *self.command]
 
 
-FEW = "trainer.limit_train_batches=3"
+FEW, BF16 = "trainer.limit_train_batches=3", "trainer.precision=bf16"
 DATASETS = {
     **dict.fromkeys(("arpl", "arpl_cs", "gcpl", "rpl", "rpl_confirmed", "rpl_official", "rpl_pp"), "digits_open"),
     **dict.fromkeys(("prototypical", "rkd", "triplet"), "digits_retrieval"),
@@ -54,6 +56,9 @@ METHODS |= {
     "erm, tuned by lora": Case(("tune=lora", "tune.rank=2", FEW)),
     "erm, tuned norms": Case(("tune=norm", FEW)),
     "erm, gradients of imbsam": Case(("sharpness=imbsam", "loss=equalization_v2", FEW)),
+    "erm, counts of seesaw": Case(("loss=seesaw", FEW)),
+    "erm, masks of equalization": Case(("loss=equalization", "loss.threshold=0.1", FEW)),
+    "erm, mixed by remix at perturbed weights": Case(("augment=cifar_remix", "sharpness=sam", BF16, FEW)),
     "crt": Case(("method=crt", FOUR), **CLASSIFIER),
     "crt, cached features": Case(
         ("method=crt", FOUR, "method.freeze_bn_stats=true", "method.features=cached"), **CLASSIFIER
@@ -116,6 +121,11 @@ METHODS |= {
         stage="representation",
     ),
 }
+
+
+# the state of losses, histories, projections and routers beside weights in another precision
+IN_BF16 = ("bcl", "cc_sam", "erm, counts of seesaw", "mislas", "proco", "ride, its routers", "sade", "weight_balancing")
+METHODS |= {f"{name}, in bf16": replace(METHODS[name], command=(*METHODS[name].command, BF16)) for name in IN_BF16}
 
 
 @pytest.mark.parametrize("case", METHODS.values(), ids=METHODS.keys())
