@@ -95,3 +95,21 @@ def test_a_missing_split_file_is_named(ltr_train, tmp_path):
     done = ltr_train("+dataset.split_file=nowhere.npz", PLAN)
     assert done.code == 1
     assert done.err.strip() == "error: there is no split file nowhere.npz"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"\xff\xfe", "is not text in UTF-8"),
+        (b"a: &x [*x]\n", "refer to each other in a circle"),
+        (b"defaults:\n  - other\n", "refer to each other in a circle"),
+    ],
+)
+def test_a_config_file_that_cannot_be_read_is_explained(ltr_train, tmp_path, text, reason):
+    folder = tmp_path / "configs" / "method"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_bytes(text)
+    (folder / "other.yaml").write_text("defaults:\n  - mine\n")
+    finished = ltr_train(f"--config-dir={tmp_path / 'configs'}", "method=mine", "stages=plan")
+    assert finished.code == 2
+    assert reason in finished.err

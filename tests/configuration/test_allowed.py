@@ -45,12 +45,28 @@ def test_allowed_values_pass(value, rule):
         (math.inf, "[0, inf)"),
         ("non", ["none", "official"]),
         (1, [True, False]),
+        ("null", "(0, inf) or null"),
+        ("false", "[0, inf) or false"),
     ],
 )
 def test_other_values_are_refused_with_the_rule_in_the_message(value, rule):
     reason = find_problem(value, rule)
     assert reason is not None
     assert (rule if isinstance(rule, str) else "one of") in reason
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        ("1e-3", "(0, inf)"),
+        ("3", "int [0, inf)"),
+        ("null", "(0, inf) or null"),
+        ("false", [True, False]),
+        ("null", [None, "simple"]),
+    ],
+)
+def test_quotes_around_a_value_that_needs_none_are_named(value, rule):
+    assert find_problem(value, rule).endswith(". The value is a text; write it without quotes")
 
 
 def test_the_nearest_choice_is_suggested():

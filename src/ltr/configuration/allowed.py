@@ -18,6 +18,8 @@ from ltr.configuration.listed_configs import problem_of_entry
 from ltr.configuration.rules import read_rules
 from ltr.errors import nearest
 
+_CONSTANTS: dict[str | None, Any] = {"null": None, "true": True, "false": False}  # words that are no texts
+_UNQUOTED = ". The value is a text; write it without quotes"
 _LIST = "list of "
 _CONFIGS = "configs of "
 _RULE = re.compile(
@@ -45,19 +47,29 @@ def find_problem(value: Any, rule: str | list) -> str | None:
         if any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in rule):
             return None
         names = [as_text(choice) for choice in rule]
-        return f"allowed is one of: {', '.join(names)}{nearest(str(value), names)}"
+        hint = _UNQUOTED if value in names else nearest(str(value), names)
+        return f"allowed is one of: {', '.join(names)}{hint}"
     match = _RULE.match(rule)
     if match is None:
         return f"its config's own rule cannot be read: {rule!r}"
-    if match["word"] is not None and as_text(value) == match["word"]:
+    word = _CONSTANTS.get(match["word"], match["word"])
+    if match["word"] is not None and value == word and type(value) is type(word):
         return None
     number_expected = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number_expected or (match["int"] and not isinstance(value, int)) or math.isnan(value):
-        return f"allowed is {rule}"
+        is_quoted = isinstance(value, str) and (value == match["word"] or _is_number(value))
+        return f"allowed is {rule}{_UNQUOTED if is_quoted else ''}"
     low, high = float(match["low"]), float(match["high"])
     above = value >= low if match["left"] == "[" else value > low
     below = value <= high if match["right"] == "]" else value < high
     return None if above and below else f"allowed is {rule}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return not math.isnan(float(text))
+    except ValueError:
+        return False
 
 
 def _problem_of_configs(value: Any, rest: str) -> str | None:

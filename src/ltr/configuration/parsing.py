@@ -132,6 +132,10 @@ def in_short(error: Exception) -> str:
         error = error.__cause__
     if (instead := removed.advice_on(error)) is not None:
         return instead
+    if isinstance(error, RecursionError):
+        return "its configs refer to each other in a circle. Remove one of the references (defaults lists, anchors)"
+    if isinstance(error, UnicodeDecodeError):
+        return f"a config file is not text in UTF-8 ({error}). Save it as UTF-8"
     text = re.split(r"\n\s*(?:Config search path|See https?://|full_key:|object_type=)", str(error).strip())[0]
     text = " ".join(text.replace("LexerNoViableAltException: ", "cannot be read: ").split())
     for pattern, words in _WORDS:
