@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ltr import quick_torchmetrics
-from ltr.console import ignore_unusable_width, print_line
+from ltr.console import ignore_unusable_width, open_closed_streams, print_line
 from ltr.errors import ConfigError, Interrupted, LtrError
 from ltr.runs.processes.interrupt import Stopped, stopped_by_signals
 from ltr.runs.processes.openmp import choose_wait_policy
@@ -73,6 +73,7 @@ def evaluate_main(argv: list[str]) -> int:
 
 def run_as_process(command: Callable[[], int]) -> int:
     """Run a command as a process; a reader that closes the pipe early (``| head``) ends it without a message."""
+    open_closed_streams()
     quick_torchmetrics.install()
     choose_wait_policy()
     ignore_unusable_width()
@@ -83,9 +84,12 @@ def run_as_process(command: Callable[[], int]) -> int:
         code = command()
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it exits
-        return 141
+        if isinstance(error, BrokenPipeError):
+            return 141
+        print_line(f"error: the output cannot be written: {error.strerror}. Send it to another place", sys.stderr)
+        return code or 1
     return code
 
 

@@ -19,6 +19,21 @@ def print_line(text: object, file: TextIO | None = None) -> None:
     print(lines(text), file=file or sys.stdout)
 
 
+def open_closed_streams() -> None:
+    """Open the null device for each closed standard stream (``>&-``).
+
+    Python has no object for such a stream, and the next file to be opened would get its number, and the output of
+    libraries and other processes.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
 def ignore_unusable_width() -> None:
     """Remove ``COLUMNS`` from the environment unless it is a positive number: a width of 0 would print nothing."""
     text = os.environ.get("COLUMNS", "1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import shlex
 import subprocess
 import sys
 
@@ -127,6 +128,25 @@ def test_a_closed_pipe_ends_the_command_silently(tmp_path, arguments):
         os.close(write)
     assert done.stderr == b""
     assert done.returncode in (0, 141)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no device that is always full")
+def test_output_to_a_full_disk_is_an_error_of_one_line(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", TRAIN, "--version"], stdout=full, stderr=subprocess.PIPE, cwd=tmp_path, timeout=60
+        )
+    assert done.returncode == 1
+    assert done.stderr.decode().startswith("error: the output cannot be written: No space left on device.")
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_closed_standard_streams_are_no_error(tmp_path, closed):
+    command = shlex.join([sys.executable, "-c", TRAIN, "--version"])
+    done = subprocess.run(f"{command} {closed}", shell=True, cwd=tmp_path, timeout=60, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_ctrl_c_at_the_start_exits_with_130(ltr_train, monkeypatch):
