@@ -487,3 +487,18 @@ def test_classes_are_grouped_by_what_the_network_was_trained_on(evaluated, tmp_p
 def test_classes_that_differ_are_named(refused, tmp_path):
     checkpoint = untrained(tmp_path / "a.ckpt", "dataset=digits")
     assert "the data set lacks 8, 9." in refused(checkpoint, "dataset=digits", "dataset.num_classes=8")
+
+
+def test_the_same_classes_in_another_order_are_matched_by_name(evaluated, tmp_path):
+    root = trees.folder(tmp_path, ("train", "test"), classes=[str(number) for number in range(9, 12)])
+    table = tmp_path / "table.csv"
+    files = sorted(root.rglob("*.jpg"))
+    rows = [f"{file.relative_to(tmp_path)},{file.parent.name},{file.parts[-3]}" for file in files]
+    trees.lines(table, ["path,label,split", *rows])
+    common = ("backbone=digits_net", "dataset.image_size=16")
+    checkpoint = untrained(tmp_path / "folder.ckpt", "dataset=folder", f"dataset.root={root}", *common)
+    evaluated(checkpoint, "--allow-overlap")
+    evaluated(checkpoint, "--allow-overlap", "dataset=table", f"dataset.file={table}")
+    tables = [pq.read_table(folder / "per_class.parquet") for folder in evaluations(tmp_path)]
+    assert [table["class_name"].to_pylist() for table in tables] == [["10", "11", "9"]] * 2
+    assert tables[0]["accuracy"].to_pylist() == tables[1]["accuracy"].to_pylist()

@@ -165,6 +165,7 @@ def _prepared(candidate: Candidate, part: str, data: DatasetCache) -> _Prepared:
         if network is None:
             network = _foreign(candidate, config, source, split)
             config["backbone"] = dict(network.settings.backbone)  # with the residual shortcuts of the file's code
+        split = _in_order_of(split, network.dataset_info.class_names)
         if candidate.elsewhere:
             config["dataset"] = adapted_dataset(config["dataset"], source, network.dataset_info, candidate.image_size)
         predictor, note = adapt_input(network, config["dataset"], source)
@@ -182,6 +183,20 @@ def _prepared(candidate: Candidate, part: str, data: DatasetCache) -> _Prepared:
             raise
         raise type(error)(f"{candidate.checkpoint}: {text}") from error
     return _Prepared(predictor, network, config, key, source, split, evaluated, overlap, note)
+
+
+def _in_order_of(split: Split, names: Sequence[str]) -> Split:
+    """Return the split with the labels of a network of the same classes in another order, as of folders and a table."""
+    number = {name: label for label, name in enumerate(names)}
+    is_other_order = split.class_names != tuple(names) and sorted(split.class_names) == sorted(number)
+    labels = np.array([number[name] for name in split.class_names]) if is_other_order else np.arange(0)
+    if not is_other_order or ("background" in split.protocols and labels[0] != 0):
+        return split
+    label_map, counts = split.label_map.copy(), np.zeros_like(split.class_counts)
+    is_class = (label_map >= 0) & (label_map < len(names))  # others are unknown, or test classes of retrieval
+    label_map[is_class] = labels[label_map[is_class]]
+    counts[labels] = split.class_counts
+    return replace(split, label_map=label_map, class_names=tuple(names), class_counts=counts)
 
 
 def _with_training_counts(split: Split, network: Any) -> Split:
