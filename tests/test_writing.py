@@ -12,7 +12,7 @@ import pytest
 from ltr.cli import run_guarded
 from ltr.errors import ConfigError, LtrError
 from ltr.files import write_text
-from ltr.writing import check_file, check_folder, disk_trouble
+from ltr.writing import check_file, check_folder, check_named_files, disk_trouble
 
 NOWHERE = "/proc/ltr"  # nobody may make anything here, whoever runs the tests
 
@@ -127,3 +127,11 @@ def test_an_unexpanded_tilde_is_refused_unless_such_a_folder_exists(tmp_path, mo
         check_file(Path("~/x.csv"), "--out ~/x.csv")
     (tmp_path / "~").mkdir()
     check_file(Path("~/x.csv"), "--out ~/x.csv")
+
+
+def test_a_pipe_or_a_broken_link_is_not_a_file_that_a_command_wrote(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for name in ("pipe", "link"):
+        with pytest.raises(ConfigError, match=f"{name} was not written by this command"):
+            check_named_files(tmp_path, {name: ()}, "--out x")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ltr.errors import DataError
+from ltr.files import is_regular
 from ltr.identity import flat_config_of_today
 
 SCHEMA_VERSION = 1  # the newest layout that this version reads and writes
@@ -31,6 +33,8 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: the file cannot be read or is not JSON.
     """
+    if os.path.lexists(path) and not is_regular(path):  # reading a pipe could block
+        raise DataError(f"{path} is not a regular file. {AGAIN}")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ltr.errors import ConfigError, LtrError, TrainingError
+from ltr.files import is_regular
 
 _LONGEST = 255  # bytes of one name, on every usual file system
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -77,6 +78,8 @@ def check_named_files(folder: Path, files: Mapping[str, Sequence[str]], typed: s
 
 
 def _is_own(path: Path, columns: Sequence[str]) -> bool:
+    if not is_regular(path):  # reading a pipe could block
+        return False
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 from made_up_outputs import digest, write
 
-from ltr.errors import ConfigError, DataError
+from ltr.errors import ConfigError, DataError, LtrError
+from ltr.report.leaderboard import leaderboard_rows
+from ltr.report.leaderboard_html import leaderboard_html
 from ltr.report.read_run import read_run
 from ltr.report.results_checks import SPLIT_COLUMNS, read_splits, run_folder, split_line
-from ltr.report.results_folder import add_run, read_results_folder
+from ltr.report.results_folder import add_run, add_runs, read_results_folder
 
 
 @pytest.fixture
@@ -180,6 +183,91 @@ def test_added_results_contain_file_names_without_folders(folder, tmp_path):
     target = add_run(folder, run)
     assert '"/' not in (target / "result.json").read_text() + (target / "provenance.json").read_text()
     assert json.loads((target / "result.json").read_text())["config"]["backbone.weights"] == "w.pth"
+
+
+def content(folder: Path) -> dict[Path, object]:
+    return {path: path.read_bytes() if path.is_file() else path.is_symlink() for path in folder.rglob("*")}
+
+
+def in_config(key: str, value: object):
+    return lambda run, folder: change(run / "result.json", **{f"config__{key}": value})
+
+
+def in_provenance(text: bytes):
+    return lambda run, folder: (run / "provenance.json").write_bytes(text)
+
+
+def replace_splits(run: Path, folder: Path) -> None:
+    (folder / "splits.csv").unlink()
+    (folder / "splits.csv").mkdir()
+
+
+def entry_of(run: Path, folder: Path) -> Path:
+    return folder / run_folder(read_run(run))
+
+
+def link_entry(run: Path, folder: Path) -> None:
+    (folder.parent / "elsewhere").mkdir()
+    entry_of(run, folder).parent.symlink_to(folder.parent / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda run, folder: (run / "result.json").write_text("{"), "cannot be read"),
+        (lambda run, folder: change(run / "result.json", schema_version=9), "has layout 9"),
+        (in_provenance(b"{"), "cannot be read"),
+        (in_provenance(b"\xff"), "cannot be read"),
+        (in_provenance(b"[" * 100_000), "cannot be read"),
+        (in_provenance(b"[]"), "is damaged"),
+        (lambda run, folder: os.mkfifo(run / "provenance.json"), "is not a regular file"),
+        (in_config("name", "x" * 300), "a name in it is longer than 255 bytes"),
+        (in_config("dataset.name", "x" * 300), "a name in it is longer than 255 bytes"),
+        (lambda run, folder: change(run / "result.json", data__split="a\nb"), "is no name in one line"),
+        (lambda run, folder: change(run / "result.json", data__split="a\udc80b"), "is no name in one line"),
+        (lambda run, folder: change(run / "result.json", run_hash="0" * 63), "needed is a SHA-256 in hex"),
+        (
+            lambda run, folder: change(
+                run / "result.json", run_hash=read_run(a_result(folder).parent).result["run_hash"]
+            ),
+            "the same run as",
+        ),
+        (link_entry, "is a link; an entry is a folder with files"),
+        (lambda run, folder: entry_of(run, folder).parent.write_text("a file"), "a folder is needed, and .* is a file"),
+        (replace_splits, "splits.csv is not a regular file"),
+    ],
+)
+def test_a_run_that_is_not_added_changes_nothing_and_no_other_is_added_beside_it(folder, tmp_path, spoil, reason):
+    good, bad = write(tmp_path / "outputs", "tau_norm"), write(tmp_path / "outputs", "lws")
+    spoil(bad, folder)
+    before = content(folder)
+    with pytest.raises(LtrError, match=reason) as error:
+        add_runs(folder, [good, bad])
+    assert len(str(error.value).splitlines()) == 1
+    assert content(folder) == before
+
+
+def test_names_with_markup_do_not_reach_paths_or_html(folder, tmp_path):
+    name = "<script>alert('x')</script>"
+    target = add_run(folder, write(tmp_path / "outputs", "lws", config={"name": "x"}))
+    change(target / "result.json", config__name=name)
+    target.rename(target.with_name(run_folder(read_run(target)).name))
+    results = read_results_folder(folder)
+    assert not results.refused
+    assert name not in leaderboard_html(leaderboard_rows(results))
+
+
+@pytest.mark.parametrize("name", ["result.json", "provenance.json", "splits.csv", "costs.csv"])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_a_folder_or_a_pipe_named_as_a_file_is_refused(folder, name, make):
+    path = a_result(folder).with_name(name) if name.endswith("json") else folder / name
+    path.unlink(missing_ok=True)
+    make(path)
+    try:
+        messages = list(read_results_folder(folder).refused)
+    except DataError as error:
+        messages = [str(error)]
+    assert any(str(path) in message and "not a regular file" in message for message in messages), messages
 
 
 def test_a_limited_run_is_not_added(folder, tmp_path):

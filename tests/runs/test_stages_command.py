@@ -62,7 +62,7 @@ def test_the_list_shows_stages_that_were_not_trained(store, spec, shown, capsys)
 
 
 def test_an_empty_store_is_reported(tmp_path, capsys):
-    assert main(["--stages", str(tmp_path / "none"), "list"]) == 0
+    assert main(["--stages", str(tmp_path), "list"]) == 0
     assert "no finished stages" in capsys.readouterr().out
 
 
@@ -158,3 +158,26 @@ def test_a_negative_number_to_keep_is_refused_and_nothing_is_deleted(store):
     with pytest.raises(ConfigError, match="--keep-last -1: allowed is 0 or more"):
         main(["--stages", str(store.root), "prune", "--keep-last", "-1"])
     assert keys(store) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file"])
+def test_a_store_that_is_no_folder_is_refused(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=f"--stages .*{name}: (there is no such|it is no) folder"):
+        main(["--stages", str(tmp_path / name), "list"])
+
+
+def test_without_a_store_of_the_usual_name_there_are_no_stages(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["list"]) == 0
+    assert "no finished stages in outputs/stages" in capsys.readouterr().out
+
+
+def test_a_pipe_named_as_a_record_is_skipped(store, capsys):
+    record = store.folder(f"0{'f' * 63}") / RECORD
+    record.unlink()
+    os.mkfifo(record)
+    assert main(["--stages", str(store.root), "list"]) == 0
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 3
+    assert "it is not a regular file" in captured.err

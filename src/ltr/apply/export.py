@@ -19,7 +19,7 @@ from ltr.apply.decisions import decisions_file, decisions_of, read_decisions
 from ltr.apply.model import class_logits
 from ltr.errors import CheckpointError, ConfigError, TrainingError, first_line
 from ltr.evaluation.decision_file import FILE as DECISIONS
-from ltr.files import write_json, written_atomically
+from ltr.files import is_regular, write_json, written_atomically
 from ltr.methods.core.checkpoint import FORMAT, VERSION, describe, network_from_description
 from ltr.randomness import generator
 
@@ -126,6 +126,8 @@ def _description_first(names: Sequence[str]) -> list[str]:
 
 def _is_export(folder: Path) -> bool:
     """Return whether a folder holds files of `export`."""
+    if not is_regular(folder / DESCRIPTION):  # reading a pipe could block
+        return False
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     except (OSError, ValueError):

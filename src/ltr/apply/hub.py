@@ -22,7 +22,7 @@ from ltr.apply.export import (
 )
 from ltr.apply.model_card import CITED, model_card
 from ltr.errors import ConfigError, TrainingError
-from ltr.files import write_text
+from ltr.files import is_regular, write_text
 from ltr.methods.core.checkpoint import describe, load_network
 from ltr.methods.core.timm_model import timm_model
 
@@ -94,21 +94,22 @@ def export_hub(checkpoint: Path, folder: Path, result: Mapping[str, Any] | None 
 
 def _is_hub_export(folder: Path) -> bool:
     """Return whether a folder holds files of `export_hub`; those of earlier versions are known by their card."""
+    if not is_regular(folder / CONFIG):  # reading a pipe could block
+        return False
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if isinstance(config, dict) and config.get("written_by") == WRITTEN_BY:
             return True
-        return CITED in (folder / CARD).read_text(encoding="utf-8", errors="replace")
+        return is_regular(folder / CARD) and CITED in (folder / CARD).read_text(encoding="utf-8", errors="replace")
     except (OSError, ValueError):
         return False
 
 
 def _check_card(card: Path, result: Mapping[str, Any] | None) -> None:
     """Raise ConfigError for a folder with the card of another run."""
-    try:
-        hashes = set(_RUN_HASH.findall(card.read_text(encoding="utf-8", errors="replace")))
-    except OSError:
+    if not is_regular(card):
         return
+    hashes = set(_RUN_HASH.findall(card.read_text(encoding="utf-8", errors="replace")))
     if hashes and (result or {}).get("run_hash") not in hashes:
         raise ConfigError(
             f"--hub {card.parent}: {card.name} in it has the metrics of another run. Give another folder, or move "

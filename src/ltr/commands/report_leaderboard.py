@@ -64,11 +64,11 @@ def write_leaderboard(arguments: argparse.Namespace, folder: Path) -> int:
     """Add a run, check a folder of results, or write it as HTML; return the exit code: 1 if a result is refused."""
     from ltr.report.leaderboard import leaderboard_rows, summary_markdown
     from ltr.report.leaderboard_html import leaderboard_html
-    from ltr.report.results_folder import BOARD, add_run, read_results_folder
+    from ltr.report.results_folder import BOARD, add_runs, read_results_folder
 
     if arguments.add:
-        for run in arguments.add:
-            print_line(f"added {add_run(folder, run)}")
+        for entry in add_runs(folder, arguments.add):
+            print_line(f"added {entry}")
         return 0
     results = read_results_folder(folder)
     for line in results.refused:

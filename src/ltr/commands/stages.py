@@ -43,6 +43,10 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if arguments.command == "prune":
         at_least(arguments, "keep_last", 0)
+    folder = arguments.stages
+    if not folder.is_dir() and ("stages" in arguments.typed_flags or folder.exists()):
+        reason = "it is no folder" if folder.exists() else "there is no such folder"
+        raise ConfigError(f"--stages {folder}: {reason}. Name the store, which is paths.stages of the runs")
     from ltr.runs.store import StageStore
 
     store = StageStore(arguments.stages, lambda text: print_line(f"warning: {text}", sys.stderr))

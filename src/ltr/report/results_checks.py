@@ -16,6 +16,7 @@ from typing import Any
 
 from ltr import escaping
 from ltr.errors import DataError, nearest
+from ltr.files import is_regular
 from ltr.report.limits import few_batches
 from ltr.report.read_run import Run, number
 
@@ -38,6 +39,8 @@ def entry_mistakes(run: Run) -> list[str]:
     ]
     if not data.get("split") or not data.get("test_images"):
         reasons.append("data lacks the split or its number of test images. Train with the current version of ltr")
+    if not str(data.get("split", "")).isprintable():
+        reasons.append(f"its split {_short(data['split'])} is no name in one line. Give dataset.name another value")
     if limited := few_batches(result["config"]):
         reasons.append(f"limited: {limited}; only whole epochs count. Train without this override")
     selection = headline["selection"]
@@ -162,8 +165,10 @@ def read_costs(path: Path) -> dict[str, float]:
 
 def _read_lines(path: Path, columns: Sequence[str], advice: str) -> list[tuple[int, dict[str, str]]]:
     """Return number and cells of each line of a CSV file with these columns; [] if the file does not exist."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         return []
+    if not is_regular(path):
+        raise DataError(f"{path} is not a regular file. {advice}")
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, strict=True)

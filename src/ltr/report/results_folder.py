@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ltr.errors import ConfigError, DataError
-from ltr.files import write_text
+from ltr.files import is_regular, write_text
 from ltr.names import counted
 from ltr.report.read_run import Run, read_run
 from ltr.report.results_checks import (
@@ -38,9 +38,11 @@ from ltr.report.results_checks import (
     split_mistakes,
 )
 from ltr.results import AGAIN
+from ltr.writing import check_folder
 
 BOARD = "leaderboard.html"
 RESULT, PROVENANCE = "result.json", "provenance.json"
+_NAMES = (RESULT, PROVENANCE, SPLITS, COSTS, BOARD)
 _LARGEST = 2_000_000  # bytes of a result
 
 
@@ -79,7 +81,7 @@ def read_results_folder(folder: Path) -> ResultsFolder:
     accepted: list[Run] = []
     refused: list[str] = []
     hashes: dict[str, Path] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()):
+    for path in _entries(folder):
         if path in (folder / SPLITS, folder / COSTS, folder / BOARD):
             continue
         if path.name == RESULT and not path.is_symlink():
@@ -96,16 +98,36 @@ def read_results_folder(folder: Path) -> ResultsFolder:
     return ResultsFolder(folder, tuple(accepted), tuple(refused), read_costs(folder / COSTS))
 
 
+def _entries(folder: Path) -> list[Path]:
+    """Return all files and links below a folder, and folders that are named as files, in order.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+
+    def fail(error: OSError) -> None:
+        raise DataError(f"{error.filename} cannot be listed: {error.strerror}. Make it readable") from error
+
+    paths = []
+    for directory, folders, files in os.walk(folder, onerror=fail):
+        above = Path(directory)
+        paths += [above / name for name in files]
+        paths += [path for name in folders if (path := above / name).is_symlink() or name in _NAMES]
+    return sorted(paths)
+
+
 def _read_entry(
     path: Path, splits: Mapping[str, Mapping[str, str]], hashes: dict[str, Path]
 ) -> tuple[Run | None, list[str]]:
     """Return a run, None if it cannot be read, and the reasons to refuse it."""
+    if not is_regular(path):
+        return None, ["not a regular file. Restore it from the repository"]
     size = path.stat().st_size
     if size > _LARGEST:
         return None, [f"{size:,} bytes; allowed are {_LARGEST:,}. Keep the file that ltr-train writes"]
     try:
         run = read_run(path.parent)
-        if path.with_name(PROVENANCE).is_file():
+        if os.path.lexists(path.with_name(PROVENANCE)):
             _ = run.provenance
     except DataError as error:
         advice = "Restore it from the repository, or add the run again with ltr-report --leaderboard FOLDER --add RUN"
@@ -119,31 +141,74 @@ def _read_entry(
 
 
 def add_run(folder: Path, path: Path) -> Path:
-    """Copy the result of a finished run into a results folder; return the new folder.
+    """Copy the result of a finished run into a results folder, see `add_runs`; return the new folder."""
+    return add_runs(folder, [path])[0]
 
-    Absolute paths in the result are replaced by file names. A new split gets a line in ``splits.csv``.
+
+def add_runs(folder: Path, paths: Sequence[Path]) -> list[Path]:
+    """Copy the results of finished runs into a results folder; return the new folders.
+
+    All are checked before the first one is written. Absolute paths in a result are replaced by file names. A new split
+    gets a line in ``splits.csv``.
 
     Raises:
-        DataError: the run is unfinished or damaged.
-        ConfigError: the result is refused: it is limited, selected on test, or its split is not as listed.
+        DataError: a run is unfinished or damaged.
+        ConfigError: a result is refused: it is limited, selected on test, in the folder already under another path, or
+            its split is not as listed.
+        LtrError: the folder is not writable.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--leaderboard {folder}: a folder of results is needed, and this is a file. Give the folder")
-    run = Run(path, json.loads(without_paths(json.dumps(read_run(path).result))))
     splits = read_splits(folder / SPLITS)
-    is_new_split = split_line(run)["split"] not in splits
-    reasons = [*entry_mistakes(run), *([] if is_new_split else split_mistakes(run, splits))]
-    if reasons:
-        more = f" ({counted(len(reasons) - 1, 'more reason')}: {'; '.join(reasons[1:])})" if len(reasons) > 1 else ""
-        raise ConfigError(f"--add {path}: {reasons[0]}{more}")
-    target = folder / run_folder(run)
-    target.mkdir(parents=True, exist_ok=True)
-    for name in (PROVENANCE, RESULT):  # the result completes the entry
-        if (path / name).is_file():
-            write_text(target / name, without_paths((path / name).read_text("utf-8")))
-    if is_new_split:
-        _write_splits(folder / SPLITS, [*splits.values(), split_line(run)])
-    return target
+    listed = len(splits)
+    entry_folders = _entry_folders(folder)
+    texts: dict[Path, dict[str, str]] = {}
+    for path in paths:
+        finished = read_run(path)
+        run = Run(path, json.loads(without_paths(json.dumps(finished.result))))
+        line, target = split_line(run), folder / run_folder(run)
+        check_folder(target, f"--add {path}: {target}")
+        is_new_split = line["split"] not in splits
+        reasons = [*entry_mistakes(run), *([] if is_new_split else split_mistakes(run, splits))]
+        reasons += _target_mistakes(folder, target, entry_folders.setdefault(str(run.result.get("run_hash")), target))
+        if reasons:
+            rest = "; ".join(reasons[1:])
+            more = f" ({counted(len(reasons) - 1, 'more reason')}: {rest})" if len(reasons) > 1 else ""
+            raise ConfigError(f"--add {path}: {reasons[0]}{more}")
+        names = [RESULT]  # it completes the entry
+        if os.path.lexists(path / PROVENANCE):
+            _ = finished.provenance  # raises for a damaged one
+            names.insert(0, PROVENANCE)
+        texts[target] = {name: without_paths((path / name).read_text("utf-8")) for name in names}
+        if is_new_split:
+            splits[line["split"]] = line
+    if len(splits) > listed:
+        _write_splits(folder / SPLITS, list(splits.values()))
+    for target, files in texts.items():
+        for name, text in files.items():
+            write_text(target / name, text)
+    return list(texts)
+
+
+def _entry_folders(folder: Path) -> dict[str, Path]:
+    """Return the folders of a results folder's entries by run hash, without those that cannot be read."""
+    entry_folders: dict[str, Path] = {}
+    for path in _entries(folder) if folder.is_dir() else ():
+        if path.name == RESULT and is_regular(path) and not path.is_symlink():
+            try:
+                entry_folders.setdefault(str(read_run(path.parent).result.get("run_hash")), path.parent)
+            except DataError:
+                continue
+    return entry_folders
+
+
+def _target_mistakes(folder: Path, target: Path, present: Path) -> list[str]:
+    """Return the reasons why a result cannot be written to a folder."""
+    if present != target:
+        return [f"the same run as {present}, and a run counts once. Remove one of them"]
+    inside = [target / RESULT, target / PROVENANCE, target, *target.parents]
+    links = [path for path in inside if path.is_symlink() and folder in path.parents]
+    return [f"{link} is a link; an entry is a folder with files. Remove the link" for link in links[:1]]
 
 
 def _write_splits(path: Path, lines: Sequence[Mapping[str, str]]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ltr.errors import LtrError, TrainingError
-from ltr.files import file_digest, write_json
+from ltr.files import file_digest, is_regular, write_json
 from ltr.runs.processes.core_slot import core_lent
 
 RECORD = "stage.json"
@@ -87,6 +87,8 @@ class StageStore:
         records = []
         for path in self.root.glob(f"*/{RECORD}"):
             try:
+                if not is_regular(path):  # reading a pipe could block
+                    raise ValueError("it is not a regular file")
                 record = json.loads(path.read_text(encoding="utf-8"))
                 check_record(record)
                 size = sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file())
