@@ -34,7 +34,6 @@ TERMINALS = {
     "help_80": (80, ("ltr-train", "--help", "loss")),
     "report_80": (80, ("ltr-report", "outputs/digits_open")),
     "report_120": (120, ("ltr-report", "outputs/digits_open")),
-    "run_120": (120, ("ltr-train", "dataset=digits_open", "method=arpl", "figures=none")),
 }
 DOCUMENTS = {
     "docs_method": "methods/crt.html",

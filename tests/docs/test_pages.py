@@ -42,6 +42,12 @@ def test_files_named_in_the_docs_exist(page):
         assert (ROOT / name).is_file(), name
 
 
+def test_every_figure_is_shown_by_a_page():
+    pages = "".join(path.read_text(encoding="utf-8") for path in (*PAGES.values(), *NOTEBOOKS))
+    figures = {path.name for path in (ROOT / "docs" / "figures").iterdir()}
+    assert [name for name in sorted(figures) if f"figures/{name}" not in pages] == []
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_code_blocks_name_their_language(page):
     for fence in fences(page):
