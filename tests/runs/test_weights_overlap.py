@@ -20,3 +20,13 @@ def test_weights_of_another_split_are_named(ltr_train, tmp_path, key):
     other = ltr_train(*overrides, "dataset.split_seed=1").err
     assert "of the 6 test images, so the metrics are not those of new images" in other
     assert "has no effect" not in other
+
+
+def test_weights_of_another_data_set_are_taken_without_reading_it(ltr_train, tmp_path):
+    root = trees.folder(tmp_path, each=10)
+    run = ltr_train(*FOLDER, f"dataset.root={root}").directory
+    root.rename(tmp_path / "gone")
+    finished = ltr_train(
+        "dataset=digits", "backbone=digits_net", f"backbone.weights={run}/checkpoints/final.ckpt", "stages=plan"
+    )
+    assert (finished.code, "cannot determine" in finished.err) == (0, False), finished.err

@@ -9,6 +9,7 @@ from typing import Any
 from ltr.data.source import Source
 from ltr.data.split import Split
 from ltr.errors import LtrError
+from ltr.identity import name_of
 from ltr.methods.core.checkpoint import describe
 from ltr.names import counted
 from ltr.runs.evaluation.overlap import TrainingImages
@@ -35,7 +36,7 @@ def warn_of_evaluated_training_images(config: Mapping[str, Any], source: Source,
             description = describe(file)
         except LtrError:
             continue
-        if "dataset" not in description:
+        if not _may_share_images(description.get("dataset") or {}, config["dataset"]):
             continue
         run = file.absolute().parent.parent if file.parent.name == "checkpoints" else None
         trained_on = []
@@ -54,3 +55,15 @@ def warn_of_evaluated_training_images(config: Mapping[str, Any], source: Source,
                 "of new images. Use weights of a run with the same split",
                 stacklevel=2,
             )
+
+
+def _may_share_images(trained: Mapping[str, Any], evaluated: Mapping[str, Any]) -> bool:
+    """Return whether two dataset configs may name the same images: of one kind of source, or a user's own images.
+
+    Other data sets are not read, which would take minutes for a large one, and fail where its files are not here.
+    """
+    if "source" not in trained:
+        return False
+    kinds = {name_of(str(dataset["source"].get("_target_"))) for dataset in (trained, evaluated)}
+    is_own = all("exif" in dataset for dataset in (trained, evaluated))
+    return len(kinds) == 1 or is_own
