@@ -94,8 +94,8 @@ def _departures(config: dict[str, Any], row: TableRow, names_backbone: bool) -> 
     if not names_backbone and (config.get("backbone.weights") or config.get("backbone.pretrained")):
         notes.append("pretrained initial weights")
     run_values, published_values = _compared(config), _compared(_experiment(row.config))
-    for values, others in ((run_values, published_values), (published_values, run_values)):
-        if "sharpness._target_" in others:
+    for values, other_values in ((run_values, published_values), (published_values, run_values)):
+        if "sharpness._target_" in other_values:
             values.setdefault("sharpness._target_", None)  # the one group that chooses nothing by default
     run, published = differences([run_values, published_values])
     if run:
