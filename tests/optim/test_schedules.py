@@ -14,7 +14,7 @@ from ltr.configuration.configs import read_config
 from ltr.configuration.run_lengths import resolve_run_lengths
 from ltr.configuration.targets import instantiate
 from ltr.errors import ConfigError
-from ltr.optim.schedules import Constant, Cosine, MultiStep, OneCycle, ReleasedCosine, milestone_epoch
+from ltr.optim.schedules import Constant, Cosine, CosineRestarts, MultiStep, OneCycle, ReleasedCosine, milestone_epoch
 
 STEPS = 7  # per epoch
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "scheduler").glob("*.yaml"))
@@ -252,3 +252,34 @@ def test_a_run_without_steps_is_refused(epochs, steps):
 def test_options_out_of_range_are_refused(make, options):
     with pytest.raises(ConfigError, match=rf"scheduler\.{'|'.join(options)}"):
         make(10, 10, **options)
+
+
+def test_background_splittings_warm_up_starts_at_a_tenth_as_in_its_code():
+    schedule = from_config("background_splitting", epochs=90)
+    assert schedule(0) == pytest.approx(0.1)
+    assert schedule(STEPS - 1) == pytest.approx(0.1 + 0.9 * (STEPS - 1) / STEPS)
+    assert [schedule(epoch * STEPS) for epoch in (1, 20, 21, 41, 61, 81)] == pytest.approx(
+        [1, 1, 0.1, 1e-2, 1e-3, 1e-4]
+    )
+
+
+def test_the_beginning_of_a_warm_up_by_epochs_cannot_be_chosen():
+    with pytest.raises(ConfigError, match=r"warmup_from=0\.1 has no effect with scheduler\.warmup=epoch"):
+        MultiStep(10, STEPS, milestones=[0.5], warmup_epochs=2, warmup="epoch", warmup_from=0.1)
+
+
+def test_cosine_restarts_are_those_of_torch_with_the_previous_epochs_number():
+    """The code of Vaze et al. calls ``scheduler.step(epoch)`` after each epoch, and torch's warm restarts do the rest."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    restarts = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=200, eta_min=1e-3)
+    expected = []
+    for epoch in range(600):
+        expected.append(optimizer.param_groups[0]["lr"])
+        restarts.step(epoch)
+    without_warm_up = CosineRestarts(600, STEPS)
+    assert [without_warm_up(epoch * STEPS + 3) for epoch in range(600)] == pytest.approx(expected)
+    schedule = from_config("cosine_restarts", epochs=600)
+    assert [schedule(epoch * STEPS) for epoch in range(11, 600)] == pytest.approx(expected[11:])
+    joins_at = 1e-3 + (1 - 1e-3) * (1 + math.cos(math.pi * 10 / 200)) / 2
+    rise = [1e-3 + (joins_at - 1e-3) * epoch / 10 for epoch in range(11)]
+    assert [schedule(epoch * STEPS + STEPS - 1) for epoch in range(11)] == pytest.approx(rise)

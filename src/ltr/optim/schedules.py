@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from ltr.configuration.ranges import AtLeastOne, Fraction, NonNegative, Positive, check_option
+from ltr.configuration.ranges import AtLeastOne, Fraction, NonNegative, NonNegativeInt, Positive, check_option
 from ltr.configuration.unwritten import left_to_subclasses
 from ltr.errors import ConfigError
 from ltr.identity import named
@@ -99,9 +99,11 @@ class MultiStep(Schedule):
     Args:
         milestones: in rising order; a number below 1 is a fraction of the run, any other a number of completed epochs.
         gamma: factor at each milestone.
+        warmup_from: multiplier at the first step of a warm-up by steps; background splitting's code has 0.1.
 
     Raises:
-        ConfigError: milestones do not rise or lie outside the run; see also `Schedule`.
+        ConfigError: milestones do not rise or lie outside the run, or ``warmup_from`` has no effect; see also
+            `Schedule`.
     """
 
     def __init__(
@@ -113,8 +115,16 @@ class MultiStep(Schedule):
         gamma: Positive = 0.1,
         warmup_epochs: NonNegative = 0,
         warmup: Warmup = "step",
+        warmup_from: Fraction = 0.0,
     ) -> None:
         super().__init__(epochs, steps_per_epoch, warmup_epochs=warmup_epochs, warmup=warmup)
+        check_option("scheduler.warmup_from", warmup_from, Fraction)
+        if warmup_from and warmup == "epoch":
+            raise ConfigError(
+                f"scheduler.warmup_from={warmup_from} has no effect with scheduler.warmup=epoch, whose first epoch has "
+                "the multiplier 1 / warmup_epochs. Set scheduler.warmup=step or scheduler.warmup_from=0"
+            )
+        self.warmup_from = float(warmup_from)
         listed = list(milestones)
         if any(not 0 < milestone < epochs or (milestone >= 1 and milestone % 1) for milestone in listed):
             raise ConfigError(
@@ -131,6 +141,12 @@ class MultiStep(Schedule):
             )
         self.milestones = whole
         self.gamma = float(gamma)
+
+    def __call__(self, step: int) -> float:
+        multiplier = super().__call__(step)
+        if self.warmup_from and step < self.warmup_epochs * self.steps_per_epoch:
+            return self.warmup_from + (1 - self.warmup_from) * multiplier
+        return multiplier
 
     def after_warmup(self, step: int) -> float:
         epoch = step // self.steps_per_epoch
@@ -173,6 +189,50 @@ class Cosine(Schedule):
         length = self.epochs - self.warmup_epochs
         progress = min(max(epoch - self.warmup_epochs, 0.0) / length, 1.0) if length > 0 else 1.0
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@named("schedule/cosine_restarts")
+class CosineRestarts(Schedule):
+    """Cosine with warm restarts as in the code of Vaze et al. (ICLR 2022), constant within an epoch.
+
+    The run has ``restarts`` + 1 cycles of T epochs, each half a cosine from 1 to ``final``: c(t) = final + (1 - final)
+    (1 + cos(pi (t mod T) / T)) / 2, where T = epochs / (restarts + 1), rounded down but at least 1. The code sets the
+    rate of an epoch by the number of the epoch before: epoch e (from 0) has c(e - 1), the first one c(0). A warm-up
+    begins at ``final`` in the first epoch, rises linearly and joins the first cosine after ``warmup_epochs``.
+
+    Args:
+        restarts: restarts after the first cycle.
+        final: multiplier at the end of each cycle and at the beginning of a warm-up.
+        warmup_epochs: length of the rise in whole epochs (10 in the code, of 600); a part of an epoch is left out.
+
+    Raises:
+        ConfigError: a value is outside its range; see also `Schedule`.
+    """
+
+    def __init__(
+        self,
+        epochs: int,
+        steps_per_epoch: int,
+        *,
+        restarts: NonNegativeInt = 2,
+        final: Fraction = 1e-3,
+        warmup_epochs: NonNegative = 0,
+    ) -> None:
+        super().__init__(epochs, steps_per_epoch, warmup_epochs=warmup_epochs)
+        check_option("scheduler.restarts", restarts, NonNegativeInt)
+        check_option("scheduler.final", final, Fraction)
+        self.cycle = max(self.epochs // (restarts + 1), 1)
+        self.final = float(final)
+        self.warmup_epochs = float(math.floor(warmup_epochs))
+
+    def __call__(self, step: int) -> float:
+        epoch = min(step // self.steps_per_epoch, self.epochs - 1)
+        if self.warmup_epochs and epoch <= self.warmup_epochs:
+            return self.final + (self._cosine(self.warmup_epochs) - self.final) * epoch / self.warmup_epochs
+        return self._cosine((max(epoch, 1) - 1) % self.cycle)
+
+    def _cosine(self, epoch: float) -> float:
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * epoch / self.cycle)) / 2
 
 
 @named("schedule/released_cosine")

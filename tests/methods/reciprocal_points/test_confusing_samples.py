@@ -27,6 +27,20 @@ def test_for_32_pixels_the_widths_are_those_of_the_code():
     assert sizes == [(100, 512), (512, 256), (256, 128), (128, 3)]
 
 
+@pytest.mark.parametrize(("side", "last_map"), [(32, 1), (64, 5)])
+def test_the_discriminator_has_the_layers_and_sizes_of_the_code(side, last_map):
+    network = Discriminator((3, side, side)).eval()
+    sizes = [tuple(layer.weight.shape[:2]) for layer in network.layers if isinstance(layer, nn.Conv2d)]
+    assert sizes == [(128, 3), (256, 128), (512, 256), (1024, 512)]
+    images = torch.rand(2, 3, side, side)
+    maps = network.layers(images)
+    assert maps.shape[2:] == (last_map, last_map)
+    assert 0 <= maps.min() <= maps.max() <= 1, "a sigmoid ends the convolutions, not the network"
+    weight, bias = network.classifier.weight.double(), network.classifier.bias.double()
+    expected = maps.double().mean((2, 3)) @ weight[0] + bias
+    torch.testing.assert_close(network(images).double(), expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(1, 8, 16), (1, 7, 7), (3, 33, 33), (3, 600, 600), (1, 4, 4)])
 def test_image_shapes_that_cannot_be_generated_are_refused(shape):
     with pytest.raises(ConfigError, match=f"{shape[1]}x{shape[2]}"):

@@ -142,7 +142,7 @@ class Augmentation:
         self.flip = flip
         self.jitter = jitter
         self.colours: ColourJitter | None = None  # what jitter alone does not cover
-        if hue or greyscale or jitter_probability < 1 or jitter_order != "fixed":
+        if hue or greyscale or (jitter and (jitter_probability < 1 or jitter_order != "fixed")):
             self.colours = ColourJitter(
                 jitter=jitter,
                 hue=hue,

@@ -16,15 +16,17 @@ from ltr.identity import named
 
 
 @named("source/mnist")
-def mnist(*, root: str, download: bool = False) -> Source:
+def mnist(*, root: str, download: bool = False, rgb: bool = False) -> Source:
     """Read MNIST: 60,000 training and 10,000 test images, 28x28 grey, 10 classes.
 
     Args:
         root: folder that holds ``MNIST/raw`` with the four unpacked idx files.
         download: True downloads the files into ``root`` if they are missing.
+        rgb: True repeats the grey channel three times, as the code of ARPL (Chen et al., TPAMI 2021) does.
 
     Returns:
-        Source with images [70000, 28, 28, 1] and parts ``train``, ``test``, both in the files' order.
+        Source with images [70000, 28, 28, 1] (3 channels with ``rgb``) and parts ``train``, ``test``, both in the
+        files' order.
 
     Raises:
         DataError: files are missing, damaged, or could not be downloaded.
@@ -47,9 +49,10 @@ def mnist(*, root: str, download: bool = False) -> Source:
     train_images, test_images = (_read(folder / file, read_image_file) for file in files[::2])
     train_labels, test_labels = (_read(folder / file, read_label_file) for file in files[1::2])
     num_train = len(train_labels)
+    images = np.concatenate([train_images, test_images])[..., None]
     return Source(
         name="mnist",
-        images=np.concatenate([train_images, test_images])[..., None],
+        images=np.repeat(images, 3, axis=3) if rgb else images,
         labels=np.concatenate([train_labels, test_labels]),
         class_names=tuple(str(digit) for digit in range(10)),
         parts={"train": range(num_train), "test": range(num_train, num_train + len(test_labels))},

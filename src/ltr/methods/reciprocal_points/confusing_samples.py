@@ -68,7 +68,11 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Discriminator with logits [B] of images [B, C, H, W] being real: the generator in reverse, with LeakyReLU(0.2).
+    """Discriminator with logits [B] of images [B, C, H, W] being real, as in ARPL's code.
+
+    At most three convolutions of stride 2 with LeakyReLU(0.2), all but the first with BatchNorm; a convolution to 16
+    times ``width`` values in [0, 1] by a sigmoid; their mean over the map; and a linear layer. For 32 and 64 pixels the
+    widths are those of the code: 2, 4 and 8 times ``width``.
 
     Args:
         image_shape: (C, H, W), see `first_side` for its limits and errors.
@@ -77,8 +81,8 @@ class Discriminator(nn.Module):
 
     def __init__(self, image_shape: tuple[int, int, int], *, width: int = 64) -> None:
         super().__init__()
-        side, doublings = first_side(image_shape)
-        widths = _widths(width, doublings)[::-1]
+        _, doublings = first_side(image_shape)
+        widths = _widths(width, min(doublings, 3))[::-1]
         layers: list[nn.Module] = [
             nn.Conv2d(image_shape[0], widths[0], 4, 2, padding=1, bias=False),
             nn.LeakyReLU(0.2, inplace=True),
@@ -89,12 +93,13 @@ class Discriminator(nn.Module):
                 nn.BatchNorm2d(out_width),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
-        layers.append(nn.Conv2d(widths[-1], 1, side, bias=False))
+        layers += [nn.Conv2d(widths[-1], 2 * widths[-1], _SMALLEST, bias=False), nn.Sigmoid()]
         self.layers = nn.Sequential(*layers)
+        self.classifier = nn.Linear(2 * widths[-1], 1)
         _dcgan_weights(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images).flatten()
+        return self.classifier(self.layers(images).mean((2, 3))).flatten()
 
 
 def _norm_and_relu(channels: int) -> tuple[nn.Module, nn.Module]:

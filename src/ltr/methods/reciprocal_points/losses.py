@@ -55,7 +55,7 @@ def prototype_class(distances: Tensor, labels: Tensor, gamma: float = 1.0) -> Te
 def prototype_pull(distances: Tensor) -> Tensor:
     """Return half the squared distance to the nearest prototype of the image's class, GCPL's prototype loss, [B].
 
-    The factor 1/2 is that of ARPL's code; the paper (Yang et al., CVPR 2018) has none.
+    The factor 1/2 is that of the authors' and of ARPL's code; the paper (Yang et al., CVPR 2018) has none.
 
     Args:
         distances: squared distances [B, M] to the prototypes of the image's class.

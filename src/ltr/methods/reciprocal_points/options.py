@@ -58,7 +58,8 @@ class RPLPlusPlusOptions(RPLOptions):
     """Options of RPL++."""
 
     prototype_weight: Annotated[float, "[0, inf)"] = 0.1
-    """w, of half the squared distance to the nearest of the class's M prototypes; GCPL's term in ARPL's code."""
+    """w, of half the squared distance to the nearest of the class's M prototypes; GCPL's in ARPL's code, whose distances
+    are divided."""
 
 
 class ARPLOptions(ReciprocalOptions):
@@ -89,6 +90,7 @@ class GCPLOptions(PointOptions):
     """Options of GCPL."""
 
     divided: bool = False
-    """Divide squared distances by the feature width, as ARPL's code does; the paper does not."""
+    """Divide squared distances by the feature width, as ARPL's code does; paper and authors' code do not."""
     prototype_weight: Annotated[float, "[0, inf)"] = 0.1
-    """w, of half the squared distance to the nearest prototype of the own class; ARPL's code."""
+    """w, of half the squared distance to the nearest prototype of the own class. ARPL's code has 0.1 for divided
+    distances (0.0008 of undivided ones of 128 features), the authors' code 0.001 for undivided ones."""
