@@ -184,11 +184,16 @@ def put_small_sources(official_trees) -> Callable[..., None]:
         make.__module__ = "ltr.data.sources"
         return make
 
+    def small_mnist(*, root: str, download: bool = False, rgb: bool = False) -> source_module.Source:
+        return small("mnist", 10, (28, 28, 3 if rgb else 1))(root=root, download=download)
+
+    small_mnist.__module__ = "ltr.data.sources"
+
     def put(patch: pytest.MonkeyPatch, train_images: int = 120) -> None:
         patch.setenv("LTR_DATA", str(official_trees))
         patch.setattr(cifar, "cifar10", small("cifar10", 10, (32, 32, 3)))
         patch.setattr(cifar, "cifar100", small("cifar100", 100, (32, 32, 3), train_images))
-        patch.setattr(mnist, "mnist", small("mnist", 10, (28, 28, 1)))
+        patch.setattr(mnist, "mnist", small_mnist)
         patch.setattr(torchvision_sets, "svhn", small("svhn", 10, (32, 32, 3)))
 
     return put

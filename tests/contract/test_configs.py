@@ -80,8 +80,11 @@ for config in (config for config in CONFIGS if config.startswith("experiment/") 
     SMALLER[config] = [] if config.endswith("_triplet") else ["method.teacher.epochs=1"]
     if not config.startswith("experiment/cifar"):
         SMALLER[config] += ["dataset.image_size=32", "dataset.image_resize=36", "trainer.num_workers=0"]
+        of_weights = config.startswith("experiment/cub")  # which are downloaded
+        SMALLER[config] += ["backbone.name=test_resnet", "backbone.pretrained=false"] if of_weights else []
         if not config.endswith("_triplet") and "_generation_" not in config:  # whose teacher is as the student
             SMALLER[config] += ["method.teacher.backbone.name=resnet18"]
+            SMALLER[config] += ["method.teacher.backbone.pretrained=false"] if of_weights else []
 for config in ("experiment/cifar100_fitnet", "experiment/cifar100_rkd_fitnet"):
     SMALLER[config] = ["optimizer.lr=0.001", "method.teacher.epochs=1"]  # two steps on noise
 SMALLER |= {c: ["features=stored", "features.output=map"] for c in CONFIGS if c.startswith("pool/")}

@@ -98,3 +98,32 @@ def test_a_class_of_one_image_needs_another_split():
     sampler = PerClass(images_per_class=2, batch_size=20)
     with pytest.raises(ConfigError, match=r"label and images: 1 \(1\)\)\. Use a split without such classes"):
         sampler.check(np.array([4, 1, 3]))
+
+
+def test_small_classes_give_all_of_their_images_if_they_may(index):
+    sampler = PerClass(images_per_class=7, batches=300, batch_size=20, allow_fewer=True)
+    times = np.zeros(7, dtype=int)
+    for batch in batches(index, sampler):
+        labels = LABELS[batch]
+        changes = np.flatnonzero(np.diff(labels)) + 1
+        visits = np.split(labels, changes)
+        assert [len(visit) for visit in visits[:-1]] == [min(COUNTS[visit[0]], 7) for visit in visits[:-1]]
+        assert len({visit[0] for visit in visits}) == len(visits), "no class comes twice"
+        assert len(set(batch)) == 20
+        times[[visit[0] for visit in visits]] += 1
+    assert times[COUNTS > 0].min() > 0.7 * times.max()
+    assert times[1] == 0
+
+
+def test_a_batch_of_small_classes_may_need_them_again():
+    labels = np.repeat(np.arange(3), 2)
+    sampler = PerClass(images_per_class=5, batches=9, batch_size=10, allow_fewer=True)
+    for batch in batches(ClassIndex.from_labels(labels, 3), sampler):
+        visited = labels[batch][::2]
+        assert set(visited[:3]) == {0, 1, 2}
+        assert (np.bincount(batch, minlength=6) >= 1).all()
+
+
+def test_a_class_of_one_image_is_refused_even_so():
+    with pytest.raises(ConfigError, match=r"fewer than 2 training images.*1 \(1\)"):
+        PerClass(images_per_class=5, batch_size=20, allow_fewer=True).check(np.array([4, 1, 3]))

@@ -23,20 +23,29 @@ class PerClass(Sampler):
 
     A batch takes classes in shuffled order until it is full, in further rounds if there are too few classes; its last
     class may have fewer than m images. A class yields its images in shuffled rounds, without repeats within a visit.
-    The published sampler samples independently at every visit; here all images are used about equally often.
+    The published sampler samples independently at every visit; here all images are used about equally often, unless
+    ``allow_fewer``.
 
     Args:
         images_per_class: m, at least 2, because every image needs a positive of its class; the last class of a batch
             may give fewer.
         batches: batches per epoch (RKD: 100; 500 for Online Products); None: as many as cover all training images once.
         batch_size: images per batch over all processes.
+        allow_fewer: True admits classes of two to m - 1 images, which give all of their images at a visit, so that a
+            batch has as many classes as fill it (RKD on Online Products); images of a class are then sampled anew at
+            every visit, as in the published code.
 
     Raises:
         ConfigError: a batch is too small for two classes, or (once the images are known) a class has fewer than m.
     """
 
     def __init__(
-        self, *, images_per_class: Several = 5, batches: PositiveInt | None = None, batch_size: PositiveInt
+        self,
+        *,
+        images_per_class: Several = 5,
+        batches: PositiveInt | None = None,
+        batch_size: PositiveInt,
+        allow_fewer: bool = False,
     ) -> None:
         super().__init__()
         check_option("sampler.images_per_class", images_per_class, Several)
@@ -48,6 +57,7 @@ class PerClass(Sampler):
         self.images_per_class = images_per_class
         self.batches = batches
         self.batch_size = batch_size
+        self.allow_fewer = allow_fewer
 
     def length(self, index: ClassIndex) -> int:
         """Return the images per epoch, a multiple of the batch size."""
@@ -59,23 +69,27 @@ class PerClass(Sampler):
         """Check that class counts [C] allow such batches; empty classes are ignored.
 
         Raises:
-            ConfigError: there are fewer than two classes, or a class has fewer than m images.
+            ConfigError: there are fewer than two classes, or a class has fewer than m images (two with
+                ``allow_fewer``).
         """
         counts = np.asarray(counts)
         present = np.flatnonzero(counts)
         if len(present) < 2:
             raise ConfigError("sampler=per_class: a triplet needs two classes, and the training images are of one")
-        short = present[counts[present] < self.images_per_class]
+        needed = 2 if self.allow_fewer else self.images_per_class
+        short = present[counts[present] < needed]
         if len(short):
             shown = list_first([f"{label} ({counts[label]})" for label in short], 5)
             least = int(counts[present].min())
-            lower = f"Use at most {least}, or a split" if least >= 2 else "Use a split"
+            lower = f"Use at most {least}, sampler.allow_fewer=true, or a split" if least >= 2 else "Use a split"
             raise ConfigError(
                 f"sampler.images_per_class={self.images_per_class}: {len(short)} of {len(present)} classes have fewer "
-                f"training images (label and images: {shown}). {lower} without such classes"
+                f"than {needed} training images (label and images: {shown}). {lower} without such classes"
             )
 
     def _sample(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
+        if self.allow_fewer:
+            return self._sample_fewer(index, size // self.batch_size, stream)
         classes = self._visits(index, size // self.batch_size, stream)
         per_visit = self.images_per_class
         visits = np.bincount(classes.reshape(-1), minlength=len(index.counts))
@@ -94,6 +108,22 @@ class PerClass(Sampler):
         )
         sampled = images[first[:, None] + np.arange(per_visit)].reshape(len(classes), -1)
         return sampled[:, : self.batch_size].reshape(-1)
+
+    def _sample_fewer(self, index: ClassIndex, batches: int, stream: Stream) -> np.ndarray:
+        """Return batches of classes that give at most m images each, int64 [batches * batch size]."""
+        present = np.flatnonzero(index.counts)
+        each = np.minimum(index.counts, self.images_per_class)
+        of_round = int(each[present].sum())
+        rounds = math.ceil(self.batch_size / of_round)  # above 1 if a batch needs classes again
+        classes, images = stream("classes"), stream("images")
+        sampled = np.empty((batches, self.batch_size), dtype=np.int64)
+        for batch in sampled:
+            order = np.concatenate([classes.permutation(present) for _ in range(rounds)])
+            order = order[: np.searchsorted(np.cumsum(each[order]), self.batch_size) + 1]
+            drawn = [images.choice(index.counts[label], each[label], replace=False) for label in order]
+            within = np.concatenate(drawn)[: self.batch_size]
+            batch[:] = index.order[np.repeat(index.starts[order], each[order])[: self.batch_size] + within]
+        return sampled.reshape(-1)
 
     def _visits(self, index: ClassIndex, batches: int, stream: Stream) -> np.ndarray:
         """Return the classes of each batch, int64 [batches, ceil(batch size / m)]."""
