@@ -71,7 +71,7 @@ for config in (
     pixels = ["method.aux.partition=kmeans", "method.aux.features=pixels", "method.aux.groups=10"]
     SMALLER[config] = [*SMALLER.get(config, []), *pixels, "method.aux.exclude_classes=[]"]
 # networks and images of the papers' sizes
-for config in (config for config in CONFIGS if config.startswith("experiment/") and "_herbs" in config):
+for config in (config for config in CONFIGS if re.match("experiment/.*_(herbs|pim)", config)):
     SMALLER[config] = ["dataset.image_size=64", "dataset.image_resize=[72,72]", "trainer.num_workers=0"]
     for ending, network in (("_swin_l", "test_vit"), ("_resnet50", "test_resnet")):
         if config.endswith(ending):
@@ -109,7 +109,7 @@ SMALLER |= {config: ["dataset=tiny_imagenet"] for config in ("augment/herbs", "a
 # by `make test-all`; that they compose and fit the code is tested of all
 ONE_OF_A_KIND = {
     "cub_herbs": ("cub_herbs", "cub_herbs_released", "cub_herbs_swin_l"),
-    "nabirds_herbs": (),
+    "nabirds_": (),
     "cifar10_lt_m2m_": ("cifar10_lt_m2m_ldam", "cifar10_lt_m2m_noise"),
     "cifar10_lt_rw": ("cifar10_lt_rw",),
     "cifar10_lt_cb_rw": ("cifar10_lt_cb_rw",),

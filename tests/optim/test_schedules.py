@@ -269,7 +269,7 @@ def test_the_beginning_of_a_warm_up_by_epochs_cannot_be_chosen():
 
 
 def test_cosine_restarts_are_those_of_torch_with_the_previous_epochs_number():
-    """The code of Vaze et al. calls ``scheduler.step(epoch)`` after each epoch, and torch's warm restarts do the rest."""
+    """The code of Vaze et al. calls ``scheduler.step(epoch)`` of torch's warm restarts after each epoch."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     restarts = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=200, eta_min=1e-3)
     expected = []

@@ -41,8 +41,9 @@ _TRAINER_DEFAULTS = {"on_nonfinite": "raise", "auto_accumulate": False}
 # keys of optimisers, backbones, data sets and the evaluation that are left out, at any depth, while they are null
 _UNSET = ("extra_lr", "weights_map", "matte", "white_level", "extra_protocols", "interpolation", "pool", "initial",
           "resize_to", "labels", "prior", "prior_of_scores", "group", "views")  # fmt: skip
-# values that mean the same as null
-_AS_NULL = {"interpolation": "bilinear", "output": "vector", "prefix_tokens": False, "shortcut_reduction": "stride"}
+# values that mean the same as null, or as an option that earlier versions had not
+_AS_NULL = {"interpolation": "bilinear", "output": "vector", "prefix_tokens": False, "shortcut_reduction": "stride",
+            "warmup_from": 0.0, "rgb": False, "allow_fewer": False}  # fmt: skip
 _NOT_IDENTITY_EVALUATION = ("batch_size",)
 _NOT_IDENTITY_SOURCE = ("root", "roots", "download")
 _NOT_IDENTITY_DATASET = ("roots", "download")

@@ -47,8 +47,8 @@ class ConfusedNetwork(AdversarialNetwork):
         gan_lr: learning rate of Adam (betas 0.5 and 0.999) for generator and discriminator; it has no schedule.
     """
 
-    # 1: radius_init=first_batch set the radius again after the first step of the classifier; 2: the discriminator's last
-    # convolution gave its logit
+    # 1: radius_init=first_batch set the radius again after the first step of the classifier; 2: the last convolution of
+    # the discriminator gave its logit
     numerics_version = 3
     graph_obstacle = "ARPL+CS trains three networks in turn, from noise that the host makes"
     processes_obstacle = "method=arpl_cs trains three networks in turn"

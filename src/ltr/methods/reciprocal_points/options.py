@@ -58,8 +58,8 @@ class RPLPlusPlusOptions(RPLOptions):
     """Options of RPL++."""
 
     prototype_weight: Annotated[float, "[0, inf)"] = 0.1
-    """w, of half the squared distance to the nearest of the class's M prototypes; GCPL's in ARPL's code, whose distances
-    are divided."""
+    """w, of half the squared distance to the nearest of the class's M prototypes; GCPL's in ARPL's code, which divides
+    distances."""
 
 
 class ARPLOptions(ReciprocalOptions):
