@@ -110,11 +110,17 @@ def test_the_evaluations_batch_size_changes_no_count(ltr_eval, tmp_path, finishe
     assert evaluation["accuracy"] == pytest.approx(headline["accuracy"], abs=0.01)
 
 
-def test_an_override_of_the_data_set_reaches_its_split(ltr_eval, tmp_path, finished_run, headline):
+def test_an_override_of_the_data_set_reaches_its_split(ltr_eval, tmp_path, finished_run):
+    val = ("--split", "val", "--allow-overlap")
+    evaluation = evaluated(ltr_eval, tmp_path, finished_run, *val)
+    assert evaluated(ltr_eval, tmp_path, finished_run, *val, "dataset.imbalance_factor=2") != evaluation
+
+
+def test_groups_are_those_of_the_images_that_were_trained_on(ltr_eval, tmp_path, finished_run, headline):
+    """Classes of the overridden split have more images, and none is a few-shot class."""
     evaluation = evaluated(ltr_eval, tmp_path, finished_run, "dataset.imbalance_factor=2")
     assert headline["few"] is not None
-    assert evaluation["few"] is None
-    assert evaluation["accuracy"] == headline["accuracy"]
+    assert (evaluation["few"], evaluation["accuracy"]) == (headline["few"], headline["accuracy"])
 
 
 def test_other_shot_bounds_move_classes_between_groups(ltr_eval, tmp_path, finished_run):

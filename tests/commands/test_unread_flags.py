@@ -96,9 +96,9 @@ ALWAYS = {
     "data pack": "--to --size --format --workers --max-pixels --config-dir --allow",
     "data import": "--to --config-dir --allow",
     "data audit": "--out --part --method --batch-size --workers --accelerator --allow",
-    "predict": "--out --format --detections --views --root --no-exif --batch-size --workers --accelerator --precision "
-    "--allow",
-    "mine": "--out --strategy --thumbnails --exclude --chunk --again --features --root --no-exif --batch-size "
+    "predict": "--out --format --detections --views --root --exif --no-exif --batch-size --workers --accelerator "
+    "--precision --allow",
+    "mine": "--out --strategy --thumbnails --exclude --chunk --again --features --root --exif --no-exif --batch-size "
     "--workers --accelerator --precision --allow",
     "export": "--out --hub --allow",
     "report": "--leaderboard",

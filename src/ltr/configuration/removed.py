@@ -11,7 +11,7 @@ _TRIALS = {f"inat_bg_1_{trial}": f"dataset=inat_bg_1 dataset.trial={trial}" for 
 _RECIPES = {
     "cifar": "cifar10 cifar100 cifar10_lt cifar100_lt cifar10_bg cifar100_bg cifar100_retrieval",
     "cifar_background_splitting": "cifar10_bg_background_splitting cifar100_bg_background_splitting",
-    "open_set": "cifar10_open cifar_plus_10 cifar_plus_50 svhn_open tiny_imagenet_open",
+    "open_set": "cifar10_open cifar_plus_10 cifar_plus_50 svhn_open",
     "cub_open": "cub_open_easy cub_open_hard",
     "digits": "digits digits_bg digits_lt digits_open digits_retrieval",
     "mnist": "mnist mnist_lt mnist_open",
