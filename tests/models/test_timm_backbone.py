@@ -129,7 +129,7 @@ def test_nothing_is_downloaded_unless_requested(monkeypatch):
 
 
 def test_pretrained_and_a_file_together_are_refused():
-    with pytest.raises(ConfigError, match="choose one"):
+    with pytest.raises(ConfigError, match="Choose one: pretrained=false"):
         TimmBackbone(3, name="test_resnet", pretrained=True, weights="some.pth")
 
 
