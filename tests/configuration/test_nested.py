@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 
 from ltr.configuration.configs import conf_directory, config_names, read_config, without_defaults
 from ltr.configuration.nested import NestedLoader
-from ltr.configuration.overrides import compose_config, explain
+from ltr.configuration.overrides import compose_config, explain, load_config
+from ltr.configuration.targets import check_arguments
 from ltr.errors import ConfigError
 
 # what a method's stage can be given beside its own: a name for each group, or the other one where it has that already
@@ -321,3 +322,22 @@ def test_a_run_refuses_several_values_of_a_key():
     loader, to_run = loader_for("seed=1,2")
     with pytest.raises(Exception, match="Ambiguous value"):
         loader.load_configuration("train", to_run, RunMode.RUN)
+
+
+def test_keys_that_an_experiment_sets_of_its_choice_are_left_out_with_another_one():
+    experiment = "experiment=cifar10_lt_cb_focal"  # chooses backbone and loss, and sets keys of both
+    assert compose_config([experiment]).backbone.shortcut_reduction == "average"
+    assert compose_config([experiment, "backbone=resnet20"]).backbone.shortcut_reduction == "average"  # it has the key
+    timm = compose_config([experiment, "backbone=timm", "backbone.name=test_resnet"])
+    assert "shortcut_reduction" not in timm.backbone
+    assert timm.backbone.name == "test_resnet"
+    assert (timm.loss.base, timm.head.initial) == ("focal", "glorot")
+    assert "base" not in compose_config([experiment, "loss=ldam"]).loss
+
+
+def test_keys_of_the_own_choice_that_do_not_exist_are_refused(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\ndefaults:\n  - override /backbone: resnet32\n  - _self_\nbackbone: {dept: 20}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    (mistake,) = check_arguments(load_config(["experiment=mine"], str(tmp_path)))
+    assert mistake.startswith("backbone.dept=20")

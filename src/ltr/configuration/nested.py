@@ -320,12 +320,19 @@ class NestedLoader(ConfigLoaderImpl):
     def _without_replaced_keys(
         self, default: ResultDefault, loaded: ConfigResult, repo: IConfigRepository
     ) -> ConfigResult:
-        """Return a config without the keys of its own nested choice, if another config is chosen there."""
+        """Return a config without the keys of its own choices that other configs have replaced.
+
+        A file that chooses a config may set keys of it, such as an experiment those of its backbone; if a command
+        chooses another one, keys that this one lacks are left out.
+        """
         written = repo.load_config(str(default.config_path))
         for entry in (written.defaults_list if written is not None else None) or []:
-            if not isinstance(entry, GroupDefault) or entry.override or not entry.package or entry.value is None:
+            if not isinstance(entry, GroupDefault) or entry.value is None or not (entry.override or entry.package):
                 continue
-            node = _joined(default.package, entry.package)
+            if entry.override:
+                node = (entry.package or str(entry.group).lstrip("/").replace("/", ".")).removeprefix("_global_.")
+            else:
+                node = _joined(default.package, entry.package)
             chosen = [str(one.config_path) for one in self._defaults if one.package == node]
             set_here = OmegaConf.select(loaded.config, node)
             if (
@@ -336,6 +343,12 @@ class NestedLoader(ConfigLoaderImpl):
                 continue
             configs = [one.config for one in map(repo.load_config, chosen) if one is not None]
             kept = {key for config in configs for key in config} | set(PRIVATE_KEYS)
+            inner = f"{node}."  # nodes of choices within the chosen config
+            kept |= {
+                one.package.removeprefix(inner).partition(".")[0]
+                for one in self._defaults
+                if one.package is not None and one.package.startswith(inner)
+            }
             if set(set_here) <= kept:
                 continue
             loaded = copy.copy(loaded)

@@ -129,7 +129,8 @@ class ClassificationLoss(nn.Module):
         """Take note of the labels of a training batch before its losses; by default nothing.
 
         Args:
-            labels, mix: see `per_image`; int64.
+            labels: [B], int64.
+            mix: see `per_image`.
         """
 
     def label_weights(self, labels: Tensor, mix: Mixed | None = None) -> Tensor | None:
