@@ -320,7 +320,7 @@ class NestedLoader(ConfigLoaderImpl):
     def _without_replaced_keys(
         self, default: ResultDefault, loaded: ConfigResult, repo: IConfigRepository
     ) -> ConfigResult:
-        """Return a config without the keys of its own choices that other configs have replaced.
+        """Return a config without the keys of those of its choices that other configs have replaced.
 
         A file that chooses a config may set keys of it, such as an experiment those of its backbone; if a command
         chooses another one, keys that this one lacks are left out.

@@ -62,7 +62,7 @@ class Equalization(ClassificationLoss):
 
     takes_background = False
     is_deterministic = False
-    distributed_numerics_version = 2  # 1: each process drew the classes of its images from a generator of its own
+    distributed_numerics_version = 2  # 1: each process drew the classes of its images from a separate generator
     rare: Tensor
 
     def __init__(

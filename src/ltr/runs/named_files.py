@@ -18,7 +18,7 @@ def named_files(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the SHA-256 in hex of each file that a setting names, by the setting's key.
 
     A run directory counts by its evaluated weights, and ``local-dir:FOLDER`` by the weights in the folder. Files of the
-    data's source are not included, because the source has a fingerprint and metadata of its own, nor are files that do
+    data's source are not included, because a source has its fingerprint and metadata, nor are files that do
     not exist (any more).
 
     Args:

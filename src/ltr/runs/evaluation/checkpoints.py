@@ -187,10 +187,11 @@ def _prepared(candidate: Candidate, part: str, data: DatasetCache) -> _Prepared:
 
 def _in_order_of(split: Split, names: Sequence[str]) -> Split:
     """Return the split with the labels of a network of the same classes in another order, as of folders and a table."""
+    if split.class_names == tuple(names) or sorted(split.class_names) != sorted(names):
+        return split
     number = {name: label for label, name in enumerate(names)}
-    is_other_order = split.class_names != tuple(names) and sorted(split.class_names) == sorted(number)
-    labels = np.array([number[name] for name in split.class_names]) if is_other_order else np.arange(0)
-    if not is_other_order or ("background" in split.protocols and labels[0] != 0):
+    labels = np.array([number[name] for name in split.class_names])
+    if "background" in split.protocols and labels[0] != 0:
         return split
     label_map, counts = split.label_map.copy(), np.zeros_like(split.class_counts)
     is_class = (label_map >= 0) & (label_map < len(names))  # others are unknown, or test classes of retrieval
