@@ -327,12 +327,14 @@ class NestedLoader(ConfigLoaderImpl):
         """
         written = repo.load_config(str(default.config_path))
         for entry in (written.defaults_list if written is not None else None) or []:
-            if not isinstance(entry, GroupDefault) or entry.value is None or not (entry.override or entry.package):
+            if not isinstance(entry, GroupDefault) or entry.value is None:
                 continue
             if entry.override:
-                node = (entry.package or str(entry.group).lstrip("/").replace("/", ".")).removeprefix("_global_.")
-            else:
+                node = _joined("", entry.package or str(entry.group).lstrip("/").replace("/", "."))
+            elif entry.package:
                 node = _joined(default.package, entry.package)
+            else:
+                continue
             chosen = [str(one.config_path) for one in self._defaults if one.package == node]
             set_here = OmegaConf.select(loaded.config, node)
             if (
