@@ -324,17 +324,6 @@ def test_a_run_refuses_several_values_of_a_key():
         loader.load_configuration("train", to_run, RunMode.RUN)
 
 
-def test_keys_that_an_experiment_sets_of_its_choice_are_left_out_with_another_one():
-    experiment = "experiment=cifar10_lt_cb_focal"  # chooses backbone and loss, and sets keys of both
-    assert compose_config([experiment]).backbone.shortcut_reduction == "average"
-    assert compose_config([experiment, "backbone=resnet20"]).backbone.shortcut_reduction == "average"  # it has the key
-    timm = compose_config([experiment, "backbone=timm", "backbone.name=test_resnet"])
-    assert "shortcut_reduction" not in timm.backbone
-    assert timm.backbone.name == "test_resnet"
-    assert (timm.loss.base, timm.head.initial) == ("focal", "glorot")
-    assert "base" not in compose_config([experiment, "loss=ldam"]).loss
-
-
 def test_keys_of_the_own_choice_that_do_not_exist_are_refused(tmp_path):
     (tmp_path / "experiment").mkdir()
     text = "# @package _global_\ndefaults:\n  - override /backbone: resnet32\n  - _self_\nbackbone: {dept: 20}\n"

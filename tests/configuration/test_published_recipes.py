@@ -76,15 +76,27 @@ RECIPES = {
         "augment.jitter": 0.0,
         "dataset.mean": [0.466, 0.471, 0.380],
     },
-    # config/iNaturalist18/cls_crt.yaml, config/*/cls_lws.yaml
-    ("dataset=imagenet_lt", "method=crt"): {"method.classifier.epochs": 10, "method.classifier.optimizer.lr": 0.2},
-    ("dataset=places_lt", "method=crt"): {"method.classifier.epochs": 10, "method.classifier.optimizer.lr": 0.1},
+    # config/*/cls_crt.yaml, config/*/cls_lws.yaml
+    ("dataset=imagenet_lt", "method=crt"): {
+        "method.classifier.epochs": 10,
+        "method.classifier.sampler.images_per_visit": 4,
+        "method.classifier.optimizer.lr": 0.2,
+    },
+    ("dataset=places_lt", "method=crt"): {
+        "method.classifier.epochs": 10,
+        "method.classifier.sampler.images_per_visit": 4,
+        "method.classifier.optimizer.lr": 0.1,
+    },
     ("dataset=inat18", "method=crt"): {
         "method.classifier.epochs": 30,
+        "method.classifier.sampler.images_per_visit": 4,
         "method.classifier.optimizer.weight_decay": 1e-4,
     },
     **{
-        (f"dataset={data}", "method=lws"): {"method.classifier.epochs": 5}
+        (f"dataset={data}", "method=lws"): {
+            "method.classifier.epochs": 5,
+            "method.classifier.sampler.images_per_visit": 4,
+        }
         for data in ("imagenet_lt", "imagenet_lt_open", "places_lt", "inat18", "inat18_lists")
     },
     # sgvaze/osr_closed_set_all_you_need: bash_scripts/osr_finegrained_train.sh, data/augmentations/__init__.py

@@ -4,8 +4,8 @@ Hydra knows such a choice only as ``optimizer@method.classifier.optimizer=adamw`
 the defaults lists of the configs that are composed; the plain form is understood on the command line, in a job of a
 sweep, and in the body of any config file. Three rules hold for every node, nested or not:
 
-- what a config sets below a nested choice is meant for the config that it chooses itself: where another one is chosen,
-  the keys which that one lacks are left out;
+- what a config sets below a choice is meant for the config that it chooses itself: where another one is chosen, the
+  keys which that one lacks are left out (see `ltr.configuration.replaced_keys`);
 - a value does not take the place of a node that holds keys;
 - an unknown name is refused with the names that exist.
 """
@@ -38,11 +38,18 @@ from ltr.configuration.configs import PRIVATE_KEYS
 from ltr.configuration.forbidden import not_one_config
 from ltr.configuration.former_keys import print_notices, rename_in_file, rename_overrides
 from ltr.configuration.listed_configs import LISTS, with_own
+from ltr.configuration.replaced_keys import (
+    PUBLISHED,
+    Choices,
+    without_replaced_keys,
+    without_replaced_optimizers,
+)
 from ltr.configuration.swept_keys import split_applicable
 from ltr.configuration.unknown_configs import unknown_config
 from ltr.identity import former_keys, has_former_options
 
 _RUN = "hydra.mode=RUN"  # override that Hydra adds if a command is not a sweep
+_APART = ("paths", "logger", "launcher", "callbacks")  # groups of which recipes and experiments set no keys
 _ROUNDS = 8  # maximal depth of nested choices
 
 
@@ -68,6 +75,9 @@ class NestedLoader(ConfigLoaderImpl):
         self._defaults: list[ResultDefault] = []
         self._overrides: list[Override] = []
         self._holding_keys: set[str] = set()
+        self._name: str | None = None  # of the primary config
+        self._chosen: Choices | None = None  # choices of the composition
+        self._meant_by: dict[str, Choices | None] = {}  # kind of a file -> the choices that it is written for
 
     def load_configuration(
         self,
@@ -131,6 +141,11 @@ class NestedLoader(ConfigLoaderImpl):
         validate_sweep_overrides: bool,
     ) -> DictConfig:
         self._in_files = {}
+        self._name = config_name
+        # Hydra has no `sharpness=null`; it deletes what a file has chosen
+        optional = self.optional_groups(config_name)
+        none = [text.partition("=")[0] for text in overrides if _is_none_of(text, optional)]
+        overrides = [text for text in overrides if not _is_none_of(text, optional)]
         for _ in range(_ROUNDS):
             self._repository = None
             refused: Exception | None = None
@@ -143,6 +158,7 @@ class NestedLoader(ConfigLoaderImpl):
                 refused, choices = error, self._choices(config_name, overrides)
             self.nodes = _nested(choices)
             again = [self._as_choice(text, choices) for text in overrides]
+            again += [f"~{group}" for group in none if choices.get(group) and f"~{group}" not in again]
             in_files = self._choices_in_files()
             if again == overrides and in_files == self._in_files:
                 break
@@ -194,6 +210,19 @@ class NestedLoader(ConfigLoaderImpl):
     def options(self, node: str) -> list[str]:
         """Return the configs that can be chosen at a nested node."""
         return self.repository.get_group_options(_group(self.nodes[node]), ObjectType.CONFIG)
+
+    def optional_groups(self, config_name: str | None) -> set[str]:
+        """Return the groups that need no config, such as ``sharpness``: ``sharpness=null`` chooses none.
+
+        The names of recipes are composed of the shared recipe's, which therefore cannot be null.
+        """
+        primary = self.repository.load_config(config_name) if config_name else None
+        entries = (primary.defaults_list if primary is not None else None) or []
+        return {
+            str(one.group)
+            for one in entries
+            if isinstance(one, GroupDefault) and one.value is None and one.group != "recipe/shared"
+        }
 
     def _choices(self, config_name: str | None, overrides: Iterable[str]) -> dict[str, str | None]:
         """Return the choices of a command that does not compose, as far as they can be determined."""
@@ -269,6 +298,7 @@ class NestedLoader(ConfigLoaderImpl):
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
         self._defaults = defaults
         self._holding_keys = set()
+        self._chosen, self._meant_by = None, {}
         self.former = former_keys(self._targets_with_former_options())
         self._notices = []
         config = super()._compose_config_from_defaults_list(defaults, repo)
@@ -320,12 +350,28 @@ class NestedLoader(ConfigLoaderImpl):
     def _without_replaced_keys(
         self, default: ResultDefault, loaded: ConfigResult, repo: IConfigRepository
     ) -> ConfigResult:
-        """Return a config without the keys of those of its choices that other configs have replaced.
+        """Return a config without the keys that it sets for configs which a command has replaced."""
+        if self._chosen is None:
+            self._chosen = Choices.of(self._defaults)
+        path = str(default.config_path)
+        config = without_replaced_keys(loaded.config, self._replaced_in_file(default, repo), self._chosen, repo)
+        kind = path.partition("/")[0]
+        meant = self._meant(kind, repo) if kind in PUBLISHED and entries_of(loaded.config) else None
+        if meant is not None and path in meant.files:
+            config, notices = without_replaced_optimizers(config, path, self._chosen, meant)
+            self._notices += notices
+            config = without_replaced_keys(config, self._chosen.instead_of(meant), self._chosen, repo)
+        if config is loaded.config:
+            return loaded
+        changed = copy.copy(loaded)
+        changed.config = config
+        return changed
 
-        A file that chooses a config may set keys of it, such as an experiment those of its backbone; if a command
-        chooses another one, keys that this one lacks are left out.
-        """
+    def _replaced_in_file(self, default: ResultDefault, repo: IConfigRepository) -> dict[str, str | None]:
+        """Return the nodes for which a file chooses a config that is replaced, and what is chosen instead."""
+        assert self._chosen is not None
         written = repo.load_config(str(default.config_path))
+        replaced: dict[str, str | None] = {}
         for entry in (written.defaults_list if written is not None else None) or []:
             if not isinstance(entry, GroupDefault) or entry.value is None:
                 continue
@@ -335,31 +381,30 @@ class NestedLoader(ConfigLoaderImpl):
                 node = _joined(default.package, entry.package)
             else:
                 continue
-            chosen = [str(one.config_path) for one in self._defaults if one.package == node]
-            set_here = OmegaConf.select(loaded.config, node)
-            if (
-                not chosen
-                or f"{str(entry.group).lstrip('/')}/{entry.value}" in chosen
-                or not OmegaConf.is_dict(set_here)
-            ):
-                continue
-            configs = [one.config for one in map(repo.load_config, chosen) if one is not None]
-            kept = {key for config in configs for key in config} | set(PRIVATE_KEYS)
-            inner = f"{node}."  # nodes of choices within the chosen config
-            kept |= {
-                one.package.removeprefix(inner).partition(".")[0]
-                for one in self._defaults
-                if one.package is not None and one.package.startswith(inner)
-            }
-            if set(set_here) <= kept:
-                continue
-            loaded = copy.copy(loaded)
-            loaded.config = copy.deepcopy(loaded.config)
-            set_here = OmegaConf.select(loaded.config, node)
-            with open_dict(set_here):
-                for key in set(set_here) - kept:
-                    del set_here[key]
-        return loaded
+            files = self._chosen.at(node)
+            if files and f"{str(entry.group).lstrip('/')}/{entry.value}" not in files:
+                replaced[node] = self._chosen.configs.get(node)
+        return replaced
+
+    def _meant(self, kind: str, repo: IConfigRepository) -> Choices | None:
+        """Return the choices that recipes are written for, those of data set and method, or that an experiment is.
+
+        None: the command chooses no other configs.
+        """
+        if kind not in self._meant_by:
+            assert self._chosen is not None
+            chosen = self._chosen.configs
+            groups = ("experiment",) if kind == "experiment" else ("dataset", "method")
+            texts = [f"{group}={chosen[group].partition('/')[2]}" for group in groups if group in chosen]
+            apart = (*groups, *_APART)
+            replaces = any(_chooses(one, repo) and one.key_or_group not in apart for one in self._overrides)
+            choices = None
+            if replaces or (kind == "recipe" and "experiment" in chosen):
+                parsed = OverridesParser.create().parse_overrides(overrides=texts)
+                listed = create_defaults_list(repo, self._name, parsed, prepend_hydra=True, skip_missing=False)
+                choices = Choices.of(listed.defaults)
+            self._meant_by[kind] = choices
+        return self._meant_by[kind]
 
 
 @contextlib.contextmanager
@@ -379,6 +424,17 @@ def holds_keys(key: str, node: Mapping[str, Any]) -> str:
     """Return why a node of the configuration cannot take a value, as the end of a sentence."""
     keys = [str(name) for name in node if name not in PRIVATE_KEYS]
     return f"keys are needed here, not a value; it has {', '.join(keys)}. Set one with {key}.KEY=VALUE"
+
+
+def _is_none_of(text: str, groups: set[str]) -> bool:
+    key, _, value = text.partition("=")
+    return value == "null" and key in groups
+
+
+def _chooses(override: Override, repo: IConfigRepository) -> bool:
+    """Return whether an override chooses a config, or none, of a group."""
+    key = str(override.key_or_group)
+    return not key.startswith("hydra") and (override.package is not None or repo.group_exists(key))
 
 
 def _replaces(value: Any) -> bool:

@@ -145,6 +145,7 @@ class _Explanation:
         self.loader = loader
         self.config_name = config_name
         self.sweep = sweep
+        self.optional = loader.optional_groups(config_name)
         self.groups = {*loader.list_groups(""), "recipe/shared"} - {""}
         self.applied: list[str] = []  # overrides that compose
         self.composed: DictConfig | None = None  # the configuration with them
@@ -238,11 +239,12 @@ class _Explanation:
         if one.override.is_delete():
             return []
         options = self.loader.get_group_options(one.key, ObjectType.CONFIG)
+        none = ["null"] if one.key in self.optional else []
         names = [v for value in one.values for v in (value if isinstance(value, list) else [value])]
         return [
-            f"{one.text}: " + (removed.advice(one.key, value) or unknown_config(one.key, value, options))
+            f"{one.text}: " + (removed.advice(one.key, value) or unknown_config(one.key, value, [*options, *none]))
             for value in names
-            if str(value) not in options
+            if str(value) not in options and not (value is None and none)
         ]
 
     def _guess(self, one: Parsed) -> str | None:
