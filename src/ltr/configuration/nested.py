@@ -354,6 +354,7 @@ class NestedLoader(ConfigLoaderImpl):
         if self._chosen is None:
             self._chosen = Choices.of(self._defaults)
         path = str(default.config_path)
+        assert isinstance(loaded.config, DictConfig)
         config = without_replaced_keys(loaded.config, self._replaced_in_file(default, repo), self._chosen, repo)
         kind = path.partition("/")[0]
         meant = self._meant(kind, repo) if kind in PUBLISHED and entries_of(loaded.config) else None

@@ -16,6 +16,8 @@ from hydra._internal.config_repository import IConfigRepository
 from hydra.core.default_element import ResultDefault
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ltr.configuration.allowed import as_text
+from ltr.configuration.config_files import entries_of
 from ltr.configuration.configs import PRIVATE_KEYS
 
 PUBLISHED = ("recipe", "experiment")  # groups whose files set keys of configs that other files choose
@@ -107,10 +109,9 @@ def without_replaced_optimizers(
         before, set_here = meant.configs[node], OmegaConf.select(config, node)
         if instead is None or not before.startswith("optimizer/") or not OmegaConf.is_dict(set_here):
             continue
-        values = OmegaConf.to_container(set_here, resolve=False)
-        assert isinstance(values, dict)
+        values = entries_of(set_here)
         is_kept = path.startswith("experiment/")
-        listed = " and ".join(f"{key}={value}" for key, value in values.items() if not is_kept or key in _RATES)
+        listed = " and ".join(f"{key}={as_text(value)}" for key, value in values if not is_kept or key in _RATES)
         if not listed:
             continue
         verb = "kept" if is_kept else "left out"
