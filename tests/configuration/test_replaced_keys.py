@@ -88,8 +88,8 @@ def test_a_recipe_sets_no_other_optimiser(capsys):
     instead = compose_config(["dataset=places_lt", "optimizer=adamw"]).optimizer
     assert instead == own
     assert "recipe/shared/places_lt sets lr=0.1" in capsys.readouterr().err
-    given = compose_config(["dataset=places_lt", "optimizer=adamw", "optimizer.lr=0.003"]).optimizer
-    assert (given.lr, given.weight_decay) == (0.003, own.weight_decay)
+    chosen = compose_config(["dataset=places_lt", "optimizer=adamw", "optimizer.lr=0.003"]).optimizer
+    assert (chosen.lr, chosen.weight_decay) == (0.003, own.weight_decay)
     assert compose_config(["dataset=places_lt", "backbone=resnet32"]).optimizer.lr == 0.1
 
 
