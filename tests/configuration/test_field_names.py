@@ -34,6 +34,18 @@ def test_every_suggested_key_exists():
 
 
 @pytest.mark.parametrize(
+    ("override", "instead"),
+    [
+        ("dataset=cifar100_lt dataset.image_size=224", "dataset.resize_to"),
+        ("dataset=cub dataset.resize_to=224", "dataset.image_size"),
+    ],
+)
+def test_a_key_of_other_data_sets_gets_the_one_with_the_same_purpose(override, instead):
+    (mistake,) = explain(override.split(), None, "train", False)
+    assert mistake.endswith(f"Did you mean '{instead}'?")
+
+
+@pytest.mark.parametrize(
     ("group", "name", "first"),
     [
         ("loss", "CE", "loss=cross_entropy"),

@@ -90,6 +90,7 @@ def test_a_recipe_sets_no_other_optimiser(capsys):
     assert "recipe/shared/places_lt sets lr=0.1" in capsys.readouterr().err
     chosen = compose_config(["dataset=places_lt", "optimizer=adamw", "optimizer.lr=0.003"]).optimizer
     assert (chosen.lr, chosen.weight_decay) == (0.003, own.weight_decay)
+    assert "note" not in capsys.readouterr().err
     assert compose_config(["dataset=places_lt", "backbone=resnet32"]).optimizer.lr == 0.1
 
 

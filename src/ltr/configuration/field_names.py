@@ -107,3 +107,5 @@ KEYS |= {
         "lr": ("optimizer.lr",),
     }.items()
 }
+# key of some data sets -> key of the others with the same purpose
+SAME_PURPOSE = {"dataset.image_size": "dataset.resize_to", "dataset.resize_to": "dataset.image_size"}

@@ -9,7 +9,7 @@ an optimiser.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from hydra._internal.config_repository import IConfigRepository
@@ -91,7 +91,7 @@ def without_replaced_keys(
 
 
 def without_replaced_optimizers(
-    config: DictConfig, path: str, chosen: Choices, meant: Choices
+    config: DictConfig, path: str, chosen: Choices, meant: Choices, given: Collection[str]
 ) -> tuple[DictConfig, list[str]]:
     """Return a file's content without a recipe's values of replaced optimisers, and a notice of each optimiser.
 
@@ -103,6 +103,7 @@ def without_replaced_optimizers(
         path: the file.
         chosen: choices of the composition.
         meant: the choices that the file is written for.
+        given: keys that the command sets; one that gives a learning rate needs no notice.
     """
     notices = []
     for node, instead in chosen.instead_of(meant).items():
@@ -111,14 +112,13 @@ def without_replaced_optimizers(
             continue
         values = entries_of(set_here)
         is_kept = path.startswith("experiment/")
-        listed = " and ".join(f"{key}={as_text(value)}" for key, value in values if not is_kept or key in _RATES)
-        if not listed:
-            continue
         verb = "kept" if is_kept else "left out"
-        notices.append(
-            f"note: {node}={_name(instead)}: {path} sets {listed} for {_name(before)}, {verb} here. Give "
-            f"{node}.lr=VALUE if another learning rate suits this data set"
-        )
+        listed = " and ".join(f"{key}={as_text(value)}" for key, value in values if not is_kept or key in _RATES)
+        if listed and f"{node}.lr" not in given:
+            notices.append(
+                f"note: {node}={_name(instead)}: {path} sets {listed} for {_name(before)}, {verb} here. Give "
+                f"{node}.lr=VALUE if another learning rate suits this data set"
+            )
         config = config if is_kept else _without(config, node, set(set_here))
     return config, notices
 

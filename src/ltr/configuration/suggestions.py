@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from omegaconf import DictConfig
 
 from ltr.configuration.configs import config_names, leaves, mappings, read_config
-from ltr.configuration.field_names import KEYS
+from ltr.configuration.field_names import KEYS, SAME_PURPOSE
 from ltr.errors import nearest, nearest_name
 
 
@@ -20,6 +20,8 @@ def suggestion(key: str, known: Collection[str], elsewhere: Mapping[str, list[st
     """
     elsewhere = {name: configs for name, configs in elsewhere.items() if name not in known}
     settable = [name for name in known if not name.endswith("_target_")]
+    if key in elsewhere and SAME_PURPOSE.get(key) in known:
+        return f". Did you mean '{SAME_PURPOSE[key]}'?"
     if key in elsewhere:
         return f"; it is a key of {_configs(elsewhere[key])}"
     if key in KEYS:
