@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 
 import pytest
 from made_up_outputs import write
@@ -15,6 +16,7 @@ from ltr.report.published import markdown
 from ltr.report.published_lines import Entry
 from ltr.report.read_run import read_run
 from ltr.report.read_runs import finished_runs
+from ltr.report.results_checks import entry_mistakes
 from ltr.report.sweep import Job, sweep_table
 from ltr.report.table import plain_table
 
@@ -52,8 +54,8 @@ BATCHES_SAID = "2 batches an epoch (trainer.limit_train_batches)"
     ],
 )
 def test_limits_name_the_options_that_shorten_a_run(config, reason):
-    assert limits(config).startswith(reason)
-    assert bool(limits(config)) == bool(reason)
+    assert limits(config, {}).startswith(reason)
+    assert bool(limits(config, {})) == bool(reason)
 
 
 @pytest.fixture
@@ -105,6 +107,24 @@ def test_a_published_number_next_to_a_limited_run_is_annotated(outputs):
     assert "| ncm † |" in text
     assert "70.00 [1] †" in text
     assert "† limited: 2 batches an epoch" in text
+
+
+def test_test_images_in_training_are_a_limit(tmp_path):
+    folder = write(tmp_path, "lws", metrics={"few": 0.8})
+    write(tmp_path, "erm", metrics={"few": 0.1})
+    result = json.loads((folder / "result.json").read_text())
+    result["data"] |= {"evaluated_images": 10_000, "trained_on_images": 0}
+    (folder / "result.json").write_text(json.dumps(result))
+    assert "†" not in as_text(report(tmp_path), "table")
+    assert not [line for line in entry_mistakes(read_run(folder)) if "trained on" in line]
+    result["data"]["trained_on_images"] = 1_200
+    (folder / "result.json").write_text(json.dumps(result))
+    reason = "trained on 1,200 of the 10,000 evaluated images"
+    text = as_text(report(tmp_path), "table")
+    assert f"† limited: {reason}" in text
+    assert text.index("erm") < text.index("lws †")
+    assert f"limited: {reason}" in plain_table(read_run(folder).result)
+    assert any(line.startswith(reason) for line in entry_mistakes(read_run(folder)))
 
 
 def test_the_table_of_a_run_names_its_limits(outputs):

@@ -359,8 +359,8 @@ class NestedLoader(ConfigLoaderImpl):
         kind = path.partition("/")[0]
         meant = self._meant(kind, repo) if kind in PUBLISHED and entries_of(loaded.config) else None
         if meant is not None and path in meant.files:
-            given = [str(one.key_or_group) for one in self._overrides]
-            config, notices = without_replaced_optimizers(config, path, self._chosen, meant, given)
+            command_keys = [str(one.key_or_group) for one in self._overrides]
+            config, notices = without_replaced_optimizers(config, path, self._chosen, meant, command_keys)
             self._notices += notices
             config = without_replaced_keys(config, self._chosen.instead_of(meant), self._chosen, repo)
         if config is loaded.config:

@@ -91,7 +91,7 @@ def without_replaced_keys(
 
 
 def without_replaced_optimizers(
-    config: DictConfig, path: str, chosen: Choices, meant: Choices, given: Collection[str]
+    config: DictConfig, path: str, chosen: Choices, meant: Choices, command_keys: Collection[str]
 ) -> tuple[DictConfig, list[str]]:
     """Return a file's content without a recipe's values of replaced optimisers, and a notice of each optimiser.
 
@@ -103,7 +103,7 @@ def without_replaced_optimizers(
         path: the file.
         chosen: choices of the composition.
         meant: the choices that the file is written for.
-        given: keys that the command sets; one that gives a learning rate needs no notice.
+        command_keys: keys that the command sets; one that gives a learning rate needs no notice.
     """
     notices = []
     for node, instead in chosen.instead_of(meant).items():
@@ -114,7 +114,7 @@ def without_replaced_optimizers(
         is_kept = path.startswith("experiment/")
         verb = "kept" if is_kept else "left out"
         listed = " and ".join(f"{key}={as_text(value)}" for key, value in values if not is_kept or key in _RATES)
-        if listed and f"{node}.lr" not in given:
+        if listed and f"{node}.lr" not in command_keys:
             notices.append(
                 f"note: {node}={_name(instead)}: {path} sets {listed} for {_name(before)}, {verb} here. Give "
                 f"{node}.lr=VALUE if another learning rate suits this data set"

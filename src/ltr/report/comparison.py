@@ -80,7 +80,7 @@ class Line:
     @cached_property
     def limited(self) -> str:
         """Reason why the numbers are not those of the method; empty if there is none. See `ltr.report.limits`."""
-        return limits(self.config)
+        return next(filter(None, (limits(self.config, run.data) for run in self.runs)), "")
 
     @cached_property
     def longer(self) -> str:

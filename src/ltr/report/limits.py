@@ -1,4 +1,6 @@
-"""Limited runs, with fewer batches or epochs than their recipe: their numbers are not those of their method.
+"""Limited runs, of fewer batches or epochs than their recipe or with test images in training.
+
+Their numbers are not those of their method.
 
 Tables give them a footnote with the reason and never mark them as best.
 """
@@ -20,9 +22,20 @@ _LONGER = "longer schedule"
 OTHER_CONDITIONS = "published under other conditions"  # first words of such a note
 
 
-def limits(config: Mapping[str, Any]) -> str:
-    """Return the reason why a run with this flat configuration is limited; empty if it is not."""
-    return ", ".join(filter(None, (few_batches(config), short_schedule(config))))
+def limits(config: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    """Return the reason why a run is limited; empty if it is not.
+
+    Args:
+        config: its flat configuration.
+        data: the entry ``data`` of its ``result.json``.
+    """
+    return ", ".join(filter(None, (trained_test_images(data), few_batches(config), short_schedule(config))))
+
+
+def trained_test_images(data: Mapping[str, Any]) -> str:
+    """Return a note about a run whose weights were trained on images that it evaluates; empty for others."""
+    images = data.get("trained_on_images")
+    return f"trained on {images:,} of the {counted(data['evaluated_images'], 'evaluated image')}" if images else ""
 
 
 def few_batches(config: Mapping[str, Any]) -> str:

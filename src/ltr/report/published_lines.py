@@ -92,7 +92,8 @@ class PublishedLine:
     def limited(self) -> str:
         """Footnote on a limit or a longer schedule; empty without one. See `ltr.report.limits`."""
         config = self.runs[0].result["config"]
-        return limits(config) or longer_schedule(config)
+        reasons = (limits(config, run.result["data"]) for run in self.runs)
+        return next(filter(None, reasons), "") or longer_schedule(config)
 
     @property
     def table(self) -> MetricTable:

@@ -17,7 +17,7 @@ from typing import Any
 from ltr import escaping
 from ltr.errors import DataError, nearest
 from ltr.files import is_regular
-from ltr.report.limits import few_batches
+from ltr.report.limits import few_batches, trained_test_images
 from ltr.report.read_run import Run, number
 
 SPLITS, COSTS = "splits.csv", "costs.csv"
@@ -49,6 +49,8 @@ def entry_mistakes(run: Run) -> list[str]:
             f"its weights were selected by {_short(selection)}; allowed are {' and '.join(_SELECTIONS)}. Train with "
             "trainer.selection=last"
         )
+    if trained := trained_test_images(data):
+        reasons.append(f"{trained}; needed are weights that saw none. Start from weights of a run with the same split")
     if chosen := _chosen_without_validation(run):
         reasons.append(
             f"{chosen} without validation images; the test set must not choose. Train with dataset.val=test_fraction"

@@ -105,5 +105,5 @@ def _caption(result: dict[str, Any]) -> str:
     more = f"; {hidden} more variants in curve.csv" if hidden else ""
     unit = unit_note(_metric_columns(result))
     meaning = f"many > {many}, few < {few} training images; * the run's result; {NOTHING} nothing to average"
-    caveat = f"limited: {reason}" if (reason := limits(config)) else longer_schedule(config)
+    caveat = f"limited: {reason}" if (reason := limits(config, result.get("data", {}))) else longer_schedule(config)
     return f"{unit}; {meaning}{more}{f'; {caveat}' if caveat else ''}"

@@ -15,6 +15,7 @@ from ltr.files import link_or_copy, write_json
 from ltr.methods.core.checkpoint import network_checkpoint, write_checkpoint
 from ltr.methods.core.stage import StageOutput
 from ltr.runs.evaluation.network import ProtocolResult
+from ltr.runs.evaluation.overlap import Overlap
 from ltr.runs.evaluation.protocols import declared_metrics, headline_metric
 from ltr.runs.named_files import named_files
 from ltr.runs.processes import distributed
@@ -44,6 +45,7 @@ class RunFolder:
         is_begun: True once this process has created the folder.
         optional: written tables and arrays that not every run has.
         files: digests of the files that the configuration names, as they were when the run began.
+        overlap: test images that a named checkpoint was trained on; None if there are none.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class RunFolder:
     is_begun: bool = field(default=False, init=False)
     optional: list[str] = field(default_factory=list, init=False)
     files: Mapping[str, str] | None = field(default=None, init=False)
+    overlap: Overlap | None = field(default=None, init=False)
 
     def begin(self) -> None:
         """Create the folder on rank 0; called once all checks have passed."""
@@ -142,7 +145,8 @@ class RunFolder:
             self.config,
             [_stage_entry(output) for output in outputs.values()],
             rows,
-            data_entry(self.split, self.source.fingerprint, self.source.metadata_digests(), self.files),
+            data_entry(self.split, self.source.fingerprint, self.source.metadata_digests(), self.files)
+            | (self.overlap.to_dict() if self.overlap else {}),
             headline_metric(self.split),
             declared_metrics(self.split, self.config["evaluation"]),
         )

@@ -127,8 +127,9 @@ class _Run:
         self.plan = replace(planned, source=share_pixels(planned.source, self.print_line))
         if self.plan.device.type == "cpu":
             keep_freed_memory()
+        overlap = None
         if distributed.is_rank_zero():
-            warn_of_evaluated_training_images(config, self.plan.source, self.plan.split)
+            overlap = warn_of_evaluated_training_images(config, self.plan.source, self.plan.split)
         for stage in self.plan.stages:
             if stage.module and not stage.checkpoint:
                 warn_of_doubts(stage, self.plan.dataset_info)
@@ -140,6 +141,7 @@ class _Run:
         self.folder = RunFolder(
             run_directory(config), config, overrides, self.plan.source, self.plan.split, self.store, self.print_line
         )
+        self.folder.overlap = overlap
         self.loggers = RunLoggers(
             config if distributed.is_rank_zero() else {**config, "logger": {"name": "csv"}},
             self.folder.path,

@@ -12,13 +12,13 @@ from ltr.errors import LtrError
 from ltr.identity import name_of
 from ltr.methods.core.checkpoint import describe
 from ltr.names import counted
-from ltr.runs.evaluation.overlap import TrainingImages
+from ltr.runs.evaluation.overlap import Overlap, TrainingImages
 from ltr.runs.named_files import named_paths
 
 _CHECKPOINT = ".ckpt"
 
 
-def warn_of_evaluated_training_images(config: Mapping[str, Any], source: Source, split: Split) -> None:
+def warn_of_evaluated_training_images(config: Mapping[str, Any], source: Source, split: Split) -> Overlap | None:
     """Warn of each of ltr's checkpoints that a configuration names if it was trained on evaluated images.
 
     Such a checkpoint, in ``method.start_from`` or ``backbone.weights`` for example, is of a run with another split of
@@ -27,7 +27,11 @@ def warn_of_evaluated_training_images(config: Mapping[str, Any], source: Source,
     Args:
         config: the checked, resolved, plain configuration.
         source, split: its data.
+
+    Returns:
+        The largest number of test images that one of them was trained on; None without any.
     """
+    largest: Overlap | None = None
     training = TrainingImages()
     for key, file in named_paths(config):
         if file.suffix != _CHECKPOINT:
@@ -47,6 +51,8 @@ def warn_of_evaluated_training_images(config: Mapping[str, Any], source: Source,
                     f"{key}: cannot determine whether test images were trained on: {overlap.reason}", stacklevel=2
                 )
             if overlap.images:
+                if part == "test" and (largest is None or overlap.images > (largest.images or 0)):
+                    largest = overlap
                 name = "test" if part == "test" else "validation"
                 trained_on.append(f"{overlap.images:,} of the {counted(overlap.of, f'{name} image')}")
         if trained_on:
@@ -55,6 +61,7 @@ def warn_of_evaluated_training_images(config: Mapping[str, Any], source: Source,
                 "of new images. Use weights of a run with the same split",
                 stacklevel=2,
             )
+    return largest
 
 
 def _may_share_images(trained: Mapping[str, Any], evaluated: Mapping[str, Any]) -> bool:
