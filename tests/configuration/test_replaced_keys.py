@@ -76,6 +76,23 @@ def test_nested_choices_follow_the_same_rule(overrides, kept, lost):
     assert check_arguments(config) == []
 
 
+@pytest.mark.parametrize(("student", "teacher"), [("resnet20", "timm"), ("timm", "resnet20")])
+def test_a_teacher_takes_no_keys_of_the_students_network(student, teacher):
+    chosen = [f"backbone={student}", f"method.teacher.backbone={teacher}"]
+    config = load_config(["method=rkd_classification", *chosen])
+    assert check_arguments(config) == []
+    assert config["method"]["teacher"]["backbone"] == load_config([f"backbone={teacher}"])["backbone"]
+    same = load_config(["method=rkd_classification", f"backbone={student}"])
+    assert same["method"]["teacher"]["backbone"] == same["backbone"]
+    null = load_config(["method=rkd_classification", f"backbone={student}", "method.teacher.backbone=null"])
+    assert null == same
+
+
+def test_a_recipe_that_an_experiment_chooses_is_meant_for_its_configs():
+    config = load_config(["experiment=cifar100_lt_linear_probe", "head=features", "features=images"])
+    assert check_arguments(config) == []
+
+
 def test_the_name_of_a_network_belongs_to_its_library():
     own = compose_config(["backbone=torchvision"]).backbone.name
     assert compose_config(["experiment=cub_herbs_swin_l", "backbone=torchvision"]).backbone.name == own

@@ -41,6 +41,7 @@ from ltr.configuration.listed_configs import LISTS, with_own
 from ltr.configuration.replaced_keys import (
     PUBLISHED,
     Choices,
+    without_references,
     without_replaced_keys,
     without_replaced_optimizers,
 )
@@ -355,10 +356,10 @@ class NestedLoader(ConfigLoaderImpl):
             self._chosen = Choices.of(self._defaults)
         path = str(default.config_path)
         assert isinstance(loaded.config, DictConfig)
-        config = without_replaced_keys(loaded.config, self._replaced_in_file(default, repo), self._chosen, repo)
-        kind = path.partition("/")[0]
-        meant = self._meant(kind, repo) if kind in PUBLISHED and entries_of(loaded.config) else None
-        if meant is not None and path in meant.files:
+        config = without_references(loaded.config, self._chosen)
+        config = without_replaced_keys(config, self._replaced_in_file(default, repo), self._chosen, repo)
+        meant = self._meant_in(path, repo) if entries_of(config) else None
+        if meant is not None:
             command_keys = [str(one.key_or_group) for one in self._overrides]
             config, notices = without_replaced_optimizers(config, path, self._chosen, meant, command_keys)
             self._notices += notices
@@ -387,6 +388,15 @@ class NestedLoader(ConfigLoaderImpl):
             if files and f"{str(entry.group).lstrip('/')}/{entry.value}" not in files:
                 replaced[node] = self._chosen.configs.get(node)
         return replaced
+
+    def _meant_in(self, path: str, repo: IConfigRepository) -> Choices | None:
+        """Return the choices that a recipe or experiment is written for; None for other files and without another one.
+
+        A recipe is chosen by its data set, or by an experiment.
+        """
+        kind = path.partition("/")[0]
+        meant = [self._meant(one, repo) for one in {"recipe": PUBLISHED, "experiment": PUBLISHED[1:]}.get(kind, ())]
+        return next((one for one in meant if one is not None and path in one.files), None)
 
     def _meant(self, kind: str, repo: IConfigRepository) -> Choices | None:
         """Return the choices that recipes are written for, those of data set and method, or that an experiment is.

@@ -90,6 +90,19 @@ def without_replaced_keys(
     return config
 
 
+def without_references(config: DictConfig, chosen: Choices) -> DictConfig:
+    """Return a file's content without references such as ``${backbone}`` at nodes where a config is chosen.
+
+    OmegaConf would merge the chosen config into what the reference stands for.
+    """
+    for node in chosen.configs:
+        above, _, last = node.rpartition(".")
+        outer = OmegaConf.select(config, above) if above else config
+        if OmegaConf.is_dict(outer) and OmegaConf.is_interpolation(outer, last):
+            config = _without(config, above, {last})
+    return config
+
+
 def without_replaced_optimizers(
     config: DictConfig, path: str, chosen: Choices, meant: Choices, command_keys: Collection[str]
 ) -> tuple[DictConfig, list[str]]:
@@ -137,7 +150,7 @@ def _without(config: DictConfig, node: str, keys: set[str]) -> DictConfig:
         for key in keys:
             del set_here[key]
     above, _, last = node.rpartition(".")
-    if not set_here:
+    if last and not set_here:
         outer = OmegaConf.select(config, above) if above else config
         with open_dict(outer):
             del outer[last]
