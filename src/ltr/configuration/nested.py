@@ -41,6 +41,7 @@ from ltr.configuration.listed_configs import LISTS, with_own
 from ltr.configuration.replaced_keys import (
     PUBLISHED,
     Choices,
+    sets_keys_of_configs,
     without_references,
     without_replaced_keys,
     without_replaced_optimizers,
@@ -358,7 +359,7 @@ class NestedLoader(ConfigLoaderImpl):
         assert isinstance(loaded.config, DictConfig)
         config = without_references(loaded.config, self._chosen)
         config = without_replaced_keys(config, self._replaced_in_file(default, repo), self._chosen, repo)
-        meant = self._meant_in(path, repo) if entries_of(config) else None
+        meant = self._meant_in(path, repo) if sets_keys_of_configs(config) else None
         if meant is not None:
             command_keys = [str(one.key_or_group) for one in self._overrides]
             config, notices = without_replaced_optimizers(config, path, self._chosen, meant, command_keys)

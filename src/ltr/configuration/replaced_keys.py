@@ -21,6 +21,7 @@ from ltr.configuration.config_files import entries_of
 from ltr.configuration.configs import PRIVATE_KEYS
 
 PUBLISHED = ("recipe", "experiment")  # groups whose files set keys of configs that other files choose
+_OF_ONE_CLASS = ("trainer", "evaluation", "checkpoint", "paths")  # groups whose configs have the same keys
 _RATES = ("lr", "head_lr", "last_block_lr", "extra_lr")
 
 
@@ -62,6 +63,11 @@ class Choices:
         """Return the nodes for which another config is meant, and the config that is chosen; None: none is chosen."""
         nodes = sorted(meant.configs, key=len)  # a node before those within it
         return {node: self.configs.get(node) for node in nodes if self.configs.get(node) != meant.configs[node]}
+
+
+def sets_keys_of_configs(config: DictConfig) -> bool:
+    """Return whether a file's content sets keys of a config that another one of its group can lack."""
+    return any(OmegaConf.is_dict(config._get_node(key)) for key in config if key not in _OF_ONE_CLASS)
 
 
 def without_replaced_keys(
