@@ -67,7 +67,7 @@ class Choices:
 
 def sets_keys_of_configs(config: DictConfig) -> bool:
     """Return whether a file's content sets keys of a config that another one of its group can lack."""
-    return any(OmegaConf.is_dict(config._get_node(key)) for key in config if key not in _OF_ONE_CLASS)
+    return any("." in path and path.partition(".")[0] not in _OF_ONE_CLASS for path, _ in entries_of(config))
 
 
 def without_replaced_keys(
