@@ -149,6 +149,15 @@ def test_null_is_refused_where_a_config_is_needed(override, reason):
     assert mistake.startswith(f"{override}: {reason}")
 
 
+def test_an_experiment_may_need_a_choice_of_the_command(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\ndefaults:\n  - override /sampler@method.classifier.sampler: instance\n  - _self_\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"{text}optimizer: {{lr: 0.3}}\n")
+    config = load_config(["experiment=mine", "method=crt", "loss=ldam"], str(tmp_path))
+    assert config["optimizer"]["lr"] == 0.3
+    assert config["method"]["classifier"]["sampler"] == load_config([])["sampler"]
+
+
 def test_typing_mistakes_of_an_experiment_are_not_left_out(tmp_path):
     (tmp_path / "experiment").mkdir()
     text = "# @package _global_\ndefaults:\n  - override /backbone: resnet32\n  - _self_\nbackbone: {dept: 20}\n"

@@ -402,7 +402,7 @@ class NestedLoader(ConfigLoaderImpl):
     def _meant(self, kind: str, repo: IConfigRepository) -> Choices | None:
         """Return the choices that recipes are written for, those of data set and method, or that an experiment is.
 
-        None: the command chooses no other configs.
+        None: the command chooses no other configs, or the file needs its choices.
         """
         if kind not in self._meant_by:
             assert self._chosen is not None
@@ -414,8 +414,10 @@ class NestedLoader(ConfigLoaderImpl):
             choices = None
             if replaces or (kind == "recipe" and "experiment" in chosen):
                 parsed = OverridesParser.create().parse_overrides(overrides=texts)
-                listed = create_defaults_list(repo, self._name, parsed, prepend_hydra=True, skip_missing=False)
-                choices = Choices.of(listed.defaults)
+                # an experiment may need a choice of the command, such as the method whose nested config it chooses
+                with contextlib.suppress(HydraException, ValueError):
+                    listed = create_defaults_list(repo, self._name, parsed, prepend_hydra=True, skip_missing=False)
+                    choices = Choices.of(listed.defaults)
             self._meant_by[kind] = choices
         return self._meant_by[kind]
 
