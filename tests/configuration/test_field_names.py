@@ -38,9 +38,11 @@ def test_every_suggested_key_exists():
     [
         ("dataset=cifar100_lt dataset.image_size=224", "dataset.resize_to"),
         ("dataset=cub dataset.resize_to=224", "dataset.image_size"),
+        ("dataset=table dataset.csv=x.csv", "dataset.file"),
+        ("dataset=folder dataset.path=x", "dataset.root"),
     ],
 )
-def test_a_key_of_other_data_sets_gets_the_one_with_the_same_purpose(override, instead):
+def test_a_key_gets_the_one_of_this_data_set_with_the_same_purpose(override, instead):
     (mistake,) = explain(override.split(), None, "train", False)
     assert mistake.endswith(f"Did you mean '{instead}'?")
 

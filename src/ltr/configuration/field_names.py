@@ -97,6 +97,16 @@ KEYS: dict[str, tuple[str, ...]] = {
     "output_dir": ("paths.outputs",),
     "out": ("paths.outputs",),
 }
+# where a user's images are
+KEYS |= {
+    f"dataset.{name}": keys
+    for names, keys in {
+        ("dir", "data_dir", "image_dir"): ("dataset.root",),
+        ("table", "csv"): ("dataset.file",),
+        ("path",): ("dataset.root", "dataset.file"),
+    }.items()
+    for name in names
+}
 # keys of Lightning projects below trainer
 KEYS |= {
     f"trainer.{name}": choices

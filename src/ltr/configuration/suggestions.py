@@ -25,7 +25,8 @@ def suggestion(key: str, known: Collection[str], elsewhere: Mapping[str, list[st
     if key in elsewhere:
         return f"; it is a key of {_configs(elsewhere[key])}"
     if key in KEYS:
-        return f". Did you mean {' or '.join(repr(name) for name in KEYS[key])}?"
+        names = [name for name in KEYS[key] if name in known] or KEYS[key]
+        return f". Did you mean {' or '.join(map(repr, names))}?"
     last = key.rpartition(".")[2]
     group = key.partition(".")[0]
     inside = [name for name in settable if name.partition(".")[0] == group]
