@@ -25,8 +25,9 @@ def test_no_field_name_is_a_config_of_ltr(group):
 
 
 def test_every_suggested_key_exists():
-    known = {"batch_size", *(group for group in ("backbone", "method", "dataset", "optimizer", "scheduler", "logger"))}
-    for group in ("backbone", "method", "dataset", "optimizer", "trainer", "paths", "augment"):
+    groups = ("backbone", "method", "dataset", "optimizer", "scheduler", "logger", "strategy", "debug")
+    known = {"batch_size", *groups}
+    for group in (*groups[:-1], "trainer", "paths", "augment", "evaluation", "loss"):
         for config in config_names(group):
             known |= {key for key, _ in leaves(read_config(f"{group}/{config}"), group)}
     assert {key for keys in KEYS.values() for key in keys} <= known

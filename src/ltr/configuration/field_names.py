@@ -67,10 +67,13 @@ KEYS: dict[str, tuple[str, ...]] = {
     "pretrained": ("backbone.pretrained",),
     "checkpoint_path": ("backbone.weights", "method.start_from"),
     "ckpt_path": ("backbone.weights", "method.start_from"),
+    "ckpt": ("backbone.weights", "method.start_from"),
     "data": ("dataset", "paths.data"),
     "datamodule": ("dataset",),
     "data_dir": ("paths.data", "dataset.root"),
     "data_path": ("paths.data", "dataset.root"),
+    "data_root": ("paths.data", "dataset.root"),
+    "data.root": ("paths.data", "dataset.root"),
     "root": ("dataset.root",),
     "optim": ("optimizer",),
     "opt": ("optimizer",),
@@ -85,7 +88,9 @@ KEYS: dict[str, tuple[str, ...]] = {
     "method.representation.epochs": ("trainer.max_epochs",),
     "workers": ("trainer.num_workers",),
     "num_workers": ("trainer.num_workers",),
+    "gpu": ("trainer.devices",),
     "gpus": ("trainer.devices",),
+    "device": ("trainer.accelerator", "trainer.devices"),
     "devices": ("trainer.devices",),
     "amp": ("trainer.precision",),
     "precision": ("trainer.precision",),
@@ -96,26 +101,40 @@ KEYS: dict[str, tuple[str, ...]] = {
     "wandb": ("logger",),
     "output_dir": ("paths.outputs",),
     "out": ("paths.outputs",),
+    "work_dir": ("paths.outputs",),
+    "log_dir": ("paths.outputs",),
+    "save_dir": ("paths.outputs",),
 }
-# where a user's images are
-KEYS |= {
-    f"dataset.{name}": keys
-    for names, keys in {
-        ("dir", "data_dir", "image_dir"): ("dataset.root",),
-        ("table", "csv"): ("dataset.file",),
-        ("path",): ("dataset.root", "dataset.file"),
-    }.items()
-    for name in names
-}
-# keys of Lightning projects below trainer
-KEYS |= {
-    f"trainer.{name}": choices
-    for name, choices in {
+# the same for keys below a group
+_BELOW: dict[str, dict[str, tuple[str, ...]]] = {
+    "dataset": {
+        **dict.fromkeys(("dir", "data_dir", "image_dir"), ("dataset.root",)),
+        **dict.fromkeys(("table", "csv"), ("dataset.file",)),
+        "path": ("dataset.root", "dataset.file"),
+        **dict.fromkeys(("imb", "imb_factor", "imb_ratio"), ("dataset.imbalance_factor",)),
+        "val_split": ("dataset.val_fraction",),
+        "batch_size": ("batch_size",),
+    },
+    "loss": {"s": ("loss.scale",), **dict.fromkeys(("drw", "reweight"), ("loss.beta", "loss.defer_from"))},
+    "method": {"epochs": ("method.classifier.epochs", "trainer.max_epochs")},
+    "optimizer": {"wd": ("optimizer.weight_decay",)},
+    "scheduler": {"decay": ("scheduler.gamma",), "eta_min": ("scheduler.final",), "T_max": ("trainer.max_epochs",)},
+    # of Lightning projects
+    "trainer": {
         "gpus": ("trainer.devices",),
         "num_gpus": ("trainer.devices",),
+        "device": ("trainer.accelerator", "trainer.devices"),
         "num_epochs": ("trainer.max_epochs",),
         "lr": ("optimizer.lr",),
-    }.items()
+        "amp": ("trainer.precision",),
+        "strategy": ("strategy",),
+        "accumulate_grad_batches": ("trainer.accumulate",),
+        "gradient_clip_val": ("trainer.gradient_clip",),
+        "log_every_n_steps": ("trainer.log_every",),
+        "fast_dev_run": ("debug",),
+        **dict.fromkeys(("val_every", "check_val_every_n_epoch", "val_check_interval"), ("evaluation.every_n_epochs",)),
+    },
 }
+KEYS |= {f"{group}.{name}": choices for group, names in _BELOW.items() for name, choices in names.items()}
 # key of some data sets -> key of the others with the same purpose
 SAME_PURPOSE = {"dataset.image_size": "dataset.resize_to", "dataset.resize_to": "dataset.image_size"}

@@ -26,7 +26,7 @@ def suggestion(key: str, known: Collection[str], elsewhere: Mapping[str, list[st
         return f"; it is a key of {_configs(elsewhere[key])}"
     if key in KEYS:
         names = [name for name in KEYS[key] if name in known] or KEYS[key]
-        return f". Did you mean {' or '.join(map(repr, names))}?"
+        return f". Did you mean {' or '.join(f'{name!r}{_of(elsewhere, name)}' for name in names)}?"
     last = key.rpartition(".")[2]
     group = key.partition(".")[0]
     inside = [name for name in settable if name.partition(".")[0] == group]
