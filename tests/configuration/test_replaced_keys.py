@@ -7,6 +7,7 @@ import pytest
 from ltr.configuration.configs import config_names
 from ltr.configuration.overrides import compose_config, explain, load_config
 from ltr.configuration.targets import check_arguments
+from ltr.errors import ConfigError
 
 # another config of each group, which lacks what the usual ones have
 OTHER = {
@@ -147,6 +148,24 @@ def test_null_is_allowed_where_nothing_is_chosen():
 def test_null_is_refused_where_a_config_is_needed(override, reason):
     (mistake,) = explain([override], None, "train")
     assert mistake.startswith(f"{override}: {reason}")
+
+
+@pytest.mark.parametrize("experiment", ["cifar100_lt_cc_sam", "cifar10_lt_mislas", "cifar100_fitnet"])
+def test_what_an_experiment_says_of_its_method_is_left_out_with_another_one(experiment):
+    config = load_config([f"experiment={experiment}", "method=erm"])
+    assert check_arguments(config) == []
+    assert config["method"] == {**load_config(["method=erm"])["method"], "name": config["method"]["name"]}
+    own = load_config([f"experiment={experiment}"])
+    for group in ("dataset", "backbone", "optimizer", "trainer"):
+        assert config[group] == own[group]
+
+
+def test_a_mistaken_choice_of_an_experiment_is_refused(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\ndefaults:\n  - override /augment@method.clasifier.augment: none\n  - _self_\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="no config of this group is chosen at augment@method"):
+        load_config(["experiment=mine"], str(tmp_path))
 
 
 def test_an_experiment_may_need_a_choice_of_the_command(tmp_path):

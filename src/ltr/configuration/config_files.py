@@ -6,7 +6,7 @@ to its defaults list.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
@@ -23,14 +23,18 @@ class ConfigFiles(CachingConfigRepository):
 
     Args:
         choices: config file -> nodes chosen in its body -> their groups.
+        left_out: choices of experiments that are left out, such as ``augment@method.classifier.augment``.
 
     Attributes:
         names: config file -> dotted path in its body -> plain text that may be the name of a config.
         targets: config file -> dotted path of a node in its body -> the node's ``_target_``.
     """
 
-    def __init__(self, delegate: IConfigRepository, choices: Mapping[str, Mapping[str, str]]) -> None:
+    def __init__(
+        self, delegate: IConfigRepository, choices: Mapping[str, Mapping[str, str]], left_out: Collection[str] = ()
+    ) -> None:
         super().__init__(delegate)
+        self.left_out = left_out
         self.choices = choices
         self.names: dict[str, dict[str, str]] = {}
         self.targets: dict[str, dict[str, str]] = {}
@@ -43,6 +47,17 @@ class ConfigFiles(CachingConfigRepository):
             return loaded
         if takes_defaults(config_path):
             self._fill_in(config_path, loaded)
+        if self.left_out and config_path.startswith("experiment/"):
+            entries = loaded.defaults_list or []
+            loaded.defaults_list = [
+                entry
+                for entry in entries
+                if not (
+                    isinstance(entry, GroupDefault)
+                    and entry.override
+                    and f"{str(entry.group).lstrip('/')}@{entry.package}" in self.left_out
+                )
+            ]
         for path, group in self.choices.get(config_path, {}).items():
             above, _, last = path.rpartition(".")
             node = OmegaConf.select(loaded.config, above) if above else loaded.config

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -52,6 +53,7 @@ from ltr.identity import former_keys, has_former_options
 
 _RUN = "hydra.mode=RUN"  # override that Hydra adds if a command is not a sweep
 _APART = ("paths", "logger", "launcher", "callbacks")  # groups of which recipes and experiments set no keys
+_NO_PLACE = re.compile(r"In 'experiment/[^']+': Could not override '([\w/]+@method\.[\w.]+)'")
 _ROUNDS = 8  # maximal depth of nested choices
 
 
@@ -72,6 +74,7 @@ class NestedLoader(ConfigLoaderImpl):
         self.former: dict[str, str] = {}
         self._notices: list[str] = []
         self._in_files: dict[str, dict[str, str]] = {}  # config file -> nodes chosen in its body -> their groups
+        self._left_out: set[str] = set()  # choices of experiments below a method that the command replaces
         self._repository: ConfigFiles | None = None
         self._for_mode: tuple[tuple[Any, ...], DictConfig] | None = None
         self._defaults: list[ResultDefault] = []
@@ -142,7 +145,7 @@ class NestedLoader(ConfigLoaderImpl):
         from_shell: bool,
         validate_sweep_overrides: bool,
     ) -> DictConfig:
-        self._in_files = {}
+        self._in_files, self._left_out = {}, set()
         self._name = config_name
         # Hydra has no `sharpness=null`; it deletes what a file has chosen
         optional = self.optional_groups(config_name)
@@ -157,6 +160,8 @@ class NestedLoader(ConfigLoaderImpl):
                 )
                 choices = dict(config.hydra.runtime.choices)
             except (HydraException, ValueError) as error:
+                if self._leaves_out(error, overrides):
+                    continue
                 refused, choices = error, self._choices(config_name, overrides)
             self.nodes = _nested(choices)
             again = [self._as_choice(text, choices) for text in overrides]
@@ -171,6 +176,14 @@ class NestedLoader(ConfigLoaderImpl):
         if not self.is_quiet:
             print_notices(self._notices)
         return self._with_own_configs(config)
+
+    def _leaves_out(self, error: Exception, overrides: Iterable[str]) -> bool:
+        """Leave out an experiment's choice that the command's method has no place for; return whether it is a new one."""
+        match = _NO_PLACE.search(str(error))
+        if match is None or match[1] in self._left_out or not any(text.startswith("method=") for text in overrides):
+            return False
+        self._left_out.add(match[1])
+        return True
 
     def _with_own_configs(self, config: DictConfig) -> DictConfig:
         """Return a configuration whose lists hold the user's own configs in place of their names."""
@@ -293,7 +306,7 @@ class NestedLoader(ConfigLoaderImpl):
         self, config_name: str | None, overrides: list[str]
     ) -> tuple[list[Override], CachingConfigRepository]:
         self._overrides = OverridesParser.create().parse_overrides(overrides=overrides)
-        self._repository = ConfigFiles(self.repository, self._in_files)
+        self._repository = ConfigFiles(self.repository, self._in_files, self._left_out)
         self._process_config_searchpath(config_name, self._overrides, self._repository)
         return self._overrides, self._repository
 
