@@ -178,7 +178,7 @@ class NestedLoader(ConfigLoaderImpl):
         return self._with_own_configs(config)
 
     def _leaves_out(self, error: Exception, overrides: Iterable[str]) -> bool:
-        """Leave out an experiment's choice that the command's method has no place for; return whether it is a new one."""
+        """Leave out an experiment's choice that the command's method has no place for; return whether it is new."""
         match = _NO_PLACE.search(str(error))
         if match is None or match[1] in self._left_out or not any(text.startswith("method=") for text in overrides):
             return False
