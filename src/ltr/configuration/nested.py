@@ -13,7 +13,6 @@ sweep, and in the body of any config file. Three rules hold for every node, nest
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -39,20 +38,12 @@ from ltr.configuration.configs import PRIVATE_KEYS
 from ltr.configuration.forbidden import not_one_config
 from ltr.configuration.former_keys import print_notices, rename_in_file, rename_overrides
 from ltr.configuration.listed_configs import LISTS, with_own
-from ltr.configuration.replaced_keys import (
-    PUBLISHED,
-    Choices,
-    sets_keys_of_configs,
-    without_references,
-    without_replaced_keys,
-    without_replaced_optimizers,
-)
+from ltr.configuration.replaced_keys import ReplacedKeys, joined
 from ltr.configuration.swept_keys import split_applicable
 from ltr.configuration.unknown_configs import unknown_config
 from ltr.identity import former_keys, has_former_options
 
 _RUN = "hydra.mode=RUN"  # override that Hydra adds if a command is not a sweep
-_APART = ("paths", "logger", "launcher", "callbacks")  # groups of which recipes and experiments set no keys
 _NO_PLACE = re.compile(r"In 'experiment/[^']+': Could not override '([\w/]+@method\.[\w.]+)'")
 _ROUNDS = 8  # maximal depth of nested choices
 
@@ -81,8 +72,7 @@ class NestedLoader(ConfigLoaderImpl):
         self._overrides: list[Override] = []
         self._holding_keys: set[str] = set()
         self._name: str | None = None  # of the primary config
-        self._chosen: Choices | None = None  # choices of the composition
-        self._meant_by: dict[str, Choices | None] = {}  # kind of a file -> the choices that it is written for
+        self._replaced: ReplacedKeys | None = None
 
     def load_configuration(
         self,
@@ -296,7 +286,7 @@ class NestedLoader(ConfigLoaderImpl):
             for relative, name in names.get(default.config_path or "", {}).items():
                 if relative.rpartition(".")[2] not in last_parts:
                     continue
-                node = _joined(default.package, relative)
+                node = joined(default.package, relative)
                 if node in self.nodes:
                     self._check_names(node, [name], f"In '{default.config_path}': {relative}={name}: ")
                     choices.setdefault(str(default.config_path), {})[relative] = _group(self.nodes[node])
@@ -313,11 +303,11 @@ class NestedLoader(ConfigLoaderImpl):
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
         self._defaults = defaults
         self._holding_keys = set()
-        self._chosen, self._meant_by = None, {}
+        self._replaced = ReplacedKeys(defaults, self._overrides, self._name, repo)
         self.former = former_keys(self._targets_with_former_options())
         self._notices = []
         config = super()._compose_config_from_defaults_list(defaults, repo)
-        self._notices += rename_overrides(self._overrides, self.former)
+        self._notices += [*self._replaced.notices, *rename_overrides(self._overrides, self.former)]
         for override in self._overrides:
             key = str(override.key_or_group)
             is_value = override.package is None and not repo.group_exists(key) and not override.is_sweep_override()
@@ -340,7 +330,8 @@ class NestedLoader(ConfigLoaderImpl):
             )
         loaded, notices = rename_in_file(loaded, str(default.config_path), self.former)
         self._notices += notices
-        loaded = self._without_replaced_keys(default, loaded, repo)
+        if self._replaced is not None:
+            loaded = self._replaced.without(default, loaded)
         for path, value in entries_of(loaded.config):
             if path in self._holding_keys and not isinstance(value, Mapping) and _replaces(value):
                 choice = f". Choose a config in its defaults list: '- override /{path}: {as_text(value)}'"
@@ -356,83 +347,11 @@ class NestedLoader(ConfigLoaderImpl):
         """Return the nodes whose class has renamed options, with the class's path."""
         in_files = self._repository.targets if self._repository is not None else {}
         targets = {
-            _joined(default.package, relative).rstrip("."): target
+            joined(default.package, relative).rstrip("."): target
             for default in self._defaults
             for relative, target in in_files.get(default.config_path or "", {}).items()
         }
         return {node: target for node, target in targets.items() if has_former_options(target)}
-
-    def _without_replaced_keys(
-        self, default: ResultDefault, loaded: ConfigResult, repo: IConfigRepository
-    ) -> ConfigResult:
-        """Return a config without the keys that it sets for configs which a command has replaced."""
-        if self._chosen is None:
-            self._chosen = Choices.of(self._defaults)
-        path = str(default.config_path)
-        assert isinstance(loaded.config, DictConfig)
-        config = without_references(loaded.config, self._chosen)
-        config = without_replaced_keys(config, self._replaced_in_file(default, repo), self._chosen, repo)
-        meant = self._meant_in(path, repo) if sets_keys_of_configs(config) else None
-        if meant is not None:
-            command_keys = [str(one.key_or_group) for one in self._overrides]
-            config, notices = without_replaced_optimizers(config, path, self._chosen, meant, command_keys)
-            self._notices += notices
-            config = without_replaced_keys(config, self._chosen.instead_of(meant), self._chosen, repo)
-        if config is loaded.config:
-            return loaded
-        changed = copy.copy(loaded)
-        changed.config = config
-        return changed
-
-    def _replaced_in_file(self, default: ResultDefault, repo: IConfigRepository) -> dict[str, str | None]:
-        """Return the nodes for which a file chooses a config that is replaced, and what is chosen instead."""
-        assert self._chosen is not None
-        written = repo.load_config(str(default.config_path))
-        replaced: dict[str, str | None] = {}
-        for entry in (written.defaults_list if written is not None else None) or []:
-            if not isinstance(entry, GroupDefault) or entry.value is None:
-                continue
-            if entry.override:
-                node = _joined("", entry.package or str(entry.group).lstrip("/").replace("/", "."))
-            elif entry.package:
-                node = _joined(default.package, entry.package)
-            else:
-                continue
-            files = self._chosen.at(node)
-            if files and f"{str(entry.group).lstrip('/')}/{entry.value}" not in files:
-                replaced[node] = self._chosen.configs.get(node)
-        return replaced
-
-    def _meant_in(self, path: str, repo: IConfigRepository) -> Choices | None:
-        """Return the choices that a recipe or experiment is written for; None for other files and without another one.
-
-        A recipe is chosen by its data set, or by an experiment.
-        """
-        kind = path.partition("/")[0]
-        meant = [self._meant(one, repo) for one in {"recipe": PUBLISHED, "experiment": PUBLISHED[1:]}.get(kind, ())]
-        return next((one for one in meant if one is not None and path in one.files), None)
-
-    def _meant(self, kind: str, repo: IConfigRepository) -> Choices | None:
-        """Return the choices that recipes are written for, those of data set and method, or that an experiment is.
-
-        None: the command chooses no other configs, or the file needs its choices.
-        """
-        if kind not in self._meant_by:
-            assert self._chosen is not None
-            chosen = self._chosen.configs
-            groups = ("experiment",) if kind == "experiment" else ("dataset", "method")
-            texts = [f"{group}={chosen[group].partition('/')[2]}" for group in groups if group in chosen]
-            apart = (*groups, *_APART)
-            replaces = any(_chooses(one, repo) and one.key_or_group not in apart for one in self._overrides)
-            choices = None
-            if replaces or (kind == "recipe" and "experiment" in chosen):
-                parsed = OverridesParser.create().parse_overrides(overrides=texts)
-                # an experiment may need a choice of the command, such as the method whose nested config it chooses
-                with contextlib.suppress(HydraException, ValueError):
-                    listed = create_defaults_list(repo, self._name, parsed, prepend_hydra=True, skip_missing=False)
-                    choices = Choices.of(listed.defaults)
-            self._meant_by[kind] = choices
-        return self._meant_by[kind]
 
 
 @contextlib.contextmanager
@@ -459,12 +378,6 @@ def _is_none_of(text: str, groups: set[str]) -> bool:
     return value == "null" and key in groups
 
 
-def _chooses(override: Override, repo: IConfigRepository) -> bool:
-    """Return whether an override chooses a config, or none, of a group."""
-    key = str(override.key_or_group)
-    return not key.startswith("hydra") and (override.package is not None or repo.group_exists(key))
-
-
 def _replaces(value: Any) -> bool:
     """Return whether a value would replace a node's keys; interpolations do not count."""
     return is_name(value) and value != "???"
@@ -483,8 +396,3 @@ def _keys_of_file(repo: IConfigRepository, default: ResultDefault) -> list[str]:
 
 def _group(choice: str) -> str:
     return choice.partition("@")[0]
-
-
-def _joined(package: str | None, relative: str) -> str:
-    relative = relative.removeprefix("_global_.") if relative.startswith("_global_.") else f"{package or ''}.{relative}"
-    return relative.lstrip(".")

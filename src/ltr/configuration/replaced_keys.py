@@ -8,20 +8,28 @@ an optimiser.
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hydra._internal.config_repository import IConfigRepository
-from hydra.core.default_element import ResultDefault
+from hydra._internal.defaults_list import create_defaults_list
+from hydra.core.default_element import GroupDefault, ResultDefault
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ltr.configuration.allowed import as_text
 from ltr.configuration.config_files import entries_of
 from ltr.configuration.configs import PRIVATE_KEYS
 
-PUBLISHED = ("recipe", "experiment")  # groups whose files set keys of configs that other files choose
+# a recipe is chosen by its data set, or by an experiment
+_WRITTEN_FOR = {"recipe": ("recipe", "experiment"), "experiment": ("experiment",)}
 _OF_ONE_CLASS = ("trainer", "evaluation", "checkpoint", "paths")  # groups whose configs have the same keys
+_APART = ("paths", "logger", "launcher", "callbacks")  # groups of which recipes and experiments set no keys
 _RATES = ("lr", "head_lr", "last_block_lr", "extra_lr")
 
 
@@ -65,12 +73,103 @@ class Choices:
         return {node: self.configs.get(node) for node in nodes if self.configs.get(node) != meant.configs[node]}
 
 
-def sets_keys_of_configs(config: DictConfig) -> bool:
+class ReplacedKeys:
+    """Remover of keys that the files of one composition set for configs which a command has replaced.
+
+    Args:
+        defaults: Hydra's list of defaults.
+        overrides: overrides of the command.
+        config_name: the primary config.
+        repo: reader of the files.
+
+    Attributes:
+        chosen: choices of the composition.
+        notices: what the command's user should know about values that were left out or kept.
+    """
+
+    def __init__(
+        self,
+        defaults: Iterable[ResultDefault],
+        overrides: Sequence[Override],
+        config_name: str | None,
+        repo: IConfigRepository,
+    ) -> None:
+        self.chosen = Choices.of(defaults)
+        self.notices: list[str] = []
+        self._overrides = overrides
+        self._name = config_name
+        self._repo = repo
+        self._meant_by: dict[str, Choices | None] = {}  # kind of a file -> the choices that it is written for
+
+    def without(self, default: ResultDefault, loaded: ConfigResult) -> ConfigResult:
+        """Return a file without the keys that it sets for configs which a command has replaced."""
+        path = str(default.config_path)
+        assert isinstance(loaded.config, DictConfig)
+        config = _without_references(loaded.config, self.chosen)
+        config = _without_replaced_keys(config, self._in_file(default), self.chosen, self._repo)
+        meant = self._meant_in(path) if _sets_keys_of_configs(config) else None
+        if meant is not None:
+            command_keys = [str(one.key_or_group) for one in self._overrides]
+            config, notices = _without_replaced_optimizers(config, path, self.chosen, meant, command_keys)
+            self.notices += notices
+            config = _without_replaced_keys(config, self.chosen.instead_of(meant), self.chosen, self._repo)
+        if config is loaded.config:
+            return loaded
+        changed = copy.copy(loaded)
+        changed.config = config
+        return changed
+
+    def _in_file(self, default: ResultDefault) -> dict[str, str | None]:
+        """Return the nodes for which a file chooses a config that is replaced, and what is chosen instead."""
+        written = self._repo.load_config(str(default.config_path))
+        replaced: dict[str, str | None] = {}
+        for entry in (written.defaults_list if written is not None else None) or []:
+            if not isinstance(entry, GroupDefault) or entry.value is None:
+                continue
+            if entry.override:
+                node = joined("", entry.package or str(entry.group).lstrip("/").replace("/", "."))
+            elif entry.package:
+                node = joined(default.package, entry.package)
+            else:
+                continue
+            files = self.chosen.at(node)
+            if files and f"{str(entry.group).lstrip('/')}/{entry.value}" not in files:
+                replaced[node] = self.chosen.configs.get(node)
+        return replaced
+
+    def _meant_in(self, path: str) -> Choices | None:
+        """Return the choices that a recipe or experiment is written for; None for others, or if none is replaced."""
+        meant = [self._meant(kind) for kind in _WRITTEN_FOR.get(path.partition("/")[0], ())]
+        return next((one for one in meant if one is not None and path in one.files), None)
+
+    def _meant(self, kind: str) -> Choices | None:
+        """Return the choices that recipes are written for, those of data set and method, or that an experiment is.
+
+        None: the command chooses no other configs, or the file needs its choices.
+        """
+        if kind not in self._meant_by:
+            chosen = self.chosen.configs
+            groups = ("experiment",) if kind == "experiment" else ("dataset", "method")
+            texts = [f"{group}={chosen[group].partition('/')[2]}" for group in groups if group in chosen]
+            apart = (*groups, *_APART)
+            replaces = any(_chooses(one, self._repo) and one.key_or_group not in apart for one in self._overrides)
+            choices = None
+            if replaces or (kind == "recipe" and "experiment" in chosen):
+                parsed = OverridesParser.create().parse_overrides(overrides=texts)
+                # an experiment may need a choice of the command, such as the method whose nested config it chooses
+                with contextlib.suppress(HydraException, ValueError):
+                    listed = create_defaults_list(self._repo, self._name, parsed, True, skip_missing=False)
+                    choices = Choices.of(listed.defaults)
+            self._meant_by[kind] = choices
+        return self._meant_by[kind]
+
+
+def _sets_keys_of_configs(config: DictConfig) -> bool:
     """Return whether a file's content sets keys of a config that another one of its group can lack."""
     return any("." in path and path.partition(".")[0] not in _OF_ONE_CLASS for path, _ in entries_of(config))
 
 
-def without_replaced_keys(
+def _without_replaced_keys(
     config: DictConfig, replaced: Mapping[str, str | None], chosen: Choices, repo: IConfigRepository
 ) -> DictConfig:
     """Return a file's content without keys that are meant for replaced configs; the same object if it has none.
@@ -96,7 +195,7 @@ def without_replaced_keys(
     return config
 
 
-def without_references(config: DictConfig, chosen: Choices) -> DictConfig:
+def _without_references(config: DictConfig, chosen: Choices) -> DictConfig:
     """Return a file's content without references such as ``${backbone}`` at nodes where a config is chosen.
 
     OmegaConf would merge the chosen config into what the reference stands for.
@@ -109,7 +208,7 @@ def without_references(config: DictConfig, chosen: Choices) -> DictConfig:
     return config
 
 
-def without_replaced_optimizers(
+def _without_replaced_optimizers(
     config: DictConfig, path: str, chosen: Choices, meant: Choices, command_keys: Collection[str]
 ) -> tuple[DictConfig, list[str]]:
     """Return a file's content without a recipe's values of replaced optimisers, and a notice of each optimiser.
@@ -161,3 +260,14 @@ def _without(config: DictConfig, node: str, keys: set[str]) -> DictConfig:
         with open_dict(outer):
             del outer[last]
     return config
+
+
+def _chooses(override: Override, repo: IConfigRepository) -> bool:
+    """Return whether an override chooses a config, or none, of a group."""
+    key = str(override.key_or_group)
+    return not key.startswith("hydra") and (override.package is not None or repo.group_exists(key))
+
+
+def joined(package: str | None, relative: str) -> str:
+    relative = relative.removeprefix("_global_.") if relative.startswith("_global_.") else f"{package or ''}.{relative}"
+    return relative.lstrip(".")
