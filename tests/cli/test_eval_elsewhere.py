@@ -131,7 +131,7 @@ def test_the_report_of_outputs_leaves_evaluations_out_and_reads_them_when_named(
 def test_several_checkpoints_are_one_table_with_the_best_marked(
     evaluated, finished_run, tmp_path, headline, monkeypatch
 ):
-    monkeypatch.setattr("ltr.report.comparison.limits", lambda config, data: "")  # the runs of the tests are short
+    monkeypatch.setattr("ltr.report.comparison.limits_of", lambda runs: "")  # the runs of the tests are short
     other = untrained(tmp_path / "untrained.ckpt", "dataset.val=train_fraction")
     results, out = evaluated(finished_run, other)
     assert [one["rows"][0]["metrics"]["accuracy"] == headline["accuracy"] for one in results] == [True, False]

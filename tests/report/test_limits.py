@@ -125,6 +125,9 @@ def test_test_images_in_training_are_a_limit(tmp_path):
     assert text.index("erm") < text.index("lws †")
     assert f"limited: {reason}" in plain_table(read_run(folder).result)
     assert any(line.startswith(reason) for line in entry_mistakes(read_run(folder)))
+    del result["data"]["evaluated_images"]  # by hand
+    (folder / "result.json").write_text(json.dumps(result))
+    assert f"† limited: {reason}" in as_text(report(tmp_path), "table")
 
 
 def test_the_table_of_a_run_names_its_limits(outputs):

@@ -106,7 +106,9 @@ def _export_hub(checkpoint: Path, folder: Path) -> None:
     from ltr.report.limits import limits
 
     result = _result_of(checkpoint)
-    done = export_hub(checkpoint, folder, result, "" if result is None else limits(result["config"], result["data"]))
+    done = export_hub(
+        checkpoint, folder, result, "" if result is None else limits(result["config"], result.get("data", {}))
+    )
     _print_files(done.folder, done.files)
     print_line(f"checked: timm builds it again; its logits differ by at most {done.difference:.2g}")
     if done.kept_card:

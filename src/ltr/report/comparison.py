@@ -16,7 +16,7 @@ from typing import Any
 from ltr.escaping import name as short_name
 from ltr.evaluation.metrics import METRICS, Metric, MetricTable
 from ltr.report.columns import metric_table, sample_deviation, zero_if_nan
-from ltr.report.limits import limits, longer_schedule
+from ltr.report.limits import limits_of, longer_schedule
 from ltr.report.naming import check_keys, differences, setting
 from ltr.report.read_run import number
 from ltr.report.read_runs import FinishedRun, shown_value
@@ -80,7 +80,7 @@ class Line:
     @cached_property
     def limited(self) -> str:
         """Reason why the numbers are not those of the method; empty if there is none. See `ltr.report.limits`."""
-        return next(filter(None, (limits(self.config, run.data) for run in self.runs)), "")
+        return limits_of((run.config, run.data) for run in self.runs)
 
     @cached_property
     def longer(self) -> str:

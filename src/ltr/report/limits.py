@@ -1,13 +1,11 @@
 """Limited runs, of fewer batches or epochs than their recipe or with test images in training.
 
-Their numbers are not those of their method.
-
-Tables give them a footnote with the reason and never mark them as best.
+Their numbers are not those of their method. Tables give them a footnote with the reason and never mark them as best.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -32,10 +30,15 @@ def limits(config: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     return ", ".join(filter(None, (trained_test_images(data), few_batches(config), short_schedule(config))))
 
 
+def limits_of(runs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
+    """Return the reason of the first limited run among configurations and data, see `limits`; empty without one."""
+    return next(filter(None, (limits(config, data) for config, data in runs)), "")
+
+
 def trained_test_images(data: Mapping[str, Any]) -> str:
     """Return a note about a run whose weights were trained on images that it evaluates; empty for others."""
-    images = data.get("trained_on_images")
-    return f"trained on {images:,} of the {counted(data['evaluated_images'], 'evaluated image')}" if images else ""
+    images, of = data.get("trained_on_images"), data.get("evaluated_images") or data.get("test_images") or 0
+    return f"trained on {images:,} of the {counted(of, 'evaluated image')}" if images else ""
 
 
 def few_batches(config: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ltr.evaluation.metrics import Metric, MetricTable
 from ltr.report.columns import mean_text, metric_table
-from ltr.report.limits import limits, longer_schedule
+from ltr.report.limits import limits_of, longer_schedule
 from ltr.report.naming import commit_text, schedule_text
 from ltr.report.read_run import Run, number
 from ltr.report.read_runs import groups_by_data, settings_without_trial
@@ -92,8 +92,7 @@ class PublishedLine:
     def limited(self) -> str:
         """Footnote on a limit or a longer schedule; empty without one. See `ltr.report.limits`."""
         config = self.runs[0].result["config"]
-        reasons = (limits(config, run.result["data"]) for run in self.runs)
-        return next(filter(None, reasons), "") or longer_schedule(config)
+        return limits_of((config, run.result["data"]) for run in self.runs) or longer_schedule(config)
 
     @property
     def table(self) -> MetricTable:

@@ -13,7 +13,7 @@ from ltr.names import counted
 from ltr.report.blocks import table_blocks, wrap_lines
 from ltr.report.columns import heading, mean_text, metric_table
 from ltr.report.ignored_settings import is_ignored_override
-from ltr.report.limits import footnotes, limits, marks_of
+from ltr.report.limits import footnotes, limits_of, marks_of
 from ltr.report.read_run import headline_row, number, validation_value
 from ltr.report.read_runs import groups_by_data, settings_without_trial
 
@@ -76,7 +76,10 @@ def _finished_jobs(finished: Sequence[Job], jobs: Sequence[Job], width: int | No
     metric = _result(finished[0]).get("metric", _METRIC)
     common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs_of_lines) > 1 else set()
     columns = _columns(finished[0])
-    reasons = {key: _limits(members) for key, members in jobs_of_lines.items()}
+    reasons = {
+        key: limits_of((_config(job), _result(job).get("data", {})) for job in members)
+        for key, members in jobs_of_lines.items()
+    }
     daggers = marks_of(list(reasons.values()))
     best = _best_line(jobs_of_lines, reasons, metric)
     lines = [["", "setting", "n", *map(heading, columns)]]
@@ -118,10 +121,6 @@ def _each_run_once(jobs: Sequence[Job]) -> list[Job]:
 
 def _result(job: Job) -> Mapping[str, Any]:
     return job.result or {}
-
-
-def _limits(jobs: Sequence[Job]) -> str:
-    return next(filter(None, (limits(_config(job), _result(job).get("data", {})) for job in jobs)), "")
 
 
 def _config(job: Job) -> dict[str, Any]:
