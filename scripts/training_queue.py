@@ -22,7 +22,7 @@ from process_pool import Task, run_tasks
 NICENESS = 10
 COPY_EVERY = 300.0  # seconds between two copies of the state
 
-_DECOUPLED = ("crt", "lws", "tau_norm", "ncm", "posthoc_la")
+_DECOUPLED = ("crt", "lws", "tau_norm", "tau_norm_bias", "ncm", "posthoc_la")
 
 _LATER = ("mixup_balanced_softmax", "cb_focal", "m2m", "ldam_drw_sla_sd", "mislas")
 _LAST = ("mixup_drw", "remix_drw", "ce_drw_sam", "ldam_drw_sam", "equalization")

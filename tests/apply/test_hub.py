@@ -81,15 +81,17 @@ def test_timm_reads_classes_and_preprocessing(spec_of, tmp_path):
     assert "license" not in json.loads((tmp_path / "model" / "config.json").read_text())["pretrained_cfg"]
 
 
-@pytest.mark.parametrize("method", ADJUSTMENTS)
+@pytest.mark.parametrize(
+    ("method", "options"), [*((name, {}) for name in ADJUSTMENTS), ("tau_norm", {"keep_bias": True})]
+)
 @pytest.mark.parametrize("standardize", [False, True])
-def test_adjusted_logits_are_folded_into_the_classifier(spec_of, tmp_path, method, standardize):
+def test_adjusted_logits_are_folded_into_the_classifier(spec_of, tmp_path, method, options, standardize):
     spec = spec_of(features={"standardize": standardize} if standardize else None)
     network = ImageClassifier(spec)
     if standardize:
         network.standardization.mean.uniform_(-1, 1)
         network.standardization.factor.uniform_(0.5, 2)
-    adjusted = ADJUSTMENTS[method].from_network(network, taus=[0.0, 0.7], chosen=1)
+    adjusted = ADJUSTMENTS[method].from_network(network, taus=[0.0, 0.7], chosen=1, **options)
     done = export_hub(saved(adjusted, tmp_path / "final.ckpt"), tmp_path / "model")
     assert done.difference < 1e-4
 

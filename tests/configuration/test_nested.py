@@ -312,6 +312,15 @@ def test_the_checked_configuration_is_used_once():
     assert first is not second
 
 
+def test_null_stays_in_the_overrides_that_name_a_job():
+    loader, to_run = loader_for("sharpness=null", "seed=1")
+    config = loader.load_configuration("train", to_run, RunMode.RUN)
+    assert sorted(config.hydra.overrides.task) == ["seed=1", "sharpness=null"]
+    with_sam = loader.load_configuration("train", ["experiment=cifar10_lt_ce_drw_sam", "sharpness=null"], RunMode.RUN)
+    assert list(with_sam.hydra.overrides.task) == ["experiment=cifar10_lt_ce_drw_sam", "sharpness=null"]
+    assert "sharpness" not in with_sam
+
+
 def test_a_run_refuses_a_choice_that_is_missing(ltr_train):
     done = ltr_train("sampler=???")
     assert done.code == 2

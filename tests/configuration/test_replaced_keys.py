@@ -183,3 +183,16 @@ def test_typing_mistakes_of_an_experiment_are_not_left_out(tmp_path):
     (tmp_path / "experiment" / "mine.yaml").write_text(text)
     (mistake,) = check_arguments(load_config(["experiment=mine", "optimizer=adamw"], str(tmp_path)))
     assert mistake.startswith("backbone.dept=20")
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("sharpness.rho=0.1", "; it is a key of sharpness=imbsam, sharpness=sam"),
+        ("sharpness.roh=0.1", ". Did you mean 'sharpness.rho' (of sharpness=imbsam, sharpness=sam)?"),
+        ("sharpnes=sam", ". Did you mean 'sharpness'?"),
+    ],
+)
+def test_keys_of_an_optional_group_are_known_where_none_is_chosen(override, reason):
+    (mistake,) = explain([override], None, "train")
+    assert mistake == f"{override}: there is no key '{override.partition('=')[0]}'{reason}"

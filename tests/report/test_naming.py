@@ -65,6 +65,16 @@ def test_tunings_and_stored_features_are_labelled_by_their_override():
     assert differences(configs) == ["tune=lora features=images", "tune=all features=stored"]
 
 
+def test_optional_configs_are_labelled_as_null_where_none_is_chosen():
+    configs = [
+        {"loss.beta": 0.9},
+        {"loss.beta": 0.9, "sharpness._target_": "ltr.optim.sharpness.SAM", "sharpness.rho": 0.05},
+        {"loss.beta": 0.9, "sharpness._target_": "ltr.optim.sharpness.ImbSAM", "sharpness.rho": 0.05},
+    ]
+    assert differences(configs) == ["sharpness=null", "sharpness=sam", "sharpness=imbsam"]
+    assert differences(configs[1:]) == ["sharpness=sam", "sharpness=imbsam"]
+
+
 @pytest.mark.parametrize("pool", ["average", "max", "average_max", "gem", "attentive"])
 def test_pools_are_labelled_by_their_override(pool):
     target = read_config(f"pool/{pool}")["_target_"]

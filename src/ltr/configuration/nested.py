@@ -165,6 +165,10 @@ class NestedLoader(ConfigLoaderImpl):
         self._check_recipe(choices)
         if not self.is_quiet:
             print_notices(self._notices)
+        if none:  # reports of sweeps name a job by what was typed
+            deleted = {f"~{group}" for group in none}
+            kept = [text for text in config.hydra.overrides.task if text not in deleted]
+            config.hydra.overrides.task = [*kept, *(f"{group}=null" for group in none)]
         return self._with_own_configs(config)
 
     def _leaves_out(self, error: Exception, overrides: Iterable[str]) -> bool:

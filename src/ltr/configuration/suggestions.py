@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from ltr.configuration.configs import config_names, leaves, mappings, read_config
 from ltr.configuration.field_names import KEYS, SAME_PURPOSE
+from ltr.configuration.structure import OPTIONAL
 from ltr.errors import nearest, nearest_name
 
 
@@ -40,7 +41,7 @@ def suggestion(key: str, known: Collection[str], elsewhere: Mapping[str, list[st
         same_end = [name for name in settable if name.endswith(f".{key}")]
         if len(same_end) == 1:
             return f". Did you mean '{same_end[0]}'?"
-        if hint := nearest(key, dict.fromkeys(name.partition(".")[0] for name in known)):
+        if hint := nearest(key, dict.fromkeys([*(name.partition(".")[0] for name in known), *OPTIONAL])):
             return hint
     same_name = [name for name in [*settable, *elsewhere] if name.rpartition(".")[2] == last]
     same_name = same_name or [name for name in settable if last in name.rpartition(".")[2].split("_")]
@@ -61,7 +62,7 @@ def keys_of_other_configs(key: str, composed: DictConfig, nodes: Mapping[str, st
     node = max((path for path in nodes if key.startswith(f"{path}.")), key=len, default=key.partition(".")[0])
     group = nodes.get(node, node).partition("@")[0]
     configs_of_key: dict[str, list[str]] = {}
-    if "." not in key or node.partition(".")[0] not in composed:
+    if "." not in key or node.partition(".")[0] not in [*composed, *OPTIONAL]:
         return configs_of_key
     for config in config_names(group):
         content = read_config(f"{group}/{config}")

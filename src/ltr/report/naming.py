@@ -8,6 +8,7 @@ from os.path import commonpath
 from pathlib import PurePath
 from typing import Any
 
+from ltr.configuration.structure import OPTIONAL
 from ltr.errors import ConfigError, nearest
 from ltr.report.read_runs import FinishedRun, settings, shown_value
 from ltr.report.style import NOTHING
@@ -39,7 +40,8 @@ def check_keys(runs: Sequence[FinishedRun], keys: Sequence[str], flag: str) -> N
 
 def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
     """Return for each configuration the settings that differ from the others, as overrides: ``loss=ldam``."""
-    settings_of_runs = [settings(config) for config in configs]
+    not_chosen = {f"{group}._target_": None for group in OPTIONAL}
+    settings_of_runs = [not_chosen | settings(config) for config in configs]
     # a key that some configurations lack belongs to another version and does not describe the run
     keys = [key for key in settings_of_runs[0] if all(key in config for config in settings_of_runs)]
     texts = {key: [repr(config[key]) for config in settings_of_runs] for key in keys}
@@ -69,7 +71,12 @@ def _typed_key(key: str) -> str:
 
 
 def _class_name(config: Mapping[str, Any], node: str) -> Any:
-    """Return what chooses the class of a node: the name of its config or in a library; else its import path."""
+    """Return what chooses the class of a node: the name of its config or in a library; else its import path.
+
+    None where an optional config is not chosen.
+    """
+    if config[f"{node}._target_"] is None:
+        return None
     return config.get(f"{node}.name") or config_name(config, node) or config[f"{node}._target_"]
 
 

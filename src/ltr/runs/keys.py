@@ -43,7 +43,7 @@ _UNSET = ("extra_lr", "weights_map", "matte", "white_level", "extra_protocols", 
           "resize_to", "labels", "prior", "prior_of_scores", "group", "views")  # fmt: skip
 # values that mean the same as null, or as an option that earlier versions had not
 _AS_NULL = {"interpolation": "bilinear", "output": "vector", "prefix_tokens": False, "shortcut_reduction": "stride",
-            "warmup_from": 0.0, "rgb": False, "allow_fewer": False}  # fmt: skip
+            "warmup_from": 0.0, "rgb": False, "allow_fewer": False, "keep_bias": False}  # fmt: skip
 _NOT_IDENTITY_EVALUATION = ("batch_size",)
 _NOT_IDENTITY_SOURCE = ("root", "roots", "download")
 _NOT_IDENTITY_DATASET = ("roots", "download")

@@ -54,6 +54,41 @@ def test_weights_are_divided_by_a_power_of_their_norm(network, images, tau):
     torch.testing.assert_close(scores.logits, F.linear(features_of(network, images).double(), weight).float())
 
 
+@pytest.mark.parametrize("tau", GRID)
+def test_a_kept_bias_is_added_unscaled(network, images, tau):
+    with torch.no_grad():
+        network.head.bias.uniform_(-1, 1)
+    (without,) = TauNormalised.from_network(network, [tau], 0).predict(images).values()
+    (kept,) = TauNormalised.from_network(network, [tau], 0, keep_bias=True).predict(images).values()
+    torch.testing.assert_close(kept.logits.double() - without.logits.double(), network.head.bias.double().expand(
+        len(images), -1), rtol=0, atol=1e-5)  # fmt: skip
+
+
+def test_with_a_kept_bias_tau_zero_is_the_network_itself(network, images):
+    (scores,) = TauNormalised.from_network(network, [0.0], 0, keep_bias=True).predict(images).values()
+    torch.testing.assert_close(scores.logits, network.predict(images)["default"].logits)
+
+
+def test_a_bias_can_be_kept_only_where_there_is_one():
+    with pytest.raises(ConfigError, match=r"method\.keep_bias=true keeps the bias .*, and head\.bias=false"):
+        planned("method=tau_norm", "method.keep_bias=true", "head.bias=false")
+    network = planned("head.bias=false").representation()
+    with pytest.raises(ConfigError, match="and this network has none"):
+        TauNormalised.from_network(network, [1.0], 0, keep_bias=True)
+
+
+def test_the_search_and_the_predictor_keep_the_bias(network):
+    with torch.no_grad():
+        network.head.bias.copy_(torch.linspace(-20, 20, 10))
+    plan = planned("method=tau_norm", VAL, "method.tau=auto", "method.grid.step=0.5", "method.keep_bias=true")
+    actual = plan.compute("tau", network)
+    dropped = planned("method=tau_norm", VAL, "method.tau=auto", "method.grid.step=0.5").compute("tau", network)
+    assert (actual["correct"] != dropped["correct"]).any()
+    assert actual["correct"][:, -1].tolist() == [actual["n"][-1]] * 3  # the largest bias wins
+    predictor = plan.method.predictor(plan.outputs(network, tau={"taus": np.array([0.5]), "chosen": np.int64(0)}))
+    assert predictor.keeps_bias
+
+
 def test_posthoc_adjustment_with_tau_zero_is_the_network_itself(network, images):
     (scores,) = PriorAdjusted.from_network(network, [0.0], 0).predict(images).values()
     assert torch.equal(scores.logits, network.predict(images)["default"].logits)

@@ -96,6 +96,9 @@ class TauOptions(Options):
 class TauNormOptions(RepresentationOptions, TauOptions):
     """Options of tau-normalisation."""
 
+    keep_bias: bool = False
+    """Add the classifier's bias, unscaled, as the code of Bag of Tricks does; `false` leaves it out (official code)."""
+
 
 class PostHocLAOptions(RepresentationOptions, TauOptions):
     """Options of post-hoc logit adjustment."""

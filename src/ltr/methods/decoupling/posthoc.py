@@ -28,6 +28,8 @@ from ltr.methods.decoupling.options import GridOptions, PostHocLAOptions, TauNor
 from ltr.methods.decoupling.representation import FromRepresentation, network_of
 from ltr.models.heads import head_kind
 
+_NO_BIAS = "method.keep_bias=true keeps the bias of the classifier"
+
 
 def variant_name(tau: float) -> str:
     """Return the name of a variant in the results: ``tau=0.35``."""
@@ -40,18 +42,21 @@ class AdjustedClassifier(ImageClassifier):
     Args:
         taus: values of tau, >= 0.
         chosen: index of the headline value.
+        options: further options of the subclass.
     """
 
-    def __init__(self, spec: NetworkSpec, *, taus: Sequence[float], chosen: int) -> None:
+    def __init__(self, spec: NetworkSpec, *, taus: Sequence[float], chosen: int, **options: Any) -> None:
         super().__init__(spec)
-        self.options = {"taus": list(taus), "chosen": chosen}
+        self.options = {"taus": list(taus), "chosen": chosen, **options}
         self.headline = variant_name(taus[chosen])
         self.register_buffer("taus", torch.tensor(taus), persistent=False)
 
     @classmethod
-    def from_network(cls, network: ImageClassifier, taus: Sequence[float], chosen: int) -> AdjustedClassifier:
+    def from_network(
+        cls, network: ImageClassifier, taus: Sequence[float], chosen: int, **options: Any
+    ) -> AdjustedClassifier:
         """Build the adjusted network from the weights of a trained one."""
-        adjusted = cls(network.spec, taus=taus, chosen=chosen)
+        adjusted = cls(network.spec, taus=taus, chosen=chosen, **options)
         adjusted.take_backbone(network)
         adjusted.head.load_state_dict(network.head.state_dict())
         return adjusted.eval()
@@ -73,12 +78,23 @@ class AdjustedClassifier(ImageClassifier):
 
 @named("network/tau_norm")
 class TauNormalised(AdjustedClassifier):
-    """tau-normalised classifier: logits_j = (w_j / ||w_j||^tau) . x, without the bias (Kang et al., ICLR 2020)."""
+    """tau-normalised classifier: logits_j = (w_j / ||w_j||^tau) . x (Kang et al., ICLR 2020).
+
+    Args:
+        options: ``keep_bias``, by default False: True adds the bias b_j, unscaled (Bag of Tricks' code).
+    """
+
+    def __init__(self, spec: NetworkSpec, **options: Any) -> None:
+        super().__init__(spec, **options)
+        self.keeps_bias = bool(options.get("keep_bias", False))
+        if self.keeps_bias and self.head.bias is None:
+            raise ConfigError(f"{_NO_BIAS}, and this network has none. Leave method.keep_bias out")
 
     def adjusted_logits(self, features: Tensor) -> Tensor:
         norms = self.head.weight.float().norm(dim=1).clamp_min(1e-12)
         factors = norms.pow(-self.taus.unsqueeze(1))  # type: ignore[operator]  # [T, C]
-        return F.linear(features, self.head.weight).float() * factors.unsqueeze(1)
+        logits = F.linear(features, self.head.weight).float() * factors.unsqueeze(1)
+        return logits + self.head.bias.float() if self.keeps_bias else logits
 
     @torch.no_grad()
     def linear_readout(self) -> tuple[Tensor, Tensor] | None:
@@ -86,10 +102,10 @@ class TauNormalised(AdjustedClassifier):
         if linear is None:
             return None
         bias = self.head.linear_map()[1]
-        shift = linear[1] - bias  # of a standardisation, which tau scales as the weights; the bias itself is left out
+        shift = linear[1] - bias  # of a standardisation, which tau scales as the weights, unlike the bias
         norms = self.head.weight.float().norm(dim=1).clamp_min(1e-12)
         factors = norms.pow(-self.options["taus"][self.options["chosen"]])
-        return linear[0] * factors.unsqueeze(1), shift * factors
+        return linear[0] * factors.unsqueeze(1), shift * factors + (bias if self.keeps_bias else 0)
 
     def weight_norms(self) -> Tensor | None:
         """Return the norms of the class weights, float64 [C], at the headline tau."""
@@ -121,7 +137,9 @@ ADJUSTMENTS: Mapping[str, type[AdjustedClassifier]] = {"tau_norm": TauNormalised
 
 
 @named("computation/tau")
-def choose_tau(computation: Computation, *, adjustment: str, taus: Sequence[float], search: bool) -> dict[str, Any]:
+def choose_tau(
+    computation: Computation, *, adjustment: str, taus: Sequence[float], search: bool, **options: Any
+) -> dict[str, Any]:
     """Select tau, as the stage ``tau``.
 
     With ``search``, one pass over the validation split evaluates all candidates, and the one with the highest balanced
@@ -131,6 +149,7 @@ def choose_tau(computation: Computation, *, adjustment: str, taus: Sequence[floa
         computation: with the trained ``representation``.
         adjustment: a key of `ADJUSTMENTS`.
         search: select by validation accuracy.
+        options: further options of the adjusted network.
 
     Returns:
         ``taus`` float64 [T] and ``chosen`` int64; with ``search`` also ``n`` int64 [C] (validation images of each
@@ -140,7 +159,8 @@ def choose_tau(computation: Computation, *, adjustment: str, taus: Sequence[floa
     arrays: dict[str, Any] = {"taus": np.asarray(taus, dtype=np.float64), "chosen": np.int64(0)}
     if not search:
         return arrays
-    network = ADJUSTMENTS[adjustment].from_network(network_of(computation.parents), taus, 0).to(computation.device)
+    kind = ADJUSTMENTS[adjustment]
+    network = kind.from_network(network_of(computation.parents), taus, 0, **options).to(computation.device)
     classes = computation.dataset_info.num_classes
     n = torch.zeros(classes, dtype=torch.int64, device=computation.device)
     correct = torch.zeros(len(taus), classes, dtype=torch.int64, device=computation.device)
@@ -187,6 +207,11 @@ class _PostHoc(FromRepresentation):
         self.search = tau == "auto"
         self.taus = candidates if tau == "auto" else [float(tau)]
 
+    @property
+    def network_options(self) -> dict[str, Any]:
+        """Options of the adjusted network besides tau, those that differ from their defaults."""
+        return {}
+
     def check(self, dataset_info: DatasetInfo) -> None:
         super().check(dataset_info)
         changed = GridOptions.changed(self.options.grid)
@@ -197,7 +222,7 @@ class _PostHoc(FromRepresentation):
             )
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
-        options = {"adjustment": self.adjustment, "taus": self.taus, "search": self.search}
+        options = {"adjustment": self.adjustment, "taus": self.taus, "search": self.search, **self.network_options}
         tau = Stage(
             "tau",
             "tau",
@@ -220,7 +245,8 @@ class _PostHoc(FromRepresentation):
                 end = "method.grid.start" if chosen == 0 else "method.grid.stop"
                 advice = f"a better value may lie outside. Widen the grid with {end}"
             warnings.warn(f"{best}: {advice}", stacklevel=2)
-        return ADJUSTMENTS[self.adjustment].from_network(network_of(outputs), taus, chosen)
+        network = network_of(outputs)
+        return ADJUSTMENTS[self.adjustment].from_network(network, taus, chosen, **self.network_options)
 
 
 def grid_values(grid: Mapping[str, float]) -> list[float]:
@@ -243,20 +269,27 @@ def grid_values(grid: Mapping[str, float]) -> list[float]:
 
 @named("method/tau_norm")
 class TauNorm(_PostHoc):
-    """tau-normalisation (Kang et al., ICLR 2020): class weights divided by a power of their norm, without bias.
+    """tau-normalisation (Kang et al., ICLR 2020): class weights divided by a power of their norm.
 
     Raises:
-        ConfigError: invalid tau or grid, or a head that is not linear.
+        ConfigError: invalid tau or grid, a head that is not linear, or one without the bias that is to be kept.
     """
 
     Options = TauNormOptions
+    options: TauNormOptions
     adjustment = "tau_norm"
+
+    @property
+    def network_options(self) -> dict[str, Any]:
+        return {"keep_bias": True} if self.options.keep_bias else {}
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         kind = head_kind(settings.head)
         if kind != "linear":
             why = "its weights are normalised already" if kind == "cosine" else "it has no plain weights to normalise"
             raise ConfigError(f"method=tau_norm needs head=linear, not {class_name(settings.head)}: {why}")
+        if self.options.keep_bias and settings.head.get("bias") is False:
+            raise ConfigError(f"{_NO_BIAS}, and head.bias=false. Leave one of the two out")
         return super().stages(settings, dataset_info)
 
 
