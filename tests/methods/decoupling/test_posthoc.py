@@ -85,7 +85,7 @@ def test_the_search_and_the_predictor_keep_the_bias(network):
     dropped = planned("method=tau_norm", VAL, "method.tau=auto", "method.grid.step=0.5").compute("tau", network)
     assert (actual["correct"] != dropped["correct"]).any()
     assert actual["correct"][:, -1].tolist() == [actual["n"][-1]] * 3  # the largest bias wins
-    predictor = plan.method.predictor(plan.outputs(network, tau={"taus": np.array([0.5]), "chosen": np.int64(0)}))
+    predictor = plan.method.predictor(plan.outputs(network, tau={"taus": actual["taus"], "chosen": np.int64(1)}))
     assert predictor.keeps_bias
 
 
