@@ -6,11 +6,13 @@ import pytest
 
 from ltr.configuration.command_line import read
 from ltr.configuration.configs import config_names, leaves, read_config
-from ltr.configuration.field_names import CONFIGS, KEYS
+from ltr.configuration.field_names import CONFIGS, KEYS, OVERRIDES
 from ltr.configuration.overrides import explain
 from ltr.configuration.unknown_configs import nearest_configs
 
-CHOICES = sorted({choice for names in CONFIGS.values() for choices in names.values() for choice in choices})
+CHOICES = sorted(
+    {choice for names in CONFIGS.values() for choices in names.values() for choice in choices} | set(OVERRIDES.values())
+)
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -32,6 +34,12 @@ def test_every_suggested_key_exists():
             known |= {key for key, _ in leaves(read_config(f"{group}/{config}"), group)}
     assert {key for keys in KEYS.values() for key in keys} <= known
     assert not set(KEYS) & known
+
+
+@pytest.mark.parametrize("key", OVERRIDES)
+def test_a_key_without_an_equal_gets_the_overrides_of_the_same_effect(key):
+    (mistake,) = explain([f"{key}=0.1"], None, "train", False)
+    assert mistake.endswith(f". Did you mean '{OVERRIDES[key]}'?")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ltr.configuration.configs import config_names
-from ltr.configuration.unknown_configs import nearest_configs, unknown_config
+from ltr.configuration.overrides import explain
+from ltr.configuration.unknown_configs import choice_of_path, nearest_configs, unknown_config
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,10 @@ def test_the_suggestion_precedes_the_list():
         ("optimizer", "lamb", "'optimizer=timm optimizer.name=lamb'"),
         ("scheduler", "tanh", "'scheduler=timm scheduler.name=tanh'"),
         ("scorer", "vim", "'evaluation.scorers=[pytorch_ood.ViM]'"),
+        ("backbone", "swin_large", "'backbone=timm backbone.name=swin_large_patch4_window7_224'?"),
+        ("backbone", "resnext50", "'backbone=timm backbone.name=resnext50_32x4d' or 'backbone=torchvision "),
+        ("backbone", "SqueezeNet", "'backbone=torchvision backbone.name=squeezenet1_0'?"),
+        ("backbone", "siglip", "'backbone=timm backbone.name=vit_base_patch"),
     ],
 )
 def test_a_name_of_another_package_is_answered_by_the_command_that_chooses_it(group, name, first):
@@ -73,3 +78,31 @@ def test_longer_names_of_the_group_come_before_the_same_name_in_another_group():
     message = unknown_config("dataset", "imagenet", config_names("dataset"))
     assert "Did you mean 'imagenet_lt' or 'tiny_imagenet' or " in message
     assert "augment" not in message.partition("There are")[0]
+
+
+def test_a_field_name_comes_before_the_same_name_in_another_group():
+    assert "Did you mean 'constant'?" in unknown_config("scheduler", "none", config_names("scheduler"))
+
+
+@pytest.mark.parametrize(
+    ("group", "path", "instead"),
+    [
+        ("dataset", "data/photos", "a folder of images is given by dataset=folder dataset.root=data/photos"),
+        ("dataset", "./photos", "dataset=folder dataset.root=./photos"),
+        ("dataset", "../my photos", """dataset=folder "dataset.root='../my photos'\""""),
+        ("dataset", "list.CSV", "a table of images is given by dataset=table dataset.file=list.CSV"),
+        ("dataset", "/x/list.parquet", "dataset=table dataset.file=/x/list.parquet"),
+        ("backbone", "weights.pth", "a file of weights is given by the key 'weights' of a backbone, e.g. backbone"),
+        ("backbone", "/x/last.ckpt", "e.g. backbone.weights=/x/last.ckpt"),
+    ],
+)
+def test_a_path_gets_the_key_that_takes_it(group, path, instead):
+    override = f"{group}='{path}'" if " " in path else f"{group}={path}"
+    (mistake,) = explain([override], None, "train")
+    assert instead.lower() in mistake.lower()
+    assert instead.lower() in (choice_of_path(group, path) or "").lower()
+
+
+@pytest.mark.parametrize(("group", "path"), [("dataset", "x/cub.yaml"), ("loss", "x/ldam"), ("backbone", "x/weights")])
+def test_other_paths_get_no_key(group, path):
+    assert choice_of_path(group, path) is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 _RATES = "optimizer=torch optimizer.name={}"
+_MODEL = "backbone=timm backbone.name={}"
+_SMOOTHED = "loss=label_aware_smoothing loss.head=0.1 loss.tail=0.1"  # equal values are plain label smoothing
 _FOLDER = ("dataset=folder", "dataset=table")
 _INAT18 = ("dataset=inat18_lists", "dataset=inat18")
 
@@ -14,6 +16,8 @@ CONFIGS: dict[str, dict[str, tuple[str, ...]]] = {
         **dict.fromkeys(("la", "logitadjustment", "logitadjust"), ("loss=logit_adjusted", "method=posthoc_la")),
         **dict.fromkeys(("cb", "effectivenumber"), ("loss=class_balanced",)),
         "las": ("loss=label_aware_smoothing",),
+        **dict.fromkeys(("labelsmoothing", "labelsmooth", "smoothing", "ls"), (_SMOOTHED,)),
+        **dict.fromkeys(("eql", "seql"), ("loss=equalization",)),
     },
     "method": {
         **dict.fromkeys(("ce", "crossentropy", "baseline", "softmax"), ("method=erm",)),
@@ -21,6 +25,9 @@ CONFIGS: dict[str, dict[str, tuple[str, ...]]] = {
         **dict.fromkeys(("decoupling", "decouple"), ("method=crt", "method=lws", "method=tau_norm")),
         **dict.fromkeys(("protonet", "protonets"), ("method=prototypical",)),
         **dict.fromkeys(("selfsupervision", "rotation"), ("method=sla",)),
+        **dict.fromkeys(("finetune", "finetuning", "fullfinetuning"), ("tune=all",)),
+        **dict.fromkeys(("linearprobe", "linearprobing"), ("tune=none",)),
+        **{name: (f"tune={name}",) for name in ("lora", "adapter", "vpt")},
         "maxlogit": ("evaluation.scorers=[max_logit]",),
         **{name: (f"evaluation.scorers=[{name}]",) for name in ("msp", "energy", "entropy")},
         **{
@@ -34,10 +41,28 @@ CONFIGS: dict[str, dict[str, tuple[str, ...]]] = {
             ("weighted", "weightedrandom", "weightedrandomsampler", "oversampling", "ros"), ("sampler=class_balanced",)
         ),
         "sqrt": ("sampler=square_root",),
+        **dict.fromkeys(("cbs", "cas", "classaware"), ("sampler=class_balanced",)),
+        "ibs": ("sampler=instance",),
+        "pbs": ("sampler=progressive",),
+        **dict.fromkeys(("reverse", "reversed", "inverse"), ("sampler=power sampler.q=-1",)),
+        "drs": ("sampler=class_balanced_deferred",),
+    },
+    "tune": {
+        **dict.fromkeys(("full", "finetune", "backbone"), ("tune=all",)),
+        **dict.fromkeys(("frozen", "freeze", "head", "linear", "linearprobe", "classifier"), ("tune=none",)),
+        **dict.fromkeys(("bitfit", "biases"), ("tune=bias",)),
+        **dict.fromkeys(("prompt", "prompts", "prompttuning"), ("tune=vpt",)),
+        **dict.fromkeys(("bn", "ln", "layernorm", "batchnorm"), ("tune=norm",)),
+        "adaptformer": ("tune=adapter",),
+    },
+    "backbone": {
+        "resnet": ("backbone=resnet32", _MODEL.format("resnet50")),
+        **dict.fromkeys(("vit", "vitb", "vitb16", "vitbase"), (_MODEL.format("vit_base_patch16_224"),)),
+        **dict.fromkeys(("clip", "openclip"), (_MODEL.format("vit_base_patch16_clip_224"),)),
+        **dict.fromkeys(("dino", "dinov2", "dinov2vitb14"), (_MODEL.format("vit_base_patch14_dinov2"),)),
     },
     "dataset": {
         "cifar": ("dataset=cifar10_lt", "dataset=cifar100_lt"),
-        "imagenet": ("dataset=imagenet_lt",),
         "places": ("dataset=places_lt",),
         **dict.fromkeys(("inat", "inaturalist", "inat2018", "inaturalist2018", "inaturalist18"), _INAT18),
         **dict.fromkeys(("cub200", "cub2002011", "cub2011"), ("dataset=cub",)),
@@ -138,3 +163,5 @@ _BELOW: dict[str, dict[str, tuple[str, ...]]] = {
 KEYS |= {f"{group}.{name}": choices for group, names in _BELOW.items() for name, choices in names.items()}
 # key of some data sets -> key of the others with the same purpose
 SAME_PURPOSE = {"dataset.image_size": "dataset.resize_to", "dataset.resize_to": "dataset.image_size"}
+# key of other projects -> overrides of ltr with the same effect
+OVERRIDES = dict.fromkeys(("label_smoothing", "loss.label_smoothing", "loss.smoothing"), _SMOOTHED)

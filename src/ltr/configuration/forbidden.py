@@ -15,6 +15,7 @@ from typing import Any
 from ltr.configuration.configs import PRIVATE_KEYS, conf_directory, leaves
 from ltr.configuration.parsing import Parsed, parse
 from ltr.configuration.targets import refused_target
+from ltr.configuration.unknown_configs import choice_of_path
 
 # keys that Hydra writes itself, or that would move files of a run
 _OF_HYDRA = {
@@ -122,7 +123,7 @@ def _wrong_name(one: Parsed) -> str | None:
         return reason
     names = [name for value in one.values for name in (value if isinstance(value, list) else [value])]
     for name in names:
-        if isinstance(name, str) and (reason := wrong_config_name(name)):
+        if isinstance(name, str) and (reason := wrong_config_name(name, one.key)):
             return reason
     return None
 
@@ -141,13 +142,20 @@ def not_one_config(group: str, names: Iterable[Any], at: str | None = None) -> s
     return f"one config is needed here, not a list, e.g. {key}={each[0]}{swept}" if each else None
 
 
-def wrong_config_name(name: str) -> str | None:
-    """Return the reason why ``name`` cannot be the name of a config, as the end of a sentence; None if it can."""
+def wrong_config_name(name: str, group: str | None = None) -> str | None:
+    """Return the reason why ``name`` cannot be the name of a config, as the end of a sentence; None if it can.
+
+    Args:
+        group: group of the config, for the key that takes a path instead.
+    """
     if not ("/" in name or "\\" in name or ".." in name or name.endswith(_ENDINGS)):
         return None  # Hydra checks that a config of this name exists
     if _CONFIG_NAME.fullmatch(name) and ".." not in name and not name.endswith(_ENDINGS):
         return None
+    reason = f"the name of a config is needed, and '{name}' is a path"
+    if choice := choice_of_path(group, name):
+        return f"{reason}. {choice[0].upper()}{choice[1:]}"
     return (
-        f"the name of a config is needed, and '{name}' is a path. Name a config of its group, without folder and "
-        "ending; configs of your own are found in the folder of --config-dir"
+        f"{reason}. Name a config of its group, without folder and ending; configs of your own are found in the folder "
+        "of --config-dir"
     )

@@ -129,7 +129,7 @@ def _names(node: Mapping[str, Any]) -> list[str]:
     mistakes = []
     for group, chosen in ((node.get("runtime") or {}).get("choices") or {}).items():
         names = chosen if isinstance(chosen, list) else [chosen]
-        reasons = [(name, wrong_config_name(name)) for name in names if isinstance(name, str)]
+        reasons = [(name, wrong_config_name(name, group.partition("@")[0])) for name in names if isinstance(name, str)]
         if isinstance(chosen, list):
             reasons.append((as_text(chosen), not_one_config(group.partition("@")[0], chosen)))
         mistakes += [f"{group}={name}: {reason}" for name, reason in reasons if reason]

@@ -31,6 +31,9 @@ _PROVIDERS: dict[str, tuple[tuple[str, str, str, str], ...]] = {
 }  # fmt: skip
 
 
+_SHORTEST_FAMILY = 3  # letters of a name that can begin a family's
+
+
 def provided_choices(group: str, name: str) -> list[str]:
     """Return the commands that choose a name of a package, such as ``backbone=timm backbone.name=resnet18``.
 
@@ -44,6 +47,24 @@ def provided_choices(group: str, name: str) -> list[str]:
         alike = [name] if name in names else [known for known in names if _simplified(known) == _simplified(name)]
         choices += [command.format(known) for known in alike[:1]]
     return choices if group == "backbone" else choices[:1]  # timm repeats the optimisers of torch
+
+
+def family_choices(group: str, name: str) -> list[str]:
+    """Return the commands that choose a backbone of the family that a name begins, one for each package.
+
+    Of several models it is the one with the shortest name: ``swin_large_patch4_window7_224`` for ``swin_large``.
+    """
+    wanted = name.lower()
+    if group != "backbone" or len(wanted) < _SHORTEST_FAMILY:
+        return []
+    choices = []
+    for package, files, pattern, command in _PROVIDERS[group]:
+        names = list(dict.fromkeys(_names(package, files, pattern)))
+        begin = [known for known in names if known.startswith(wanted)]
+        whole_words = [known for known in begin if not known[len(wanted) : len(wanted) + 1].isalpha()]
+        family = whole_words or begin or [known for known in names if wanted in known.split("_")]
+        choices += [command.format(min(family, key=len))] if family else []
+    return choices
 
 
 def _names(package: str, files: str, pattern: str) -> Iterator[str]:

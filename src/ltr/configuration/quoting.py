@@ -6,6 +6,7 @@ import re
 import shlex
 
 _KEY = re.compile(r"[+~]*[A-Za-z_][\w./@:-]*")
+_PLAIN = re.compile(r"[\w./~@%+-]+")
 # special characters of bash within double quotes; "!" in an interactive shell
 _IN_DOUBLE_QUOTES = re.compile(r"[\"$`\\!\n\r\t]")
 
@@ -22,6 +23,11 @@ def as_typed(key: str, text: str) -> str:
     """Return the override ``key=text`` as typed in a shell, where ``text`` holds special characters."""
     argument = f"{key}={quoted(text)}"
     return shlex.quote(argument) if _IN_DOUBLE_QUOTES.search(argument) else f'"{argument}"'
+
+
+def typed(key: str, text: str) -> str:
+    """Return the override ``key=text`` as typed in a shell, quoted only if ``text`` needs it."""
+    return f"{key}={text}" if _PLAIN.fullmatch(text) else as_typed(key, text)
 
 
 def quoting_hint(override: str) -> str:

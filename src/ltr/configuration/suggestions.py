@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from omegaconf import DictConfig
 
 from ltr.configuration.configs import config_names, leaves, mappings, read_config
-from ltr.configuration.field_names import KEYS, SAME_PURPOSE
+from ltr.configuration.field_names import KEYS, OVERRIDES, SAME_PURPOSE
 from ltr.configuration.structure import OPTIONAL
 from ltr.errors import nearest, nearest_name
 
@@ -25,6 +25,8 @@ def suggestion(key: str, known: Collection[str], elsewhere: Mapping[str, list[st
         return f". Did you mean '{SAME_PURPOSE[key]}'?"
     if key in elsewhere:
         return f"; it is a key of {_configs(elsewhere[key])}"
+    if key in OVERRIDES:
+        return f". Did you mean '{OVERRIDES[key]}'?"
     if key in KEYS:
         names = [name for name in KEYS[key] if name in known] or KEYS[key]
         return f". Did you mean {' or '.join(f'{name!r}{_of(elsewhere, name)}' for name in names)}?"

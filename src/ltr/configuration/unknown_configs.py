@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ltr.configuration.configs import config_names
 from ltr.configuration.field_names import CONFIGS
-from ltr.configuration.provided_names import provided_choices
+from ltr.configuration.provided_names import family_choices, provided_choices
+from ltr.configuration.quoting import typed
 from ltr.errors import nearest_name
 
 # groups that users confuse: the method of a paper may be a loss, a sampler or an experiment in ltr
 MIXED_UP = ("method", "loss", "sampler", "scheduler", "optimizer", "backbone", "head", "augment", "dataset",
             "experiment")  # fmt: skip
 _MOST = 3  # suggestions
+# group -> endings of files (none: any path), and the sentence with the override that takes such a path
+_OF_PATHS = {
+    "dataset": (
+        ((".csv", ".tsv", ".parquet"), "a table of images is given by dataset=table {}", "dataset.file"),
+        ((), "a folder of images is given by dataset=folder {}", "dataset.root"),
+    ),
+    "backbone": (
+        (
+            (".pth", ".pt", ".ckpt", ".safetensors", ".tar", ".bin"),
+            "a file of weights is given by the key 'weights' of a backbone, e.g. {}",
+            "backbone.weights",
+        ),
+    ),
+}
 
 
 def unknown_config(group: str, name: Any, options: Sequence[str]) -> str:
@@ -28,12 +44,26 @@ def unknown_config(group: str, name: Any, options: Sequence[str]) -> str:
         options: the names of the group's configs.
     """
     written = "null" if name is None else str(name).lower() if isinstance(name, bool) else str(name)
+    if choice := choice_of_path(group, written):
+        return f"there is no {group} '{written}'; {choice}"
     provided = provided_choices(group, written) if name else []
     near = provided or (nearest_configs(group, written, options) if name else [])
     # without the group, if it is the same
     quoted = [f"'{choice.removeprefix(f'{group}=') if ' ' not in choice else choice}'" for choice in near]
     hint = f". Did you mean {' or '.join(quoted)}? There are: " if quoted else "; there are: "
     return f"there is no {group} '{written}'{hint}{', '.join(options) or 'none'}"
+
+
+def choice_of_path(group: str | None, name: str) -> str | None:
+    """Return a sentence with the override that takes a path of images, of a table or of weights.
+
+    None if the name is no path, or a path of something else.
+    """
+    ending = os.path.splitext(name)[1].lower()
+    for endings, sentence, key in _OF_PATHS.get(group or "", ()):
+        if ending in endings if endings else "/" in name and ending not in (".yaml", ".yml"):
+            return sentence.format(typed(key, name))
+    return None
 
 
 def nearest_configs(group: str, name: str, options: Iterable[str]) -> list[str]:
@@ -43,14 +73,16 @@ def nearest_configs(group: str, name: str, options: Iterable[str]) -> list[str]:
     if group in MIXED_UP:
         names |= {other: config_names(other) for other in MIXED_UP if other != group}
     wanted = _simplified(name)
+    if wanted in CONFIGS.get(group, {}):
+        return list(CONFIGS[group][wanted])
     same = [f"{other}={option}" for other in names for option in names[other] if _simplified(option) == wanted]
     if same:
         # a longer name of the group is more likely meant than the same name in another group
         is_here = any(choice.startswith(f"{group}=") for choice in same)
         longer_here = [] if is_here else [option for option in names[group] if _words(name) <= _words(option)]
         return [*(f"{group}={option}" for option in sorted(longer_here, key=len)), *same][:_MOST]
-    if wanted in CONFIGS.get(group, {}):
-        return list(CONFIGS[group][wanted])
+    if not any(option.startswith(name.lower()) for option in names[group]) and (family := family_choices(group, name)):
+        return family
     simplified = {_simplified(option): option for option in names[group]}
     close = nearest_name(wanted, simplified, cutoff=0.75)
     if close is not None:
