@@ -89,7 +89,8 @@ OF_RUNS = {"data check": {"--max-pixels"}}
 ALWAYS = {
     "evaluate": "--json --allow-overlap --decide --allow",
     "stages": "--stages",
-    "stages prune": "--older-than --keep-last --dry-run",
+    **dict.fromkeys(("stages list", "stages show"), "--stages"),
+    "stages prune": "--stages --older-than --keep-last --dry-run",
     "data list": "--config-dir",
     "data describe": "--out --config-dir --allow",
     "data check": "--exclude-to --duplicates --workers --config-dir --allow",

@@ -42,6 +42,21 @@ def test_the_list_has_one_line_per_stage_newest_first(store, capsys):
     assert "10d ago" in lines[2] or "1w ago" in lines[2]
 
 
+@pytest.mark.parametrize("before", [[], ["--stages", "/no/such/folder"]])
+def test_the_store_may_be_named_behind_the_command(store, before, capsys):
+    assert main([*before, "list", "--stages", str(store.root)]) == 0
+    assert main([*before, "show", "0", "--stages", str(store.root)]) == 0
+    assert main([*before, "prune", f"--stages={store.root}", "--older-than", "30d"]) == 0
+    assert keys(store) == ["0", "1"]
+    with pytest.raises(ConfigError, match="--stages /no/such/folder: there is no such folder"):
+        main(["list", "--stages", "/no/such/folder"])
+
+
+def test_a_flag_of_another_command_gets_that_command():
+    with pytest.raises(ConfigError, match="--keep-last 3; --keep-last is a flag of ltr-stages prune\n"):
+        main(["list", "--keep-last", "3"])
+
+
 @pytest.mark.parametrize(
     ("spec", "shown"),
     [

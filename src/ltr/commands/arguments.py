@@ -41,7 +41,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if message.startswith(_UNKNOWN):
             first = message.removeprefix(_UNKNOWN).split()[0].partition("=")[0]
-            message += nearest(first, _flags(self)) if first.startswith("-") else ""
+            owners = [command for command, subparser in _commands(self).items() if first in _flags(subparser)]
+            if owners:
+                message += f"; {first} is a flag of {self.prog} {', '.join(owners)}"
+            elif first.startswith("-"):
+                message += nearest(first, _flags(self))
         elif choice := _CHOICE.search(message):
             message += nearest(choice["given"], choice["allowed"].replace("'", "").split(", "))
         raise ConfigError(f"{message}\n{self.format_usage().rstrip()}")
@@ -52,13 +56,17 @@ def _flags(parser: argparse.ArgumentParser) -> list[str]:
     return list(dict.fromkeys(flag for action in _actions(parser) for flag in action.option_strings))
 
 
+def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the subcommands of a parser."""
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return {name: subparser for group in groups for name, subparser in group.choices.items()}
+
+
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
     """Yield the actions of a parser and of its subcommands."""
-    for action in parser._actions:
-        yield action
-        if isinstance(action, argparse._SubParsersAction):
-            for subparser in action.choices.values():
-                yield from _actions(subparser)
+    yield from parser._actions
+    for subparser in _commands(parser).values():
+        yield from _actions(subparser)
 
 
 def parse_arguments(parser: Parser, argv: Sequence[str], intermixed: bool = False) -> argparse.Namespace | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from collections.abc import Sequence
@@ -30,11 +31,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--stages", type=Path, default=default, metavar="FOLDER", help=f"the store (default: {default})"
     )
+    # before or after the command; only a typed value replaces the one before it
+    store_flag = Parser(add_help=False)
+    store_flag.add_argument("--stages", type=Path, default=argparse.SUPPRESS, metavar="FOLDER", help="the store")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="list stages, newest first")
-    show = commands.add_parser("show", help="show the specification of a stage")
+    commands.add_parser("list", help="list stages, newest first", parents=[store_flag])
+    show = commands.add_parser("show", help="show the specification of a stage", parents=[store_flag])
     show.add_argument("key", help="key of a stage, or a prefix of it")
-    prune = commands.add_parser("prune", help="delete stages; runs keep their own checkpoints")
+    prune = commands.add_parser("prune", help="delete stages; runs keep their own checkpoints", parents=[store_flag])
     prune.add_argument("--older-than", metavar="30d", help="delete only stages that finished longer ago (m, h, d or w)")
     prune.add_argument("--keep-last", type=int, default=0, metavar="N", help="always keep the N newest stages")
     prune.add_argument("--dry-run", action="store_true", help="print the stages without deleting them")

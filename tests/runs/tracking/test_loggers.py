@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ltr.configuration.overrides import load_config
 from ltr.errors import ConfigError, Interrupted
 from ltr.runs.tracking.loggers import RunLoggers, described, forgiving
 
@@ -234,6 +235,14 @@ def test_a_failing_logger_is_reported_once_and_does_not_stop_the_run(broken):
 def test_a_signal_is_not_reported_as_a_failing_logger():
     with pytest.raises(Interrupted):
         forgiving(Breaks("close", error=lambda text: Interrupted(15, text)), "wandb").close(failed=False)
+
+
+def test_a_setting_that_wandb_refuses_is_named(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "bogus")
+    config = load_config(["logger=wandb"])
+    with pytest.raises(ConfigError, match="logger=wandb: it cannot start: ValidationError: mode: Input should be "):
+        RunLoggers(config, tmp_path, {"main": 1})("main")
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("pydantic\nlines"), TypeError()])

@@ -51,7 +51,7 @@ class RunLoggers:
             raise
         except Exception as error:  # from the network, the disk, or the package
             raise ConfigError(
-                f"logger={name}: it cannot start: {type(error).__name__}: {first_line(error)}. Correct that, or use "
+                f"logger={name}: it cannot start: {type(error).__name__}: {_reason(error)}. Correct that, or use "
                 "logger=csv; the logger is not part of the run's identity"
             ) from error
         return forgiving(logger, name)
@@ -141,6 +141,14 @@ def forgiving(logger: Any, name: str) -> Any:
         if hasattr(logger, method):
             setattr(logger, method, guarded(getattr(logger, method), closes=method == "close"))
     return logger
+
+
+def _reason(error: Exception) -> str:
+    """Return an error's first line; W&B's settings are checked by pydantic, whose first line only counts mistakes."""
+    entries = getattr(error, "errors", None)
+    if not callable(entries):
+        return first_line(error)
+    return "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in entries())
 
 
 def described(config: Mapping[str, Any]) -> dict[str, Any]:
