@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from ltr.configuration.overrides import load_config
 from ltr.errors import ConfigError, Interrupted
 from ltr.runs.tracking.loggers import RunLoggers, described, forgiving
 
@@ -238,11 +237,10 @@ def test_a_signal_is_not_reported_as_a_failing_logger():
 
 
 def test_a_setting_that_wandb_refuses_is_named(tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_MODE", "bogus")
-    config = load_config(["logger=wandb"])
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setattr(RunLoggers, "_wandb", lambda _: wandb.Settings(mode="bogus"))
     with pytest.raises(ConfigError, match="logger=wandb: it cannot start: ValidationError: mode: Input should be "):
-        RunLoggers(config, tmp_path, {"main": 1})("main")
+        RunLoggers({"logger": {"name": "wandb"}}, tmp_path, {"main": 1})("main")
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("pydantic\nlines"), TypeError()])
