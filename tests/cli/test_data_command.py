@@ -102,6 +102,10 @@ def test_overrides_change_what_is_described(ltr_data):
     assert "outputs/data/digits_lt/contact_sheet.png" in out
 
 
+def test_the_data_set_may_be_named_as_in_the_other_commands(ltr_data):
+    assert ltr_data("describe", "dataset=digits_lt")[:2] == ltr_data("describe", "digits_lt")[:2]
+
+
 def test_a_background_class_is_listed_separately(ltr_data):
     out = ltr_data("describe", "digits_bg")[1]
     assert "background share 0.7996" in out

@@ -33,6 +33,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if arguments.command == "list":
         return _list(arguments.config_dir)
+    if arguments.command != "audit":
+        arguments.dataset = arguments.dataset.removeprefix("dataset=")  # as in the other commands
     _check_flags(arguments)
 
     from ltr.configuration.targets import allow_packages
@@ -182,7 +184,10 @@ def _check_flags(arguments: argparse.Namespace) -> None:
     if values.get("out") is not None:
         check_folder(values["out"], f"--out {values['out']}")
     if arguments.command != "audit" and "=" in arguments.dataset:
-        raise ConfigError(f"{arguments.dataset}: the name of a data set comes first, see ltr-data list")
+        raise ConfigError(
+            f"{arguments.dataset}: the name of a data set comes first, ltr-data {arguments.command} NAME "
+            f"{arguments.dataset}; ltr-data list shows the names"
+        )
 
 
 def _check_duplicate_flags(arguments: argparse.Namespace) -> None:

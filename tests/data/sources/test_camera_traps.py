@@ -65,6 +65,26 @@ def test_the_same_images_are_read_from_every_format(traps, file, format):
     assert f"the annotations are in the format {format}" in source.remarks
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("location", "Location", "the column Location is not read. Rename it to location, or remove it"),
+        ("label", "part;label", "no column split, and its column part, which holds dev, train, is not read"),
+    ],
+)
+def test_divisions_and_groups_under_another_name_are_refused(traps, tmp_path, old, new, reason):
+    head, *lines = (traps / "table.csv").read_text(encoding="utf-8-sig").splitlines()
+    at = head.split(";").index(old)
+    if ";" in new:  # a further column before the old one
+        cells = [line.split(";") for line in lines]
+        lines = [";".join([*row[:at], ("train", "dev")[n % 2], *row[at:]]) for n, row in enumerate(cells)]
+    names = [new if name == old else name for name in head.split(";")]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join([";".join(names), *lines]))
+    with pytest.raises(DataError, match=reason):
+        camera_traps(name="traps", annotations=str(table), root=str(traps), missing="exclude")
+
+
 def test_a_forced_format_is_the_one_that_is_read(traps):
     assert read(traps, format="coco").name.startswith("traps-coco-")
     with pytest.raises(ConfigError, match="allowed is one of: auto, coco_camera_traps, coco, camtrap_dp, csv"):

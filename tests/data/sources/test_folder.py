@@ -134,7 +134,9 @@ def test_a_part_without_an_image_is_refused(tmp_path, part):
         read(root)
 
 
-@pytest.mark.parametrize("names", [("Train", "Test"), ("training", "validation", "testing"), ("TRAIN", "val")])
+@pytest.mark.parametrize(
+    "names", [("Train", "Test"), ("training", "validation", "testing"), ("TRAIN", "val"), ("train_set", "test set")]
+)
 def test_parts_under_another_name_are_not_read_as_classes(tmp_path, names):
     root = trees.folder(tmp_path, names)
     with pytest.raises(DataError, match=r"must be called train, val, test|no folder train"):

@@ -64,6 +64,44 @@ def test_with_train_and_val_only_val_is_the_test_set(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["images.csv", "images.parquet"])
+@pytest.mark.parametrize(
+    ("column", "train", "test"),
+    [
+        ("part", "train", "test"),
+        ("Split", "TRAIN", "VAL"),
+        ("subset", "training", "dev"),
+        ("x", "train_set", "test set"),
+        ("is_train", "1", "0"),
+        ("is_training_image", "0", "1"),
+    ],
+)
+def test_a_division_under_another_name_is_refused(tmp_path, name, column, train, test):
+    rows = [(*row[:2], column if number == 0 else test if number % 3 else train) for number, row in enumerate(DIVIDED)]
+    with pytest.raises(DataError, match=f"no column split, and its column {column}.* is not read. Rename it to split"):
+        read(write(tmp_path, rows, name))
+
+
+@pytest.mark.parametrize("name", ["images.csv", "images.parquet"])
+@pytest.mark.parametrize(("column", "values"), [("part", "train"), ("fold", "012"), ("x", ["train", "test", "other"])])
+@pytest.mark.filterwarnings("ignore:.*one image")
+def test_further_columns_that_are_no_division_are_ignored(tmp_path, name, column, values):
+    cells = [values] * 3 if values == "train" else list(values)
+    rows = [(*row[:2], column if number == 0 else cells[number % 3]) for number, row in enumerate(DIVIDED)]
+    assert read(write(tmp_path, rows, name)).name == "own-test0.2-seed0"
+
+
+def test_a_division_with_blank_cells_is_refused(tmp_path):
+    rows = [(*row[:2], ("part", "train", "", "test", "test")[number]) for number, row in enumerate(DIVIDED)]
+    with pytest.raises(DataError, match="which holds test, train, is not read"):
+        read(write(tmp_path, rows))
+
+
+def test_a_column_split_leaves_other_divisions_unread(tmp_path):
+    rows = [(*row, ("part", "train", "test")[min(number, 1 + number % 2)]) for number, row in enumerate(DIVIDED)]
+    assert read(write(tmp_path, rows)).name == "own"
+
+
+@pytest.mark.parametrize("name", ["images.csv", "images.parquet"])
 @pytest.mark.filterwarnings("ignore:.*one image")
 def test_whole_numbers_are_sorted_as_numbers(tmp_path, name):
     rows = [("path", "label"), ("1.jpg", 10), ("2.jpg", 9), ("3.jpg", 10), ("4.jpg", 100)]

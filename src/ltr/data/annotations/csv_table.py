@@ -22,12 +22,14 @@ from ltr.data.annotations.records import (
     merge_class_names,
 )
 from ltr.data.tables import iterate_rows
+from ltr.data.unread_divisions import refuse_other_case
 from ltr.errors import DataError
 from ltr.escaping import csv_text
 from ltr.names import is_text
 
 FORMAT = "csv"
 BOX = ("x", "y", "width", "height")
+READ = ("path", "label", "datetime", "date", *COLUMNS, *BOX)  # besides the column split
 
 
 def read_csv(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) -> Records:
@@ -42,6 +44,7 @@ def read_csv(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) ->
     Raises:
         DataError: the table is damaged, a path is blank, rows of one path contradict each other, or a box is invalid.
     """
+    refuse_other_case(name, file, ("path", "label"), ("split", *COLUMNS))
     grouping_columns = tuple(dict.fromkeys((*COLUMNS, "date", *columns)))
     table = ImageColumns(grouping_columns)
     split, classes = Interned(), Interned()

@@ -45,6 +45,7 @@ from ltr.data.sources.part_division import (
 )
 from ltr.data.sources.part_lists import divide_by_column, divide_by_list
 from ltr.data.splitting.groups import FILE, file_groups
+from ltr.data.unread_divisions import refuse_unread_division
 from ltr.errors import ConfigError, DataError
 from ltr.identity import named
 from ltr.names import counted, list_first
@@ -191,6 +192,8 @@ def _source(
 ) -> Source:
     """Divide the images, order them by part, and build the source."""
     check_option("dataset.division", division, DivisionRule)
+    if records.format == csv_table.FORMAT and records.split is None and split_list is None:
+        refuse_unread_division(name, file, csv_table.READ)
     labels, class_names, unused = _numbered(records.class_names, table.classes)
     files = ImageFiles.from_paths(records.files.root, map(records.files.relative, table.images.tolist()), crops=crops)
     groupings = {key: grouping.take(table.images) for key, grouping in records.groupings.items()}

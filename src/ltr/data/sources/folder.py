@@ -18,13 +18,12 @@ from ltr.data.sources.custom_groups import check_groups, check_path_group, group
 from ltr.data.sources.division import warn_of_untested
 from ltr.data.sources.part_division import PARTS, divide_by_groups
 from ltr.data.sources.same_files import ListedFiles, no_position
+from ltr.data.unread_divisions import are_only_parts
 from ltr.errors import DataError, nearest
 from ltr.files import is_file, is_folder
 from ltr.identity import named
 from ltr.names import canonical, counted, list_first
 
-# common synonyms for the folders of parts, in lower case
-_OTHER_PARTS = ("training", "valid", "validation", "dev", "testing", "eval", "evaluation")
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 # suffixes of image formats that are not supported
 _UNREAD = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".pbm", ".pnm", ".tga", ".svg", ".psd", ".dng", ".cr2", ".cr3",
@@ -281,10 +280,9 @@ class _Walk:
 
     def _refuse_other_parts(self, folders: Sequence[str]) -> None:
         """Refuse folders that are probably parts under another name and would be read as classes."""
-        part_like = [folder for folder in folders if folder.casefold() in (*PARTS, *_OTHER_PARTS)]
-        if len(part_like) > 1 and len(part_like) == len(folders):
+        if len(folders) > 1 and are_only_parts(folders):
             raise DataError(
-                f"{self.name}: the folders of {self.base} are called {list_first(part_like)}, which would be the "
+                f"{self.name}: the folders of {self.base} are called {list_first(folders)}, which would be the "
                 f"classes. Folders for parts of the data must be called {', '.join(PARTS)}; rename them"
             )
 

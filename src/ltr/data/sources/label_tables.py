@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ltr.data.tables import PARQUET, Columns, column_names, read_columns
+from ltr.data.unread_divisions import refuse_unread_division
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.escaping import csv_text
 from ltr.names import canonical, is_text, list_first
@@ -205,6 +206,8 @@ def _read(name: str, table: Path, key: str, group: str | None) -> Columns:
         columns = read_columns(table, NEEDED, ("split", *further))
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
+    if "split" not in columns.texts:
+        refuse_unread_division(name, table, (*NEEDED, *further))
     if table.suffix.lower() not in PARQUET:
         for column in {*NEEDED, *further} & set(columns.texts):
             columns.texts[column] = [csv_text(cell) for cell in columns.texts[column]]
