@@ -258,7 +258,7 @@ def test_data_sets_that_cannot_be_packed_are_refused(ltr_data, pets, dataset):
         (["describe", "digits_l"], "Did you mean 'digits_lt'"),
         (["describe", "digits_lt", "dataset.imbalance=3"], "there is no key"),
         (["describe", "digits_lt", "dataset.imbalance_factor=0"], "imbalance_factor"),
-        (["describe", "dataset=digits_lt"], "comes first"),
+        (["describe", "seed=3"], "the name of a data set comes first, ltr-data describe NAME seed=3"),
         (["check", "digits_lt", "--workers", "0"], "--workers 0"),
         (["pack", "folder", "--to", "x", "--size", "0"], "--size 0"),
         (["pack", "folder", "--to", "."], ". is a folder; the name of a file is needed"),

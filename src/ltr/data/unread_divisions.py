@@ -21,6 +21,12 @@ _EVALUATED = re.compile(rf"(?:val|valid|validation|dev|test|testing|tst|eval|eva
 _MARK = re.compile(r"is_?(train|training|val|valid|validation|test)(_?(img|image|set))?", re.IGNORECASE)  # as in CUB
 
 
+def are_parts(names: Iterable[str]) -> bool:
+    """Return whether among some names are one for training images and one for others, such as ``Train`` and ``dev``."""
+    stripped = [name.strip() for name in names]
+    return any(map(_TRAIN.fullmatch, stripped)) and any(map(_EVALUATED.fullmatch, stripped))
+
+
 def are_only_parts(names: Iterable[object]) -> bool:
     """Return whether all names are names of parts, or blank."""
     texts = [str(name or "").strip() for name in names]
@@ -66,8 +72,7 @@ def _divisions(table: Path, columns: Sequence[str], needed: Sequence[str]) -> It
     """Yield the columns that hold nothing but names of parts, among them one for training, and their values."""
     values = (_parquet_values if table.suffix.lower() in PARQUET else _csv_values)(table, columns, needed)
     for column, found in values.items():
-        names = [value.strip() for value in found]
-        if any(map(_TRAIN.fullmatch, names)) and any(map(_EVALUATED.fullmatch, names)):
+        if are_parts(found):
             yield column, found
 
 

@@ -143,6 +143,21 @@ def test_parts_under_another_name_are_not_read_as_classes(tmp_path, names):
         read(root)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "is_refused"),
+    [("train", "test", True), ("Train", "val", True), ("train", "bus", False), ("test", "val", False)],
+)
+def test_parts_inside_the_folders_of_classes_are_refused(tmp_path, first, second, is_refused):
+    for class_name in ("cat", "dog"):
+        for number, part in enumerate((first, second, first, second)):
+            trees.put(tmp_path / class_name / part / f"{number}.png", number)
+    if is_refused:
+        with pytest.raises(DataError, match="Parts come before classes: move the images into train/CLASS and test/CL"):
+            read(tmp_path)
+    else:
+        assert len(read(tmp_path)) == 8
+
+
 def test_a_class_may_be_named_like_a_part(tmp_path):
     assert read(trees.folder(tmp_path, classes=("Train", "Testing", "car"))).num_classes == 3
 

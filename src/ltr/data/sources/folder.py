@@ -18,7 +18,7 @@ from ltr.data.sources.custom_groups import check_groups, check_path_group, group
 from ltr.data.sources.division import warn_of_untested
 from ltr.data.sources.part_division import PARTS, divide_by_groups
 from ltr.data.sources.same_files import ListedFiles, no_position
-from ltr.data.unread_divisions import are_only_parts
+from ltr.data.unread_divisions import are_only_parts, are_parts
 from ltr.errors import DataError, nearest
 from ltr.files import is_file, is_folder
 from ltr.identity import named
@@ -247,6 +247,7 @@ class _Walk:
         else:
             self._refuse_other_parts(folders)
             parts = {"train": self._classes("")}
+            self._refuse_parts_of_classes(parts["train"])
         if self.outside:
             raise DataError(
                 f"{self.name}: links lead outside {', '.join(map(str, self.allowed))}: {list_first(self.outside)}. "
@@ -285,6 +286,18 @@ class _Walk:
                 f"{self.name}: the folders of {self.base} are called {list_first(folders)}, which would be the "
                 f"classes. Folders for parts of the data must be called {', '.join(PARTS)}; rename them"
             )
+
+    def _refuse_parts_of_classes(self, classes: Classes) -> None:
+        """Refuse folders of parts inside the folders of classes, whose images would all be for training."""
+        for images in classes.values():
+            levels = [image.path.split(os.sep) for image in images]
+            inside = sorted({level[1] for level in levels if len(level) > 2})
+            if are_parts(inside):
+                raise DataError(
+                    f"{self.name}: {self.base / levels[0][0]} has the folders {list_first(inside)}, which are not read "
+                    "as parts. Parts come before classes: move the images into train/CLASS and test/CLASS, or write a "
+                    "table with the columns path, label and split (dataset=table)"
+                )
 
     def _classes(self, folder: str) -> Classes:
         """Return the images of each class; folder names that differ only in Unicode form are one class."""
