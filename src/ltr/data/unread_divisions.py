@@ -42,9 +42,9 @@ def refuse_unread_division(name: str, table: Path, read: Sequence[str]) -> None:
         read: columns that are read, the needed ones first.
     """
     names = column_names(table, read[:2])
-    others = [column for column in names if column and column not in read and names.count(column) == 1]
-    marks = [column for column in others if _MARK.fullmatch(column.replace(" ", "_"))]
-    for column, values in ((column, ()) for column in marks) if marks else _divisions(table, others, read[:2]):
+    unread = [column for column in names if column and column not in read and names.count(column) == 1]
+    marks = [column for column in unread if _MARK.fullmatch(column.replace(" ", "_"))]
+    for column, values in ((column, ()) for column in marks) if marks else _divisions(table, unread, read[:2]):
         holds = f", which holds {list_first(sorted(filter(str.strip, values)))}," if values else ""
         raise DataError(
             f"{name}: {table} has no column split, and its column {column}{holds} is not read. Rename it to split, "
@@ -71,9 +71,9 @@ def refuse_other_case(name: str, table: Path, read: Sequence[str], columns: Coll
 def _divisions(table: Path, columns: Sequence[str], needed: Sequence[str]) -> Iterator[tuple[str, set[str]]]:
     """Yield the columns that hold nothing but names of parts, among them one for training, and their values."""
     values = (_parquet_values if table.suffix.lower() in PARQUET else _csv_values)(table, columns, needed)
-    for column, found in values.items():
-        if are_parts(found):
-            yield column, found
+    for column, parts in values.items():
+        if are_parts(parts):
+            yield column, parts
 
 
 def _csv_values(table: Path, columns: Sequence[str], needed: Sequence[str]) -> dict[str, set[str]]:
@@ -94,11 +94,11 @@ def _parquet_values(table: Path, columns: Sequence[str], needed: Sequence[str]) 
     from pyarrow import parquet, types
 
     schema = parquet.read_schema(os.fspath(table))
-    found = {}
+    parts = {}
     for field in schema:
         kind = field.type.value_type if types.is_dictionary(field.type) else field.type
         if field.name.strip() in columns and (types.is_string(kind) or types.is_large_string(kind)):
             values = parquet.read_table(os.fspath(table), columns=[field.name])[field.name].unique().to_pylist()
             if are_only_parts(values):
-                found[field.name.strip()] = {str(value or "") for value in values}
-    return found
+                parts[field.name.strip()] = {str(value or "") for value in values}
+    return parts
