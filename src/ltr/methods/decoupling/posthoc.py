@@ -42,12 +42,11 @@ class AdjustedClassifier(ImageClassifier):
     Args:
         taus: values of tau, >= 0.
         chosen: index of the headline value.
-        options: further options of the subclass.
     """
 
-    def __init__(self, spec: NetworkSpec, *, taus: Sequence[float], chosen: int, **options: Any) -> None:
+    def __init__(self, spec: NetworkSpec, *, taus: Sequence[float], chosen: int) -> None:
         super().__init__(spec)
-        self.options = {"taus": list(taus), "chosen": chosen, **options}
+        self.options = {"taus": list(taus), "chosen": chosen}
         self.headline = variant_name(taus[chosen])
         self.register_buffer("taus", torch.tensor(taus), persistent=False)
 
@@ -55,7 +54,7 @@ class AdjustedClassifier(ImageClassifier):
     def from_network(
         cls, network: ImageClassifier, taus: Sequence[float], chosen: int, **options: Any
     ) -> AdjustedClassifier:
-        """Build the adjusted network from the weights of a trained one."""
+        """Build the adjusted network from the weights of a trained one; ``options`` are those of the subclass."""
         adjusted = cls(network.spec, taus=taus, chosen=chosen, **options)
         adjusted.take_backbone(network)
         adjusted.head.load_state_dict(network.head.state_dict())
@@ -81,14 +80,19 @@ class TauNormalised(AdjustedClassifier):
     """tau-normalised classifier: logits_j = (w_j / ||w_j||^tau) . x (Kang et al., ICLR 2020).
 
     Args:
-        options: ``keep_bias``, by default False: True adds the bias b_j, unscaled (Bag of Tricks' code).
+        keep_bias: True adds the bias b_j, unscaled (Bag of Tricks' code).
+
+    Raises:
+        ConfigError: there is no bias to keep.
     """
 
-    def __init__(self, spec: NetworkSpec, **options: Any) -> None:
+    def __init__(self, spec: NetworkSpec, *, keep_bias: bool = False, **options: Any) -> None:
         super().__init__(spec, **options)
-        self.keeps_bias = bool(options.get("keep_bias", False))
-        if self.keeps_bias and self.head.bias is None:
+        self.keeps_bias = keep_bias
+        if keep_bias and self.head.bias is None:
             raise ConfigError(f"{_NO_BIAS}, and this network has none. Leave method.keep_bias out")
+        if keep_bias:
+            self.options = {**self.options, "keep_bias": True}
 
     def adjusted_logits(self, features: Tensor) -> Tensor:
         norms = self.head.weight.float().norm(dim=1).clamp_min(1e-12)
