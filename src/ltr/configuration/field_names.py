@@ -164,4 +164,6 @@ KEYS |= {f"{group}.{name}": choices for group, names in _BELOW.items() for name,
 # key of some data sets -> key of the others with the same purpose
 SAME_PURPOSE = {"dataset.image_size": "dataset.resize_to", "dataset.resize_to": "dataset.image_size"}
 # key of other projects -> overrides of ltr with the same effect
-OVERRIDES = dict.fromkeys(("label_smoothing", "loss.label_smoothing", "loss.smoothing"), _SMOOTHED)
+OVERRIDES = {
+    f"{group}{name}": _SMOOTHED for group in ("", "loss.") for name in ("label_smoothing", "smoothing", "smooth")
+}
