@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
+from ltr.configuration.swept_configs import as_written
 from ltr.configuration.swept_keys import split_applicable
 
 METHODS = {"erm": {}, "crt": {"classifier": {"epochs": 10}}, "lws": {"classifier": {"epochs": 10}, "init": 1.0}}
@@ -70,3 +71,17 @@ def test_a_key_of_one_job_is_not_reported_along_with_a_real_mistake(ltr_train):
     assert done.code == 2
     assert "loss.bet=3: there is no key" in done.err
     assert "method.classifier.epochs" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("job", "typed"),
+    [
+        ("method.keep_bias=True", "method.keep_bias=true"),
+        ("head.bias=False", "head.bias=false"),
+        (r"optimizer.lr=$\{oc.decode\:null\}", "optimizer.lr=null"),
+        ("name=Trueness", "name=Trueness"),
+        ("~sharpness", "~sharpness"),
+    ],
+)
+def test_a_jobs_override_is_shown_as_it_was_typed(job, typed):
+    assert as_written(job) == typed

@@ -59,8 +59,10 @@ def _as_choice(one: Parsed) -> str:
 
 
 def as_written(override: str) -> str:
-    """Return a job's override as it stood on the command line."""
-    return override.replace(_NULL_OF_JOB, "null")
+    """Return a job's override as it stood on the command line; Hydra's sweeper writes ``True`` for ``true``."""
+    text = override.replace(_NULL_OF_JOB, "null")
+    before, equals, value = text.partition("=")
+    return f"{before}{equals}{value.lower()}" if value in ("True", "False") else text
 
 
 def jobs_of(swept: list[Parsed]) -> list[list[str]]:
