@@ -83,5 +83,5 @@ def test_a_key_of_one_job_is_not_reported_along_with_a_real_mistake(ltr_train):
         ("~sharpness", "~sharpness"),
     ],
 )
-def test_a_jobs_override_is_shown_as_it_was_typed(job, typed):
+def test_booleans_and_null_of_a_job_are_shown_as_typed(job, typed):
     assert as_written(job) == typed
