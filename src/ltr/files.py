@@ -17,6 +17,11 @@ from typing import Any
 from ltr.errors import CheckpointError, LtrError
 from ltr.escaping import csv_cell
 
+PARQUET_SUFFIXES = (".parquet", ".pq")
+TABLE_SUFFIXES = (".csv", ".tsv", *PARQUET_SUFFIXES)
+TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".bin", ".th", ".t7")
+WEIGHTS_SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
+
 
 @contextlib.contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from ltr.data.source import Decoding, ImageFiles
 from ltr.data.sources.folder import SUFFIXES
-from ltr.data.tables import PARQUET, read_columns
-from ltr.data.tables import SUFFIXES as TABLES
+from ltr.data.tables import read_columns
 from ltr.errors import ConfigError, DataError
 from ltr.escaping import csv_text
-from ltr.files import is_folder
+from ltr.files import PARQUET_SUFFIXES, TABLE_SUFFIXES, is_folder
 from ltr.names import list_first
 
 UPRIGHT = Decoding(exif=True)
@@ -40,12 +39,12 @@ def image_pool(path: Path, roots: Sequence[str] = ()) -> ImageFiles:
         raise DataError(f"{path}: there is no such file. Give a folder of images, one image, or a table of images")
     if base.suffix.lower() in SUFFIXES:
         paths = [base.name]
-    elif base.suffix.lower() in TABLES:
+    elif base.suffix.lower() in TABLE_SUFFIXES:
         paths = table_column(base, "path")
     else:
         raise DataError(
             f"{path} has the extension of neither an image nor a table. Give a folder of images, one image, or a table "
-            f"({', '.join(TABLES)}) with a column path"
+            f"({', '.join(TABLE_SUFFIXES)}) with a column path"
         )
     refuse_outside(base.parent, paths, roots)
     return ImageFiles.from_paths(base.parent, paths, decoding=UPRIGHT)
@@ -144,4 +143,4 @@ def table_column(table: Path, column: str) -> list[str]:
         DataError: the table cannot be read, lacks the column, has no rows, or an empty cell.
     """
     texts = read_columns(table, (column,)).texts[column]
-    return texts if table.suffix.lower() in PARQUET else [csv_text(text) for text in texts]
+    return texts if table.suffix.lower() in PARQUET_SUFFIXES else [csv_text(text) for text in texts]

@@ -17,6 +17,7 @@ FILLED_IN = "_filled_in_"
 # private keys of a config: rules for its values, and the tables and published number of a user's experiment. None of
 # them reaches the code that a config names, a result file or the identity of a stage or a run
 PRIVATE_KEYS = ("_allowed_", FILLED_IN, "_table_", "_published_")
+OPTIONAL = ("sharpness",)  # groups of which no config needs to be chosen
 # the group of recipes that several data sets share, as a config of a data set chooses one
 _SHARED_RECIPE = re.compile(r"override\s+/?recipe/shared(@.*)?")
 

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from ltr.configuration.allowed import as_text, check_values
-from ltr.configuration.configs import PRIVATE_KEYS, config_names, read_config
+from ltr.configuration.configs import OPTIONAL, PRIVATE_KEYS, config_names, read_config
 from ltr.errors import nearest
 
 # groups whose keys the program reads: those of the shipped config
 READ_BY_NAME = ("trainer", "strategy", "evaluation", "checkpoint", "callbacks", "paths", "features")
 CONFIG = {"strategy": "single", "features": "images"}  # where it is not called default
 CALLED = ("sampler", "augment", "head", "loss", "backbone", "tune", "optimizer", "scheduler", "method")
-OPTIONAL = ("sharpness",)  # called, where a config is chosen
 DATASET = ("name", "mean", "std", "source", "split")
 OF_EVALUATION = ("accelerator", "precision", "num_workers")  # keys of the trainer that evaluation depends on
 LOGGERS = ("csv", "wandb", "tensorboard")

@@ -6,9 +6,8 @@ from collections.abc import Collection, Mapping
 
 from omegaconf import DictConfig
 
-from ltr.configuration.configs import config_names, leaves, mappings, read_config
+from ltr.configuration.configs import OPTIONAL, config_names, leaves, mappings, read_config
 from ltr.configuration.field_names import KEYS, OVERRIDES, SAME_PURPOSE
-from ltr.configuration.structure import OPTIONAL
 from ltr.errors import nearest, nearest_name
 
 

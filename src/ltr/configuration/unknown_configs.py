@@ -12,6 +12,7 @@ from ltr.configuration.field_names import CONFIGS
 from ltr.configuration.provided_names import family_choices, provided_choices
 from ltr.configuration.quoting import typed
 from ltr.errors import nearest_name
+from ltr.files import TABLE_SUFFIXES, WEIGHTS_SUFFIXES
 
 # groups that users confuse: the method of a paper may be a loss, a sampler or an experiment in ltr
 MIXED_UP = ("method", "loss", "sampler", "scheduler", "optimizer", "backbone", "head", "augment", "dataset",
@@ -20,12 +21,12 @@ _MOST = 3  # suggestions
 # group -> endings of files (none: any path), and the sentence with the override that takes such a path
 _OF_PATHS = {
     "dataset": (
-        ((".csv", ".tsv", ".parquet"), "a table of images is given by dataset=table {}", "dataset.file"),
+        (TABLE_SUFFIXES, "a table of images is given by dataset=table {}", "dataset.file"),
         ((), "a folder of images is given by dataset=folder {}", "dataset.root"),
     ),
     "backbone": (
         (
-            (".pth", ".pt", ".ckpt", ".safetensors", ".tar", ".bin"),
+            WEIGHTS_SUFFIXES,
             "a file of weights is given by the key 'weights' of a backbone, e.g. {}",
             "backbone.weights",
         ),

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ltr.errors import DataError, nearest
+from ltr.files import PARQUET_SUFFIXES
 from ltr.names import counted, list_first
 
-PARQUET = (".parquet", ".pq")
-SUFFIXES = (".csv", ".tsv", *PARQUET)
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _UNSEEN = "\ufeff\u200b"  # a byte order mark inside the file, a zero width space
 
@@ -47,7 +46,7 @@ def read_columns(table: Path, needed: Sequence[str], optional: Sequence[str] = (
         DataError: the table cannot be read, lacks a column or has it twice, has no rows, has a blank cell, or has rows
             whose length differs from the header's.
     """
-    columns = (_read_parquet if table.suffix.lower() in PARQUET else _read_csv)(table, needed, optional)
+    columns = (_read_parquet if table.suffix.lower() in PARQUET_SUFFIXES else _read_csv)(table, needed, optional)
     for column, texts in columns.texts.items():
         if not texts:
             raise DataError(f"{table} has no rows below the names of its columns. Add rows")
@@ -86,7 +85,7 @@ def column_names(table: Path, needed: Sequence[str] = ()) -> list[str]:
         DataError: the table cannot be read.
     """
     with _explained(table):
-        if table.suffix.lower() in PARQUET:
+        if table.suffix.lower() in PARQUET_SUFFIXES:
             from pyarrow import parquet
 
             return [name.strip() for name in parquet.read_schema(os.fspath(table)).names]
@@ -209,8 +208,7 @@ def _positions(table: Path, names: Sequence[str], needed: Sequence[str], optiona
     """Return the position of each column."""
     missing = [column for column in needed if column not in names]
     if missing:
-        other_case = {column: name for column in missing for name in names if name.casefold() == column.casefold()}
-        renames = [f"the column {name} to {column}" for column, name in other_case.items()]
+        renames = [f"the column {name} to {column}" for column, name in in_other_case(names, missing).items()]
         kinds = ", ".join(SEPARATORS.values())
         hint = f". Rename {' and '.join(renames)}" if renames else nearest(missing[0], names)
         raise DataError(
@@ -223,3 +221,13 @@ def _positions(table: Path, names: Sequence[str], needed: Sequence[str], optiona
     if twice:
         raise DataError(f"{table} has more than one column {' and '.join(twice)}. Rename the others")
     return {column: names.index(column) for column in present}
+
+
+def in_other_case(names: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
+    """Return those of ``columns`` that a table has only in other capitals, and how it spells them."""
+    return {
+        column: name
+        for column in columns
+        for name in names
+        if column not in names and name.casefold() == column.casefold()
+    }

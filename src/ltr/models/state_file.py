@@ -10,12 +10,11 @@ from torch import Tensor
 from ltr.configuration.configs import node_at
 from ltr.errors import CheckpointError
 from ltr.escaping import one_line
+from ltr.files import TORCH_SUFFIXES, WEIGHTS_SUFFIXES
 from ltr.models.lora_state import has_updates, merged_updates, scale_of
 from ltr.models.weights_file import load_safetensors_file, load_torch_file, refuse_other_files
 
 State = dict[str, Tensor]
-
-TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".bin", ".th", ".t7")
 
 
 def read_state(path: str | Path, entry: str | None = None) -> State:
@@ -42,7 +41,7 @@ def read_state(path: str | Path, entry: str | None = None) -> State:
     elif path.suffix in TORCH_SUFFIXES:
         content = load_torch_file(path)
     else:
-        allowed = ", ".join((".safetensors", *TORCH_SUFFIXES))
+        allowed = ", ".join(WEIGHTS_SUFFIXES)
         raise CheckpointError(f"Weights '{path}' have the suffix '{path.suffix}'; allowed: {allowed}. Convert the file")
     if not isinstance(content, Mapping):
         raise CheckpointError(

@@ -8,7 +8,7 @@ from os.path import commonpath
 from pathlib import PurePath
 from typing import Any
 
-from ltr.configuration.structure import OPTIONAL
+from ltr.configuration.configs import OPTIONAL
 from ltr.errors import ConfigError, nearest
 from ltr.report.read_runs import FinishedRun, settings, shown_value
 from ltr.report.style import NOTHING

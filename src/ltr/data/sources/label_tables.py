@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ltr.data.tables import PARQUET, Columns, column_names, read_columns
+from ltr.data.tables import Columns, column_names, read_columns
 from ltr.data.unread_divisions import refuse_unread_division
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.escaping import csv_text
+from ltr.files import PARQUET_SUFFIXES
 from ltr.names import canonical, is_text, list_first
 
 NEEDED = ("path", "label")
@@ -208,7 +209,7 @@ def _read(name: str, table: Path, key: str, group: str | None) -> Columns:
         raise DataError(f"{name}: {error}") from error
     if "split" not in columns.texts:
         refuse_unread_division(name, table, (*NEEDED, *further))
-    if table.suffix.lower() not in PARQUET:
+    if table.suffix.lower() not in PARQUET_SUFFIXES:
         for column in {*NEEDED, *further} & set(columns.texts):
             columns.texts[column] = [csv_text(cell) for cell in columns.texts[column]]
     labels = columns.texts["label"]
