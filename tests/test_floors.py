@@ -12,7 +12,7 @@ import ltr
 ROOT = Path(ltr.__file__).parent
 BASE = {"errors", "identity", "escaping", "results", "randomness", "files", "writing", "names", "configuration"}
 MAY_IMPORT = {
-    "configuration": {"errors", "identity", "names", "console"},  # console: the notice of a former key
+    "configuration": {"errors", "files", "identity", "names", "console"},  # console: the notice of a former key
     "data": BASE,
     "losses": BASE,
     "models": BASE,
