@@ -1,22 +1,25 @@
 """Divisions into training and test images that data have under a name which no reader looks for.
 
 A table may have further columns, which are ignored, and every folder may be a class. Ignoring a division, however,
-would train on test images, and ignoring groups would divide them: they are refused with the name that is read.
+would train on test images, and ignoring groups would divide them: they are refused with the name that is read. Paths
+such as ``train/1.jpg`` and ``test/2.jpg`` say less, because many who divide anew have them: they are warned of.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ltr.data.tables import column_names, in_other_case, iterate_rows
 from ltr.errors import DataError
 from ltr.files import PARQUET_SUFFIXES
 from ltr.names import list_first
 
-_KIND = r"(?:[ _-]?(?:set|images|imgs|data|split))?"
+_KIND = r"(?:[ _-]?(?:set|images|imgs|data|split))?(?:[ _-]?(?:19|20)\d\d)?"  # COCO has train2017 and val2017
 _TRAIN = re.compile(rf"(?:train|training|trn){_KIND}", re.IGNORECASE)
 _EVALUATED = re.compile(rf"(?:val|valid|validation|dev|test|testing|tst|eval|evaluation|holdout){_KIND}", re.IGNORECASE)
 # as CUB's is_training_image
@@ -49,12 +52,88 @@ def refuse_unread_division(name: str, table: Path, read: Sequence[str]) -> None:
     names = column_names(table, needed)
     unread = [column for column in names if column and column not in read and names.count(column) == 1]
     marks: dict[str, set[str]] = {column: set() for column in unread if _MARK.fullmatch(column)}
-    for column, values in (marks or _divisions(table, unread, needed)).items():
+    refuse_divisions(name, table, "column", marks or _divisions(table, unread, needed))
+
+
+def refuse_divisions(name: str, file: Path, kind: str, divisions: Mapping[str, set[str]]) -> None:
+    """Raise DataError if there are divisions that are not read.
+
+    Args:
+        name: name of the data set, for the message.
+        file: the table or annotation file, which has no division that is read.
+        kind: what a division is there: a column or a field.
+        divisions: values of each division, by its name.
+    """
+    for field, values in divisions.items():
         holds = f", which holds {list_first(sorted(values))}," if values else ""
         raise DataError(
-            f"{name}: {table} has no column split, and its column {column}{holds} is not read. Rename it to split, "
+            f"{name}: {file} has no {kind} split, and its {kind} {field}{holds} is not read. Rename it to split, "
             "with the values train, val and test, or remove it, to have test images drawn at random"
         )
+
+
+class DivisionFields:
+    """Fields of an annotation file's images that divide them and are not read.
+
+    Args:
+        read: names of the fields that are read.
+    """
+
+    def __init__(self, read: Iterable[str]) -> None:
+        self._known = set(read)
+        self._values: dict[str, set[str]] = {}
+
+    def add(self, image: Mapping[str, Any]) -> None:
+        """Read the fields of the next image; a field counts only while it holds nothing but names of parts."""
+        if not image.keys() <= self._known:
+            for field in image.keys() - self._known:
+                self._known.add(field)
+                self._values[field] = set()
+        for field in [*self._values]:
+            value = image.get(field)
+            if _MARK.fullmatch(field) or value in (None, ""):
+                continue
+            if isinstance(value, str) and are_only_parts([value]):
+                self._values[field].add(value)
+            else:
+                del self._values[field]
+
+    @property
+    def divisions(self) -> dict[str, set[str]]:
+        """Values of each division, by the name of its field; none for fields such as ``is_train``."""
+        return {field: values for field, values in self._values.items() if _MARK.fullmatch(field) or are_parts(values)}
+
+
+def warn_of_parts_in_paths(name: str, file: Path, kind: str, paths: Iterable[str]) -> None:
+    """Warn if all images lie in folders of parts, such as train and test, which are not read as a division.
+
+    Args:
+        name: name of the data set, for the message.
+        file: the table or annotation file.
+        kind: what the division would be there: a column or a field.
+        paths: path of each image, in folders separated by ``/``.
+    """
+    levels: dict[int, set[str]] = {}
+    for number, path in enumerate(paths):
+        folders = path.split("/")[:-1]
+        if number == 0:
+            levels = {level: set() for level, folder in enumerate(folders) if are_only_parts([folder or "."])}
+        for level in [*levels]:
+            if level < len(folders) and (folders[level] in levels[level] or are_only_parts([folders[level] or "."])):
+                levels[level].add(folders[level])
+            else:
+                del levels[level]
+        if not levels:
+            return
+    for folders_of_parts in levels.values():
+        if are_parts(folders_of_parts):
+            warnings.warn(
+                f"{name}: the images of {file} lie in the folders {list_first(sorted(folders_of_parts))}, which are "
+                f"not read as a division: test images are drawn from all of them. To keep it, add the {kind} split "
+                "with the values train, val and test",
+                stacklevel=4,
+            )
+            return
 
 
 def refuse_other_case(name: str, table: Path, needed: Sequence[str], columns: Sequence[str]) -> None:

@@ -85,6 +85,59 @@ def test_divisions_and_groups_under_another_name_are_refused(traps, tmp_path, ol
         camera_traps(name="traps", annotations=str(table), root=str(traps), missing="exclude")
 
 
+def coco_with(traps, tmp_path, field, values):
+    """Write the annotations with a further field of every image, whose values repeat."""
+    content = json.loads((traps / "annotations.json").read_text())
+    for number, image in enumerate(content["images"]):
+        image[field] = values[number % len(values)]
+    file = tmp_path / "annotations.json"
+    file.write_text(json.dumps(content))
+    return camera_traps(name="traps", annotations=str(file), root=str(traps))
+
+
+def test_coco_may_divide_its_images_by_the_field_split(traps, tmp_path):
+    source = coco_with(traps, tmp_path, "split", ["train", "test", "train"])
+    assert source.name == "traps-coco_camera_traps-column-split"
+    in_file = json.loads((tmp_path / "annotations.json").read_text())["images"]
+    expected = {image["file_name"] for image in in_file if image["split"] == "test"}
+    assert {source.images.relative(n) for n in source.parts["test"]} == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "reason"),
+    [
+        ("subset", ["train", "dev", ""], "has no field split, and its field subset, which holds dev, train, is not"),
+        ("Split", ["train2017", "val2017", None], "its field Split, which holds train2017, val2017, is not read"),
+        ("is_train", [True, False], "has no field split, and its field is_train is not read. Rename it to split"),
+        ("split", ["train", "night"], "the field split of .* has 'night'. Allowed are train, val, test"),
+        ("split", ["train", None], "the field split of .* has [0-9]+ blank values"),
+    ],
+)
+def test_a_division_of_coco_that_cannot_be_read_is_refused(traps, tmp_path, field, values, reason):
+    with pytest.raises(DataError, match=reason):
+        coco_with(traps, tmp_path, field, values)
+
+
+@pytest.mark.parametrize("values", [["train", "bus"], ["train"], ["val", "test"], [1, 0]])
+def test_a_field_with_other_values_is_no_division(traps, tmp_path, values):
+    assert len(coco_with(traps, tmp_path, "vehicle", values).parts["test"])
+
+
+def test_folders_of_parts_that_no_field_names_are_warned_of(traps, tmp_path):
+    content = json.loads((traps / "annotations.json").read_text())
+    for number, image in enumerate(content["images"]):
+        image["file_name"] = f"all/{('train', 'val')[number % 2]}/{image['file_name']}"
+    file = tmp_path / "annotations.json"
+    file.write_text(json.dumps(content))
+    (tmp_path / "all").mkdir()
+    for part in ("train", "val"):
+        (tmp_path / "all" / part).symlink_to(traps)
+    with pytest.warns(
+        UserWarning, match="lie in the folders train, val, which are not read as a .* add the field split"
+    ):
+        camera_traps(name="traps", annotations=str(file), root=str(tmp_path), roots=[str(traps)])
+
+
 def test_a_forced_format_is_the_one_that_is_read(traps):
     assert read(traps, format="coco").name.startswith("traps-coco-")
     with pytest.raises(ConfigError, match="allowed is one of: auto, coco_camera_traps, coco, camtrap_dp, csv"):

@@ -57,6 +57,30 @@ def test_a_table_without_a_split_column_is_divided_and_named_accordingly(tmp_pat
     assert source.name == "own-test0.1-seed0"
 
 
+@pytest.mark.parametrize(
+    ("folders", "named"),
+    [
+        (("train", "test"), "test, train"),
+        (("Training_set", "dev", "dev"), "Training_set, dev"),
+        (("train/dog", "val/dog"), "train, val"),
+        (("x/train", "x/val"), "train, val"),
+    ],
+)
+def test_folders_of_parts_that_the_table_does_not_name_are_warned_of(tmp_path, folders, named):
+    rows = [(f"{folders[n % len(folders)]}/{n}.jpg", "dog") for n in range(12)]
+    with pytest.warns(UserWarning, match=f"lie in the folders {named}, which .* add the column"):
+        read(write(tmp_path, [("path", "label"), *rows]))
+
+
+@pytest.mark.parametrize(
+    "folders", [("train", "bus"), ("train",), ("val", "test"), ("a/train", "train/a"), ("", "train", "test")]
+)
+def test_folders_with_other_names_are_no_parts(tmp_path, folders, recwarn):
+    rows = [(f"{folders[n % len(folders)]}/{n}.jpg".lstrip("/"), "dog") for n in range(12)]
+    read(write(tmp_path, [("path", "label"), *rows]))
+    assert not [warned for warned in recwarn if "not read as a division" in str(warned.message)]
+
+
 def test_with_train_and_val_only_val_is_the_test_set(tmp_path):
     rows = [row for row in DIVIDED if row[-1] != "test"]
     source = read(write(tmp_path, rows))

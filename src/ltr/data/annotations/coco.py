@@ -5,6 +5,7 @@ https://lila.science/coco-camera-traps. ``images``: ``id``, ``file_name``, ``wid
 ``location``, ``seq_id``, ``datetime``, ``corrupt`` (camera traps; ``seq_num_frames`` and ``frame_num`` are not needed).
 ``annotations``: ``id``, ``image_id``, ``category_id``, ``bbox`` = [left, top, width, height] in pixels (COCO; optional
 for camera traps), ``sequence_level_annotation`` (camera traps). ``categories``: ``id``, ``name`` (both).
+A field ``split`` (train, val or test) of ``images``, which neither format defines, divides them as it does in a table.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ from ltr.data.annotations.records import (
     merge_class_names,
 )
 from ltr.data.sources.json_arrays import read_arrays
+from ltr.data.unread_divisions import DivisionFields
 from ltr.errors import DataError
 from ltr.names import list_first
 
 CAMERA_TRAPS, COCO = "coco_camera_traps", "coco"
 CORRUPT = "marked as corrupt"
 _OF_CAMERA_TRAPS = ("location", "seq_id", "seq_num_frames", "frame_num", "datetime", "corrupt")
+_READ = ("id", "file_name", "width", "height", "datetime", "corrupt", *COLUMNS)
 _WANTED = (
     "An annotation file in COCO or COCO Camera Traps format has images, annotations and categories; results of "
     "MegaDetector belong to dataset.detections=FILE, in addition to the labels"
@@ -76,6 +79,8 @@ def read_coco(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) -
         boxes,
         class_names,
         sizes=np.array(images.sizes, dtype=np.int32).reshape(-1, 2),
+        split=images.split.grouping(),
+        unread_divisions=images.fields.divisions,
         left_out={CORRUPT: np.array(images.corrupt, dtype=np.int64)},
         remarks=remarks,
     )
@@ -88,6 +93,8 @@ class _Images:
         self.columns = ImageColumns(dict.fromkeys((*COLUMNS, *groupings)))
         self.sizes = array("i")
         self.corrupt = array("q")
+        self.split = Interned()
+        self.fields = DivisionFields(read=(*_READ, "split", *groupings))
         self.is_of_camera_traps = False
 
     def add(self, image: dict[str, Any]) -> None:
@@ -102,6 +109,8 @@ class _Images:
         self.sizes.append(_pixels(image, "width"))
         self.sizes.append(_pixels(image, "height"))
         self.columns.add(path, image.get("datetime"), map(image.get, self.columns.groups))
+        self.split.add(image.get("split"))
+        self.fields.add(image)
         if image.get("corrupt"):
             self.corrupt.append(row)
         if not self.is_of_camera_traps:

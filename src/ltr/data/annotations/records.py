@@ -91,6 +91,7 @@ class Records:
         class_names: names of the classes, in the file's order.
         left_out: reason to rows of images that cannot be used.
         remarks: sentences about the file.
+        unread_divisions: fields of the images that seem to divide them and are not read, with their values.
     """
 
     format: str
@@ -106,6 +107,7 @@ class Records:
     split: Grouping | None = None
     left_out: dict[str, np.ndarray] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    unread_divisions: dict[str, set[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.files)

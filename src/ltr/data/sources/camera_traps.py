@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from ltr.configuration.ranges import Fraction, NonNegativeInt, ProperFraction, check_option
-from ltr.data.annotations import coco, csv_table
+from ltr.data.annotations import camtrap_dp, coco, csv_table
 from ltr.data.annotations.reading import Format, read_annotations
 from ltr.data.annotations.records import Records
 from ltr.data.images.decode import WhiteLevel, build_decoding
@@ -45,7 +45,7 @@ from ltr.data.sources.part_division import (
 )
 from ltr.data.sources.part_lists import divide_by_column, divide_by_list
 from ltr.data.splitting.groups import FILE, file_groups
-from ltr.data.unread_divisions import refuse_unread_division
+from ltr.data.unread_divisions import refuse_divisions, refuse_unread_division, warn_of_parts_in_paths
 from ltr.errors import ConfigError, DataError
 from ltr.identity import named
 from ltr.names import counted, list_first
@@ -192,8 +192,8 @@ def _source(
 ) -> Source:
     """Divide the images, order them by part, and build the source."""
     check_option("dataset.division", division, DivisionRule)
-    if records.format == csv_table.FORMAT and records.split is None and split_list is None:
-        refuse_unread_division(name, file, csv_table.READ)
+    if records.split is None and split_list is None:
+        _check_unread_divisions(name, file, records)
     labels, class_names, unused = _numbered(records.class_names, table.classes)
     files = ImageFiles.from_paths(records.files.root, map(records.files.relative, table.images.tolist()), crops=crops)
     groupings = {key: grouping.take(table.images) for key, grouping in records.groupings.items()}
@@ -206,7 +206,7 @@ def _source(
     if split_list is not None:
         divided = divide_by_list(name, files, Path(split_list).expanduser().absolute(), key, groupings)
     elif records.split is not None:
-        divided = divide_by_column(name, file, records.split.take(table.images), key)
+        divided = divide_by_column(name, file, _kind_of_field(records), records.split.take(table.images), key)
     elif division == "time":
         unit = key if group != AUTO else next((at for at in ("seq_id", FILE) if at in groupings), None)
         times, clock = comparable_times(name, records.times[table.images], records.instants[table.images])
@@ -264,6 +264,21 @@ def _source(
         left_out=paths,
         remarks=(note, *records.remarks, *divided.remarks),
     )
+
+
+def _kind_of_field(records: Records) -> str:
+    """Return what a value of each image is called in a format, for messages."""
+    return "column" if records.format == csv_table.FORMAT else "field"
+
+
+def _check_unread_divisions(name: str, file: Path, records: Records) -> None:
+    """Refuse, or warn of, a division that the annotation file has under a name that is not read."""
+    if records.format == csv_table.FORMAT:
+        refuse_unread_division(name, file, csv_table.READ)
+    kind = _kind_of_field(records)
+    refuse_divisions(name, file, kind, records.unread_divisions)
+    if records.format != camtrap_dp.FORMAT:
+        warn_of_parts_in_paths(name, file, kind, map(records.files.relative, range(len(records.files))))
 
 
 def _numbered(names: Sequence[str], classes: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], list[str]]:

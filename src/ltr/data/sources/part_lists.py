@@ -106,16 +106,19 @@ def _parts_of_json(name: str, file: Path) -> dict[str, list[Any]]:
     return parts
 
 
-def divide_by_column(name: str, file: Path, split: Grouping, group: str | None) -> Division:
-    """Divide by the column ``split`` of an annotation table.
+def divide_by_column(name: str, file: Path, kind: str, split: Grouping, group: str | None) -> Division:
+    """Divide by the column or field ``split`` of an annotation file.
+
+    Args:
+        kind: what ``split`` is there, for the message: a column or a field.
 
     Raises:
-        DataError: the column has another part, or is blank for some images.
+        DataError: it has another part, or is blank for some images.
     """
     texts = [_PART_OF.get(value.strip().lower(), value.strip().lower()) for value in split.values]
     unknown = [value for value, text in zip(split.values, texts) if value.strip() and text not in PARTS]
     if unknown or (split.codes < 0).any():
-        what = list_first(list(map(repr, unknown))) if unknown else f"{int((split.codes < 0).sum()):,} blank cells"
-        raise DataError(f"{name}: the column split of {file} has {what}. Allowed are {', '.join(PARTS)}")
+        what = list_first(list(map(repr, unknown))) if unknown else f"{int((split.codes < 0).sum()):,} blank values"
+        raise DataError(f"{name}: the {kind} split of {file} has {what}. Allowed are {', '.join(PARTS)}")
     part_of = np.array([PARTS.index(text) if text in PARTS else -1 for text in texts], dtype=np.int8)
     return Division(part_of[split.codes], "column-split", group)

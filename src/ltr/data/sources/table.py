@@ -16,6 +16,7 @@ from ltr.data.sources.custom_groups import check_groups, grouping_of
 from ltr.data.sources.division import warn_of_untested
 from ltr.data.sources.label_tables import LabelRows, read_label_tables
 from ltr.data.sources.part_division import PARTS, divide_by_groups
+from ltr.data.unread_divisions import warn_of_parts_in_paths
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.identity import named
 from ltr.names import list_first, whole_number
@@ -95,6 +96,8 @@ def image_table(
         for key, grouping in groupings.items():
             check_groups(name, key, grouping, files, rows_of)
     else:
+        if rows.split is None:
+            warn_of_parts_in_paths(name, rows.tables[-1], "column", rows.written)
         divided = divide_by_groups(
             name,
             files,
