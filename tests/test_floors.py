@@ -10,7 +10,8 @@ import pytest
 import ltr
 
 ROOT = Path(ltr.__file__).parent
-BASE = {"errors", "identity", "escaping", "results", "randomness", "files", "writing", "names", "configuration"}
+BASE = {"configuration", "errors", "escaping", "files", "former_paths", "identity", "names", "randomness", "results",
+        "writing"}  # fmt: skip
 MAY_IMPORT = {
     "configuration": {"errors", "files", "identity", "names", "console"},  # console: the notice of a former key
     "data": BASE,

@@ -1,9 +1,11 @@
-"""Aliases of import paths and keys in configs, checkpoints and digests of earlier versions.
+"""Aliases of import paths and keys in configs, checkpoints and digests of earlier versions, and options they lack.
 
 A name stands beside the class that has it (`ltr.identity.named`). The first path of a name and the first spelling of a
 key also determine the keys of stages and the hashes of runs, so entries are never changed or removed; what came later
 has none.
 """
+
+from typing import Any
 
 CONFIGURATION = "configuration"  # the owner of the keys of a whole configuration
 
@@ -12,6 +14,32 @@ FORMER_KEYS: dict[str, dict[str, str]] = {
     CONFIGURATION: {"evaluation.watch": "evaluation.monitor_split", "judged": "evaluated"},
     "method/herbs": {"selection": "location_rule"},
     "network/herbs": {"selection": "location_rule"},
+}
+
+# options that later versions added -> values with which everything is as before, the default first;
+# runs and stages with such a value keep the identity of those without the option
+LATER_OPTIONS: dict[str, tuple[Any, ...]] = {
+    "allow_fewer": (False,),
+    "extra_lr": (None,),
+    "extra_protocols": (None,),
+    "group": (None,),
+    "initial": (None,),
+    "interpolation": (None, "bilinear"),
+    "keep_bias": (False,),
+    "labels": (None,),
+    "matte": (None,),
+    "output": ("vector",),
+    "pool": (None,),
+    "prefix_tokens": (False,),
+    "prior": (None,),
+    "prior_of_scores": (None,),
+    "resize_to": (None,),
+    "rgb": (False,),
+    "shortcut_reduction": ("stride",),
+    "views": (None,),
+    "warmup_from": (0.0,),
+    "weights_map": (None,),
+    "white_level": (None,),
 }
 
 FORMER_PATHS: dict[str, str] = {

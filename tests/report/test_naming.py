@@ -75,6 +75,15 @@ def test_optional_configs_are_labelled_as_null_where_none_is_chosen():
     assert differences(configs[1:]) == ["sharpness=sam", "sharpness=imbsam"]
 
 
+def test_an_option_that_an_earlier_version_lacked_has_its_default_there():
+    tau_norm = {"method._target_": "method/tau_norm", "method.tau": 1.0}
+    with_option = [tau_norm | {"method.keep_bias": kept} for kept in (True, False)]
+    assert differences([tau_norm, with_option[0]]) == ["method.keep_bias=false", "method.keep_bias=true"]
+    assert differences([tau_norm, with_option[1]]) == ["", ""]
+    erm = {"method._target_": "method/erm"}
+    assert differences([erm, with_option[0]]) == ["method=erm", "method=tau_norm"]
+
+
 @pytest.mark.parametrize("pool", ["average", "max", "average_max", "gem", "attentive"])
 def test_pools_are_labelled_by_their_override(pool):
     target = read_config(f"pool/{pool}")["_target_"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from ltr.configuration.configs import OPTIONAL
 from ltr.errors import ConfigError, nearest
+from ltr.former_paths import LATER_OPTIONS
 from ltr.report.read_runs import FinishedRun, settings, shown_value
 from ltr.report.style import NOTHING
 from ltr.report.typed_settings import config_name
@@ -41,8 +42,8 @@ def check_keys(runs: Sequence[FinishedRun], keys: Sequence[str], flag: str) -> N
 def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
     """Return for each configuration the settings that differ from the others, as overrides: ``loss=ldam``."""
     not_chosen = {f"{group}._target_": None for group in OPTIONAL}
-    settings_of_runs = [not_chosen | settings(config) for config in configs]
-    # a key that some configurations lack belongs to another version and does not describe the run
+    settings_of_runs = _with_later_options([not_chosen | settings(config) for config in configs])
+    # another key that some configurations lack belongs to another version and does not describe the run
     keys = [key for key in settings_of_runs[0] if all(key in config for config in settings_of_runs)]
     texts = {key: [repr(config[key]) for config in settings_of_runs] for key in keys}
     differing = [key for key in keys if len(set(texts[key])) > 1]
@@ -63,6 +64,25 @@ def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
         more = [f"and {len(parts) - _MAX_DIFFERENCES} more"] if len(parts) > _MAX_DIFFERENCES else []
         result.append(" ".join([*parts[:_MAX_DIFFERENCES], *more]))
     return result
+
+
+def _with_later_options(configs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the settings with the defaults of options that a run of an earlier version had not."""
+    defaults: dict[tuple[str, str | None], Any] = {}  # by key, and the class of which it is an option
+    for config in configs:
+        for key in config:
+            node, _, name = key.rpartition(".")
+            if name in LATER_OPTIONS:
+                defaults[key, config.get(f"{node}._target_")] = LATER_OPTIONS[name][0]
+    return [
+        {
+            key: value
+            for (key, target), value in defaults.items()
+            if config.get(f"{key.rpartition('.')[0]}._target_") == target
+        }
+        | config
+        for config in configs
+    ]
 
 
 def _typed_key(key: str) -> str:

@@ -15,6 +15,7 @@ from ltr.configuration.own_code import identities, own_code
 from ltr.configuration.targets import locate
 from ltr.errors import CheckpointError
 from ltr.files import checkpoint_file, file_digest
+from ltr.former_paths import LATER_OPTIONS
 from ltr.identity import (
     as_first_written,
     config_as_first_written,
@@ -38,12 +39,6 @@ _NOT_IDENTITY_TRAINER = ("num_workers", "log_every", "profiler", "on_error", "ma
                          "check_files")  # fmt: skip
 # trainer keys that are left out at their default, so that runs of earlier versions keep their identity
 _TRAINER_DEFAULTS = {"on_nonfinite": "raise", "auto_accumulate": False}
-# keys of optimisers, backbones, data sets and the evaluation that are left out, at any depth, while they are null
-_UNSET = ("extra_lr", "weights_map", "matte", "white_level", "extra_protocols", "interpolation", "pool", "initial",
-          "resize_to", "labels", "prior", "prior_of_scores", "group", "views")  # fmt: skip
-# values that mean the same as null, or as an option that earlier versions had not
-_AS_NULL = {"interpolation": "bilinear", "output": "vector", "prefix_tokens": False, "shortcut_reduction": "stride",
-            "warmup_from": 0.0, "rgb": False, "allow_fewer": False, "keep_bias": False}  # fmt: skip
 _NOT_IDENTITY_EVALUATION = ("batch_size",)
 _NOT_IDENTITY_SOURCE = ("root", "roots", "download")
 _NOT_IDENTITY_DATASET = ("roots", "download")
@@ -230,14 +225,10 @@ def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_unset(config: Any) -> Any:
-    """Return a config without the null values, at any depth, of keys that later versions added."""
+    """Return a config without the options, at any depth, that later versions added and that change nothing."""
     if not isinstance(config, Mapping):
         return config
-    return {
-        key: without_unset(value)
-        for key, value in config.items()
-        if (key not in _UNSET or value is not None) and _AS_NULL.get(key, ...) != value
-    }
+    return {key: without_unset(value) for key, value in config.items() if value not in LATER_OPTIONS.get(key, ())}
 
 
 def run_hash(config: Mapping[str, Any]) -> str:
