@@ -68,6 +68,7 @@ def test_the_same_images_are_read_from_every_format(traps, file, format):
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
+        ("label", "test;label", "no column split, and its column test, which holds dev, train, is not read"),
         ("location", "Location", "the column Location is not read. Rename it to location, or remove it"),
         ("label", "part;label", "no column split, and its column part, which holds dev, train, is not read"),
     ],
@@ -108,6 +109,9 @@ def test_coco_may_divide_its_images_by_the_field_split(traps, tmp_path):
     [
         ("subset", ["train", "dev", ""], "has no field split, and its field subset, which holds dev, train, is not"),
         ("Split", ["train2017", "val2017", None], "its field Split, which holds train2017, val2017, is not read"),
+        ("Usage", ["Training", "PrivateTest"], "its field Usage, which holds PrivateTest, Training, is not read"),
+        ("partition", [0, 1, 2], "its field partition, which holds 0, 1, 2, is not read"),
+        ("test", [False, True], "its field test, which holds False, True, is not read"),
         ("is_train", [True, False], "has no field split, and its field is_train is not read. Rename it to split"),
         ("split", ["train", "night"], "the field split of .* has 'night'. Allowed are train, val, test"),
         ("split", ["train", None], "the field split of .* has [0-9]+ blank values"),
@@ -118,6 +122,7 @@ def test_a_division_of_coco_that_cannot_be_read_is_refused(traps, tmp_path, fiel
         coco_with(traps, tmp_path, field, values)
 
 
+@pytest.mark.filterwarnings("error:.*is not read")
 @pytest.mark.parametrize("values", [["train", "bus"], ["train"], ["val", "test"], [1, 0]])
 def test_a_field_with_other_values_is_no_division(traps, tmp_path, values):
     assert len(coco_with(traps, tmp_path, "vehicle", values).parts["test"])

@@ -135,7 +135,17 @@ def test_a_part_without_an_image_is_refused(tmp_path, part):
 
 
 @pytest.mark.parametrize(
-    "names", [("Train", "Test"), ("training", "validation", "testing"), ("TRAIN", "val"), ("train_set", "test set")]
+    "names",
+    [
+        ("Train", "Test"),
+        ("training", "validation", "testing"),
+        ("TRAIN", "val"),
+        ("train_set", "test set"),
+        ("Train", "Test", "extra"),
+        ("train-1", "train-2", "test-1"),
+        ("training", "PublicTest", "other"),
+        ("bounding_box_train", "gallery", "query", "car"),
+    ],
 )
 def test_parts_under_another_name_are_not_read_as_classes(tmp_path, names):
     root = trees.folder(tmp_path, names)
@@ -145,7 +155,15 @@ def test_parts_under_another_name_are_not_read_as_classes(tmp_path, names):
 
 @pytest.mark.parametrize(
     ("first", "second", "is_refused"),
-    [("train", "test", True), ("Train", "val", True), ("train", "bus", False), ("test", "val", False)],
+    [
+        ("train", "test", True),
+        ("Train", "val", True),
+        ("images/train", "images/test", True),
+        ("a/b/train2017", "a/c/val2017", True),
+        ("train", "bus", False),
+        ("test", "val", False),
+        ("x/bullet_train", "x/test_tube", False),
+    ],
 )
 def test_parts_inside_the_folders_of_classes_are_refused(tmp_path, first, second, is_refused):
     for class_name in ("cat", "dog"):
@@ -160,6 +178,18 @@ def test_parts_inside_the_folders_of_classes_are_refused(tmp_path, first, second
 
 def test_a_class_may_be_named_like_a_part(tmp_path):
     assert read(trees.folder(tmp_path, classes=("Train", "Testing", "car"))).num_classes == 3
+
+
+def test_a_class_of_vehicles_may_be_called_train(tmp_path):
+    root = trees.folder(tmp_path, classes=("train", "tram", "bus"))
+    assert read(root).class_names == ("bus", "train", "tram")
+    assert read(root, group="_*([0-9]+)").group == "pattern"
+
+
+@pytest.mark.parametrize("beside", ["extra", "test_images", "unlabeled"])
+def test_images_without_classes_are_not_read_as_classes(tmp_path, beside):
+    with pytest.raises(DataError, match="has the folder train and"):
+        read(trees.folder(tmp_path, classes=("train", beside)))
 
 
 def test_images_of_formats_that_are_not_read_are_counted(tmp_path):

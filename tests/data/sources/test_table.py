@@ -64,6 +64,7 @@ def test_a_table_without_a_split_column_is_divided_and_named_accordingly(tmp_pat
         (("Training_set", "dev", "dev"), "Training_set, dev"),
         (("train/dog", "val/dog"), "train, val"),
         (("x/train", "x/val"), "train, val"),
+        (("train", "extra", "seen_test"), "extra, seen_test, train"),
     ],
 )
 def test_folders_of_parts_that_the_table_does_not_name_are_warned_of(tmp_path, folders, named):
@@ -95,23 +96,58 @@ def test_with_train_and_val_only_val_is_the_test_set(tmp_path):
         ("Split", "TRAIN", "VAL"),
         ("subset", "training", "dev"),
         ("x", "train_set", "test set"),
+        ("x", "train-1", "seen_test"),
+        ("Usage", "Training", "PublicTest"),
+        ("set", "bounding_box_train", "query"),
+        ("Split", "train", "extra"),
+        ("data_split", "0", "1"),
+        ("partition", "1", "2"),
         ("is_train", "1", "0"),
         ("is_training_image", "0", "1"),
+        ("train", "True", "False"),
+        ("test", "0", "1"),
+        ("holdOut", "no", "yes"),
     ],
 )
 def test_a_division_under_another_name_is_refused(tmp_path, name, column, train, test):
     rows = [(*row[:2], column if number == 0 else test if number % 3 else train) for number, row in enumerate(DIVIDED)]
-    with pytest.raises(DataError, match=f"no column split, and its column {column}.* is not read. Rename it to split"):
+    with pytest.raises(DataError, match=f"column {column}.* is not read. Rename it to split"):
         read(write(tmp_path, rows, name))
 
 
 @pytest.mark.parametrize("name", ["images.csv", "images.parquet"])
-@pytest.mark.parametrize(("column", "values"), [("part", "train"), ("fold", "012"), ("x", ["train", "test", "other"])])
+@pytest.mark.parametrize(
+    ("column", "values", "is_warned"),
+    [
+        ("part", ["train"], False),
+        ("set", ["base", "jungle", "fossil"], False),
+        ("set", list(map(str, range(1, 51))), False),
+        ("dog", ["0", "1"], False),
+        ("train", ["0.25", "0.5", "0.75"], False),
+        ("vehicle", ["train", "bus", "tram"], False),
+        ("fold", ["0", "1", "2"], True),
+        ("x", ["train", "test", "bus"], True),
+        ("set_id", ["1", "2", "3"], True),
+        ("partition", ["labelled", "unlabelled"], True),
+        ("subset", ["train", "A"], True),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:.*one image")
-def test_further_columns_that_are_no_division_are_ignored(tmp_path, name, column, values):
-    cells = [values] * 3 if values == "train" else list(values)
-    rows = [(*row[:2], column if number == 0 else cells[number % 3]) for number, row in enumerate(DIVIDED)]
+def test_further_columns_that_are_no_division_are_ignored(tmp_path, recwarn, name, column, values, is_warned):
+    rows = [("path", "label", column), *((f"{n}.jpg", "cat", values[n % len(values)]) for n in range(60))]
     assert read(write(tmp_path, rows, name)).name == "own-test0.2-seed0"
+    warned = [str(one.message) for one in recwarn if "is not read, so test images are drawn" in str(one.message)]
+    assert len(warned) == is_warned
+
+
+def test_truth_values_of_a_class_called_train_are_no_division(tmp_path):
+    rows = [("path", "label", "train"), *((f"{n}.jpg", ("train", "bus")[n % 2], (n + 1) % 2) for n in range(8))]
+    assert read(write(tmp_path, rows)).class_names == ("bus", "train")
+
+
+def test_a_column_of_groups_may_be_called_like_a_division(tmp_path):
+    rows = [("path", "label", "Split"), *((f"{n}.jpg", "cat", f"train{n % 4}") for n in range(8))]
+    assert read(write(tmp_path, rows), group="Split").group == "Split"
 
 
 def test_a_division_with_blank_cells_is_refused(tmp_path):

@@ -274,9 +274,9 @@ def _kind_of_field(records: Records) -> str:
 def _check_unread_divisions(name: str, file: Path, records: Records) -> None:
     """Refuse, or warn of, a division that the annotation file has under a name that is not read."""
     if records.format == csv_table.FORMAT:
-        refuse_unread_division(name, file, csv_table.READ)
+        refuse_unread_division(name, file, csv_table.READ, records.class_names)
     kind = _kind_of_field(records)
-    refuse_divisions(name, file, kind, records.unread_divisions)
+    refuse_divisions(name, file, kind, records.unread_divisions, records.class_names)
     if records.format != camtrap_dp.FORMAT:
         warn_of_parts_in_paths(name, file, kind, map(records.files.relative, range(len(records.files))))
 

@@ -12,13 +12,13 @@ import numpy as np
 
 from ltr.configuration.ranges import NonNegativeInt, ProperFraction
 from ltr.data.images.decode import WhiteLevel, build_decoding
+from ltr.data.part_names import are_only_parts, are_parts, role_of
 from ltr.data.source import Grouping, ImageFiles, Source
 from ltr.data.sources.checks import name_roots
 from ltr.data.sources.custom_groups import check_groups, check_path_group, groups_of_paths
 from ltr.data.sources.division import warn_of_untested
 from ltr.data.sources.part_division import PARTS, divide_by_groups
 from ltr.data.sources.same_files import ListedFiles, no_position
-from ltr.data.unread_divisions import are_only_parts, are_parts
 from ltr.errors import DataError, nearest
 from ltr.files import is_file, is_folder
 from ltr.identity import named
@@ -129,8 +129,7 @@ def image_folder(
     groupings: dict[str, Grouping] = {}
     remarks: tuple[str, ...] = ()
     if group is not None:
-        depth = 2 if (base / "train").is_dir() else 1  # depth of the class folders
-        key, grouping = groups_of_paths(group, [path.split("/", depth)[depth] for path in paths])
+        key, grouping = groups_of_paths(group, [path.split("/", walk.depth)[walk.depth] for path in paths])
         groupings = {key: grouping}
     if "test" in parts:
         warn_of_untested(name, table[parts["test"].start : parts["test"].stop], class_names)
@@ -216,6 +215,7 @@ class _Walk:
     def __init__(self, name: str, base: Path, roots: Sequence[str], file_sizes: bool) -> None:
         self.name = name
         self.base = base
+        self.depth = 1  # of the images in the folders of classes
         self.allowed = [Path(os.path.realpath(os.path.expanduser(path))) for path in (str(base), *roots)]
         self.file_sizes = file_sizes
         self.outside: list[str] = []
@@ -232,13 +232,14 @@ class _Walk:
             DataError: there is a folder besides train, val and test, a link leads outside, or a folder cannot be read.
         """
         folders = self._folders("")
-        if "train" in folders:
+        if "train" in folders and not self._is_class_train(folders):
             other_folders = [entry for entry in folders if entry not in PARTS]
             if other_folders:
                 raise DataError(
                     f"{self.name}: {self.base} has the folder train and {list_first(other_folders)}"
                     f"{nearest(other_folders[0], PARTS) or '.'} Next to train, only val and test are allowed"
                 )
+            self.depth = 2
             parts = {part: self._classes(part) for part in PARTS if part in folders}
         elif "test" in folders or "val" in folders:
             train_like = [one for one in folders if one.casefold() in ("train", "training")]
@@ -247,7 +248,8 @@ class _Walk:
         else:
             self._refuse_other_parts(folders)
             parts = {"train": self._classes("")}
-            self._refuse_parts_of_classes(parts["train"])
+        for classes in parts.values():
+            self._refuse_parts_of_classes(classes)
         if self.outside:
             raise DataError(
                 f"{self.name}: links lead outside {', '.join(map(str, self.allowed))}: {list_first(self.outside)}. "
@@ -279,25 +281,45 @@ class _Walk:
             )
         return parts
 
+    def _is_class_train(self, folders: Sequence[str]) -> bool:
+        """Return whether the folder ``train`` is a class, of vehicles: it has images and other classes beside it."""
+        if len(folders) == 1 or any(role_of(entry) is not None for entry in folders if entry != "train"):
+            return False
+        entries = self._entries("train")
+        has_images = any(entry.name.lower().endswith(SUFFIXES) for entry in entries)
+        return has_images and not any(map(is_folder, entries)) and not are_only_parts(folders, unused=True)
+
     def _refuse_other_parts(self, folders: Sequence[str]) -> None:
-        """Refuse folders that are probably parts under another name and would be read as classes."""
-        if len(folders) > 1 and are_only_parts(folders):
+        """Refuse folders that are probably parts under another name and would be read as classes.
+
+        Beside a folder of another name, such as ``car``, folders ``Train`` and ``Testing`` of images may be classes.
+        """
+        if len(folders) < 2 or not (are_only_parts(folders) or are_parts(folders)):
+            return
+        of_parts = [entry for entry in folders if role_of(entry) is not None]
+        is_clear = are_only_parts(folders, unused=True)
+        if is_clear or any(is_folder(entry) for folder in of_parts for entry in self._entries(folder)):
             raise DataError(
                 f"{self.name}: the folders of {self.base} are called {list_first(folders)}, which would be the "
                 f"classes. Folders for parts of the data must be called {', '.join(PARTS)}; rename them"
+                f"{'' if are_only_parts(folders) else ', and move the others away'}"
             )
 
     def _refuse_parts_of_classes(self, classes: Classes) -> None:
-        """Refuse folders of parts inside the folders of classes, whose images would all be for training."""
+        """Refuse folders of parts at any level inside the folders of classes, whose images would be pooled."""
         for images in classes.values():
-            levels = [image.path.split(os.sep) for image in images]
-            inside = sorted({level[1] for level in levels if len(level) > 2})
-            if are_parts(inside):
-                raise DataError(
-                    f"{self.name}: {self.base / levels[0][0]} has the folders {list_first(inside)}, which are not read "
-                    "as parts. Parts come before classes: move the images into train/CLASS and test/CLASS, or write a "
-                    "table with the columns path, label and split (dataset=table)"
-                )
+            inside: dict[int, set[str]] = {}  # names of folders by level
+            for image in images:
+                for level, folder in enumerate(image.path.split(os.sep)[self.depth : -1]):
+                    inside.setdefault(level, set()).add(folder)
+            for names in inside.values():
+                if are_parts(names):
+                    class_folder = os.sep.join(images[0].path.split(os.sep)[: self.depth])
+                    raise DataError(
+                        f"{self.name}: {self.base / class_folder} has the folders {list_first(sorted(names))}, which "
+                        "are not read as parts. Parts come before classes: move the images into train/CLASS and "
+                        "test/CLASS, or write a table with the columns path, label and split (dataset=table)"
+                    )
 
     def _classes(self, folder: str) -> Classes:
         """Return the images of each class; folder names that differ only in Unicode form are one class."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ltr.data.tables import Columns, column_names, read_columns
-from ltr.data.unread_divisions import refuse_unread_division
+from ltr.data.unread_divisions import refuse_other_case, refuse_unread_division
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.escaping import csv_text
 from ltr.files import PARQUET_SUFFIXES
@@ -208,7 +208,9 @@ def _read(name: str, table: Path, key: str, group: str | None) -> Columns:
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
     if "split" not in columns.texts:
-        refuse_unread_division(name, table, (*NEEDED, *further))
+        refuse_unread_division(name, table, (*NEEDED, *further), set(columns.texts["label"]))
+        if group is None or group.casefold() != "split":
+            refuse_other_case(name, table, NEEDED, ("split",))
     if table.suffix.lower() not in PARQUET_SUFFIXES:
         for column in {*NEEDED, *further} & set(columns.texts):
             columns.texts[column] = [csv_text(cell) for cell in columns.texts[column]]
