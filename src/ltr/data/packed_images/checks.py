@@ -91,6 +91,9 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
         raise ValueError("its description has a size, chunk or format that cannot be")
     if kind == KIND and not isinstance(metadata.get("tables"), list):
         raise ValueError("its description has no valid tables")
+    files = metadata.get("files", {})
+    if not isinstance(files, dict) or not all(isinstance(digests, list) for digests in files.values()):
+        raise ValueError("its description has no valid files")
 
 
 def check_batches(metadata: Mapping[str, Any], actual: pa.Schema, batches: Sequence[pa.RecordBatch]) -> None:

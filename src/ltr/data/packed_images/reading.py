@@ -23,6 +23,7 @@ from ltr.configuration.targets import instantiate
 from ltr.data.images.crop import FileCrop
 from ltr.data.label_warnings import warn_of_names
 from ltr.data.packed_images.checks import FIRST_KIND, check_batches, check_metadata, paths_of
+from ltr.data.packed_images.label_files import KEYS, check_label_files
 from ltr.data.source import Decoding, Grouping, ImageFiles, Source, as_read_only
 from ltr.errors import ConfigError, DataError
 
@@ -30,9 +31,8 @@ if TYPE_CHECKING:
     import pyarrow as pa  # imported when a packed file is opened, because most runs do not use one
 
 _METADATA = b"ltr"  # key of the schema's metadata
-# keys of a source's config with paths, on which a packed file does not depend
-_PLACES = ("root", "roots", "download", "folder", "lists", "file", "file_sizes", "annotations", "detections",
-           "split_list", "labels")  # fmt: skip
+# keys of a source's config with paths, which may change when files are moved; the content of `KEYS` is compared
+_PLACES = ("root", "roots", "download", "folder", "file_sizes", *KEYS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +223,8 @@ def read_source(dataset: Mapping[str, Any], read: Callable[[Mapping[str, Any]], 
         read: function that builds a source from its config.
 
     Raises:
-        ConfigError: the packed file was made from another source, or has fewer pixels than the config needs.
+        ConfigError: the packed file was made from another source or other labels, or has fewer pixels than the config
+            needs.
         DataError: files are missing or damaged.
     """
     packed = dataset.get("packed")
@@ -251,6 +252,7 @@ def read_source(dataset: Mapping[str, Any], read: Callable[[Mapping[str, Any]], 
             f"dataset.packed={packed} was made from another source:\n  " + "\n  ".join(lines) + "\nPack again, or use "
             "dataset.packed=null"
         )
+    check_label_files(packed, source.images.store.metadata.get("files"), dataset["source"])
     if dataset.get("image_size"):
         refuse_too_few_pixels(source.images, FileCrop(dataset["image_size"], resize=dataset.get("image_resize")).resize)
     return source

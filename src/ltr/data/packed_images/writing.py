@@ -23,6 +23,7 @@ from ltr.data.images.checking import BadImage, collect_failures, describe_error
 from ltr.data.images.decode import MAX_PIXELS, Notes, decode_image, to_image
 from ltr.data.images.tally import Tally, constant_value
 from ltr.data.packed_images.checks import KIND, metadata_digest, schema, table_digest
+from ltr.data.packed_images.label_files import label_digests
 from ltr.data.packed_images.reading import (
     PackedImages,
     PackedStore,
@@ -168,6 +169,8 @@ def _metadata(source: Source, config: Mapping[str, Any], size: int, format: str,
         "taxonomy": {rank: list(names) for rank, names in source.taxonomy.items()},
         "boxes": source.boxes is not None,
     }
+    if files := label_digests(config):
+        metadata["files"] = files
     if source.group is not None:  # a digest, because the table would be written with every chunk
         metadata["group"] = [source.group, hashlib.sha256(_group_table(source).encode()).hexdigest()]
     decoding = source.decoding
