@@ -12,7 +12,7 @@ import numpy as np
 
 from ltr.data.images.regions import BoxCrops
 from ltr.errors import DataError, nearest
-from ltr.names import canonical
+from ltr.names import canonical, group_name, missing_values
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -128,6 +128,22 @@ class Grouping:
 
     def __post_init__(self) -> None:
         set_field(self, "codes", as_read_only(np.array(self.codes, dtype=np.int32)))
+
+    @classmethod
+    def of_values(cls, codes: np.ndarray, values: Sequence[str]) -> Grouping:
+        """Return the grouping by values of a file, in order of their appearance.
+
+        Values that differ only in space beside them or in Unicode's form are one group, as `ltr.names.group_name` has
+        it. Blank values, and those that programs write where a value is missing, are unknown.
+
+        Args:
+            codes: int [N], index into ``values``; -1 if it is unknown.
+        """
+        names = [group_name(value) for value in values]
+        missing = {"", *missing_values(names)}
+        number_of: dict[str, int] = {}
+        numbers = [-1 if name in missing else number_of.setdefault(name, len(number_of)) for name in names]
+        return cls(np.array([*numbers, -1], dtype=np.int32)[codes], tuple(number_of))
 
     def take(self, rows: np.ndarray) -> Grouping:
         """Return the groups of the images ``rows``, int64 [n], with the same names."""

@@ -38,6 +38,18 @@ def test_media_have_the_labels_of_their_observations_or_events(tmp_path, version
     assert not records.left_out
 
 
+@pytest.mark.parametrize("missing", ["NA", "nan", "", "N/A"])
+def test_a_location_that_is_missing_gives_way_to_the_name_or_the_deployment(tmp_path, missing):
+    made.camtrap_dp(tmp_path, SHOTS)
+    file = tmp_path / "deployments.csv"
+    head, *rows = file.read_text().splitlines()
+    at = head.split(",").index("locationID")
+    rows = [",".join([*row.split(",")[:at], missing, *row.split(",")[at + 1 :]]) for row in rows]
+    file.write_text("\n".join([head, *rows]) + "\n")
+    records = read_camtrap_dp("traps", tmp_path, str(tmp_path))
+    assert records.groupings["location"].values == records.groupings["deployment"].values
+
+
 def test_boxes_are_fractions_of_the_image(tmp_path):
     made.camtrap_dp(tmp_path, SHOTS, boxes=True)
     records = read_camtrap_dp("traps", tmp_path / "datapackage.json", str(tmp_path))

@@ -10,6 +10,7 @@ import pytest
 
 from ltr.data.image_table import write_image_table
 from ltr.data.source import Source
+from ltr.data.sources.camera_traps import camera_traps
 from ltr.data.sources.folder import image_folder
 from ltr.data.sources.table import image_table
 from ltr.data.splitting.closed_set import natural
@@ -206,3 +207,97 @@ def test_without_group_options_the_division_is_unchanged(images):
     source = quiet(image_folder, root=str(root / "all"))
     assert source.name == "own-test0.2-seed0"
     assert (source.group, source.groupings, source.remarks) == (None, {}, ())
+
+
+def camera_table(root, places, **options):
+    """Read a table of camera-trap images, 4 of each class at each place."""
+    with open(root / "places.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "location"])
+        for number, location in enumerate(places):
+            writer.writerow([f"{number}.jpg", ("ant", "bee")[number // 2 % 2], location])
+    return camera_traps(name="own", annotations=str(root / "places.csv"), root=str(root), group="location", **options)
+
+
+def custom_table(root, places, **options):
+    with open(root / "places.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "location"])
+        writer.writerows((f"{n}.jpg", ("ant", "bee")[n // 2 % 2], location) for n, location in enumerate(places))
+    return image_table(name="own", file=str(root / "places.csv"), group="location", **options)
+
+
+READERS = pytest.mark.parametrize("read", [camera_table, custom_table])
+
+
+@READERS
+@pytest.mark.parametrize("other", ["B ", " B", "\tB", "B\u00a0"])
+def test_groups_that_differ_in_the_space_beside_them_are_one(images, read, other):
+    root = images(f"{number}.jpg" for number in range(24))
+    source = read(root, [("B", other, "A", "C")[number % 4] for number in range(24)])
+    assert set(source.groupings["location"].values) == {"A", "B", "C"}
+    assert not groups_of(source, source.parts["train"]) & groups_of(source, source.parts["test"])
+
+
+@READERS
+def test_groups_that_differ_in_unicode_form_are_one(images, read):
+    root = images(f"{number}.jpg" for number in range(24))
+    source = read(root, [("Br\u00fccke", "Bru\u0308cke", "A", "C")[number % 4] for number in range(24)])
+    assert set(source.groupings["location"].values) == {"A", "Br\u00fccke", "C"}
+
+
+@READERS
+@pytest.mark.parametrize(
+    ("one", "other", "reason"),
+    [
+        ("site 0", "Site 0", "differ only in case, width"),
+        ("site 0", "site  0", "differ only in case, width"),
+        ("B", "B\u200b", "differ only in case, width"),
+        ("1", "1.0", "write the same number"),
+        ("1", "01", "write the same number"),
+    ],
+)
+def test_groups_that_are_easily_confused_are_warned_of(images, read, one, other, reason):
+    root = images(f"{number}.jpg" for number in range(24))
+    with pytest.warns(UserWarning, match=f"groups by location whose names {reason}"):
+        read(root, [(one, other, "A", "C")[number % 4] for number in range(24)])
+
+
+@READERS
+def test_groups_with_usual_names_are_not_warned_of(images, read, recwarn):
+    root = images(f"{number}.jpg" for number in range(24))
+    read(root, [("1", "10", "L1", "L2")[number % 4] for number in range(24)])
+    assert not [str(one.message) for one in recwarn if "whose names" in str(one.message)]
+
+
+@READERS
+@pytest.mark.parametrize("missing", ["nan", "NA", "None", "null", "N/A", "?", " NaN "])
+def test_words_for_missing_groups_are_unknown(images, read, missing):
+    root = images(f"{number}.jpg" for number in range(24))
+    with pytest.raises(DataError, match="6 images have no location that would keep them together"):
+        read(root, [(missing, "A", "B", "C")[number % 4] for number in range(24)])
+
+
+@READERS
+def test_minus_one_is_an_unknown_group_only_beside_numbers_from_zero(images, read):
+    root = images(f"{number}.jpg" for number in range(24))
+    with pytest.raises(DataError, match="6 images have no location"):
+        read(root, [("-1", "0", "1", "2")[number % 4] for number in range(24)])
+    assert "-1" in read(root, [("-1", "-2", "0", "1")[number % 4] for number in range(24)]).groupings["location"].values
+
+
+def test_groups_of_subfolders_and_patterns_follow_the_same_rules(images):
+    root = images(f"x/{label}/{('B', 'B ', 'A', 'C')[n % 4]}/{n}.jpg" for label in ("a", "b") for n in range(8))
+    assert set(quiet(image_folder, root=str(root / "x"), group=1).groupings["subfolder"].values) == {"A", "B", "C"}
+    root = images(f"y/{label}/{('cam', 'Cam', 'eye')[n % 3]}_{n}.jpg" for label in ("a", "b") for n in range(9))
+    with pytest.warns(UserWarning, match="groups by pattern whose names differ only in case"):
+        image_folder(name="own", root=str(root / "y"), group="^([A-Za-z]+)_")
+
+
+def test_a_list_of_parts_names_groups_in_any_form(images):
+    root = images(f"{number}.jpg" for number in range(24))
+    (root / "parts.json").write_text('{"train": [" A", "Bru\u0308cke"], "test": ["C "]}', encoding="utf-8")
+    places = [("Br\u00fccke", "A ", "C")[number % 3] for number in range(24)]
+    source = camera_table(root, places, split_list=str(root / "parts.json"))
+    assert groups_of(source, source.parts["test"]) == {"C"}
+    assert not source.left_out

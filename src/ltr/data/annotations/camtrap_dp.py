@@ -32,7 +32,7 @@ from ltr.data.annotations.records import (
 from ltr.data.tables import iterate_rows
 from ltr.errors import DataError
 from ltr.files import is_regular
-from ltr.names import list_first
+from ltr.names import list_first, missing_values
 
 FORMAT = "camtrap_dp"
 TYPES = ("animal", "human", "vehicle", "blank", "unknown", "unclassified")
@@ -133,7 +133,8 @@ def _locations(name: str, table: Path) -> dict[str, str]:
         if not deployment or deployment in locations:
             what = f"deploymentID {deployment} appears twice" if deployment else "deploymentID is blank"
             raise DataError(f"{name}: {table}, line {line}: {what}. Every deployment needs a unique id")
-        locations[deployment] = location or location_name or deployment
+        known = (text for text in (location, location_name) if text and not missing_values([text]))
+        locations[deployment] = next(known, deployment)
     return locations
 
 

@@ -25,7 +25,7 @@ from ltr.data.tables import iterate_rows
 from ltr.data.unread_divisions import refuse_other_case
 from ltr.errors import DataError
 from ltr.escaping import csv_text
-from ltr.names import is_text
+from ltr.names import group_name, is_text
 
 FORMAT = "csv"
 BOX = ("x", "y", "width", "height")
@@ -56,7 +56,7 @@ def read_csv(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) ->
         if not path.strip():
             raise DataError(f"{where}: path is blank. Every row needs the path of an image")
         row = table.row_of.setdefault(path, len(table.paths))
-        cells = [csv_text(cell) if cell else cell for cell in rest[4:]]
+        cells = [group_name(csv_text(cell)) if cell else cell for cell in rest[4:]]
         if row == len(table.paths):
             table.add(path, time, cells)
             split.add(part)

@@ -155,7 +155,11 @@ class ImageColumns:
             format, classes, boxes, class_names, left_out, more: fields of `Records`.
         """
         files, times = self.paths.files(root), np.array(self.times, dtype=np.int64)
-        groupings = {name: grouping for name, column in self.groups.items() if (grouping := column.grouping())}
+        by_value = {
+            name: Grouping.of_values(np.array(column.codes, dtype=np.int32), column.values)
+            for name, column in self.groups.items()
+        }
+        groupings = {name: grouping for name, grouping in by_value.items() if grouping.values}
         if (days := day_groups(times)) is not None:
             groupings.setdefault("date", days)
         by_reason = dict(left_out or {})

@@ -15,6 +15,7 @@ from ltr.data.annotations.reading import Format, read_annotations
 from ltr.data.annotations.records import Records
 from ltr.data.images.decode import WhiteLevel, build_decoding
 from ltr.data.images.regions import BoxCrops
+from ltr.data.label_warnings import warn_of_groups
 from ltr.data.source import Decoding, ImageFiles, Source
 from ltr.data.sources.division import warn_of_untested
 from ltr.data.sources.labelled_boxes import (
@@ -203,6 +204,8 @@ def _source(
     key = choose_group(name, group, groupings)
     if key is None and by_file is not None:
         key = FILE
+    if key is not None:
+        warn_of_groups(name, key, groupings[key])
     if split_list is not None:
         divided = divide_by_list(name, files, Path(split_list).expanduser().absolute(), key, groupings)
     elif records.split is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from ltr.data.source import Grouping, ImageFiles
 from ltr.data.sources.part_division import refuse_unknown_groups
 from ltr.errors import ConfigError
-from ltr.names import list_first
+from ltr.names import group_name, list_first
 
 SUBFOLDER, PATTERN = "subfolder", "pattern"  # keys of the groupings of an image folder
 
@@ -50,9 +50,10 @@ def groups_of_paths(group: int | str, paths: Sequence[str]) -> tuple[str, Groupi
 
 
 def grouping_of(names: Sequence[str]) -> Grouping:
-    """Return the grouping by name; '' is unknown."""
-    code_of = {name: code for code, name in enumerate(sorted({*names} - {""}))}
-    return Grouping(np.array([code_of.get(name, -1) for name in names], dtype=np.int32), tuple(code_of))
+    """Return the grouping by name, sorted; see `ltr.data.source.Grouping.of_values`."""
+    values = sorted(set(map(group_name, names)))
+    number_of = {value: number for number, value in enumerate(values)}
+    return Grouping.of_values(np.array([number_of[group_name(name)] for name in names], dtype=np.int32), values)
 
 
 def check_groups(

@@ -12,6 +12,7 @@ import numpy as np
 
 from ltr.configuration.ranges import NonNegativeInt, ProperFraction
 from ltr.data.images.decode import WhiteLevel, build_decoding
+from ltr.data.label_warnings import warn_of_groups
 from ltr.data.part_names import are_only_parts, are_parts, role_of
 from ltr.data.source import Grouping, ImageFiles, Source
 from ltr.data.sources.checks import name_roots
@@ -131,6 +132,7 @@ def image_folder(
     if group is not None:
         key, grouping = groups_of_paths(group, [path.split("/", walk.depth)[walk.depth] for path in paths])
         groupings = {key: grouping}
+        warn_of_groups(name, key, grouping)
     if "test" in parts:
         warn_of_untested(name, table[parts["test"].start : parts["test"].stop], class_names)
         if key is not None:

@@ -91,7 +91,7 @@ def refuse_unknown_groups(name: str, group: str, grouping: Grouping, files: Imag
         paths = list_first([files.relative(row) for row in unknown.tolist()])
         raise DataError(
             f"{name}: {counted(unknown.size, 'image has', 'images have')} no {group} that would keep them together: "
-            f"{paths}. Fill it in, leave them out, or choose another dataset.group"
+            f"{paths}. Fill it in (nan, NA and the like are blank), leave them out, or choose another dataset.group"
         )
 
 

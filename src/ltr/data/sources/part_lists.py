@@ -15,7 +15,7 @@ from ltr.data.tables import column_names, iterate_rows
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.escaping import csv_text
 from ltr.files import is_regular
-from ltr.names import list_first
+from ltr.names import group_name, list_first
 
 _PART_OF = {"training": "train", "validation": "val", "dev": "val", "testing": "test"}  # synonyms in lists
 
@@ -66,7 +66,7 @@ def _read_list(
         if group is None:
             raise ConfigError("dataset.split_list: a JSON list is of groups, and dataset.group=none has none")
         for part, values in _parts_of_json(name, file).items():
-            entries += [(f"{part}[{number}]", str(value), part) for number, value in enumerate(values)]
+            entries += [(f"{part}[{number}]", group_name(value), part) for number, value in enumerate(values)]
     else:
         names = column_names(file, ("split",))
         columns = [column for column in ("path", *groupings) if column in names]
@@ -78,7 +78,7 @@ def _read_list(
         key = None if columns[0] == "path" else columns[0]
         for line, (cell, value) in iterate_rows(file, ("split", columns[0])):
             text = csv_text(value or "")
-            entries.append((f"line {line}", text if key else text.replace("\\", "/"), cell or ""))
+            entries.append((f"line {line}", group_name(text) if key else text.replace("\\", "/"), cell or ""))
     part_of: dict[str, int] = {}
     for position, value, text in entries:
         part = _PART_OF.get(text.strip().lower(), text.strip().lower())

@@ -10,6 +10,7 @@ import numpy as np
 
 from ltr.configuration.ranges import NonNegativeInt, ProperFraction
 from ltr.data.images.decode import WhiteLevel, build_decoding
+from ltr.data.label_warnings import warn_of_groups
 from ltr.data.source import ImageFiles, Source
 from ltr.data.sources.checks import check_image_files
 from ltr.data.sources.custom_groups import check_groups, grouping_of
@@ -90,6 +91,7 @@ def image_table(
         where=rows.where,
     )
     groupings = {} if group is None or rows.groups is None else {group: grouping_of(rows.groups)}
+    warn_of_groups(name, group, groupings.get(group or ""))
     remarks: tuple[str, ...] = ()
     if "test" in rows_of:
         warn_of_untested(name, numbers[rows_of["test"]], class_names)
