@@ -72,16 +72,17 @@ def refuse_divisions(
         classes, advice: see `refuse_unread_division`.
     """
     known = {class_name.strip().casefold() for class_name in classes}
+    lacks = f"has no {kind} split, and " if advice == RENAME else "may have a division that is not read: "
     verdicts = {column: _verdict(column, values, known) for column, values in columns.items()}
     for field, verdict in sorted(verdicts.items(), key=lambda item: item[1] != "refuse"):
         texts = sorted(value for value in columns[field] if value.strip())
         shown = list_first(texts if len(texts) > 1 else [*texts, "blank cells"])
         holds = f", which holds {shown}," if columns[field] and not is_mark(field) else ""
         if verdict == "refuse":
-            raise DataError(f"{name}: {file} has no {kind} split, and its {kind} {field}{holds} is not read. {advice}")
+            raise DataError(f"{name}: {file} {lacks}its {kind} {field}{holds} is not read. {advice}")
         if verdict == "warn":
             warnings.warn(
-                f"{name}: {file} has no {kind} split, and its {kind} {field}{holds} is not read, so test images are "
+                f"{name}: {file} {lacks}its {kind} {field}{holds} is not read, so test images are "
                 f"drawn at random. If it divides the images into training and test images: {advice}",
                 stacklevel=4,
             )
@@ -119,13 +120,21 @@ class DivisionFields:
 
     def __init__(self, read: Iterable[str]) -> None:
         self._known = set(read)
+        self._spelled = {field.casefold(): field for field in self._known if field != "split"}
         self._values: dict[str, set[str]] = {}
         self._images = 0
 
     def add(self, image: Mapping[str, Any]) -> None:
-        """Read the fields of the next image; a field counts only while it holds few texts, numbers or truth values."""
+        """Read the fields of the next image; a field counts only while it holds few texts, numbers or truth values.
+
+        Raises:
+            ValueError: a field that is read is there in other capitals.
+        """
         if not image.keys() <= self._known:
             for field in image.keys() - self._known:
+                spelled = self._spelled.get(field.casefold())
+                if spelled is not None and spelled not in image:
+                    raise ValueError(f"the field {field} is not read. Rename it to {spelled}, or remove it")
                 self._known.add(field)
                 self._values[field] = {""} if self._images else set()
         self._images += 1
@@ -180,7 +189,7 @@ def refuse_other_case(name: str, table: Path, needed: Sequence[str], columns: Se
     """Raise DataError if a table has one of ``columns`` only in other capitals.
 
     Args:
-        name: name of the data set, for the message.
+        name: name of the data set, for messages.
         table: the table.
         needed: columns that the table has.
         columns: columns of which it may have some.

@@ -84,6 +84,10 @@ def test_humans_are_a_class_without_a_scientific_name(tmp_path):
         ("observations", "media,animal,fox", "media,plant,fox", "observationType is 'plant'; allowed are animal"),
         ("observations", "media,animal,fox", "day,animal,fox", "observationLevel is 'day'"),
         ("observations", ",L0-0_fox_1,", ",nothing,", "mediaID nothing is not in media"),
+        ("observations", "o0,L0-1", "o0,L1-1", "line 2: deploymentID is L1-1, and mediaID L0-0_deer_0 is of another"),
+        ("observations", "bboxX", "BboxX", "the column BboxX is not read. Rename it to bboxX"),
+        ("observations", "scientificName", "scientificname", "the column scientificname is not read. Rename it to"),
+        ("deployments", "locationID", "locationId", "the column locationId is not read. Rename it to locationID"),
         ("observations", "observationType", "kind", "no column observationType"),
     ],
 )
@@ -171,3 +175,43 @@ def test_local_times_are_compared_if_the_media_have_no_time_zone(tmp_path):
 def test_a_partly_filled_box_names_its_line(tmp_path):
     with pytest.raises(DataError, match="line 2: the box has no bboxHeight; a box needs numbers in bboxX"):
         changed(tmp_path, "observations", ("0.375,0.5", "0.375,"), boxes=True)
+
+
+START, END = made.iso(SHOTS[0].time), made.iso(SHOTS[1].time)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("o0,L0-1", "o0,L9-1", "line 2: deploymentID L9-1 is not in deployments"),
+        ("o0,L0-1", "o0,", "line 2: deploymentID  is not in deployments"),
+        (START, "31.05.2024 10:00", "line 2: eventStart is '31.05.2024 10:00'; write it as 2024-05-31T23:59:01Z"),
+        (END, "later", "line 2: eventEnd is 'later'; write it as"),
+        (END, "2020-01-01T00:00:00Z", "line 2: eventEnd 2020-01-01T00:00:00Z is before eventStart"),
+        (END, START.replace("Z", "+05:00"), r"line 2: eventEnd .*\+05:00 is before eventStart"),
+    ],
+)
+def test_an_event_that_cannot_be_used_names_its_line(tmp_path, old, new, words):
+    with pytest.raises(DataError, match=words):
+        changed(tmp_path, "observations", (old, new), events=True)
+
+
+def test_an_event_may_end_when_it_starts_or_have_no_end(tmp_path):
+    for number, end in enumerate(("", START)):
+        records = changed(tmp_path / str(number), "observations", (END, end), events=True)
+        assert labels(records)[SHOTS[0].path] == SHOTS[0].label
+        assert not records.remarks
+
+
+def test_events_without_a_start_or_a_medium_are_counted(tmp_path):
+    records = changed(tmp_path / "1", "observations", (START, ""), events=True)
+    assert records.remarks == ["1 event has no eventStart, so no medium has the labels of it"]
+    assert SHOTS[0].path not in labels(records)
+    late = "L0-1,,e,2029-01-01T00:00:00Z,,event,animal,fox,,,,\n"
+    texts = ("bboxHeight\n", f"bboxHeight\nlate,{late}later,{late}")
+    records = changed(tmp_path / "2", "observations", texts, events=True)
+    assert records.remarks == ["2 events cover the time of no medium"]
+
+
+def test_an_observation_of_a_medium_needs_no_deployment(tmp_path):
+    assert labels(changed(tmp_path, "observations", ("o0,L0-1", "o0,"))) == expected()

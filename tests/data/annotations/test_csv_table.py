@@ -92,3 +92,41 @@ def test_image_sizes_are_not_read_as_boxes(tmp_path):
     file = tmp_path / "t.csv"
     file.write_text("path,label,width,height\na.jpg,deer,640,480\n")
     assert np.isnan(read_csv("traps", file, str(tmp_path)).boxes).all()
+
+
+@pytest.mark.parametrize("column", ["split", "datetime", "date", "location", "seq_id", "deployment"])
+@pytest.mark.parametrize("spelling", [str.upper, str.title])
+def test_a_column_in_other_capitals_is_refused(tmp_path, column, spelling):
+    file = tmp_path / "t.csv"
+    file.write_text(f"path,label,{spelling(column)}\na.jpg,deer,train\n")
+    with pytest.raises(DataError, match=f"the column {spelling(column)} is not read. Rename it to {column}, or remove"):
+        read_csv("traps", file, str(tmp_path))
+
+
+@pytest.mark.parametrize("head", ["X,Y,Width,Height", "x,y,Width,Height", "X,y,width,height"])
+def test_a_box_in_other_capitals_is_refused(tmp_path, head):
+    file = tmp_path / "t.csv"
+    file.write_text(f"path,label,{head}\na.jpg,deer,.1,.1,.5,.5\n")
+    with pytest.raises(DataError, match=r"is not read\. Rename it to"):
+        read_csv("traps", file, str(tmp_path))
+
+
+@pytest.mark.parametrize("head", ["X,Y", "Width,Height", "datetime,Date"])
+def test_coordinates_of_maps_and_sizes_of_images_may_have_capitals(tmp_path, head):
+    file = tmp_path / "t.csv"
+    file.write_text(f"path,label,{head}\na.jpg,deer,640000,480000\n")
+    assert np.isnan(read_csv("traps", file, str(tmp_path)).boxes).all()
+
+
+def test_a_column_of_groups_may_be_called_like_another_one(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("path,label,Location\na.jpg,deer,A\n")
+    assert read_csv("traps", file, str(tmp_path), ("Location",)).groupings["Location"].values == ("A",)
+
+
+def test_the_first_time_that_cannot_be_read_is_kept(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("path,label,datetime\na.jpg,deer,\nb.jpg,deer,1/7/2020 10:00\nc.jpg,deer,2/7/2020\n")
+    records = read_csv("traps", file, str(tmp_path))
+    assert records.unreadable_time == "1/7/2020 10:00"
+    assert "date" not in records.groupings

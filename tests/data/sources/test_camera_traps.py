@@ -143,6 +143,71 @@ def test_folders_of_parts_that_no_field_names_are_warned_of(traps, tmp_path):
         camera_traps(name="traps", annotations=str(file), root=str(tmp_path), roots=[str(traps)])
 
 
+@pytest.mark.parametrize("field", ["Location", "Seq_ID", "DateTime", "Width"])
+def test_a_field_of_coco_in_other_capitals_is_refused(traps, tmp_path, field):
+    content = json.loads((traps / "annotations.json").read_text())
+    for image in content["images"]:
+        image[field] = image.pop(field.lower())
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"the field {field} is not read. Rename it to {field.lower()}, or remove it"):
+        camera_traps(name="traps", annotations=str(tmp_path / "annotations.json"), root=str(traps))
+
+
+BOX_COLUMNS = pytest.mark.parametrize(
+    "columns",
+    ["bbox_x,bbox_y,bbox_width,bbox_height", "xmin,ymin,xmax,ymax", "bbox", "left,top,width,height", "bboxX,bboxY"],
+)
+
+
+@BOX_COLUMNS
+@pytest.mark.parametrize("crop", ["auto", "box", "none"])
+def test_boxes_in_columns_that_are_not_read_are_refused_unless_images_are_whole(traps, tmp_path, columns, crop):
+    text = made.table(tmp_path / "t.csv", SHOTS).read_text().splitlines()
+    cells = ",".join("1" for _ in columns.split(","))
+    (tmp_path / "t.csv").write_text("\n".join([f"{text[0]},{columns}", *(f"{line},{cells}" for line in text[1:])]))
+
+    def opened():
+        return camera_traps(name="traps", annotations=str(tmp_path / "t.csv"), root=str(traps), crop=crop)
+
+    if crop == "none":
+        assert opened().images.crops is None
+    else:
+        with pytest.raises(DataError, match=r"has a box in the columns .*, which are not read\. Write left, top"):
+            opened()
+
+
+@pytest.mark.parametrize("table", ["media", "deployments", "observations"])
+def test_a_division_in_a_package_is_refused_unless_a_list_names_the_parts(traps, tmp_path, table):
+    folder = tmp_path / "dp"
+    made.camtrap_dp(folder, SHOTS)
+    file = folder / f"{table}.csv"
+    head, *lines = file.read_text().splitlines()
+    file.write_text(
+        "\n".join([f"{head},subset", *(f"{line},{('train', 'test')[n % 2]}" for n, line in enumerate(lines))])
+    )
+    with pytest.raises(DataError, match=f"{table}.csv .*its column subset, .*dataset.split_list=FILE"):
+        camera_traps(name="traps", annotations=str(folder), root=str(traps))
+    (tmp_path / "parts.json").write_text(json.dumps({"train": ["L0", "L1"], "test": ["L2"]}))
+    camera_traps(
+        name="traps",
+        annotations=str(folder),
+        root=str(traps),
+        group="location",
+        split_list=str(tmp_path / "parts.json"),
+    )
+
+
+def test_times_that_cannot_be_read_anywhere_are_reported(traps, tmp_path):
+    content = made.coco(SHOTS)
+    for image in content["images"]:
+        image["datetime"] = "1/7/2020 10:00"
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    total = len(content["images"])
+    remarks = read(traps, tmp_path / "a.json").remarks
+    assert f"{total} of {total} images have no time that can be read" in remarks
+    assert "times must be written as 2024-05-31 23:59:01; '1/7/2020 10:00' cannot be read" in remarks
+
+
 def test_a_forced_format_is_the_one_that_is_read(traps):
     assert read(traps, format="coco").name.startswith("traps-coco-")
     with pytest.raises(ConfigError, match="allowed is one of: auto, coco_camera_traps, coco, camtrap_dp, csv"):

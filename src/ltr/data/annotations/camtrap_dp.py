@@ -14,7 +14,7 @@ import re
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,14 +30,24 @@ from ltr.data.annotations.records import (
     seconds,
 )
 from ltr.data.tables import iterate_rows
+from ltr.data.unread_divisions import refuse_other_case
 from ltr.errors import DataError
 from ltr.files import is_regular
-from ltr.names import list_first, missing_values
+from ltr.names import counted, list_first, missing_values
 
 FORMAT = "camtrap_dp"
 TYPES = ("animal", "human", "vehicle", "blank", "unknown", "unclassified")
 BLANK = "blank"
 BOX = ("bboxX", "bboxY", "bboxWidth", "bboxHeight")
+READ = {  # columns of each table; the first two are required
+    "deployments": ("deploymentID", "locationID", "locationName"),
+    "media": ("mediaID", "deploymentID", "timestamp", "filePath"),
+    "observations": (
+        *("observationID", "deploymentID", "observationLevel", "observationType"),
+        *("mediaID", "eventID", "eventStart", "eventEnd", "scientificName"),
+        *BOX,
+    ),
+}
 _VERSION = re.compile(r"camtrap-dp/v?(\d+(?:\.\d+)*)")
 
 
@@ -104,7 +114,8 @@ def read_camtrap_dp(name: str, package_path: Path, root: str) -> Records:
 
     Media without observations get the observations of the events of their deployment that cover their time; such an
     event is also their group ``seq_id``. Times are compared as instants if both have a time zone, else as local times.
-    ``unknown`` and ``unclassified`` are not labels; ``blank`` is one.
+    ``unknown`` and ``unclassified`` are not labels; ``blank`` is one. Remarks count events without a start, and those
+    that cover no medium.
 
     Args:
         root: folder that relative ``filePath`` starts from.
@@ -113,9 +124,11 @@ def read_camtrap_dp(name: str, package_path: Path, root: str) -> Records:
         DataError: see `open_package`; an id is repeated or refers to no row, or a cell cannot be read.
     """
     package = open_package(name, package_path)
+    for key, table in package.tables.items():
+        refuse_other_case(name, table, ("deploymentID",), READ[key])
     locations = _locations(name, package.tables["deployments"])
     media = _Media(name, package.tables["media"], locations)
-    observations = _Observations(name, package.tables["observations"], media)
+    observations = _Observations(name, package.tables["observations"], media, locations)
     images, classes, boxes = observations.labels()
     class_names, numbers = merge_class_names(f"{name}: {package.file}", observations.classes.values)
     media.columns.groups["seq_id"] = observations.events()
@@ -127,9 +140,8 @@ def read_camtrap_dp(name: str, package_path: Path, root: str) -> Records:
 def _locations(name: str, table: Path) -> dict[str, str]:
     """Return the location of each deployment: its id, its name, or the deployment itself."""
     locations: dict[str, str] = {}
-    for line, (deployment, location, location_name) in iterate_rows(
-        table, ("deploymentID",), ("locationID", "locationName")
-    ):
+    columns = READ["deployments"]
+    for line, (deployment, location, location_name) in iterate_rows(table, columns[:1], columns[1:]):
         if not deployment or deployment in locations:
             what = f"deploymentID {deployment} appears twice" if deployment else "deploymentID is blank"
             raise DataError(f"{name}: {table}, line {line}: {what}. Every deployment needs a unique id")
@@ -143,8 +155,7 @@ class _Media:
 
     def __init__(self, name: str, table: Path, locations: dict[str, str]) -> None:
         self.columns = ImageColumns(("location", "seq_id", "deployment"))  # seq_id follows from the observations
-        needed = ("mediaID", "deploymentID", "timestamp", "filePath")
-        for line, (key, deployment, timestamp, path) in iterate_rows(table, needed):
+        for line, (key, deployment, timestamp, path) in iterate_rows(table, READ["media"]):
             what = ""
             if not key or not path:
                 what = "mediaID or filePath is blank. Every medium needs both"
@@ -159,28 +170,33 @@ class _Media:
             self.columns.add(path or "", timestamp, (locations[deployment or ""], None, deployment))
 
 
+class _Event(NamedTuple):
+    """Observation of an event: where and when it was, its class and its id."""
+
+    deployment: str
+    start: str | None
+    end: str | None
+    label: str | None
+    event: str
+
+
 class _Observations:
     """Columns of the table ``observations``."""
 
-    def __init__(self, name: str, table: Path, media: _Media) -> None:
+    def __init__(self, name: str, table: Path, media: _Media, locations: dict[str, str]) -> None:
         self.classes = Interned()
         self.media = media
+        self._locations = locations
         self.images = array("q")  # medium of each observation
         self.boxes = array("f")
         self._event_of = np.full(len(media.columns.paths), -1, dtype=np.int64)
         self._event_names: dict[str, int] = {}
         self._is_observed = np.zeros(len(media.columns.paths), dtype=bool)
-        self._events: list[
-            tuple[str, str | None, str | None, str | None, str]
-        ] = []  # deployment, start, end, class, event
-        self._unlabelled = 0
-        needed = ("observationID", "deploymentID", "observationLevel", "observationType")
-        optional = (
-            *("mediaID", "eventID", "eventStart", "eventEnd", "scientificName"),
-            *BOX,
-        )
+        self._events: list[_Event] = []
+        self._unlabelled = self._unplaced = self._unused = 0
+        columns = READ["observations"]
         seen: set[str] = set()
-        for line, cells in iterate_rows(table, needed, optional):
+        for line, cells in iterate_rows(table, columns[:4], columns[4:]):
             try:
                 self._add(seen, cells)
             except ValueError as error:
@@ -203,13 +219,18 @@ class _Observations:
             label = None
         self._unlabelled += label is None
         if level == "event":
-            self._events.append((deployment, start, end, label, event or ""))
+            self._add_event(deployment, start, end, label, event)
             return
         if level != "media":
             raise ValueError(f"observationLevel is {level!r}; allowed are media and event")
         row = self.media.columns.row_of.get(medium or "", -1)
         if row < 0:
             raise ValueError(f"mediaID {medium} is not in media. Add it there, or remove the observation")
+        if deployment and not self.media.columns.groups["deployment"].holds(row, deployment):
+            raise ValueError(
+                f"deploymentID is {deployment}, and mediaID {medium} is of another deployment in media. Correct one of "
+                "them"
+            )
         self._is_observed[row] = True
         bounds = box_of(box, BOX)
         if event:
@@ -219,6 +240,24 @@ class _Observations:
         self.images.append(row)
         self.classes.add(label)
         self.boxes.extend(bounds)
+
+    def _add_event(
+        self, deployment: str | None, start: str | None, end: str | None, label: str | None, event: str | None
+    ) -> None:
+        """Read an event, whose media follow when all are known."""
+        if deployment not in self._locations:
+            raise ValueError(
+                f"deploymentID {deployment} is not in deployments. Add it there, or remove the observation"
+            )
+        for column, text in (("eventStart", start), ("eventEnd", end)):
+            if text and text.strip() and seconds(text) == UNKNOWN_TIME:
+                raise ValueError(f"{column} is {text!r}; write it as 2024-05-31T23:59:01Z")
+        if start and end and _is_before(end, start):
+            raise ValueError(f"eventEnd {end} is before eventStart {start}. Correct one of them")
+        if seconds(start) == UNKNOWN_TIME:
+            self._unplaced += 1
+        else:
+            self._events.append(_Event(deployment or "", start, end, label, event or ""))
 
     def labels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return image int64 [n], class int32 [n] and box float32 [n, 4] of every label."""
@@ -240,12 +279,14 @@ class _Observations:
         number_of = {value: number for number, value in enumerate(deployments.values)}
         for deployment, start, end, label, event in self._events:
             number = number_of.get(deployment)
-            if number is None or seconds(start) == UNKNOWN_TIME:
+            if number is None:  # its deployment has no media
+                self._unused += 1
                 continue
             rows = local.rows_within(number, seconds(start), seconds(end))
             if instant(start) != UNKNOWN_TIME and (instant(end) != UNKNOWN_TIME or seconds(end) == UNKNOWN_TIME):
                 zoned = universal.rows_within(number, instant(start), instant(end))
                 rows = np.concatenate([zoned, rows[~has_zone[rows]]])
+            self._unused += not len(rows)
             for row in rows.tolist():
                 if event and self._event_of[row] < 0:
                     self._event_of[row] = self._event_names.setdefault(event, len(self._event_names))
@@ -261,9 +302,22 @@ class _Observations:
         return column
 
     def remarks(self) -> list[str]:
-        if not self._unlabelled:
-            return []
-        return [f"{self._unlabelled:,} observations are unknown or unclassified, which are not labels"]
+        counts = {
+            f"{self._unlabelled:,} observations are unknown or unclassified, which are not labels": self._unlabelled,
+            f"{counted(self._unplaced, 'event has', 'events have')} no eventStart, so no medium has the labels of "
+            f"{'it' if self._unplaced == 1 else 'them'}": self._unplaced,
+            f"{counted(self._unused, 'event covers', 'events cover')} the time of no medium": self._unused,
+        }
+        return [remark for remark, number in counts.items() if number]
+
+
+def _is_before(end: str, start: str) -> bool:
+    """Return whether a time is before another one: as instants if both have a time zone, else if neither has one."""
+    instants = instant(end), instant(start)
+    if UNKNOWN_TIME not in instants:
+        return instants[0] < instants[1]
+    times = seconds(end), seconds(start)
+    return instants[0] == instants[1] and UNKNOWN_TIME not in times and times[0] < times[1]
 
 
 class _Timeline:

@@ -7,7 +7,9 @@ writes such a table.
 
 from __future__ import annotations
 
+import re
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from ltr.data.annotations.records import (
     class_numbers,
     merge_class_names,
 )
-from ltr.data.tables import iterate_rows
+from ltr.data.tables import column_names, iterate_rows
 from ltr.data.unread_divisions import refuse_other_case
 from ltr.errors import DataError
 from ltr.escaping import csv_text
@@ -29,7 +31,12 @@ from ltr.names import group_name, is_text
 
 FORMAT = "csv"
 BOX = ("x", "y", "width", "height")
+NEEDED = ("path", "label")
 READ = ("path", "label", "datetime", "date", *COLUMNS, *BOX)  # besides the column split
+_SIDES = "x|y|w|h|xmin|ymin|xmax|ymax|x1|y1|x2|y2|left|top|width|height"
+_BOX_COLUMN = re.compile(rf"bbox|boundingbox|(?:bbox|boundingbox|box)(?:{_SIDES})")
+_CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"), ("left", "top", "right", "bottom"),
+            ("left", "top", "width", "height"))  # fmt: skip
 
 
 def read_csv(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) -> Records:
@@ -44,7 +51,7 @@ def read_csv(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) ->
     Raises:
         DataError: the table is damaged, a path is blank, rows of one path contradict each other, or a box is invalid.
     """
-    refuse_other_case(name, file, ("path", "label"), ("split", *COLUMNS))
+    _refuse_other_case(name, file, columns)
     grouping_columns = tuple(dict.fromkeys((*COLUMNS, "date", *columns)))
     table = ImageColumns(grouping_columns)
     split, classes = Interned(), Interned()
@@ -89,3 +96,32 @@ def read_csv(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) ->
         class_names,
         split=split.grouping(),
     )
+
+
+def _refuse_other_case(name: str, file: Path, columns: Sequence[str]) -> None:
+    """Refuse columns that are read, in other capitals; X and Y without width and height may be coordinates of a map."""
+    names = column_names(file, NEEDED)
+    folded = {column.casefold() for column in names}
+    read = ("split", "datetime", *(() if "datetime" in names else ("date",)), *COLUMNS)
+    if folded >= {*BOX}:
+        read = (*read, *BOX)
+    chosen = {column.casefold() for column in columns if column in names}
+    refuse_other_case(name, file, NEEDED, [column for column in read if column not in chosen])
+
+
+def refuse_unread_boxes(name: str, file: Path) -> None:
+    """Raise DataError if a table has boxes in columns that are not read, such as ``bbox_x`` or ``xmin``."""
+    names = column_names(file, NEEDED)
+    if {*BOX} <= {*names}:
+        return
+    folded = {re.sub(r"[ _.-]", "", column.casefold()): column for column in names}
+    boxes = [column for key, column in folded.items() if _BOX_COLUMN.fullmatch(key)]
+    for corners in _CORNERS:
+        if folded.keys() >= set(corners):
+            boxes += [folded[corner] for corner in corners]
+    if boxes:
+        raise DataError(
+            f"{name}: {file} has a box in the columns {', '.join(dict.fromkeys(boxes))}, which are not read. Write "
+            f"left, top, width and height in fractions of the image into {', '.join(BOX)}, or use whole images: "
+            "dataset.crop=none"
+        )

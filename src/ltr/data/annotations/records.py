@@ -91,7 +91,8 @@ class Records:
         class_names: names of the classes, in the file's order.
         left_out: reason to rows of images that cannot be used.
         remarks: sentences about the file.
-        unread_divisions: fields of the images that seem to divide them and are not read, with their values.
+        unread_divisions: fields of the images that may divide them and are not read, with their values.
+        unreadable_time: the first text of a time that cannot be read; '' without any.
     """
 
     format: str
@@ -108,6 +109,7 @@ class Records:
     left_out: dict[str, np.ndarray] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     unread_divisions: dict[str, set[str]] = field(default_factory=dict)
+    unreadable_time: str = ""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -125,11 +127,14 @@ class ImageColumns:
         self.paths = Paths()
         self.times, self.instants = array("q"), array("q")
         self.groups = {name: Interned() for name in groupings}
+        self.unreadable_time = ""
 
     def add(self, path: str, time: object, groups: Iterable[object]) -> None:
         """Append an image with the text of its time and the values of its groupings, in order."""
         self.paths.add(path)
         local, universal = local_and_instant(time)
+        if local == UNKNOWN_TIME and not self.unreadable_time and time is not None:
+            self.unreadable_time = str(time).strip()
         self.times.append(local)
         self.instants.append(universal)
         for column, value in zip(self.groups.values(), groups):
@@ -177,6 +182,7 @@ class ImageColumns:
             boxes,
             class_names,
             left_out={reason: out for reason, out in by_reason.items() if len(out)},
+            unreadable_time=self.unreadable_time,
             **more,
         )
 

@@ -55,6 +55,10 @@ Crop = Literal["auto", "box", "none"]
 CropMargin = Annotated[float, "[0, 10]"]
 DivisionRule = Literal["groups", "time"]
 UNTRAINED = "its class has no training image"
+_TO_A_LIST = (
+    "Name the groups or paths of each part in a file, dataset.split_list=FILE, or remove it, to have test images drawn "
+    "at random"
+)
 
 
 @named("source/camera_traps")
@@ -130,14 +134,19 @@ def camera_traps(
     file = Path(annotations).expanduser().absolute()
     records = read_annotations(name, file, base, format, () if group in (AUTO, NONE, "date") else (group,))
     has_boxes = not np.isnan(records.boxes[:, 0]).all() if len(records.boxes) else False
+    if records.format == csv_table.FORMAT and crop != "none":
+        csv_table.refuse_unread_boxes(name, file)
     if crop == AUTO:
         is_cut = has_boxes and records.format in (coco.COCO, csv_table.FORMAT)
         crop = "box" if detections is not None or is_cut else "none"
         if has_boxes and crop == "none":
             records.remarks.append(f"boxes are in {file.name}, and images are whole; dataset.crop=box cuts them")
     timeless = int(np.count_nonzero(records.times == UNKNOWN_TIME))
-    if 0 < timeless < len(records):
+    if records.unreadable_time or 0 < timeless < len(records):
         records.remarks.append(f"{timeless:,} of {len(records):,} images have no time that can be read")
+    if records.unreadable_time:
+        text = ascii(records.unreadable_time[:40])
+        records.remarks.append(f"times must be written as 2024-05-31 23:59:01; {text} cannot be read")
     if multiple is None:
         multiple = "crop" if crop == "box" else "exclude"
     if crop == "none" and multiple == "crop":
@@ -278,6 +287,9 @@ def _check_unread_divisions(name: str, file: Path, records: Records) -> None:
     """Refuse, or warn of, a division that the annotation file has under a name that is not read."""
     if records.format == csv_table.FORMAT:
         refuse_unread_division(name, file, csv_table.READ, records.class_names)
+    if records.format == camtrap_dp.FORMAT:
+        for key, table in camtrap_dp.open_package(name, file).tables.items():
+            refuse_unread_division(name, table, camtrap_dp.READ[key], records.class_names, advice=_TO_A_LIST)
     kind = _kind_of_field(records)
     refuse_divisions(name, file, kind, records.unread_divisions, records.class_names)
     if records.format != camtrap_dp.FORMAT:
