@@ -23,18 +23,30 @@ def deep(path, levels):
     return str(path)
 
 
-def png(path, colour_type, pixels):
-    """A PNG of 16 bits per channel, which Pillow does not write."""
+def png(path, colour_type, pixels, bits=16, transparent=None):
+    """A PNG of any number of bits per channel, most of which Pillow does not write."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     height, width = pixels.shape[:2]
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    head = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    )
+    texts = ["".join(f"{value:0{bits}b}" for value in row.ravel().tolist()) for row in pixels]
+    rows = b"".join(b"\0" + int(text + "0" * (-len(text) % 8), 2).to_bytes(-(-len(text) // 8)) for text in texts)
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0))
+    if transparent is not None:
+        head += chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    return str(path)
+
+
+def tiff(path, pixels, photometric, bits):
+    """A little-endian grey TIFF, which is black where it is zero if ``photometric`` is 1, and white if it is 0."""
+    height, width = pixels.shape
+    data = pixels.astype(f"<u{bits // 8}").tobytes()
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, photometric), (273, 8), (277, 1), (278, height)]
+    tags += [(279, len(data)), (339, 1)]
+    head = b"II" + struct.pack("<HI", 42, 8 + len(data)) + data + struct.pack("<H", len(tags))
+    path.write_bytes(head + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags) + bytes(4))
     return str(path)
 
 
@@ -120,6 +132,35 @@ def test_a_transparent_colour_of_an_rgb_png_becomes_the_matte(tmp_path):
     assert np.asarray(decode_image(tmp_path / "x.png"))[0, 0].tolist() == [1, 2, 3]
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("exif", [True, False])
+def test_the_transparent_grey_of_a_png_becomes_the_matte_at_any_depth(tmp_path, bits, exif):
+    most = 2**bits - 1
+    levels = np.array(sorted({0, 1, most // 2, most - 1, most}))
+    greys = levels * 256 // 65536 if bits == 16 else levels * 255 // most
+    for transparent in levels.tolist():
+        path = png(tmp_path / "x.png", 0, levels[None], bits, (transparent,))
+        notes = Notes()
+        decoded = np.asarray(decode_image(path, Decoding(exif=exif, matte=(255, 0, 0)), notes=notes))[0]
+        expected = [[255, 0, 0] if level == transparent else [grey] * 3 for level, grey in zip(levels, greys.tolist())]
+        assert decoded.tolist() == expected
+        assert notes.transparent
+        assert np.asarray(decode_image(path))[0, :, 0].tolist() == greys.tolist()
+    notes = Notes()
+    decode_image(png(tmp_path / "x.png", 0, np.zeros((1, 4), int), bits, (most,)), WHITE, notes=notes)
+    assert not notes.transparent
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_the_transparent_colour_of_a_png_becomes_the_matte_at_any_depth(tmp_path, bits):
+    shift = bits - 8
+    colours = np.array([[[1, 2, 3], [200, 100, 50], [255, 255, 255]]]) << shift
+    path = png(tmp_path / "x.png", 2, colours, bits, tuple(colours[0, 1].tolist()))
+    assert np.asarray(decode_image(path, WHITE))[0].tolist() == [[1, 2, 3], [255] * 3, [255] * 3]
+    red = Decoding(matte=(255, 0, 0))
+    assert np.asarray(decode_image(path, red))[0].tolist() == [[1, 2, 3], [255, 0, 0], [255] * 3]
+
+
 def test_an_opaque_alpha_channel_changes_nothing_and_is_not_reported(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).convert("RGBA").save(tmp_path / "x.png")
@@ -147,6 +188,27 @@ def test_big_endian_tiffs_follow_the_white_level(tmp_path):
     values = np.array([[0, 16, 4095]], dtype=">u2")
     Image.frombytes("I;16B", (3, 1), values.tobytes()).save(tmp_path / "x.tif")
     assert np.asarray(decode_image(tmp_path / "x.tif", Decoding(white_level=4095)))[0, :, 0].tolist() == [0, 1, 255]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("exif", [True, False])
+def test_a_tiff_that_is_white_at_zero_is_inverted(tmp_path, bits, exif):
+    most = 2**bits - 1
+    levels = np.array([[0, 1, most // 3, most // 2, most - 1, most]])
+    inverted = decode_image(tiff(tmp_path / "inverted.tif", levels, 0, bits), Decoding(exif=exif))
+    plain = decode_image(tiff(tmp_path / "plain.tif", most - levels, 1, bits), Decoding(exif=exif))
+    np.testing.assert_array_equal(np.asarray(inverted), np.asarray(plain))
+    assert np.asarray(inverted)[0, [0, -1], 0].tolist() == [255, 0]
+
+
+def test_the_white_level_is_black_where_zero_is_white(tmp_path):
+    path = tiff(tmp_path / "x.tif", np.array([[0, 2048, 4095]]), 0, 16)
+    notes = Notes()
+    pixels = np.asarray(decode_image(path, Decoding(white_level=4095), notes=notes))
+    assert pixels[0, :, 0].tolist() == [255, 127, 0]
+    assert notes.highest == 4095
+    with pytest.raises(ValueError, match=r"highest value is 4,095, above the white level of 255"):
+        decode_image(path, Decoding(white_level=255))
 
 
 def test_a_value_above_the_white_level_is_an_error(tmp_path):

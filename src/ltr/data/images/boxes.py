@@ -30,16 +30,17 @@ def boxes_in_crop(source: Source, indices: np.ndarray, crop: FileCrop) -> np.nda
 
 
 def read_image_size(files: ImageFiles, index: int) -> tuple[int, int]:
-    """Return (width, height) in pixels from the header of an image file."""
+    """Return (width, height) in pixels of an image once decoded, from the header of its file."""
     from PIL import Image
 
     from ltr.data.images.decode import open_image
+    from ltr.data.images.orientation import decoded_size
 
     opened = files.open(index)
     if isinstance(opened, Image.Image):
         return opened.size
     with open_image(opened) as image:
-        return image.size
+        return decoded_size(image, files.decoding.exif)
 
 
 def locations_in_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:

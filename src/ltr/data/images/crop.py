@@ -15,9 +15,9 @@ from ltr.data.images.decode import (
     decode_to_rgb,
     has_more_frames,
     open_image,
-    orientation,
     refuse_too_many_pixels,
 )
+from ltr.data.images.orientation import decoded_size, orientation
 from ltr.data.images.regions import Region
 from ltr.data.options import Interpolation
 from ltr.data.source import PLAIN, Decoding
@@ -28,6 +28,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 ATTEMPTS = 10
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _REDUCTIONS = (8, 4, 2)  # divisors that Pillow offers for decoding a JPEG
+_REDUCIBLE = ("JPEG", "MPO")
 
 
 @named("augment/file_crop")
@@ -154,22 +155,19 @@ class FileCrop:
             refuse_too_many_pixels(file)
             if notes is not None:
                 notes.frames = has_more_frames(file, opened)
-            turned = orientation(file) if decoding.exif else 1
-            width, height = file.size[::-1] if turned >= 5 else file.size
+            may_reduce = self.reduced and uniform is not None and file.format in _REDUCIBLE
+            rgb = None if may_reduce else decode_to_rgb(file, decoding, notes)
+            width, height = decoded_size(file, decoding.exif) if rgb is None else rgb.size
             region = opened.pixels(width, height) if isinstance(opened, Region) else None
             if region is not None:
                 width, height = region[2] - region[0], region[3] - region[1]
             box = self._box(width, height, uniform)
-            divisor = self._divisor(box) if self.reduced and uniform is not None else 1
-            while turned > 1 and (file.width % divisor or file.height % divisor):
-                divisor //= 2  # a partial last column may become the first one and shift all others
-            # None for all formats but JPEG
-            if divisor > 1 and file.draft(None, (file.width // divisor, file.height // divisor)) is not None:
+            divisor = 1
+            if rgb is None:
+                divisor = self._draft(file, self._divisor(box), is_turned=decoding.exif and orientation(file) > 1)
                 left, top, right, bottom = box
                 box = left / divisor, top / divisor, right / divisor, bottom / divisor
-            else:
-                divisor = 1
-            rgb = decode_to_rgb(file, decoding, notes)
+                rgb = decode_to_rgb(file, decoding, notes)
             if region is not None:  # before resizing, whose filter would mix in pixels from outside the region
                 start_x, start_y = region[0] // divisor, region[1] // divisor
                 rgb = rgb.crop((start_x, start_y, -(-region[2] // divisor), -(-region[3] // divisor)))
@@ -181,6 +179,15 @@ class FileCrop:
         if uniform is None:
             return self.centre_box(width, height)
         return self.window_box(width, height, uniform) if self.window else self.random_box(width, height, uniform)
+
+    @staticmethod
+    def _draft(file: Image.Image, divisor: int, *, is_turned: bool) -> int:
+        """Ask for decoding at a fraction of a file's size; return the divisor, 1 if Pillow decodes the full size."""
+        while is_turned and (file.width % divisor or file.height % divisor):
+            divisor //= 2  # a partial last column may become the first one and shift all others
+        if divisor > 1 and file.draft(None, (file.width // divisor, file.height // divisor)) is not None:
+            return divisor
+        return 1
 
     def _divisor(self, box: Box) -> int:
         """Return the largest of 8, 4 and 2 that leaves the box ``size`` pixels a side, or 1."""

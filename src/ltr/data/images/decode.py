@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image, ImageColor
 
 from ltr.configuration.ranges import check_option
+from ltr.data.images.orientation import decode_oriented
 from ltr.data.images.regions import Region
 from ltr.data.source import PLAIN, Decoding
 from ltr.errors import ConfigError
@@ -23,7 +24,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 WhiteLevel = Annotated[int, "[1, 65535]"]
 
-_ORIENTATION = 0x0112
+_PHOTOMETRIC = 262  # tag of TIFF; 0: WhiteIsZero
 _WHITE = 65535  # default white level of 16-bit images
 
 
@@ -131,8 +132,8 @@ def refuse_too_many_pixels(image: Image.Image, max_pixels: int = MAX_PIXELS) -> 
 
 
 def decode_to_rgb(image: Image.Image, decoding: Decoding, notes: Notes | None = None) -> Image.Image:
-    """Decode an opened image: apply its EXIF orientation if ``decoding.exif`` is set, then `to_rgb`."""
-    wide = has_wide_colour(image)
+    """Decode an opened image: apply its EXIF orientation if ``decoding.exif`` is set, and convert it to RGB."""
+    wide, is_inverted, transparency = has_wide_colour(image), is_white_zero(image), transparent_value(image)
     if wide and decoding.white_level is not None:
         raise ValueError(
             "its colours have 16 bits each, of which only the upper 8 can be read; a white level is for grey images. "
@@ -140,13 +141,21 @@ def decode_to_rgb(image: Image.Image, decoding: Decoding, notes: Notes | None = 
         )
     if notes is not None:
         notes.wide_colour = wide
-    return to_rgb(ImageOps.exif_transpose(image) if decoding.exif else image, decoding, notes)
+    oriented = decode_oriented(image, decoding.exif)
+    if transparency is not None:
+        oriented.info["transparency"] = transparency
+    return to_rgb(oriented, decoding, notes, is_inverted=is_inverted)
 
 
-def to_rgb(image: Image.Image, decoding: Decoding = PLAIN, notes: Notes | None = None) -> Image.Image:
+def to_rgb(
+    image: Image.Image, decoding: Decoding = PLAIN, notes: Notes | None = None, *, is_inverted: bool = False
+) -> Image.Image:
     """Convert any mode to RGB: repeat grey, convert CMYK and palettes, scale 16 bits to 8 by the white level.
 
     Transparent pixels get the colour of the matte; without a matte, the alpha channel is dropped.
+
+    Args:
+        is_inverted: True for an image of 16 bits in which 0 is white and the white level is black.
 
     Raises:
         ValueError: pixels are floating-point (their range is unknown), or a value is above the white level.
@@ -154,7 +163,7 @@ def to_rgb(image: Image.Image, decoding: Decoding = PLAIN, notes: Notes | None =
     if image.mode == "F":
         raise ValueError("it has floating-point pixels, whose range is not known; convert it to 8 or 16 bits")
     if image.mode.startswith("I"):
-        return _scaled_to_8_bits(image, decoding.white_level, notes)
+        return _scaled_to_8_bits(image, decoding, notes, is_inverted)
     if has_alpha(image) and (decoding.matte is not None or notes is not None):
         layered = image.convert("RGBA")
         if notes is not None:
@@ -168,17 +177,25 @@ def to_rgb(image: Image.Image, decoding: Decoding = PLAIN, notes: Notes | None =
     return image.convert("RGB")
 
 
-def _scaled_to_8_bits(image: Image.Image, white_level: int | None, notes: Notes | None) -> Image.Image:
+def _scaled_to_8_bits(image: Image.Image, decoding: Decoding, notes: Notes | None, is_inverted: bool) -> Image.Image:
     levels = np.asarray(image).astype(np.int64)
     highest = int(levels.max(initial=0))
     if levels.min(initial=0) < 0 or highest > _WHITE:
         raise ValueError("its pixels need more than 16 bits; convert it to 8 or 16 bits")
-    white = _WHITE if white_level is None else white_level
+    white = _WHITE if decoding.white_level is None else decoding.white_level
     if highest > white:
         raise ValueError(f"its highest value is {highest:,}, above the white level of {white:,} (dataset.white_level)")
+    shown = white - levels if is_inverted else levels
+    rgb = np.repeat((shown * 256 // (white + 1)).astype(np.uint8)[..., None], 3, axis=-1)
+    if isinstance(transparency := image.info.get("transparency"), int):
+        is_transparent = levels == transparency
+        if notes is not None:
+            notes.transparent = bool(is_transparent.any())
+        if decoding.matte is not None:
+            rgb[is_transparent] = decoding.matte
     if notes is not None:
         notes.highest = highest
-    return Image.fromarray((levels * 256 // (white + 1)).astype(np.uint8)).convert("RGB")
+    return Image.fromarray(rgb)
 
 
 def has_alpha(image: Image.Image) -> bool:
@@ -206,14 +223,38 @@ def has_wide_colour(image: Image.Image) -> bool:
     tiles = getattr(image, "tile", None)
     if image.mode.startswith("I") or not tiles:
         return False
-    arguments = tiles[0][3]
     if tiles[0][0] in ("ppm", "ppm_plain"):  # (raw mode, highest value)
+        arguments = tiles[0][3]
         return isinstance(arguments, tuple) and len(arguments) > 1 and arguments[1] > 255
+    return ";16" in _raw_mode(image)
+
+
+def is_white_zero(image: Image.Image) -> bool:
+    """Return whether 0 is white in a TIFF of 16 bits that is not decoded yet; Pillow inverts only those of fewer."""
+    if image.format != "TIFF" or not image.mode.startswith("I"):
+        return False
+    is_inverted_by_decoder = "I" in _raw_mode(image).partition(";")[2]
+    return getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0 and not is_inverted_by_decoder
+
+
+def transparent_value(image: Image.Image) -> Any:
+    """Return the transparent value of a PNG that is not decoded yet, in units of its decoded pixels; None without one.
+
+    Pillow stretches grey of 1, 2 and 4 bits to 8 and cuts colours of 16 bits to 8, and keeps the value of the file.
+    """
+    value = image.info.get("transparency")
+    if image.format != "PNG" or value is None:
+        return None
+    raw = _raw_mode(image)
+    if isinstance(value, tuple):
+        return tuple(part >> 8 for part in value) if ";16" in raw else value
+    highest = {"1": 1, "L;2": 3, "L;4": 15}.get(raw, 255)
+    return value * 255 // highest if isinstance(value, int) and value <= highest else value
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """Return the raw mode with which Pillow will decode an image; '' if it is decoded already."""
+    tiles = getattr(image, "tile", None)
+    arguments = tiles[0][3] if tiles else ""
     raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-    return isinstance(raw, str) and ";16" in raw
-
-
-def orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 (upright) to 8; from 5 on, width and height are exchanged."""
-    value = image.getexif().get(_ORIENTATION, 1)
-    return value if value in range(1, 9) else 1
+    return raw if isinstance(raw, str) else ""

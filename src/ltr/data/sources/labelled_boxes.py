@@ -12,7 +12,8 @@ import numpy as np
 from ltr.configuration.ranges import Fraction, check_option
 from ltr.data.annotations.megadetector import read_megadetector
 from ltr.data.annotations.records import Records, clip_boxes
-from ltr.data.images.decode import open_image, orientation
+from ltr.data.images.decode import open_image
+from ltr.data.images.orientation import decoded_size
 from ltr.data.source import ImageFiles
 from ltr.data.sources.checks import check_image_files
 from ltr.errors import DataError
@@ -125,8 +126,7 @@ def _size_of(path: str, exif: bool) -> tuple[int, int]:
     """Return width and height of an image file in pixels; (0, 0) if it is unreadable, which decoding reports later."""
     try:
         with open_image(path) as image:
-            turned = orientation(image) if exif else 1
-            return image.size[::-1] if turned >= 5 else image.size
+            return decoded_size(image, exif)
     except Exception:  # decoders raise errors of any type for damaged files
         return (0, 0)
 
