@@ -8,6 +8,7 @@ import io
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -54,9 +55,36 @@ def test_cells_never_start_a_formula(cell):
     assert read.startswith("'")
 
 
-@pytest.mark.parametrize("text", ["=a.jpg", "-1.jpg", "+b/c.jpg", "@", "'a", "a.jpg", ""])
+@pytest.mark.parametrize("text", ["=a.jpg", "-1.jpg", "+b/c.jpg", "@", "'a", "a.jpg", "", "'=a", "''=a", "\\x1b"])
 def test_an_escaped_cell_is_read_back_unchanged(text):
     assert escaping.csv_text(escaping.csv_cell(text)) == text
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_text_is_read_back_from_its_cell(seed):
+    letters = "\\x1b5cu20'=-+@ \t\n\r\x1b\xa0\u202f\u200b\udcff\udc80\x80a\"e\u0301,;U0\u2028\U000e0041"
+    random = np.random.default_rng(seed)
+    texts = ["".join(random.choice(list(letters), random.integers(10))) for _ in range(2000)]
+    for text in texts:
+        cell = escaping.csv_cell(text)
+        cell.encode("utf-8")
+        assert escaping.csv_text(cell) == text, ascii(text)
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u2007", "\u2009", "\u202f", "\u3000"])
+def test_spaces_of_every_width_stay_in_cells(space):
+    assert escaping.csv_cell(f"a{space}b") == f"a{space}b"
+
+
+@pytest.mark.parametrize("cell", ["a\\x41.jpg", "D:\\photos\\1.jpg", "a\\U00110000", "'a", "'-1", "a\\xAD"])
+def test_cells_of_other_programs_are_unchanged(cell):
+    assert escaping.csv_text(cell) == cell
+
+
+def test_paths_of_windows_are_read_with_slashes():
+    assert escaping.csv_path("photos\\x84\\1.jpg") == "photos/x84/1.jpg"
+    assert escaping.csv_path("'=a\\1.jpg") == "'=a/1.jpg"
+    assert escaping.csv_path(escaping.csv_cell("a/=\x1b.jpg")) == "a/=\x1b.jpg"
 
 
 @pytest.mark.parametrize("cell", ["-1.5", "+2", "-1e-05", "1.", "-inf", "nan", "", "a=b", "x-y", -1.5, 0, None])

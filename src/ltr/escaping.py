@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import html as _html
 import re
+import sys
+import unicodedata
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,8 @@ _LONGEST = 200  # characters of a name
 # characters that begin a formula in a spreadsheet, in ASCII and in full width
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", re.IGNORECASE | re.ASCII)
+_ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
+_ESCAPED = re.compile(rf"\\(?={_ESCAPE.pattern[2:]})|[^ -\[\]-~]")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -102,16 +106,18 @@ def html(text: object) -> str:
 
 
 def csv_cell(value: Any) -> Any:
-    """Return a cell for CSV; numbers, also as text, stay unchanged.
+    """Return a cell for CSV, which `csv_text` reads back; numbers, also as text, stay unchanged.
 
-    Text that begins like a formula gets a leading apostrophe, which marks text in spreadsheets.
+    Text that begins like a formula gets a leading apostrophe, which marks text in spreadsheets. Unprintable characters
+    become escapes, as in `one_line`; spaces of every width stay, so that a path still names its file.
     """
     if not isinstance(value, str):
         return value
-    begins = value.lstrip().startswith(_FORMULA) or value.startswith(("\t", "\r"))
-    if begins and not _NUMBER.fullmatch(value):
-        value = f"'{value}"
-    return one_line(value)
+    plain = value.lstrip("'")  # an apostrophe of the text itself is not the mark
+    begins = plain.lstrip().startswith(_FORMULA) or plain.startswith(("\t", "\r"))
+    marked = begins and not _NUMBER.fullmatch(plain)
+    text = value if value.isprintable() and "\\" not in value else _ESCAPED.sub(_csv_escape, value)
+    return f"'{text}" if marked else text
 
 
 def utf8(text: str) -> str:
@@ -120,8 +126,42 @@ def utf8(text: str) -> str:
 
 
 def csv_text(cell: str) -> str:
-    """Return the text of a cell that `csv_cell` wrote, without its apostrophe."""
-    return cell[1:] if cell.startswith("'") and csv_cell(cell[1:]) == cell else cell
+    """Return the text of a cell that `csv_cell` wrote, without its apostrophe and escapes; other cells unchanged."""
+    if not cell.startswith("'") and "\\" not in cell:
+        return cell
+    for written in (cell[1:], cell) if cell.startswith("'") else (cell,):
+        text = _ESCAPE.sub(_unescape, written)
+        if csv_cell(text) == cell:
+            return text
+    return cell
+
+
+def csv_path(cell: str) -> str:
+    """Return the path of a cell of a table that may come from Windows, where ``\\`` separates folders, with ``/``."""
+    path = csv_text(cell)
+    # in a path with separators of Windows, \x84 is a folder
+    return (cell if "\\" in path else path).replace("\\", "/")
+
+
+def _csv_escape(match: re.Match[str]) -> str:
+    """Return the escape of an unprintable character, or of a backslash before what would be read as an escape."""
+    letter = match[0]
+    if letter == "\\":
+        return "\\x5c"
+    code = ord(letter)
+    return letter if _is_kept(letter) else _escape(code)
+
+
+def _unescape(match: re.Match[str]) -> str:
+    code = int(match[0][2:], 16)
+    if code > sys.maxunicode:
+        return match[0]
+    letter = chr(code)
+    return match[0] if _is_kept(letter) and letter != "\\" else letter
+
+
+def _is_kept(letter: str) -> bool:
+    return letter.isprintable() or unicodedata.category(letter) == "Zs"
 
 
 def _visible(letter: str) -> str:
@@ -132,6 +172,10 @@ def _visible(letter: str) -> str:
         return " "
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a path that is not UTF-8
         code -= 0xDC00
+    return _escape(code)
+
+
+def _escape(code: int) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 

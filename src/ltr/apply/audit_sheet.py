@@ -9,11 +9,11 @@ from typing import Any
 from PIL import Image
 
 from ltr.apply.contact_sheet import jpeg_data
-from ltr.apply.labelling_sheet import SIDE, sheet_document
+from ltr.apply.labelling_sheet import SIDE, path_entry, sheet_document
 from ltr.apply.score_text import score_texts
 from ltr.data.description import thumbnail
 from ltr.data.source import Source
-from ltr.escaping import one_line, utf8
+from ltr.escaping import one_line
 from ltr.files import write_text
 
 SHOWN = 2000  # at most this many images of each kind of issue
@@ -48,17 +48,17 @@ def write_audit_sheet(
 
 def _image(issue: Mapping[str, Any], sentence: str, source: Source) -> dict[str, Any]:
     """Return the entry of an image, see `ltr.apply.labelling_sheet.sheet_document`."""
-    path = utf8(str(issue["path"]))
+    entry = path_entry(str(issue["path"]))
     pixels = thumbnail(source, int(issue["index"]), SIDE)
     image = {
-        "path": path,
+        **entry,
         "class": _KINDS[issue["issue"]],
         "score": float(issue["score"]),
         "says": sentence,
         "data": "" if pixels is None else jpeg_data(Image.fromarray(pixels)),
     }
     if issue.get("box"):
-        image |= {"id": f"{path} {issue['box']}", "box": issue["box"].split()}
+        image |= {"id": f"{entry['path']} {issue['box']}", "box": issue["box"].split()}
     return image
 
 

@@ -93,17 +93,21 @@ function zoom() {
   const zoomed = find('image').classList.toggle('zoomed');
   find('zoom').setAttribute('aria-pressed', zoomed);
 }
+function quoted(text) { return /[",\r\n;]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text }
 function cell(text) {
   const number = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/;
   if (/^\s*[=+\-@＝＋－＠]|^[\t\r]/.test(text) && !number.test(text)) text = "'" + text;
-  return /[",\r\n;]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
+  return quoted(text);
 }
+// paths and labels as the commands write them, with every space and a mark before a formula
+const written = (text, known) => known === undefined ? cell(text) : quoted(known);
 function table() {
   const boxed = images.some(image => image.box);
   const rows = images.filter(image => state.labels[id(image)]).map(image =>
-    [image.path, state.labels[id(image)], ...(boxed ? image.box ?? ['', '', '', ''] : [])]);
+    [written(image.path, image.cell), written(state.labels[id(image)], data.cells[state.labels[id(image)]]),
+      ...(boxed ? image.box ?? ['', '', '', ''] : []).map(cell)]);
   const head = ['path', 'label', ...(boxed ? ['x', 'y', 'width', 'height'] : [])];
-  return [head, ...rows].map(row => row.map(cell).join(',')).join('\r\n') + '\r\n';
+  return [head, ...rows].map(row => row.join(',')).join('\r\n') + '\r\n';
 }
 function save() {
   const link = document.createElement('a');

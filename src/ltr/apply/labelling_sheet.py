@@ -13,7 +13,7 @@ from ltr.apply.labelling_script import SCRIPT, STYLE
 from ltr.apply.mine import NO_IMAGE, Mined
 from ltr.apply.model import Model
 from ltr.data.source import ImageFiles
-from ltr.escaping import html, one_line, utf8
+from ltr.escaping import csv_cell, html, one_line, utf8
 from ltr.files import write_text
 from ltr.writing import HTML_MARK
 
@@ -62,7 +62,8 @@ def sheet_document(
     Args:
         class_names: the classes, in the order of their keys.
         images: ``path``, ``class``, ``score``, ``predicted`` and ``data`` (JPEG in base64) of each image; ``says``
-            replaces the sentence made of these, and ``id`` and ``box`` tell the crops of one file apart.
+            replaces the sentence made of these, ``cell`` is the path in the saved table, and ``id`` and ``box`` tell
+            the crops of one file apart.
         file: name of the saved table.
         filters: names of the filters by ``class`` and by ``score``.
         most: largest score of the filter; '' without a limit.
@@ -71,7 +72,8 @@ def sheet_document(
     listed = sorted({str(image["class"]) for image in images})
     ids = "\n".join(str(image.get("id", image["path"])) for image in images)
     key = hashlib.sha256(ids.encode("utf-8", "backslashreplace")).hexdigest()[:16]
-    data = json.dumps({"key": key, "file": file, "images": images}).replace("<", "\\u003c")
+    cells = {one_line(name): csv_cell(name) for name in class_names}
+    data = json.dumps({"key": key, "file": file, "images": images, "cells": cells}).replace("<", "\\u003c")
     buttons = "".join(_button(name, KEYS[row] if row < len(KEYS) else "") for row, name in enumerate(names))
     options = "".join(f'<option value="{html(name)}">{html(name)}</option>' for name in listed)
     actions = "".join(
@@ -101,6 +103,13 @@ def sheet_document(
     )
 
 
+def path_entry(path: str) -> dict[str, str]:
+    """Return ``path``, and ``cell`` if the script of the sheet cannot derive the cell of the saved table from it."""
+    shown, cell = utf8(path), csv_cell(path)
+    is_derived = cell in (shown, f"'{shown}") and not path.startswith("'")
+    return {"path": shown} if is_derived else {"path": shown, "cell": cell}
+
+
 def _images(mined: Mined, model: Model, files: ImageFiles) -> Iterator[dict[str, Any]]:
     """Yield each mined image once, under the first class that lists it."""
     ranking = mined.ranking
@@ -113,7 +122,7 @@ def _images(mined: Mined, model: Model, files: ImageFiles) -> Iterator[dict[str,
             seen.add(index)
             yield {
                 "index": index,
-                "path": utf8(files.relative(index)),
+                **path_entry(files.relative(index)),
                 "class": one_line(model.class_names[label]),
                 "score": float(f"{ranking.probability[row, rank]:.6g}"),
                 "predicted": one_line(model.class_names[int(ranking.predicted[row, rank])]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from ltr.errors import ConfigError, DataError, nearest
 from ltr.evaluation.groups import GROUPS, shot_groups
 from ltr.evaluation.scores import log_normaliser, probabilities
 from ltr.files import written_atomically
-from ltr.names import canonical, list_first
+from ltr.names import canonical, counted, list_first
 
 STATE = ".mining.npz"  # state in the output folder
 NO_IMAGE = -1  # index of an empty entry of a ranking
@@ -144,17 +145,25 @@ def without(files: ImageFiles, excluded: Path) -> np.ndarray:
     Paths of the table (column ``path``) are absolute, or relative to the pool's root or to the table's folder; links
     and other spellings of a path match, too.
 
+    A warning counts the paths that name no image of the pool.
+
     Raises:
         DataError: the table cannot be read, or lists no image of the pool.
     """
     if not excluded.is_file():
         raise DataError(f"--exclude {excluded}: there is no such table. Give a table with a column path")
     paths = table_column(excluded, "path")
-    is_listed, _ = find_named_images(files, paths, [str(excluded.absolute().parent)])
+    is_listed, unknown = find_named_images(files, paths, [str(excluded.absolute().parent)])
     if not is_listed.any():
         raise DataError(
             f"--exclude {excluded}: none of its {len(paths):,} paths is an image of the pool, such as "
             f"{files.relative(0)}. Give absolute paths, or paths relative to {files.root}"
+        )
+    if unknown:
+        warnings.warn(
+            f"--exclude {excluded}: {len(unknown):,} of {counted(len(paths), 'path')} are not in the pool: "
+            f"{list_first(unknown, 3)}. Images that the table names by another path stay in the pool",
+            stacklevel=2,
         )
     return np.flatnonzero(~is_listed)
 

@@ -180,7 +180,8 @@ def _mine(arguments: argparse.Namespace) -> int:
     checkpoint, _ = find(Path(arguments.run))
     labelled = np.empty(0, dtype=np.int64)
     if arguments.exclude is not None:
-        unlabelled = np.intersect1d(places, without(files, arguments.exclude))
+        with plain_warnings():
+            unlabelled = np.intersect1d(places, without(files, arguments.exclude))
         print_line(f"{len(places) - len(unlabelled):,} of {len(places):,} images are labelled already and left out")
         labelled, places = np.setdiff1d(places, unlabelled), unlabelled
     places = _without_training_images(checkpoint, files, places)

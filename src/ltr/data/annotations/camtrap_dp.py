@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ from ltr.data.annotations.records import (
 from ltr.data.tables import iterate_rows
 from ltr.data.unread_divisions import refuse_other_case
 from ltr.errors import DataError
+from ltr.escaping import csv_text
 from ltr.files import is_regular
 from ltr.names import counted, list_first, missing_values
 
@@ -137,11 +139,17 @@ def read_camtrap_dp(name: str, package_path: Path, root: str) -> Records:
     )
 
 
+def _rows(table: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[int, list[str | None]]]:
+    """Yield the rows of a table as `iterate_rows`, also of one that ltr wrote, see `ltr.escaping.csv_text`."""
+    for line, cells in iterate_rows(table, needed, optional):
+        yield line, [csv_text(cell) if cell else cell for cell in cells]
+
+
 def _locations(name: str, table: Path) -> dict[str, str]:
     """Return the location of each deployment: its id, its name, or the deployment itself."""
     locations: dict[str, str] = {}
     columns = READ["deployments"]
-    for line, (deployment, location, location_name) in iterate_rows(table, columns[:1], columns[1:]):
+    for line, (deployment, location, location_name) in _rows(table, columns[:1], columns[1:]):
         if not deployment or deployment in locations:
             what = f"deploymentID {deployment} appears twice" if deployment else "deploymentID is blank"
             raise DataError(f"{name}: {table}, line {line}: {what}. Every deployment needs a unique id")
@@ -155,7 +163,7 @@ class _Media:
 
     def __init__(self, name: str, table: Path, locations: dict[str, str]) -> None:
         self.columns = ImageColumns(("location", "seq_id", "deployment"))  # seq_id follows from the observations
-        for line, (key, deployment, timestamp, path) in iterate_rows(table, READ["media"]):
+        for line, (key, deployment, timestamp, path) in _rows(table, READ["media"]):
             what = ""
             if not key or not path:
                 what = "mediaID or filePath is blank. Every medium needs both"
@@ -196,7 +204,7 @@ class _Observations:
         self._unlabelled = self._unplaced = self._unused = 0
         columns = READ["observations"]
         seen: set[str] = set()
-        for line, cells in iterate_rows(table, columns[:4], columns[4:]):
+        for line, cells in _rows(table, columns[:4], columns[4:]):
             try:
                 self._add(seen, cells)
             except ValueError as error:

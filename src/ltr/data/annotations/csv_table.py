@@ -26,7 +26,7 @@ from ltr.data.annotations.records import (
 from ltr.data.tables import column_names, iterate_rows
 from ltr.data.unread_divisions import refuse_other_case
 from ltr.errors import DataError
-from ltr.escaping import csv_text
+from ltr.escaping import csv_path, csv_text
 from ltr.names import group_name, is_text
 
 FORMAT = "csv"
@@ -59,7 +59,7 @@ def read_csv(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) ->
     optional = ("datetime", "split", *BOX, *grouping_columns)
     for line, (path, label, time, part, *rest) in iterate_rows(file, ("path", "label"), optional):
         where = f"{name}: {file}, line {line}"
-        path = csv_text(path or "").replace("\\", "/")
+        path = csv_path(path or "")
         if not path.strip():
             raise DataError(f"{where}: path is blank. Every row needs the path of an image")
         row = table.row_of.setdefault(path, len(table.paths))

@@ -13,7 +13,7 @@ from ltr.data.source import Grouping, ImageFiles
 from ltr.data.sources.part_division import PARTS, Division
 from ltr.data.tables import column_names, iterate_rows
 from ltr.errors import ConfigError, DataError, nearest
-from ltr.escaping import csv_text
+from ltr.escaping import csv_path, csv_text
 from ltr.files import is_regular
 from ltr.names import group_name, list_first
 
@@ -77,8 +77,8 @@ def _read_list(
             )
         key = None if columns[0] == "path" else columns[0]
         for line, (cell, value) in iterate_rows(file, ("split", columns[0])):
-            text = csv_text(value or "")
-            entries.append((f"line {line}", group_name(text) if key else text.replace("\\", "/"), cell or ""))
+            text = group_name(csv_text(value or "")) if key else csv_path(value or "")
+            entries.append((f"line {line}", text, cell or ""))
     part_of: dict[str, int] = {}
     for position, value, text in entries:
         part = _PART_OF.get(text.strip().lower(), text.strip().lower())

@@ -54,7 +54,7 @@ def exclude_images(split: Split, source: Source, file: Path) -> Split:
         lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
     except OSError as error:
         raise DataError(f"dataset.exclude={file} cannot be read: {error}") from error
-    listed_paths = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    listed_paths = _paths(source.images, lines)
     is_excluded, unknown = _listed(source.images, listed_paths)
     if unknown:
         raise DataError(
@@ -74,6 +74,13 @@ def exclude_images(split: Split, source: Source, file: Path) -> Split:
         )
     num_excluded = sum(len(getattr(split, name)) - len(arrays[name]) for name in SPLIT_PARTS)
     return replace(split, name=f"{split.name}-without{num_excluded}", class_counts=counts, **arrays)
+
+
+def _paths(files: ImageFiles, lines: Sequence[str]) -> list[str]:
+    """Return the path in each line that is not blank, without white space beside it unless a file has such a name."""
+    spaced = {line for line in lines if line.strip() != line}
+    exact = spaced.intersection(files.relative(row) for row in range(len(files))) if spaced else spaced
+    return list(dict.fromkeys(line if line in exact else line.strip() for line in lines if line.strip()))
 
 
 def _listed(files: ImageFiles, paths: Sequence[str]) -> tuple[np.ndarray, list[str]]:

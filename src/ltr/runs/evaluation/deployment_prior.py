@@ -10,6 +10,7 @@ import numpy as np
 
 from ltr.data.tables import read_columns
 from ltr.errors import ConfigError, DataError
+from ltr.escaping import csv_text
 from ltr.evaluation.priors import normalise_prior
 from ltr.identity import name_of
 from ltr.names import canonical
@@ -97,7 +98,8 @@ def _weights(path: Path, class_names: Sequence[str]) -> np.ndarray:
         raise DataError(f"evaluation.prior={path}: there is no such file. Give uniform, train, estimate, or {form}")
     try:
         texts = read_columns(path, ("class", "weight")).texts
-        pairs = [(canonical(name), float(weight)) for name, weight in zip(texts["class"], texts["weight"], strict=True)]
+        names = [canonical(csv_text(name)) for name in texts["class"]]
+        pairs = [(name, float(weight)) for name, weight in zip(names, texts["weight"], strict=True)]
     except (DataError, ValueError) as error:
         raise DataError(f"evaluation.prior={path}: it cannot be read ({error}). Give {form}") from error
     weights, known = dict(pairs), set(class_names)
