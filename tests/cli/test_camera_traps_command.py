@@ -9,6 +9,7 @@ import pytest
 
 import camera_trap_files as made
 from ltr.cli import run_guarded
+from ltr.commands.mine import main as mine_main
 
 SMALL = ("dataset.image_size=16", "backbone=plain", "trainer.num_workers=0", "trainer.precision=fp32", "debug=fast")
 
@@ -47,6 +48,24 @@ def test_a_run_on_crops_classifies_each_detection(train, ltr_predict, traps, tmp
     code, _, err = ltr_predict(run, traps, "--out", tmp_path / "whole.csv")
     assert code == 0
     assert "--detections FILE cuts them by MegaDetector's boxes" in err
+
+
+@pytest.mark.parametrize("crop", ["auto", "none"])
+def test_commands_know_whether_the_annotation_file_cut_the_images(
+    ltr_train, plain, ltr_predict, run_command, traps, tmp_path, crop
+):
+    lines = ["path,label,x,y,width,height"]
+    lines += [f"{shot.path},{shot.label},.25,.25,.5,.5" for shot in made.shots(locations=3, bursts=1)]
+    (tmp_path / "boxes.csv").write_text("\n".join(lines))
+    where = [f"dataset.root={traps}", f"dataset.annotations={tmp_path / 'boxes.csv'}", "dataset.group=none"]
+    where += [f"dataset.crop={crop}", *([f"dataset.detections={traps / 'md.json'}"] if crop == "none" else [])]
+    done = ltr_train(*plain, "dataset=camera_traps", *where, *SMALL)
+    assert done.code == 0, done.err
+    code, _, err = ltr_predict(done.directory, traps, "--out", tmp_path / "o.csv")
+    assert code == 0, err
+    assert ("was trained on images cut by box" in err) is (crop == "auto")
+    _, _, err = run_command(mine_main, done.directory, traps, "--out", tmp_path / "mined", "--workers", "0")
+    assert ("was trained on images cut by box" in err) is (crop == "auto")
 
 
 def test_a_run_on_whole_images_knows_the_background(train, ltr_predict, traps, tmp_path):

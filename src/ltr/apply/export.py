@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ltr.apply.decisions import decisions_file, decisions_of, read_decisions
-from ltr.apply.model import class_logits
+from ltr.apply.model import class_logits, was_trained_on_crops
 from ltr.errors import CheckpointError, ConfigError, TrainingError, first_line
 from ltr.evaluation.decision_file import FILE as DECISIONS
 from ltr.files import is_regular, write_json, written_atomically
@@ -95,7 +95,7 @@ def export(checkpoint: Path, folder: Path, *, onnx: bool = False) -> ExportedNet
             )
     folder.mkdir(parents=True, exist_ok=True)
     with draft_folder(folder) as drafts:
-        _write(drafts, description, state)
+        _write(drafts, description, state, cut_by_box=was_trained_on_crops(description, checkpoint))
         difference = largest_difference(expected, logits(load_exported(drafts), images))
         if difference != 0:
             raise TrainingError(f"the exported network's logits differ by {difference:.3g}: nothing was exported")
@@ -203,7 +203,7 @@ def require_onnx() -> None:
         )
 
 
-def _write(folder: Path, description: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+def _write(folder: Path, description: Mapping[str, Any], state: Mapping[str, Tensor], *, cut_by_box: bool) -> None:
     from safetensors.torch import save
 
     # safetensors refuses two names of one tensor, and its own files are readable by their owner only
@@ -218,6 +218,8 @@ def _write(folder: Path, description: Mapping[str, Any], state: Mapping[str, Ten
         "image_shape": description["facts"]["image_shape"],
         # conversion of files to pixels in training; null: alpha was dropped, and 65535 was white in 16-bit files
         "decoding": {key: description["facts"].get(key) for key in ("matte", "white_level")},
+        # true: the images of training were crops of boxes, as of MegaDetector's
+        "cut_by_box": cut_by_box,
         "network": dict(description),
     }
     write_json(folder / DESCRIPTION, about)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,11 +16,14 @@ from ltr.configuration.ranges import check_option
 from ltr.data.images.crop import FileCrop
 from ltr.data.parallel import cores
 from ltr.data.source import PLAIN, Decoding, ImageFiles
+from ltr.data.sources.camera_traps import is_name_of_crops
+from ltr.data.sources.part_division import AUTO
 from ltr.errors import CheckpointError, ConfigError
 from ltr.evaluation.scores import Scores
 from ltr.methods.core.checkpoint import describe, network_from_description
 from ltr.runs.evaluation.views import Views, averaged
 from ltr.runs.processes.device import keep_freed_memory, predicting, resolve_device, resolve_precision
+from ltr.runs.result import RESULT
 
 
 @dataclass(frozen=True)
@@ -161,9 +165,33 @@ def load_model(
         exif=bool(dataset.get("exif", True)),  # the key of a user's own data set; published ones have none
         crop_margin=float(dataset.get("crop_margin", Model.crop_margin)),
         crop_square=bool(dataset.get("crop_square", Model.crop_square)),
-        trained_on_crops=dataset.get("crop") == "box" or dataset.get("detections") is not None,
+        trained_on_crops=was_trained_on_crops(description, checkpoint),
         views=views,
     )
+
+
+def was_trained_on_crops(description: Mapping[str, Any], checkpoint: Path) -> bool:
+    """Return whether the training images of a checkpoint were crops of boxes.
+
+    Checkpoints of earlier versions lack this fact. It follows from the configuration, unless ``dataset.crop=auto`` left
+    the choice to the annotation file; the name of the split, in the run's ``result.json``, shows the outcome.
+
+    Args:
+        description: see `ltr.methods.core.checkpoint.describe`.
+    """
+    cut_by_box = description["facts"].get("cut_by_box")
+    if cut_by_box is not None:
+        return bool(cut_by_box)
+    dataset = description.get("dataset") or {}
+    if dataset.get("crop") != AUTO:
+        return dataset.get("crop") == "box"
+    if dataset.get("detections") is not None:
+        return True
+    try:
+        result = json.loads((checkpoint.absolute().parent.parent / RESULT).read_text(encoding="utf-8"))
+        return is_name_of_crops(str(result["data"]["split"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # a checkpoint without its run
 
 
 def file_crop(image_shape: tuple[int, int, int], dataset: Mapping[str, Any], checkpoint: Path) -> FileCrop:

@@ -13,7 +13,14 @@ from ltr.commands.arguments import Parser, at_least, chosen_names, parse_argumen
 from ltr.commands.evaluate import find
 from ltr.commands.named_runs import run_path
 from ltr.commands.outputs import read_arguments, refuse_inputs
-from ltr.commands.predict import add_inputs, add_reading_flags, model_and_pool, report_broken, report_remarks
+from ltr.commands.predict import (
+    add_inputs,
+    add_reading_flags,
+    model_and_pool,
+    report_broken,
+    report_remarks,
+    warn_of_whole_images,
+)
 from ltr.console import plain_warnings, print_line, progress
 from ltr.errors import ConfigError, DataError
 from ltr.files import file_digest
@@ -169,6 +176,7 @@ def _mine(arguments: argparse.Namespace) -> int:
     from ltr.data.images.real_paths import first_of_each
 
     model, files = model_and_pool(arguments)
+    warn_of_whole_images(model, "cut them by their boxes first, or classify boxes by ltr-predict --detections FILE")
     names = chosen_names(arguments.classes, model.class_names)
     group = arguments.group if arguments.budget is None else "all"  # a budget is of the whole pool
     classes = rare_classes(model, names, group, arguments.few_below)

@@ -102,12 +102,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     pool = None
     if arguments.detections is None:
         model, files = model_and_pool(arguments)
-        if model.trained_on_crops:
-            print_line(
-                "warning: the run was trained on images cut by box, and sees whole images here; --detections FILE cuts "
-                "them by MegaDetector's boxes",
-                sys.stderr,
-            )
+        warn_of_whole_images(model, "--detections FILE cuts them by MegaDetector's boxes")
     else:
         model, pool = _model_and_detections(arguments)
         files = pool.for_model(model)
@@ -131,6 +126,14 @@ def _predict(arguments: argparse.Namespace) -> int:
     report_remarks(done.remarks)
     report_broken(done.broken, done.broken_file)
     return 0
+
+
+def warn_of_whole_images(model: Any, advice: str) -> None:
+    """Print that the images are whole, if the network was trained on images cut by box."""
+    if model.trained_on_crops:
+        print_line(
+            f"warning: the run was trained on images cut by box, and sees whole images here; {advice}", sys.stderr
+        )
 
 
 def _views_text(arguments: argparse.Namespace) -> str:

@@ -14,6 +14,7 @@ from ltr.configuration.configs import canonical_json
 from ltr.configuration.targets import instantiate
 from ltr.data.packed_images.reading import read_source
 from ltr.data.source import ImageFiles, Source
+from ltr.data.sources.camera_traps import is_cut_by_box
 from ltr.data.split import Split
 from ltr.data.splitting.exclusion import read_split
 from ltr.errors import ConfigError, DataError
@@ -214,6 +215,7 @@ def describe_dataset(config: Mapping[str, Any], source: Source, split: Split) ->
         matte=source.decoding.matte,
         white_level=source.decoding.white_level,
         interpolation="bicubic" if config["dataset"].get("interpolation") == "bicubic" else None,
+        cut_by_box=is_cut_by_box(source) if "crop" in config["dataset"] else None,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 
@@ -55,6 +55,7 @@ Crop = Literal["auto", "box", "none"]
 CropMargin = Annotated[float, "[0, 10]"]
 DivisionRule = Literal["groups", "time"]
 UNTRAINED = "its class has no training image"
+_CROPS = "-crops"  # in the name of a source
 _TO_A_LIST = (
     "Name the groups or paths of each part in a file, dataset.split_list=FILE, or remove it, to have test images drawn "
     "at random"
@@ -184,6 +185,17 @@ def camera_traps(
                    file_sizes=file_sizes)  # fmt: skip
 
 
+def is_cut_by_box(source: Source) -> bool:
+    """Return whether the images of a source of camera traps are crops of boxes, also if they are packed."""
+    has_crops = isinstance(source.images, ImageFiles) and source.images.crops is not None
+    return has_crops or is_name_of_crops(source.name)
+
+
+def is_name_of_crops(name: str) -> bool:
+    """Return whether the name of a source or split is that of crops, as in ``traps-csv-crops-location-test0.2``."""
+    return any(f"-{format}{_CROPS}-" in name for format in get_args(Format))
+
+
 def _source(
     name: str,
     file: Path,
@@ -266,7 +278,7 @@ def _source(
         else ""
     )
     return Source(
-        f"{name}-{records.format}{'-crops' if crops is not None else ''}-{divided.name}",
+        f"{name}-{records.format}{_CROPS if crops is not None else ''}-{divided.name}",
         images,
         labels[order],
         class_names,

@@ -83,6 +83,7 @@ _DATASET_INFO: dict[str, Check] = {
         "three whole numbers from 0 to 255, or null",
     ),
     "interpolation": (lambda value: value in (None, "bilinear", "bicubic"), "bilinear, bicubic or null"),
+    "cut_by_box": (lambda value: value is None or isinstance(value, bool), "true, false or null"),
     "white_level": (_or_null(_is_whole(1, 65_535)), "a whole number from 1 to 65535, or null"),
 }
 # entries of the data set's config that resizing reads; the other entries are checked like those of a run's config

@@ -33,6 +33,7 @@ class DatasetInfo:
     matte: tuple[int, int, int] | None = None  # colour under transparent pixels, see `ltr.data.source.Decoding`
     white_level: int | None = None  # of 16-bit grey images
     interpolation: str | None = None  # of the resizing of image files; None: bilinear
+    cut_by_box: bool | None = None  # whether the images are crops of boxes; None: the data set has no option for it
 
     @property
     def num_classes(self) -> int:
@@ -52,7 +53,7 @@ class DatasetInfo:
 
 
 # fields that later versions added: a description holds them only if they are set
-_LATER_FIELDS = ("matte", "white_level", "interpolation")
+_LATER_FIELDS = ("matte", "white_level", "interpolation", "cut_by_box")
 
 
 @dataclass(frozen=True)
