@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -58,7 +59,12 @@ def map_in_parallel(work: Callable[[Piece], Done], pieces: Iterable[Piece], work
 
 
 def _exit_with_parent() -> None:
-    """End this worker when its parent ends; otherwise it would wait for work forever."""
+    """End this worker when its parent ends; otherwise it would wait for work forever.
+
+    Signals to stop, which schedulers send to all processes of a group, are the parent's alone to react to.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         sentinel = parent.sentinel

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils import signal_handling
 
+from ltr.data.loaders import readers
 from ltr.data.loaders.readers import iterate_batches
 
 COUNT, PATIENCE = 64, 60.0  # seconds; torch looks after its workers every five
@@ -73,6 +74,32 @@ def test_a_truncated_batch_is_reported_as_a_dead_worker():
 def test_an_end_of_file_error_of_a_data_set_is_raised_unchanged():
     with pytest.raises(EOFError, match="of the data set"):
         list(iterate_batches(DataLoader(Truncated(), batch_size=None, num_workers=2)))
+
+
+def signalled(number):
+    """Return batches of which the first two were read, after a signal to all workers, and the workers."""
+    batches = iterate_batches(numbers(2))
+    assert [next(batches), next(batches)] == [0, 1]  # one of each worker
+    workers = batches.gi_frame.f_locals["loading"]._workers
+    for worker in workers:
+        os.kill(worker.pid, number)
+    return batches, workers
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1])
+def test_workers_leave_a_signal_to_their_group_to_the_process_that_started_them(number):
+    batches, workers = signalled(number)
+    assert list(batches) == list(range(2, COUNT))
+    assert all(not worker.is_alive() for worker in workers)
+
+
+def test_a_worker_that_nobody_ends_after_a_signal_ends_by_itself(monkeypatch):
+    monkeypatch.setattr(readers, "GRACE", 1)
+    batches, workers = signalled(signal.SIGTERM)
+    for worker in workers:
+        worker.join(PATIENCE)
+    assert [worker.exitcode for worker in workers] == [-signal.SIGALRM] * 2
+    batches.close()
 
 
 @pytest.mark.parametrize("locked", [False, True], ids=["at any moment", "with the lock that all workers share"])

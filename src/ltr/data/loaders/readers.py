@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import wait
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
 
 PATIENCE = 1.0  # seconds to wait for setting an event, which takes microseconds
+GRACE = 20  # seconds that a worker outlives a signal to stop, for the step and the state of the process it reads for
 
 
 def iterate_batches(loader: DataLoader[Any]) -> Iterator[Any]:
@@ -20,10 +22,14 @@ def iterate_batches(loader: DataLoader[Any]) -> Iterator[Any]:
     starting, this causes another error; if the main thread holds a lock, it causes a hang. This function does not
     install that handler: torch also checks its workers every five seconds while it waits for a batch.
 
+    Schedulers and ``timeout`` signal all processes of a group. The workers leave the reaction to the process that started
+    them, which finishes its step; one that it does not end in time ends by itself.
+
     Raises:
         RuntimeError: torch's "DataLoader worker (pid(s) ...) exited unexpectedly".
     """
     signal_handling._SIGCHLD_handler_set = True
+    loader.worker_init_fn = _outlive_signals
     loading: Any = iter(loader)
     if not loader.num_workers:
         yield from loading
@@ -37,6 +43,13 @@ def iterate_batches(loader: DataLoader[Any]) -> Iterator[Any]:
         if not gone:
             raise
         raise RuntimeError(f"DataLoader worker (pid(s) {', '.join(gone)}) exited unexpectedly") from error
+
+
+def _outlive_signals(worker: int) -> None:
+    """Let a worker go on for `GRACE` seconds after a signal to stop."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, lambda *_: signal.alarm(GRACE))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 class _EndEvent:
