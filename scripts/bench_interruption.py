@@ -130,7 +130,7 @@ def resuming(folder: Path, overrides: list[str], rounds: int) -> str:
             began = time.perf_counter()
             out = ltr_train(where, overrides, FIRST_STEP)
             seconds = time.perf_counter() - began
-            if "STEP" not in out or ("continuing in epoch 2" in out) != (side == "goes on"):
+            if "STEP" not in out or ("resuming in epoch 2" in out) != (side == "goes on"):
                 sys.exit(f"the run that {side} did not: {out}")
             if turn:  # the first round fills the file cache
                 samples.append(seconds)

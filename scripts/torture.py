@@ -60,7 +60,7 @@ from disturbed_runs import (
 )
 
 ROOM = 2**26  # bytes of the small disk once there is room again
-_GOING_ON = re.compile(r"^(\S+): continuing in epoch (\d+), batch (\d+)", re.MULTILINE)  # of which stage
+_GOING_ON = re.compile(r"^(\S+): resuming in epoch (\d+), batch (\d+)", re.MULTILINE)  # of which stage
 KINDS = ("killed", "stopped", "torn", "full", "worker", "unreadable", "vanished", "changed", "removed",
          "locked", "racing")  # fmt: skip
 

@@ -120,7 +120,8 @@ def report(error: Exception, of: str = "") -> int:
     if isinstance(error, LtrError):
         if getattr(error, "is_reported", False):  # by another process
             return error.exit_code
-        _print_error(f"{'stopped' if isinstance(error, Interrupted) else 'error'}: {error}", of)
+        kind = "stopped" if isinstance(error, Interrupted) else "error"
+        _print_error(str(error) if str(error).startswith("stopped ") else f"{kind}: {error}", of)
         return error.exit_code
     where = traceback.extract_tb(error.__traceback__)[-1]
     if isinstance(error, OSError):

@@ -161,7 +161,7 @@ def test_ctrl_c_at_the_start_exits_with_130(ltr_train, monkeypatch):
 
     monkeypatch.setattr(ltr.configuration.configs, "conf_directory", interrupted)
     done = ltr_train("seed=1")
-    assert (done.code, done.err) == (130, "stopped: stopped by Ctrl-C\n")
+    assert (done.code, done.err) == (130, "stopped by Ctrl-C\n")
 
 
 def test_ctrl_c_during_imports_exits_with_130(ltr_train, monkeypatch):

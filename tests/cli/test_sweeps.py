@@ -139,7 +139,7 @@ def test_a_signal_ends_the_whole_sweep(ltr_train, monkeypatch):
     done = ltr_train("-m", "seed=0,1")
     assert done.code == 143
     assert seeds == [0]
-    assert done.err == "stopped: stopped by SIGTERM\n"
+    assert done.err == "stopped by SIGTERM\n"
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_a_pickle_instead_of_the_data_is_not_executed(refused, tmp_path):
         (["dataset.imbalance_factor=5000"], "dataset.imbalance_factor=5000 leaves"),
         (["dataset.mean=[0.1,0.2]"], "need 1 numbers each"),
         (["trainer.selection=best_val"], "trainer.selection=best_val: the split 'digits-exp15-cao' has no validation"),
-        (["resume=must"], "resume=must: there is nothing to continue from"),
+        (["resume=must"], "resume=must: there is nothing to resume"),
         (["evaluation.few_below=200"], "evaluation.few_below=200 and evaluation.many_above=100 overlap"),
         (["augment=cifar_cutout"], "augment.cutout=16: images have 8 pixels a side"),
         (["scheduler.warmup_epochs=100"], "scheduler.warmup_epochs is 100 and the run has 40 epochs"),

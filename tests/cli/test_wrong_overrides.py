@@ -213,7 +213,7 @@ def test_an_argument_with_a_default_can_be_removed(ltr_train):
         ("timm.models.load_state_dict", "not in an allowed package"),
         ("ltr.files.os.system", "an object of 'posix'"),
         ("torch.nn.CrossEntropyLoss", "it lacks link, prior_bias, start_epoch"),
-        ("ltr.randomness.derive_seed", "not made for this place"),
+        ("ltr.randomness.derive_seed", "cannot be used as loss: it lacks link"),
     ],
 )
 def test_targets_that_are_forbidden_or_not_callable_are_refused(refused, target, words):

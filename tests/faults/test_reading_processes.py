@@ -80,7 +80,7 @@ def test_a_run_with_a_killed_reader_resumes_to_the_same_bits(tmp_path, command, 
     assert json.loads(status.read_text()) == {"status": "failed"}
     resumed = ltr_train_in(tmp_path, *command, **ALONE)
     assert resumed.codes == [0], resumed.err
-    assert ("continuing in epoch 2" in resumed.out) is (at[0] == 1)
+    assert ("resuming in epoch 2" in resumed.out) is (at[0] == 1)
     (actual, our_rows), (expected, their_rows) = finished(tmp_path / "outputs"), finished(whole)
     assert same_bits(actual, expected)
     assert our_rows == their_rows

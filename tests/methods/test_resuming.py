@@ -138,7 +138,7 @@ def test_resuming_an_interrupted_method_gives_the_same_weights(ltr_train, tmp_pa
     resumed = ltr_train(*case.overrides, outputs=tmp_path / "stopped")
     assert resumed.code == 0, resumed.err
     epoch, batch = case.at
-    assert f"{f'{case.stage}: ' if case.stage else ''}continuing in epoch {epoch + 1}, batch {batch + 2}" in resumed.out
+    assert f"{f'{case.stage}: ' if case.stage else ''}resuming in epoch {epoch + 1}, batch {batch + 2}" in resumed.out
     if case.stored:
         assert f"{case.stored}: cached stage" in resumed.out
     assert same_bits(weights(whole.directory), weights(resumed.directory))

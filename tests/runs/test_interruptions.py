@@ -29,7 +29,7 @@ def test_the_state_is_saved_by_the_clock_within_an_epoch_and_resumes_from_there(
     state = read_checkpoint(next(died.outputs.glob("stages/*/state/last.ckpt")))
     assert state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["processed"] == 6
     resumed = ltr_train(*SHORT, outputs=tmp_path / "died")
-    assert "continuing in epoch 1, batch 7" in resumed.out
+    assert "resuming in epoch 1, batch 7" in resumed.out
     assert same_bits(weights(whole.directory), weights(resumed.directory))
     assert whole.result["rows"] == resumed.result["rows"]
 

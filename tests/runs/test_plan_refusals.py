@@ -88,7 +88,7 @@ REFUSED = {
         ),
         "val images for 20 processes",
     ),
-    "nothing to resume": (("resume=must",), "nothing to continue from"),
+    "nothing to resume": (("resume=must",), "nothing to resume"),
 }
 
 

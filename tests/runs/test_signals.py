@@ -57,7 +57,7 @@ def test_a_signal_ends_a_command_after_its_cleanup(number, capsys):
         code = run_guarded(command)
     assert code == 128 + number
     assert cleaned
-    assert capsys.readouterr().err.startswith(f"stopped: stopped by {signal.Signals(number).name}")
+    assert capsys.readouterr().err.startswith(f"stopped by {signal.Signals(number).name}")
     assert signal.getsignal(number) is before
 
 

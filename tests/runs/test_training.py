@@ -65,7 +65,7 @@ def test_resuming_an_interrupted_run_gives_the_same_weights(
     assert json.loads(status.read_text()) == {"status": "preempted"}
     resumed = ltr_train(*command, outputs=tmp_path / "stopped")
     assert resumed.code == 0, resumed.err
-    assert "continuing in epoch" in resumed.out
+    assert "resuming in epoch" in resumed.out
     assert same_bits(weights(whole.directory), weights(resumed.directory))
     assert whole.result["rows"] == resumed.result["rows"]
     assert metric_rows(whole.directory) == metric_rows(resumed.directory)
@@ -94,7 +94,7 @@ def test_a_truncated_state_is_set_aside_for_the_one_before(ltr_train, tmp_path, 
 def test_resume_must_continues_and_resume_never_starts_again(ltr_train, monkeypatch):
     with signal_at(monkeypatch, (1, 1)):
         assert ltr_train(*SHORT).code == 143
-    assert "continuing in epoch 2" in ltr_train(*SHORT, "resume=must", "stages=auto").out
+    assert "resuming in epoch 2" in ltr_train(*SHORT, "resume=must", "stages=auto").out
     assert "finished before" in ltr_train(*SHORT, "resume=must").out
     anew = ltr_train(*SHORT, "resume=never")
     assert anew.code == 0

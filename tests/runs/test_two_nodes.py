@@ -179,6 +179,6 @@ def _listens(port: int) -> bool:
 
 
 def _ends_as(run: Agents, undisturbed: Agents) -> None:
-    assert "continuing in epoch" in run.message
+    assert "resuming in epoch" in run.message
     assert same_bits(run.weights, undisturbed.weights)
     assert run.rows == undisturbed.rows

@@ -201,7 +201,7 @@ def test_a_signal_to_one_process_stops_all_and_resuming_gives_the_same_weights(t
     assert stopped.codes == [143, 143], stopped.err
     resumed = ltr_train_in(tmp_path / "stopped", *SHORT)
     assert whole.codes == resumed.codes == [0, 0], resumed.err
-    assert "continuing in epoch" in resumed.out
+    assert "resuming in epoch" in resumed.out
     actual, expected = (weights(directory_of(tmp_path / name / "outputs")) for name in ("whole", "stopped"))
     assert same_bits(actual, expected)
     assert result_of(tmp_path / "whole" / "outputs")["rows"] == result_of(tmp_path / "stopped" / "outputs")["rows"]

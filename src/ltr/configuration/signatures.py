@@ -58,7 +58,7 @@ def mismatches(
     known = inspect.isclass(function) or target.startswith("ltr.")
     lacking = [name for name in asked if known and not hasattr(function, name)]
     if lacking:
-        return [f"{key}={target}: not made for this place, it lacks {', '.join(lacking)}. Derive it from {base}"]
+        return [f"{key}={target}: cannot be used as {kind}: it lacks {', '.join(lacking)}. Derive it from {base}"]
     parameters = signature.parameters
     by_name = {name: parameter for name, parameter in parameters.items() if for_configs(target, parameter)}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -89,7 +89,7 @@ def mismatches(
             signature.bind(*[None] * SUPPLIED[kind], **arguments)
         except TypeError as mismatch:
             places = f"it is called with {SUPPLIED[kind]} arguments by position"
-            mistakes.append(f"{key}={target}: not made for this place ({places}): {mismatch}")
+            mistakes.append(f"{key}={target}: cannot be used as {kind} ({places}): {mismatch}")
     return mistakes
 
 

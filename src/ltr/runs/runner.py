@@ -223,7 +223,7 @@ class _Run:
         """Refuse ``resume=must`` without an unfinished stage."""
         if self.config["resume"] == "must" and not any(state.is_dir() for state in self._states()):
             raise CheckpointError(
-                f"resume=must: there is nothing to continue from, neither a result in {self.folder.path} nor an "
+                f"resume=must: there is nothing to resume, neither a result in {self.folder.path} nor an "
                 "unfinished stage. Use resume=auto to start, or check the overrides: other values make another run"
             )
 
@@ -236,8 +236,8 @@ class _Run:
     def _print_plan(self) -> None:
         for stage in self.plan.stages:
             key = self.plan.keys[stage.name][0]
-            status = "cached" if self.store.record(key) else "to train"
-            work = "computed" if stage.compute else stage.checkpoint or counted(stage.settings.epochs, "epoch")
+            status = "cached" if self.store.record(key) else "to compute" if stage.compute else "to train"
+            work = "no training" if stage.compute else stage.checkpoint or counted(stage.settings.epochs, "epoch")
             self.print_line(f"{stage.name:<16} {key}  {status:<9} {work}")
 
     def _print_header(self) -> None:

@@ -93,7 +93,7 @@ def test_workers_leave_a_signal_to_their_group_to_the_process_that_started_them(
     assert all(not worker.is_alive() for worker in workers)
 
 
-def test_a_worker_that_nobody_ends_after_a_signal_ends_by_itself(monkeypatch):
+def test_a_signalled_worker_ends_itself_after_a_grace_period(monkeypatch):
     monkeypatch.setattr(readers, "GRACE", 1)
     batches, workers = signalled(signal.SIGTERM)
     for worker in workers:

@@ -22,8 +22,8 @@ def iterate_batches(loader: DataLoader[Any]) -> Iterator[Any]:
     starting, this causes another error; if the main thread holds a lock, it causes a hang. This function does not
     install that handler: torch also checks its workers every five seconds while it waits for a batch.
 
-    Schedulers and ``timeout`` signal all processes of a group. The workers leave the reaction to the process that started
-    them, which finishes its step; one that it does not end in time ends by itself.
+    Schedulers and ``timeout`` signal all processes of a group. The workers leave the reaction to the process that
+    started them, which finishes its step; one that it does not end in time ends by itself.
 
     Raises:
         RuntimeError: torch's "DataLoader worker (pid(s) ...) exited unexpectedly".

@@ -127,7 +127,7 @@ def train_stage(
         module.backbone.compile()
     if resume is not None:
         data.start_at(resume.epoch, resume.batch)
-        print_line(f"{stage.name}: continuing in epoch {resume.epoch + 1}, batch {resume.batch + 1} of a stopped run")
+        print_line(f"{stage.name}: resuming in epoch {resume.epoch + 1}, batch {resume.batch + 1} of a stopped run")
         if other := describe_difference(resume.code, code_state()):
             print_line(f"{stage.name}: its beginning was trained by {other}")
             begun_by = resume.code
