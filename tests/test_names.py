@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from ltr.names import canonical, counted, look_alikes, missing_values
+from ltr.names import canonical, counted, look_alikes, missing_values, unique_names
+
+
+def test_only_repeated_names_get_their_ids():
+    names = ["Iris", "gre\u0301be", "Crane", "gr\u00e9be", "crane", "Iris"]
+    assert unique_names(names, range(6)) == (
+        *("Iris (id 0)", "gr\u00e9be (id 1)", "Crane", "gr\u00e9be (id 3)", "crane", "Iris (id 5)"),
+    )
+    assert unique_names(["b", "a"], ["n1", "n2"]) == ("b", "a")
 
 
 def test_a_letter_and_its_accent_are_the_composed_letter():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 
 # written by programs where a value is missing
@@ -23,6 +24,17 @@ def canonical(name: str) -> str:
 def group_name(value: object) -> str:
     """Return the name of a group of images, such as a location: in Unicode's composed form, without space beside it."""
     return "" if value is None else canonical(str(value).strip())
+
+
+def unique_names(names: Sequence[str], ids: Iterable[object]) -> tuple[str, ...]:
+    """Return the names of classes; those that several classes have get their ids, as in ``Iris (id 0)``.
+
+    Args:
+        ids: id of each class in the data set's files, such as a number or a WordNet id.
+    """
+    composed = [canonical(name) for name in names]
+    count = Counter(composed)
+    return tuple(name if count[name] == 1 else f"{name} (id {number})" for name, number in zip(composed, ids))
 
 
 def is_text(name: str) -> bool:

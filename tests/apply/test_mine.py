@@ -124,6 +124,13 @@ def test_mining_for_the_background_is_refused(redness):
         rare_classes(model, ["class 5"], "few")
 
 
+def test_all_classes_of_one_name_in_an_earlier_checkpoint_are_mined_for(redness):
+    model = redness()
+    model.network.dataset_info.class_names = (*model.class_names[:4], "Iris", "Iris")
+    assert rare_classes(model, [], "few").tolist() == [3, 4, 5]
+    assert rare_classes(model, ["Iris"], "few").tolist() == [4, 5]
+
+
 def test_unknown_classes_are_named(redness):
     with pytest.raises(ConfigError, match="Did you mean 'class 1'"):
         rare_classes(redness(), ["clas 1"], "few")

@@ -40,6 +40,13 @@ def test_the_callers_labels_are_copied():
     assert source.labels[0] == 0
 
 
+@pytest.mark.parametrize("other", ["e\u0301", "\u00e9"])
+def test_classes_of_one_name_are_refused(other):
+    with pytest.raises(DataError, match=r"several classes have the same name: '\\xe9'\. .* give each class"):
+        make(class_names=("\u00e9", "b", other))
+    assert make(class_names=("E", "b", other)).num_classes == 3
+
+
 @pytest.mark.parametrize("label", [-1, 3])
 def test_a_label_outside_its_range_is_refused_with_its_index(label):
     with pytest.raises(DataError, match=rf"label {label} of image 2 is outside 0\.\.2"):

@@ -78,6 +78,11 @@ def test_other_encodings_are_named_or_lack_the_columns(tmp_path, encoding):
         (b"sep=;\r\npath;label\r\na.jpg;x\r\n", "its first line (sep=...) declares the separator for spreadsheets"),
         (b"\xef\xbb\xbfsep=,\npath,label\na.jpg,x\n", "its first line (sep=...)"),
         (b'path,label\na.jpg,x\n"b.jpg,y\nc.jpg,z\n', "the row that begins in line 3 has quotes that do not match"),
+        (
+            b"path,label\na.jpg,x\nb.jpg," + b"y" * 140_000 + b"\n",
+            "the row that begins in line 3 has a cell of more than 131,072 characters. Shorten it, or leave",
+        ),
+        (b"path,label," + b"y" * 140_000 + b"\n", "its first line has a name of more than 131,072 characters"),
         (b'path,label\na.jpg,"x"y\n', "the row that begins in line 2 has quotes that do not match"),
     ],
 )

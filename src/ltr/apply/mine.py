@@ -113,7 +113,10 @@ def rare_classes(model: Model, names: Sequence[str], group: str, few_below: int 
         ConfigError: a name is unknown to the network, or the group has no class.
     """
     names = [canonical(name) for name in names]
-    known = {canonical(name): label for label, name in enumerate(model.class_names) if label != model.background}
+    known: dict[str, list[int]] = {}  # checkpoints of earlier versions may have several classes of one name
+    for label, name in enumerate(model.class_names):
+        if label != model.background:
+            known.setdefault(canonical(name), []).append(label)
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ConfigError(
@@ -122,8 +125,8 @@ def rare_classes(model: Model, names: Sequence[str], group: str, few_below: int 
             "each name"
         )
     if names:
-        return np.array(sorted({known[name] for name in names}), dtype=np.int64)
-    labels = np.array(list(known.values()), dtype=np.int64)
+        return np.array(sorted({label for name in names for label in known[name]}), dtype=np.int64)
+    labels = np.array(sorted(label for of_name in known.values() for label in of_name), dtype=np.int64)
     if group == "all":
         return labels
     bound = model.few_below if few_below is None else few_below

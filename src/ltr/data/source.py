@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ import numpy as np
 
 from ltr.data.images.regions import BoxCrops
 from ltr.errors import DataError, nearest
-from ltr.names import canonical, group_name, missing_values
+from ltr.names import canonical, group_name, list_first, missing_values
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -158,7 +159,7 @@ class Source:
         name: short name of the data set, such as ``cifar10``.
         images: uint8 [N, H, W, C] (read-only), or `ImageFiles` of length N.
         labels: int64 [N] (read-only), each in [0, number of class names).
-        class_names: one name per class, in Unicode's composed form.
+        class_names: one name per class, in Unicode's composed form; no two classes have the same.
         parts: index ranges of the parts in order, which cover 0 .. N-1 without gap or overlap.
         fingerprint: sha256 (hex) over name, parts, class names, labels and pixels (or paths and sizes); computed if
             empty.
@@ -192,7 +193,7 @@ class Source:
     def __post_init__(self) -> None:
         # a copy, so that the caller's array cannot change the table afterwards; pixels are too large to copy
         set_field(self, "labels", _checked_labels(self.name, self.labels, len(self.class_names)))
-        set_field(self, "class_names", tuple(canonical(str(name)) for name in self.class_names))
+        set_field(self, "class_names", _checked_names(self.name, self.class_names))
         set_field(self, "parts", dict(self.parts))
         if isinstance(self.images, np.ndarray):
             if self.images.dtype != np.uint8 or self.images.ndim != 4:
@@ -271,6 +272,17 @@ class Source:
 def set_field(instance: object, field: str, value: object) -> None:
     """Set a field of a frozen dataclass while it is being built."""
     object.__setattr__(instance, field, value)
+
+
+def _checked_names(name: str, class_names: Sequence[object]) -> tuple[str, ...]:
+    names = tuple(canonical(str(class_name)) for class_name in class_names)
+    if len(set(names)) < len(names):
+        repeated = sorted(class_name for class_name, count in Counter(names).items() if count > 1)
+        raise DataError(
+            f"source '{name}': several classes have the same name: {list_first(map(ascii, repeated))}. Commands, "
+            "tables and reports name classes by it: give each class another name, or make them one class"
+        )
+    return names
 
 
 def _checked_labels(name: str, labels: np.ndarray, num_classes: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from ltr.files import PARQUET_SUFFIXES
 from ltr.names import counted, list_first
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_LONG = "field larger than field limit"  # in the error of the csv module
 _UNSEEN = "\ufeff\u200b"  # a byte order mark inside the file, a zero width space
 
 
@@ -99,7 +100,10 @@ def _explained(table: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, csv.Error) as error:  # pyarrow's own errors are ValueErrors
-        raise DataError(f"{table} cannot be read as a table: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        if _LONG in reason:  # of the header; `_whole_rows` explains those of other rows
+            reason = f"its first line has a name of more than {csv.field_size_limit():,} characters. Shorten it"
+        raise DataError(f"{table} cannot be read as a table: {reason}") from error
 
 
 def _read_csv(table: Path, needed: Sequence[str], optional: Sequence[str]) -> Columns:
@@ -155,16 +159,21 @@ def _rows(file: TextIO, head: Sequence[str], separator: str, has_spaces: bool) -
 
 
 def _whole_rows(rows: Any) -> Iterator[tuple[int, list[str]]]:
-    """Yield (last line, cells) of a reader's rows; an error names the row whose quotes do not match."""
+    """Yield (last line, cells) of a reader's rows; an error names the row that cannot be read."""
     begins = 1
     try:
         for row in rows:
             yield rows.line_num, row
             begins = rows.line_num + 1
     except csv.Error as error:
+        row = f"the row that begins in line {begins}"
+        if _LONG in str(error):
+            raise ValueError(
+                f"{row} has a cell of more than {csv.field_size_limit():,} characters. Shorten it, or leave its column "
+                "out; or close its quote, if the cell begins with one"
+            ) from error
         raise ValueError(
-            f"the row that begins in line {begins} has quotes that do not match ({error}). Close them, and double a "
-            "quote inside a quoted cell"
+            f"{row} has quotes that do not match ({error}). Close them, and double a quote inside a quoted cell"
         ) from error
 
 

@@ -48,6 +48,18 @@ def test_class_names_belong_to_their_ids(tmp_path):
     assert read(tmp_path, "2017").class_names == ("Species 7", "Species 9", "Species 12", "Species 4000")
 
 
+def test_categories_of_one_name_get_their_ids(tmp_path):
+    base = trees.inaturalist(tmp_path, "2017", IDS)
+
+    def rename(content):
+        for category in content["categories"]:
+            category["name"] = "Iris" if category["id"] in (7, 12) else category["name"]
+
+    for part in ("train", "val"):
+        edited(base / f"{part}2017.json", rename)
+    assert read(tmp_path, "2017").class_names == ("Iris (id 7)", "Species 9", "Iris (id 12)", "Species 4000")
+
+
 def test_the_order_of_categories_in_the_file_does_not_matter(tmp_path):
     base = trees.inaturalist(tmp_path, "2017", IDS)
     before = read(tmp_path, "2017").labels

@@ -22,7 +22,7 @@ from ltr.data.sources.checks import (
 )
 from ltr.errors import DataError
 from ltr.identity import named
-from ltr.names import canonical, list_first
+from ltr.names import canonical, list_first, unique_names
 
 CUB_ARCHIVE = Archive(
     "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1",
@@ -115,7 +115,7 @@ def _read(name: str, base: Path, roots: Sequence[str], instructions: str, publis
         name,
         check_image_files(name, files, named_in=str(base / "images.txt"), roots=roots),
         labels,
-        tuple(_plain(names[str(number)]) for number in class_ids),
+        unique_names([_plain(names[str(number)]) for number in class_ids], class_ids),
         parts,
         class_ids=np.array(class_ids, dtype=np.int64),
         taxonomy=_taxonomy(name, base, names, class_ids),

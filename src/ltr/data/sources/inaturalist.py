@@ -24,7 +24,7 @@ from ltr.data.sources.checks import (
 from ltr.data.sources.json_arrays import read_arrays
 from ltr.errors import DataError
 from ltr.identity import named
-from ltr.names import canonical, list_first
+from ltr.names import canonical, list_first, unique_names
 
 BUCKET = "https://ml-inat-competition-datasets.s3.amazonaws.com/"
 RANKS = ("supercategory", "kingdom", "phylum", "class", "order", "family", "genus", "common_name")
@@ -118,7 +118,8 @@ def inaturalist(
 
     Images and labels are joined on ``image_id``. Labels number the category ids of the file in ascending order;
     ``class_ids`` has the ids, to which published lists for 2017 refer. 2018 and 2019 hide the class names;
-    ``categories.json`` in the folder of the annotations restores them.
+    ``categories.json`` in the folder of the annotations restores them. A name that several categories have is followed
+    by their ids, as in ``Iris (id 0)``.
 
     Args:
         root: folder that relative ``folder`` starts from.
@@ -176,7 +177,7 @@ def inaturalist(
         about.name,
         files,
         np.concatenate(labels),
-        tuple(str(entry["name"]) for entry in classes),
+        unique_names([str(entry["name"]) for entry in classes], class_ids.tolist()),
         parts,
         class_ids=class_ids,
         taxonomy={r: tuple(str(entry[r]) for entry in classes) for r in RANKS if all(r in entry for entry in classes)},

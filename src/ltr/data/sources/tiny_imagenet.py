@@ -22,7 +22,7 @@ from ltr.data.sources.checks import (
 )
 from ltr.errors import DataError
 from ltr.identity import named
-from ltr.names import list_first
+from ltr.names import list_first, unique_names
 
 ARCHIVE = Archive(
     "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
@@ -76,7 +76,7 @@ def tiny_imagenet(
         "tiny_imagenet",
         check_image_files("tiny_imagenet", files, named_in="the folder train and val_annotations.txt", roots=roots),
         np.array(train_labels + test_labels, dtype=np.int64),
-        tuple(words.get(wnid, wnid).partition(",")[0] for wnid in wnids),
+        unique_names([words.get(wnid, wnid).partition(",")[0] for wnid in wnids], wnids),
         parts,
         taxonomy={"wnid": tuple(wnids)},
     )
