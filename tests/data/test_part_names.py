@@ -4,7 +4,15 @@ import itertools
 
 import pytest
 
-from ltr.data.part_names import are_only_parts, are_parts, kind_of_division, may_be_mark, role_of
+from ltr.data.part_names import (
+    are_abbreviated_parts,
+    are_only_parts,
+    are_parts,
+    are_parts_of_classes,
+    kind_of_division,
+    may_be_mark,
+    role_of,
+)
 
 TRAIN = ("train", "Training", "TRAIN", "trn", "trainval")
 EVALUATED = ("test", "Testing", "VAL", "valid", "dev", "eval", "holdout", "hold-out", "query", "gallery")
@@ -44,11 +52,36 @@ def test_parts_need_one_for_training_and_one_for_others():
 
 
 @pytest.mark.parametrize(
+    ("names", "are_of_classes"),
+    [
+        (["train_cat", "train_dog", "test_cat", "test_dog"], True),
+        (["cat-train", "catVal"], True),
+        (["train_cat", "test_cat", "bus"], False),
+        (["train_station", "test_tube"], False),
+        (["train", "test"], False),
+        (["bullet train", "freight train"], False),
+        ([], False),
+    ],
+)
+def test_names_of_parts_and_classes_need_a_class_in_both(names, are_of_classes):
+    assert are_parts_of_classes(names) is are_of_classes
+
+
+def test_abbreviations_are_parts_only_together():
+    assert are_abbreviated_parts(["TR", "te", ""])
+    assert not are_abbreviated_parts(["tr", "te", "de"])
+    assert not are_abbreviated_parts(["tr"])
+    assert not are_parts(["tr", "te"])
+
+
+@pytest.mark.parametrize(
     ("name", "kind", "is_mark"),
     [
         ("Split", "split", False),
         ("data_split", "split", False),
         ("evalPartition", "split", False),
+        ("train_test", "split", False),
+        ("TrainOrVal", "split", False),
         ("Usage", "part", False),
         ("image_set", "part", False),
         ("kfold", "fold", False),

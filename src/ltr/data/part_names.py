@@ -9,7 +9,7 @@ from typing import Literal
 
 Role = Literal["train", "evaluated"]
 
-_TRAIN = {"train", "training", "trn", "trainval"}
+_TRAIN = {"train", "training", "trn", "trainval", "learn", "learning"}
 _EVALUATED = {
     *("val", "valid", "validation", "dev", "test", "testing", "tst", "eval", "evaluation", "holdout", "heldout"),
     *("query", "queries", "gallery", "probe"),  # parts of retrieval and of re-identification
@@ -24,6 +24,8 @@ _BESIDE = {
     *("balanced", "imbalanced", "raw", "real", "original", "orig", "bounding", "box", "boxes", "cropped", "crops"),
     *("crop", "other", "resized", "aug", "augmented", "held", "hold", "extra", "challenge", "internal", "external"),
 }
+# only in a column whose name says that it divides: tr and te are also languages
+_ABBREVIATIONS: dict[str, Role] = {"tr": "train", "te": "evaluated", "ts": "evaluated", "va": "evaluated"}
 # beside parts, these hold images of no part
 _UNUSED = {"extra", "extras", "unlabeled", "unlabelled", "unused", "unassigned", "ignore", "ignored", "exclude",
            "excluded", "none", "nan", "na", "null"}  # fmt: skip
@@ -74,6 +76,25 @@ def are_parts(names: Iterable[str]) -> bool:
     return {"train", "evaluated"} <= {role_of(name.strip()) for name in names}
 
 
+def are_abbreviated_parts(names: Iterable[str]) -> bool:
+    """Return whether all names are abbreviations such as ``tr`` and ``te``, for training images and for others."""
+    roles = {_ABBREVIATIONS.get(name.casefold()) for name in names if name}
+    return roles == {"train", "evaluated"}
+
+
+def are_parts_of_classes(names: Collection[str]) -> bool:
+    """Return whether all names are of a part and a class, as ``train_cat`` and ``test_cat``; one class is in both."""
+    classes: dict[str, set[str]] = {"train": set(), "evaluated": set()}
+    for name in names:
+        words = [word.lower() for word in _WORDS.findall(name)]
+        outer = [(_role_of_word(words[0]), words[1:]), (_role_of_word(words[-1]), words[:-1])] if words else []
+        parts_and_rest = [(role, " ".join(rest)) for role, rest in outer if role is not None and rest]
+        if not parts_and_rest:
+            return False
+        classes[parts_and_rest[0][0]].add(parts_and_rest[0][1])
+    return bool(classes["train"] & classes["evaluated"])
+
+
 def are_only_parts(names: Iterable[str], *, unused: bool = False) -> bool:
     """Return whether all names are names of parts, or blank.
 
@@ -110,8 +131,10 @@ def are_numbers_of_parts(values: Collection[str], most: int = 3) -> bool:
 
 def kind_of_division(name: str) -> Literal["split", "part", "fold"] | None:
     """Return what a column's name says: certainly a division, perhaps one, the folds of a cross-validation, or None."""
-    words = [word for word in _spaced(name).split(" ") if word not in _OF_DIVISION]
-    joined = "".join(words)
+    words = _spaced(name).split(" ")
+    if len({_role_of_word(word) for word in words} - {None}) > 1 and not set(words) - _TRAIN - _EVALUATED - {"or"}:
+        return "split"  # as train_test
+    joined = "".join(word for word in words if word not in _OF_DIVISION)
     for kind, names in _DIVISIONS.items():
         if joined in names:
             return kind
@@ -121,7 +144,18 @@ def kind_of_division(name: str) -> Literal["split", "part", "fold"] | None:
 _OF_DIVISION = {"data", "dataset", "image", "img", "sample", "eval", "evaluation", "id", "name", "type", "no", "number",
                 "index", "idx", "label", "train", "val", "test", "official", "default"}  # fmt: skip
 _DIVISIONS: dict[Literal["split", "part", "fold"], set[str]] = {
-    "split": {"split", "splits", "partition", "partitions", "datasplit", "splitset", "traintestsplit", "splitid"},
+    "split": {
+        "split",
+        "splits",
+        "partition",
+        "partitions",
+        "datasplit",
+        "splitset",
+        "splitid",
+        "traintest",
+        "trainval",
+        "trainvaltest",
+    },
     "part": {"usage", "subset", "subsets", "set", "sets", "setid", "imageset", "phase", "part", "datasubset"},
     "fold": {"fold", "folds", "kfold", "cvfold", "foldid", "cv", "crossvalidation"},
 }

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ltr.data.part_names import (
+    are_abbreviated_parts,
     are_numbers_of_parts,
     are_only_parts,
     are_parts,
@@ -96,6 +97,8 @@ def _verdict(column: str, values: Collection[str], classes: Collection[str]) -> 
     texts = {value.strip() for value in values}
     if are_parts(texts):
         return "refuse" if kind is not None or are_only_parts(texts, unused=True) else "warn"
+    if kind is not None and are_abbreviated_parts(texts):
+        return "refuse"
     if may_be_mark(column) and are_truths(texts) and column.strip().casefold() not in classes:
         return "refuse"
     if kind is None or len(texts) < 2:

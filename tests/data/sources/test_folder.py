@@ -176,6 +176,13 @@ def test_parts_inside_the_folders_of_classes_are_refused(tmp_path, first, second
         assert len(read(tmp_path)) == 8
 
 
+@pytest.mark.parametrize("form", ["{0}_{1}", "{1}-{0}", "{0} {1}"])
+def test_classes_of_parts_in_one_folder_are_refused(tmp_path, form):
+    names = [form.format(part, class_name) for part in ("train", "test") for class_name in ("cat", "dog")]
+    with pytest.raises(DataError, match="Move train_CLASS to train/CLASS"):
+        read(trees.folder(tmp_path, classes=names))
+
+
 def test_a_class_may_be_named_like_a_part(tmp_path):
     assert read(trees.folder(tmp_path, classes=("Train", "Testing", "car"))).num_classes == 3
 

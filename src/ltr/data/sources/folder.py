@@ -13,7 +13,7 @@ import numpy as np
 from ltr.configuration.ranges import NonNegativeInt, ProperFraction
 from ltr.data.images.decode import WhiteLevel, build_decoding
 from ltr.data.label_warnings import warn_of_groups
-from ltr.data.part_names import are_only_parts, are_parts, role_of
+from ltr.data.part_names import are_only_parts, are_parts, are_parts_of_classes, role_of
 from ltr.data.source import Grouping, ImageFiles, Source
 from ltr.data.sources.checks import name_roots
 from ltr.data.sources.custom_groups import check_groups, check_path_group, groups_of_paths
@@ -297,6 +297,7 @@ class _Walk:
         Beside a folder of another name, such as ``car``, folders ``Train`` and ``Testing`` of images may be classes.
         """
         if len(folders) < 2 or not (are_only_parts(folders) or are_parts(folders)):
+            self._refuse_parts_of_names(folders)
             return
         of_parts = [entry for entry in folders if role_of(entry) is not None]
         is_clear = are_only_parts(folders, unused=True)
@@ -305,6 +306,14 @@ class _Walk:
                 f"{self.name}: the folders of {self.base} are called {list_first(folders)}, which would be the "
                 f"classes. Folders for parts of the data must be called {', '.join(PARTS)}; rename them"
                 f"{'' if are_only_parts(folders) else ', and move the others away'}"
+            )
+
+    def _refuse_parts_of_names(self, folders: Sequence[str]) -> None:
+        """Refuse folders that are named by part and class, which would be as many classes."""
+        if are_parts_of_classes(folders):
+            raise DataError(
+                f"{self.name}: the folders of {self.base} are called {list_first(folders)}, which would be the "
+                f"classes. Move train_CLASS to train/CLASS, and the others likewise; parts are {', '.join(PARTS)}"
             )
 
     def _refuse_parts_of_classes(self, classes: Classes) -> None:
