@@ -264,7 +264,9 @@ TREES: dict[str, Callable[[Path], Path]] = {
     "places_lt": places_lt,
     "inat18_lists": inat18_lists,
     "folder": folder,
+    "folder_lt": folder,
     "table": table,
+    "table_lt": table,
     "camera_traps": lambda root: camera_trap_files.write(root / "camera_traps"),
 }
 

@@ -150,6 +150,7 @@ def test_configs_of_the_user_are_listed_and_explained(shown, tmp_path):
     ("topic", "first"),
     [
         ("mehtod", "did you mean method?"),
+        ("lr", "did you mean optimizer.lr?"),
         ("Method", "did you mean method?"),
         ("cRT", "did you mean method/crt?"),
         ("ldam", "did you mean loss/ldam or scheduler/ldam?"),

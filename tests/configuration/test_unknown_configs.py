@@ -103,6 +103,28 @@ def test_a_path_gets_the_key_that_takes_it(group, path, instead):
     assert instead.lower() in (choice_of_path(group, path) or "").lower()
 
 
+def test_the_name_of_a_folder_of_images_gets_the_key_that_takes_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "birds").mkdir()
+    assert choice_of_path("dataset", "birds") == "a folder of images is given by dataset=folder dataset.root=birds"
+    assert choice_of_path("dataset", "beasts") is None
+    assert choice_of_path("backbone", "birds") is None
+
+
 @pytest.mark.parametrize(("group", "path"), [("dataset", "x/cub.yaml"), ("loss", "x/ldam"), ("backbone", "x/weights")])
 def test_other_paths_get_no_key(group, path):
     assert choice_of_path(group, path) is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "first"),
+    [
+        (["dataset=folder", "dataset.imbalance_factor=8"], "dataset=folder_lt, "),
+        (["dataset=table", "dataset.profile=step"], "dataset=table_lt, "),
+        (["dataset=cifar10", "dataset.imbalance_factor=8"], "dataset=cifar10_lt, "),
+        (["dataset=mnist", "dataset.imbalance_factor=8"], "dataset=mnist_lt, "),
+    ],
+)
+def test_configs_of_the_same_data_come_first_among_those_with_a_key(overrides, first):
+    (mistake,) = explain(overrides, None, "train")
+    assert f"it is a key of {first}" in mistake

@@ -35,6 +35,8 @@ SMALLER = {
     "augment/imagenet": ["dataset=tiny_imagenet"],
     "augment/simaugment_files": ["dataset=tiny_imagenet"],
     "dataset/cub_lt": ["dataset.imbalance_factor=3"],
+    "dataset/folder_lt": ["dataset.imbalance_factor=3"],
+    "dataset/table_lt": ["dataset.imbalance_factor=3"],
     "dataset/tiny_imagenet_lt": ["dataset.imbalance_factor=3"],
     "trainer/gpu": None,  # needs a GPU
     "strategy/fsdp": None,  # needs several GPUs

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ltr.commands.layout import columns, help_width, longest, pairs, wrapped
 from ltr.configuration.descriptions import PRIMARY, Config, Group, Key, described, groups
+from ltr.configuration.field_names import KEYS
 from ltr.configuration.listed_configs import LISTS
 from ltr.errors import ConfigError, nearest_name
 
@@ -159,6 +160,7 @@ def _unknown(topic: str, wanted: str, known: dict[str, Group], width: int) -> st
         configs = [f"{one.name}/{config}" for one in known.values() for config in one.configs]
         last = wanted.rpartition("/")[2].lower()
         near = [config for config in configs if config.rpartition("/")[2].lower() == last]
+        near = near or [*KEYS.get(wanted, ())]
         near = near or _nearest(group or wanted, [*known, PRIMARY])
         near = near or [config for end in _nearest(last, [c.rpartition("/")[2] for c in configs])
                         for config in configs if config.rpartition("/")[2] == end]  # fmt: skip

@@ -142,7 +142,7 @@ _BELOW: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "loss": {"s": ("loss.scale",), **dict.fromkeys(("drw", "reweight"), ("loss.beta", "loss.defer_from"))},
     "method": {"epochs": ("method.classifier.epochs", "trainer.max_epochs")},
-    "optimizer": {"wd": ("optimizer.weight_decay",)},
+    "optimizer": {"wd": ("optimizer.weight_decay",), "learning_rate": ("optimizer.lr",)},
     "scheduler": {"decay": ("scheduler.gamma",), "eta_min": ("scheduler.final",), "T_max": ("trainer.max_epochs",)},
     # of Lightning projects
     "trainer": {

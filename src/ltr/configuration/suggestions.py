@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ltr.configuration.configs import OPTIONAL, config_names, leaves, mappings, read_config
 from ltr.configuration.field_names import KEYS, OVERRIDES, SAME_PURPOSE
@@ -57,6 +58,8 @@ def suggestion(key: str, known: Collection[str], elsewhere: Mapping[str, list[st
 def keys_of_other_configs(key: str, composed: DictConfig, nodes: Mapping[str, str]) -> dict[str, list[str]]:
     """Return keys that other shipped configs would have instead of the chosen one, with these configs.
 
+    Configs that share classes with the chosen one, such as the source of a data set, come first.
+
     Args:
         nodes: nested choices of the configuration, see `ltr.configuration.nested.NestedLoader`.
     """
@@ -65,8 +68,9 @@ def keys_of_other_configs(key: str, composed: DictConfig, nodes: Mapping[str, st
     configs_of_key: dict[str, list[str]] = {}
     if "." not in key or node.partition(".")[0] not in [*composed, *OPTIONAL]:
         return configs_of_key
-    for config in config_names(group):
-        content = read_config(f"{group}/{config}")
+    contents = {config: read_config(f"{group}/{config}") for config in config_names(group)}
+    chosen = OmegaConf.select(composed, node)
+    for config, content in sorted(contents.items(), key=lambda item: -_shared_classes(item[1], chosen)):
         inner = [
             str(choice).partition("@")[2]
             for entry in content.pop("defaults", [])
@@ -78,6 +82,15 @@ def keys_of_other_configs(key: str, composed: DictConfig, nodes: Mapping[str, st
             if not name.endswith("_target_"):
                 configs_of_key.setdefault(name, []).append(f"{node}={config}")
     return configs_of_key
+
+
+def _shared_classes(content: Mapping[str, Any], chosen: object) -> int:
+    """Return how many nodes of a config have the class that they have in the chosen config."""
+    return sum(
+        name.endswith("_target_") and value == OmegaConf.select(chosen, name)
+        for name, value in leaves(content)
+        if isinstance(chosen, DictConfig)
+    )
 
 
 def _of(elsewhere: Mapping[str, list[str]], key: str) -> str:

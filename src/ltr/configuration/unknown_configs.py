@@ -58,11 +58,12 @@ def unknown_config(group: str, name: Any, options: Sequence[str]) -> str:
 def choice_of_path(group: str | None, name: str) -> str | None:
     """Return a sentence with the override that takes a path of images, of a table or of weights.
 
-    None if the name is no path, or a path of something else.
+    A name without a slash is one of images if there is such a folder. None for any other name or path.
     """
     ending = os.path.splitext(name)[1].lower()
     for endings, sentence, key in _OF_PATHS.get(group or "", ()):
-        if ending in endings if endings else "/" in name and ending not in (".yaml", ".yml"):
+        is_folder = ("/" in name or os.path.isdir(name)) and ending not in (".yaml", ".yml")
+        if ending in endings if endings else is_folder:
             return sentence.format(typed(key, name))
     return None
 
