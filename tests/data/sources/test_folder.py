@@ -193,6 +193,15 @@ def test_a_class_of_vehicles_may_be_called_train(tmp_path):
     assert read(root, group="_*([0-9]+)").group == "pattern"
 
 
+def test_a_class_called_train_with_folders_in_it_is_advised_on(tmp_path):
+    for path in ("train/2023/1.png", "train/2024/1.png", "bus/1.png"):
+        trees.put(tmp_path / path, 1)
+    with pytest.raises(
+        DataError, match="If train is a class, such as of vehicles, put the folders of all"
+    ):
+        read(tmp_path)
+
+
 @pytest.mark.parametrize("beside", ["extra", "test_images", "unlabeled"])
 def test_images_without_classes_are_not_read_as_classes(tmp_path, beside):
     with pytest.raises(DataError, match="has the folder train and"):

@@ -239,7 +239,8 @@ class _Walk:
             if other_folders:
                 raise DataError(
                     f"{self.name}: {self.base} has the folder train and {list_first(other_folders)}"
-                    f"{nearest(other_folders[0], PARTS) or '.'} Next to train, only val and test are allowed"
+                    f"{nearest(other_folders[0], PARTS) or '.'} Next to train, only val and test are allowed. "
+                    "If train is a class, such as of vehicles, put the folders of all classes into a folder train"
                 )
             self.depth = 2
             parts = {part: self._classes(part) for part in PARTS if part in folders}
