@@ -196,9 +196,7 @@ def test_a_class_of_vehicles_may_be_called_train(tmp_path):
 def test_a_class_called_train_with_folders_in_it_is_advised_on(tmp_path):
     for path in ("train/2023/1.png", "train/2024/1.png", "bus/1.png"):
         trees.put(tmp_path / path, 1)
-    with pytest.raises(
-        DataError, match="If train is a class, such as of vehicles, put the folders of all"
-    ):
+    with pytest.raises(DataError, match="If train is a class, such as of vehicles, put the folders of all"):
         read(tmp_path)
 
 
