@@ -12,6 +12,7 @@ from PIL import Image, ImageColor
 
 from ltr.configuration.ranges import check_option
 from ltr.data.images.orientation import decode_oriented
+from ltr.data.images.orientation import orientation as orientation  # its former place
 from ltr.data.images.regions import Region
 from ltr.data.source import PLAIN, Decoding
 from ltr.errors import ConfigError

@@ -12,9 +12,8 @@ import numpy as np
 from ltr.configuration.ranges import Fraction, check_option
 from ltr.data.annotations.megadetector import read_megadetector
 from ltr.data.annotations.records import Records, clip_boxes
-from ltr.data.images.decode import open_image
-from ltr.data.images.orientation import decoded_size
 from ltr.data.source import ImageFiles
+from ltr.data.sources.box_frames import box_fractions
 from ltr.data.sources.checks import check_image_files
 from ltr.errors import DataError
 from ltr.names import counted, list_first, normal_path
@@ -26,6 +25,7 @@ WithoutBox = Literal["exclude", "whole"]
 
 MISSING, NO_RECORD, FAILED = "file missing", "not in the detections", "the detector could not read it"
 NO_BOX, SEVERAL, BAD_BOX = "no box", "several labels", "box outside the image"
+OTHER_SHAPE = "another shape than its annotations say"
 
 
 class LeftOut:
@@ -95,15 +95,23 @@ def find_existing_images(
 def check_boxes(
     name: str, file: Path, records: Records, table: LabelTable, invalid: Faulty, left_out: LeftOut, exif: bool
 ) -> LabelTable:
-    """Convert boxes to fractions and clip them; refuse or exclude boxes outside the image."""
+    """Convert boxes to fractions and clip them; refuse or exclude boxes outside the image or of another shape."""
     check_option("dataset.invalid_boxes", invalid, Faulty)
     boxes = table.boxes.astype(np.float64)
     if records.sizes is not None:
-        sizes = records.sizes.astype(np.float64)
-        rows = table.images[table.has_box]
-        for row in np.unique(rows[(sizes[rows] <= 0).any(axis=1)]).tolist():
-            sizes[row] = _size_of(records.files.path(row), exif)
-        boxes /= np.tile(np.where(sizes > 0, sizes, 1.0)[table.images], 2)
+        fractions = box_fractions(name, file, records.files, records.sizes, table.images, boxes, exif)
+        records.remarks += fractions.remarks
+        if fractions.shown and invalid == "error":
+            raise DataError(
+                f"{name}: {counted(len(fractions.shown), 'image has', 'images have')} another shape than {file} says, "
+                f"so boxes would cut other places: {list_first(fractions.shown)}. Correct width, height and boxes of "
+                "images that were cut or turned after they were annotated, remove width and height if the boxes are in "
+                "pixels of the files, or leave such images out with dataset.invalid_boxes=exclude"
+            )
+        left_out.add(OTHER_SHAPE, fractions.mismatches)
+        is_kept = ~np.isin(table.images, fractions.mismatches) | ~table.has_box
+        table, boxes = table.take(is_kept), fractions.boxes[is_kept]
+        left_out.keep(table.images)
     table.boxes, is_invalid = clip_boxes(boxes)
     if is_invalid.any():
         wrong = np.flatnonzero(is_invalid)
@@ -120,15 +128,6 @@ def check_boxes(
         table = table.take(~is_invalid)
         left_out.keep(table.images)
     return table
-
-
-def _size_of(path: str, exif: bool) -> tuple[int, int]:
-    """Return width and height of an image file in pixels; (0, 0) if it is unreadable, which decoding reports later."""
-    try:
-        with open_image(path) as image:
-            return decoded_size(image, exif)
-    except Exception:  # decoders raise errors of any type for damaged files
-        return (0, 0)
 
 
 def _numbers(box: np.ndarray) -> str:
