@@ -132,3 +132,39 @@ def test_a_wrong_field_is_named_with_its_allowed_form(tmp_path, key, field, valu
     assert words in str(refused.value)
     assert "Correct the file, or export it again" in str(refused.value)
     assert "Fetch" not in str(refused.value)
+
+
+@pytest.mark.parametrize("field", ["iscrowd", "ignore"])
+@pytest.mark.parametrize("value", [1, True, "1", 1.0])
+def test_boxes_of_crowds_and_boxes_to_be_ignored_are_left_out(tmp_path, field, value):
+    def box(number, image, **more):
+        return {"id": number, "image_id": image, "category_id": 3, "bbox": [number, 1, 2, 2], **more}
+
+    content = {
+        "images": [{"id": number, "file_name": f"{number}.jpg"} for number in range(4)],
+        "annotations": [
+            box(0, 0, **{field: value}),
+            box(1, 0, **{field: 0}),
+            box(2, 1, **{field: value}),
+            box(3, 2, **{field: None}),
+        ],
+        "categories": [{"id": 3, "name": "deer"}],
+    }
+    records = read(tmp_path, content)
+    assert records.images.tolist() == [0, 2]
+    assert records.boxes[:, 0].tolist() == [1, 3]
+    assert {reason: rows.tolist() for reason, rows in records.left_out.items()} == {
+        "only boxes of crowds or to be ignored": [1],
+        "no label": [3],
+    }
+    assert any("2 of 4 annotations are left out" in remark for remark in records.remarks)
+    records = read(tmp_path, content | {"annotations": [box(1, 0)]})
+    assert not any("left out" in remark for remark in records.remarks)
+
+
+@pytest.mark.parametrize("value", [2, "yes", [1]])
+def test_a_flag_that_is_neither_0_nor_1_is_refused(tmp_path, value):
+    content = made.coco(SHOTS)
+    content["annotations"][3]["iscrowd"] = value
+    with pytest.raises(DataError, match=r"annotations\[3\]: iscrowd is .*; allowed are 0 and 1"):
+        read(tmp_path, content)

@@ -100,3 +100,40 @@ def test_a_file_that_is_not_text_is_reported(tmp_path):
     file.write_bytes(b"\x1f\x8b\x08\xff\xff")
     with pytest.raises(DataError, match="is not JSON in UTF-8"):
         read(file, "rows")
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 22])
+@pytest.mark.parametrize("more", [WHOLE, "garbage", "\0\0", "}", "\n\n{}", "]", ",", "\ufeff"])
+def test_text_after_the_object_is_refused(tmp_path, monkeypatch, chunk, more):
+    monkeypatch.setattr(json_arrays, "CHUNK", chunk)
+    file = tmp_path / "x.json"
+    file.write_text(WHOLE + more)
+    with pytest.raises(DataError, match=r"x\.json .*has more after the end of its JSON object, .*Fetch it again"):
+        read(file, "rows")
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 22])
+@pytest.mark.parametrize("space", ["", "\n", " \r\n\t" * 9])
+def test_white_space_around_the_object_is_accepted(tmp_path, monkeypatch, chunk, space):
+    monkeypatch.setattr(json_arrays, "CHUNK", chunk)
+    file = tmp_path / "x.json"
+    file.write_text(space + WHOLE + space)
+    assert len(read(file, "rows")["rows"]) == 50
+
+
+@pytest.mark.parametrize("second", ['[{"id": 2}]', "[]", "{}", "null"])
+@pytest.mark.parametrize("between", ["", '"other": [1], '])
+def test_an_array_that_is_read_may_appear_once(tmp_path, second, between):
+    file = tmp_path / "x.json"
+    for first in ('[{"id": 1}]', second):
+        file.write_text(f'{{"rows": {first}, {between}"rows": {second if first != second else "[]"}}}')
+        with pytest.raises(DataError, match=r"x\.json .*has the key rows twice"):
+            read(file, "rows")
+
+
+def test_a_value_that_is_read_may_appear_once_and_unread_keys_repeat(tmp_path):
+    file = tmp_path / "x.json"
+    file.write_text('{"a": 1, "rows": [], "a": 2}')
+    assert read(file, "rows") == {"rows": []}
+    with pytest.raises(DataError, match="has the key a twice"):
+        read_arrays("tiny", file, {"rows": print}, values={})

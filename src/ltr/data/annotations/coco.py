@@ -4,7 +4,8 @@ COCO's fields are described in https://cocodataset.org/#format-data, those of CO
 https://lila.science/coco-camera-traps. ``images``: ``id``, ``file_name``, ``width``, ``height`` (COCO);
 ``location``, ``seq_id``, ``datetime``, ``corrupt`` (camera traps; ``seq_num_frames`` and ``frame_num`` are not needed).
 ``annotations``: ``id``, ``image_id``, ``category_id``, ``bbox`` = [left, top, width, height] in pixels (COCO; optional
-for camera traps), ``sequence_level_annotation`` (camera traps). ``categories``: ``id``, ``name`` (both).
+for camera traps), ``sequence_level_annotation`` (camera traps), ``iscrowd``, ``ignore`` (COCO).
+``categories``: ``id``, ``name`` (both).
 A field ``split`` (train, val or test) of ``images``, which neither format defines, divides them as it does in a table.
 """
 
@@ -36,6 +37,8 @@ from ltr.names import list_first
 
 CAMERA_TRAPS, COCO = "coco_camera_traps", "coco"
 CORRUPT = "marked as corrupt"
+IGNORED = "only boxes of crowds or to be ignored"
+_SKIPPED = ("iscrowd", "ignore")  # such a box is of no single object
 _OF_CAMERA_TRAPS = ("location", "seq_id", "seq_num_frames", "frame_num", "datetime", "corrupt")
 _READ = ("id", "file_name", "width", "height", "datetime", "corrupt", *COLUMNS)
 _WANTED = (
@@ -66,6 +69,14 @@ def read_coco(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) -
     classes = annotations.classes(name, file, categories.number_of, class_of_category)
     boxes = np.frombuffer(annotations.boxes, dtype=np.float32).reshape(-1, 4)
     remarks = []
+    is_ignored = np.zeros(len(rows), dtype=bool)
+    is_ignored[np.array(annotations.ignored, dtype=np.int64)] = True
+    ignored = np.setdiff1d(rows[is_ignored], rows[~is_ignored])
+    if is_ignored.any():
+        remarks.append(
+            f"{int(is_ignored.sum()):,} of {len(rows):,} annotations are left out, because iscrowd or ignore is set"
+        )
+        rows, classes, boxes = rows[~is_ignored], classes[~is_ignored], boxes[~is_ignored]
     if len(class_names) < len(categories.names):
         merged = [class_names[number] for number in np.flatnonzero(np.bincount(class_of_category) > 1).tolist()]
         remarks.append(f"categories with the same name are one class: {list_first(merged)}")
@@ -81,7 +92,7 @@ def read_coco(name: str, file: Path, root: str, columns: tuple[str, ...] = ()) -
         sizes=np.array(images.sizes, dtype=np.int32).reshape(-1, 2),
         split=images.split.grouping(),
         unread_divisions=images.fields.divisions,
-        left_out={CORRUPT: np.array(images.corrupt, dtype=np.int64)},
+        left_out={CORRUPT: np.array(images.corrupt, dtype=np.int64), IGNORED: ignored},
         remarks=remarks,
     )
 
@@ -128,6 +139,16 @@ def _pixels(image: dict[str, Any], field: str) -> int:
     return int(size)
 
 
+def _is_set(annotation: dict[str, Any], field: str) -> bool:
+    """Return a flag of an annotation, 0 or 1; False if it is absent."""
+    value = annotation.get(field)
+    if value in (None, "", 0, "0"):
+        return False
+    if value in (1, "1"):
+        return True
+    raise ValueError(f"{field} is {json_shown(value)}; allowed are 0 and 1")
+
+
 class _Annotations:
     """Columns of ``annotations``, which may precede ``images`` in the file."""
 
@@ -138,6 +159,7 @@ class _Annotations:
         self._ids: set[str] = set()
         self._categories = Interned()
         self.boxes = array("f")
+        self.ignored = array("q")
         self.of_sequences = 0
 
     def add(self, annotation: dict[str, Any]) -> None:
@@ -149,6 +171,8 @@ class _Annotations:
                 raise ValueError(f"the annotation id {number} appears twice")
         image = json_id(annotation, "image_id")
         row = self._row_of.get(image, -1)
+        if any(_is_set(annotation, field) for field in _SKIPPED):
+            self.ignored.append(len(self._rows))
         if row < 0:
             self._waiting[len(self._rows)] = image
         self._rows.append(row)

@@ -41,8 +41,9 @@ def read_arrays(
         remedy: advice for a damaged file.
 
     Raises:
-        DataError: the file is missing, truncated, or not such an object; an array is missing or has elements that are
-            not objects; or a handler misses a key (KeyError) or refuses a value (TypeError, ValueError).
+        DataError: the file is missing, truncated, or not such an object; text follows the object, or a key that is read
+            appears twice; an array is missing or has elements that are not objects; or a handler misses a key
+            (KeyError) or refuses a value (TypeError, ValueError).
     """
     if file.exists() and not is_regular(file):
         raise DataError(f"{name}: {file} is not a regular file")
@@ -78,8 +79,11 @@ def _read(
             window.peek()
         key = window.value()
         window.expect(":")
+        is_array = window.peek() == "["
+        if key in keys and (key in handlers or (values is not None and not is_array)):
+            raise _Damaged(f"has the key {key} twice, of which one would be lost, or both be joined")
         keys.append(str(key))
-        if window.peek() != "[":
+        if not is_array:
             value = window.value()
             if values is not None:
                 values[str(key)] = value
@@ -95,6 +99,12 @@ def _read(
             except (TypeError, ValueError, OverflowError, AttributeError) as error:
                 detail = error if isinstance(element, dict) else f"{json.dumps(element)[:40]} must be an object {{...}}"
                 raise _Damaged(f"has something unexpected in {key}[{number}]: {detail}") from error
+    window.expect("}")
+    if more := window.rest():
+        raise _Damaged(
+            f"has more after the end of its JSON object, {more}, which would not be read (two files in one, or "
+            "a file that was written over a longer one)"
+        )
     return keys
 
 
@@ -123,6 +133,16 @@ class _Window:
                 f"is not the JSON that it should be at character {self._where():,}: '{character}' is missing"
             )
         self.position += 1
+
+    def rest(self) -> str:
+        """Return the beginning of what follows, with its position; '' if it is white space."""
+        while not self.ended:
+            match = _space(self.text, self.position)
+            self.position = match.end() if match else self.position
+            if self.position < len(self.text):
+                return f"{self.text[self.position : self.position + 20]!a} at character {self._where():,}"
+            self._more(within=True)
+        return ""
 
     def value(self) -> Any:
         """Read the value at the current position, after its white space."""
