@@ -20,6 +20,7 @@ FORMER_KEYS: dict[str, dict[str, str]] = {
 # runs and stages with such a value keep the identity of those without the option
 LATER_OPTIONS: dict[str, tuple[Any, ...]] = {
     "allow_fewer": (False,),
+    "ema_warmup": (False,),
     "extra_lr": (None,),
     "extra_protocols": (None,),
     "group": (None,),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -45,17 +46,53 @@ def test_the_bits_are_those_of_torchs_average(network):
     assert int(average.n_averaged) == 5
 
 
-def test_a_resumed_average_has_the_same_bits(network):
-    average = MovingAverage(network, 0.9, CPU)
-    for _ in range(2):
+@pytest.mark.parametrize("warmup", [True, False])
+@pytest.mark.parametrize("updates", [0, 1, 2, 30])
+def test_a_resumed_average_has_the_same_bits(network, updates, warmup):
+    average = MovingAverage(network, 0.9, CPU, warmup=warmup)
+    for _ in range(updates):
         move(network)
         average.update_parameters(network)
-    resumed = MovingAverage(copy.deepcopy(network), 0.9, CPU)
+    resumed = MovingAverage(copy.deepcopy(network), 0.9, CPU, warmup=warmup)
     resumed.load_state_dict(average.state_dict())
     move(network)
     average.update_parameters(network)
     resumed.update_parameters(network)
     assert_same_bits(resumed, average)
+
+
+def recursion(values, decay, warmup):
+    """The average of a sequence of arrays in double precision; the first update copies its value."""
+    average = values[0].astype(np.float64)
+    for update, value in enumerate(values[1:], start=1):
+        d = min(decay, (1 + update) / (10 + update)) if warmup else decay
+        average = d * average + (1 - d) * value
+    return average
+
+
+@pytest.mark.parametrize("warmup", [True, False])
+@pytest.mark.parametrize("decay", [0.3, 0.9, 0.999])
+def test_parameters_and_running_statistics_follow_the_recursion(network, decay, warmup):
+    average = MovingAverage(network, decay, CPU, warmup=warmup)
+    states = []
+    for _ in range(40):
+        move(network)
+        states.append({name: value.double().numpy().copy() for name, value in network.state_dict().items()})
+        average.update_parameters(network)
+    for name, value in average.module.state_dict().items():
+        if value.is_floating_point():
+            expected = recursion([state[name] for state in states], decay, warmup)
+            np.testing.assert_allclose(value.numpy(), expected, rtol=2e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("decay", "steps"), [(0.999, 100), (0.9999, 320), (0.9, 30)])
+def test_after_a_warm_up_the_first_weights_have_no_share(decay, steps):
+    weight = nn.Linear(1, 1, bias=False)
+    average = MovingAverage(weight, decay, CPU, warmup=True)
+    for step in range(steps):
+        nn.init.constant_(weight.weight, float(step == 0))
+        average.update_parameters(weight)
+    assert float(average.module.weight) < 1e-6
 
 
 def test_from_the_second_update_on_no_value_is_read_by_the_host(network):

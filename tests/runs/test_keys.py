@@ -39,6 +39,7 @@ OTHER = {
     "accumulate": 2,
     "gradient_clip": 1.0,
     "ema_decay": 0.999,
+    "ema_warmup": True,
     "limit_train_batches": 2,
     "extras": ({"_target_": "ltr.methods.distillation.terms.Any"},),
     "features": {"name": "stored", "views": 0, "standardize": True, "solver": "minibatch"},

@@ -38,6 +38,7 @@ def test_evaluation_batches_and_workers_do_not_change_the_result(ltr_train, tmp_
 OPTIONS = {
     "plain": [],
     "EMA": ["trainer.ema_decay=0.9"],
+    "EMA of constant decay": ["trainer.ema_decay=0.9", "trainer.ema_warmup=false"],
     "dropout and mixup": [
         *("backbone=classifier32", "dataset=cifar10_lt", "augment=cifar_mixup", "scheduler=cosine"),
         *("batch_size=8", "trainer.limit_train_batches=8"),

@@ -224,7 +224,8 @@ def _data_identity(data: Mapping[str, Any] | None) -> dict[str, str | None]:
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a flat configuration that determine results, without name, seed and paths."""
-    return {key: value for key, value in config.items() if not is_ignored(key)}
+    unread = ("trainer.ema_warmup",) if config.get("trainer.ema_decay") is None else ()
+    return {key: value for key, value in config.items() if key not in unread and not is_ignored(key)}
 
 
 def settings_without_trial(config: dict[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -211,6 +211,8 @@ def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in identity["trainer"].items()
         if key not in _NOT_IDENTITY_TRAINER and _TRAINER_DEFAULTS.get(key, ...) != value
     }
+    if identity["trainer"].get("ema_decay") is None:  # nothing reads it
+        identity["trainer"].pop("ema_warmup", None)
     if tune_of(identity) is None:  # as in runs of earlier versions, which had no such choice
         identity.pop("tune", None)
     if (identity.get("features") or {}).get("name") == "images":

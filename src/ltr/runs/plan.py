@@ -32,6 +32,7 @@ from ltr.runs.evaluation.unused_options import warn_of_unused_options
 from ltr.runs.image_size import check_backbones, check_configured_size
 from ltr.runs.keys import code_configs_of, execution_spec, stage_key, stage_spec
 from ltr.runs.processes.device import check_strategy, resolve_device, resolve_precision
+from ltr.runs.training.doubts import warn_of_unused_trainer_options
 from ltr.runs.training.micro_batch import check_plan
 from ltr.runs.training.sharpness import check_sharpness
 from ltr.runs.unused_split_options import warn_of_unused_split_options
@@ -111,6 +112,7 @@ def plan_of(
     dataset_info = describe_dataset(config, data, split)
     check_method(method, config["method"]["name"], split, data, config["evaluation"])
     warn_of_unused_options(config, split)
+    warn_of_unused_trainer_options(config["trainer"])
     method.check(dataset_info)
     stages = method.stages(main_settings(config, precision, method), dataset_info)
     check_stored(config, method, stages, dataset_info)
@@ -249,6 +251,7 @@ def main_settings(config: Mapping[str, Any], precision: str, method: Method) -> 
         accumulate=trainer["accumulate"],
         gradient_clip=trainer["gradient_clip"],
         ema_decay=trainer["ema_decay"],
+        ema_warmup=trainer["ema_decay"] is not None and trainer["ema_warmup"],
         limit_train_batches=trainer["limit_train_batches"],
         extras=extras,
         tune=_tune(config, stored is not None),

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import re
+import warnings
+
 import pytest
+
+from ltr.configuration.check import check_config
+from ltr.configuration.overrides import compose_config
+from ltr.runs.keys import group_hash, run_hash
+from ltr.runs.plan import RunPlan, plan_of
+from ltr.runs.training.doubts import warn_of_doubts
 
 QUICK = ("trainer.max_epochs=1", "trainer.precision=fp32", "trainer.accelerator=cpu", "trainer.limit_train_batches=1")
 DOUBTS = {
@@ -25,3 +35,71 @@ def test_an_ordinary_run_has_no_warning(ltr_train):
     done = ltr_train(*QUICK)
     assert done.code == 0
     assert "warning" not in done.out + done.err
+
+
+ALWAYS = ("trainer.precision=fp32", "trainer.accelerator=cpu", "dataset=digits_lt")
+CONSTANT = ("trainer.ema_decay=0.999", "trainer.ema_warmup=false")
+
+
+def planned(*overrides: str) -> tuple[RunPlan, list[str]]:
+    """The plan of a command, and its warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        plan = plan_of(check_config(compose_config([*ALWAYS, *overrides])))
+        for stage in plan.stages:
+            if stage.module is not None:
+                warn_of_doubts(stage, plan.dataset_info)
+    return plan, [str(warning.message) for warning in caught]
+
+
+def keys(*overrides: str) -> list[str]:
+    return [key for key, _ in planned(*overrides)[0].keys.values()]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "shares"),
+    [
+        (("trainer.max_epochs=30",), {"representation": 0.999**240}),
+        (("trainer.max_epochs=30", "trainer.accumulate=3"), {"representation": 0.999**90}),
+        (("trainer.max_epochs=30", "trainer.limit_train_batches=2"), {"representation": 0.999**60}),
+        (("trainer.max_epochs=30", "sampler.num_samples=200"), {"representation": 0.999**120}),
+        (("method=crt", "trainer.max_epochs=40"), {"representation": 0.999**320, "classifier": 0.999**80}),
+        (("method=crt", "trainer.max_epochs=600"), {"classifier": 0.999**80}),
+        (("trainer.max_epochs=600",), {}),
+        (("trainer.max_epochs=30", "trainer.ema_warmup=true"), {}),
+        (("trainer.max_epochs=30", "trainer.ema_decay=0.98"), {}),
+        (("trainer.max_epochs=30", "trainer.ema_warmup=true", "trainer.ema_decay=null"), {}),
+    ],
+)
+def test_a_constant_decay_that_keeps_the_first_weights_is_reported_by_stage(overrides, shares):
+    _, messages = planned(*CONSTANT, *overrides)
+    messages = [message for message in messages if "ema_" in message]
+    assert len(messages) == len(shares)
+    for message, (stage, share) in zip(messages, shares.items(), strict=True):
+        assert message.startswith(f"stage '{stage}'")
+        assert f"{100 * share:.3g} %" in message
+        steps = round(math.log(share) / math.log(0.999))
+        fitting = float(re.search(r"ema_decay=([\d.]+) at most", message)[1])
+        assert 0.003 < fitting**steps <= 0.01
+
+
+def test_the_warm_up_is_in_the_keys_of_averaged_stages_only():
+    short = ("method=crt", "trainer.max_epochs=2")
+    plain, average = keys(*short), keys(*short, "trainer.ema_decay=0.9")
+    assert keys(*short, "trainer.ema_warmup=false") == plain
+    constant = keys(*short, "trainer.ema_decay=0.9", "trainer.ema_warmup=false")
+    assert len({*plain, *average, *constant}) == 6
+
+
+def test_runs_without_an_average_are_the_same_run_with_any_warm_up():
+    def hashes(*overrides):
+        config = check_config(compose_config([*ALWAYS, *overrides]))
+        return run_hash(config), group_hash(config)
+
+    assert hashes() == hashes("trainer.ema_warmup=false")
+    assert not set(hashes("trainer.ema_decay=0.9")) & set(hashes("trainer.ema_decay=0.9", "trainer.ema_warmup=false"))
+
+
+def test_a_warm_up_of_no_average_is_reported():
+    assert any("ema_warmup=false has no effect" in message for message in planned("trainer.ema_warmup=false")[1])
+    assert not any("ema_warmup" in message for message in planned()[1])

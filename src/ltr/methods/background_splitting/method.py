@@ -206,6 +206,7 @@ def without_training(settings: Settings, backbone: Mapping[str, Any]) -> Setting
         accumulate=1,
         gradient_clip=None,
         ema_decay=None,
+        ema_warmup=False,
         limit_train_batches=None,
         extras=(),
         features=None,  # a teacher sees images

@@ -62,6 +62,7 @@ _SETTINGS: dict[str, Check] = {
     "accumulate": (_is_whole(1), "a whole number of at least 1"),
     "gradient_clip": (_or_null(_is_number), "a number or null"),
     "ema_decay": (_or_null(_is_number), "a number or null"),
+    "ema_warmup": (lambda value: isinstance(value, bool), "true or false"),
     "limit_train_batches": (_or_null(_is_whole(1)), "a whole number of at least 1, or null"),
     **dict.fromkeys(("extras", "views"), (_is_list_of(_MAPPING[0]), "a list of mappings")),
     **dict.fromkeys(("tune", "features", "sharpness"), _CONFIG_OR_NULL),

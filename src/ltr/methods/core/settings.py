@@ -84,13 +84,14 @@ class Settings:
     features: Mapping[str, Any] | None = None  # settings of stored features; None: train on images
     sharpness: Mapping[str, Any] | None = None  # config of a perturbed gradient; None: the gradient at the weights
     views: tuple[Mapping[str, Any], ...] = ()  # augmentations of further views of each image: `Batch.views`
+    ema_warmup: bool = False  # the decay rises to ema_decay; False without one
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name, for checkpoints; fields that later versions added only if they are set."""
         return {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
-            if name not in ("tune", "features", "sharpness", "views") or getattr(self, name)
+            if name not in ("tune", "features", "sharpness", "views", "ema_warmup") or getattr(self, name)
         }
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from ltr.configuration.targets import class_name, instantiate
+from ltr.data.sampling.class_index import ClassIndex
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Stage
+from ltr.names import counted
 
 _TINY = 1e-12
+_FIRST_SHARE = 0.01  # of the first step's weights in an average
 _RATES = ("lr", "head_lr", "last_block_lr", "extra_lr")
 
 
@@ -22,6 +26,7 @@ def warn_of_doubts(stage: Stage, dataset_info: DatasetInfo) -> None:
     warn_of_short_schedule(stage.settings)
     warn_of_tiny_rates(stage.settings)
     warn_of_frozen_random_weights(stage)
+    warn_of_slow_average(stage, dataset_info)
 
 
 def warn_of_double_balancing(settings: Settings, dataset_info: DatasetInfo) -> None:
@@ -90,6 +95,45 @@ def warn_of_frozen_random_weights(stage: Stage) -> None:
 
 def _has_weights(backbone: Mapping[str, Any]) -> bool:
     return bool(backbone.get("weights") or backbone.get("pretrained"))
+
+
+def warn_of_slow_average(stage: Stage, dataset_info: DatasetInfo) -> None:
+    """Warn if an average with a constant decay keeps a share of its first weights: decay^steps."""
+    settings = stage.settings
+    if settings.ema_decay is None or settings.ema_warmup or settings.solver == "lbfgs":
+        return
+    steps = steps_of(settings, dataset_info)
+    share = settings.ema_decay**steps
+    if share <= _FIRST_SHARE:
+        return
+    digits = 1 - math.floor(math.log10(1 - _FIRST_SHARE ** (1 / steps)))  # two of 1 - decay
+    fitting = 1 - math.ceil((1 - _FIRST_SHARE ** (1 / steps)) * 10**digits) / 10**digits
+    warnings.warn(
+        f"stage '{stage.name}': trainer.ema_decay={settings.ema_decay:g} with trainer.ema_warmup=false: the first "
+        f"weights have {100 * share:.3g} % of the average after {counted(steps, 'step')}. Set "
+        f"trainer.ema_warmup=true, or trainer.ema_decay={max(fitting, _FIRST_SHARE):.{digits}f} at most",
+        stacklevel=2,
+    )
+
+
+def steps_of(settings: Settings, dataset_info: DatasetInfo) -> int:
+    """Return the number of optimiser steps of a stage's training."""
+    counts = np.asarray(dataset_info.class_counts)
+    index = ClassIndex(np.arange(counts.sum()), np.cumsum(counts) - counts, counts)
+    batches = math.ceil(instantiate(settings.sampler).length(index) / settings.batch_size)
+    if settings.limit_train_batches is not None:
+        batches = min(batches, settings.limit_train_batches)
+    return settings.epochs * math.ceil(batches / settings.accumulate)
+
+
+def warn_of_unused_trainer_options(trainer: Mapping[str, Any]) -> None:
+    """Warn of options of the trainer that nothing reads."""
+    if trainer["ema_decay"] is None and not trainer["ema_warmup"]:
+        warnings.warn(
+            "trainer.ema_warmup=false has no effect: trainer.ema_decay is null, so that no average is kept. Leave it "
+            "out, or set trainer.ema_decay=0.999",
+            stacklevel=2,
+        )
 
 
 def warn_of_large_batch(stage: Stage, images: int) -> None:

@@ -253,7 +253,7 @@ def _trainer(
     if settings.sharpness is not None:
         callbacks.append(SharpnessAware(instantiate(settings.sharpness)))
     if settings.ema_decay is not None:
-        callbacks.append(EMACallback(settings.ema_decay))
+        callbacks.append(EMACallback(settings.ema_decay, settings.ema_warmup))
     # the row is written before the state is saved, so that a resumed run finds it
     saving = context.config["checkpoint"]
     callbacks += [
