@@ -117,13 +117,23 @@ def test_the_oracle_is_the_best_of_all_thresholds(seed, images, classes, levels,
     if (label >= 0).all():
         assert math.isnan(result)
         return
-    thresholds = np.unique(score)[::-1]
+    thresholds = np.append(np.nextafter(score.max(), np.inf), np.unique(score)[::-1])
     every = [
         open_decisions.open_macro_f1(open_decisions.decide_open_set(score, prediction, t), label, classes)
         for t in thresholds
     ]
     assert result == thresholds[np.flatnonzero(np.array(every) >= max(every) - 1e-12)[0]]
     assert evaluate(logits, labels, scorer="max_logit").metrics["open_macro_f1_oracle"] == pytest.approx(max(every))
+
+
+def test_the_best_threshold_may_reject_every_image():
+    score, label = np.arange(5.0), np.full(5, -1)
+    threshold = open_decisions.best_threshold(score, np.zeros(5, int), label, 3)
+    assert 4 < threshold < math.inf
+    decision = open_decisions.decide_open_set(score, np.zeros(5, int), threshold)
+    assert open_decisions.open_macro_f1(decision, label, 3) == 1.0
+    # an infinite score cannot be rejected by a finite threshold
+    assert open_decisions.best_threshold(np.array([math.inf]), np.zeros(1, int), np.array([-1]), 3) == math.inf
 
 
 def test_the_f_measure_is_counted_as_in_open_long_tailed_recognition():

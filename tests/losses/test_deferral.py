@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
 from ltr.errors import ConfigError
 from ltr.losses.base import first_epoch
-from ltr.losses.classification import BalancedSoftmax
+from ltr.losses.classification import LDAM, BalancedSoftmax, FocalSoftmax
 
 
 @pytest.mark.parametrize(
@@ -41,3 +43,38 @@ def test_without_deferral_a_loss_is_on_before_the_first_epoch(defer_from, active
 def test_a_value_that_is_not_a_fraction_is_an_error(defer_from):
     with pytest.raises(ConfigError, match=r"loss.defer_from=.*allowed is \[0, 1\] or null"):
         BalancedSoftmax([3, 1], defer_from=defer_from)
+
+
+UNWEIGHTED = [
+    (FocalSoftmax, {"defer_from": 0.5}, "loss.defer_from=0.5"),
+    (FocalSoftmax, {"weight_inside": True}, "loss.weight_inside=true"),
+    (FocalSoftmax, {"reduction": "weight_sum"}, "loss.reduction=weight_sum"),
+    (LDAM, {"scale": 30.0, "defer_from": 0.5}, "loss.defer_from=0.5"),
+    (LDAM, {"scale": 30.0, "reduction": "batch"}, "loss.reduction=batch"),
+]
+
+
+@pytest.mark.parametrize(("loss", "options", "named"), UNWEIGHTED)
+def test_options_of_class_weights_are_reported_without_weights(loss, options, named):
+    with pytest.warns(UserWarning, match=f"{named}.*without loss.beta") as caught:
+        loss([5, 2], **options)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss([5, 2], **options, beta=0.9)
+
+
+@pytest.mark.parametrize(
+    ("loss", "options"),
+    [
+        (FocalSoftmax, {}),
+        (FocalSoftmax, {"gamma": 2.0}),
+        (LDAM, {"scale": 30.0}),
+        (LDAM, {"scale": 30.0, "defer_from": 0.8}),
+        (BalancedSoftmax, {"defer_from": 0.5}),
+    ],
+)
+def test_a_loss_without_weights_may_have_its_usual_options(loss, options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss([5, 2], **options)

@@ -48,7 +48,8 @@ def best_threshold(score: np.ndarray, prediction: np.ndarray, label: np.ndarray,
     """Return the oracle threshold, which maximises `open_macro_f1` on these images; for ties the highest.
 
     One sweep over the images in order of their scores suffices, because accepting an image changes only the F1 of its
-    predicted class and of "unknown". NaN without unknown images.
+    predicted class and of "unknown". The highest threshold rejects all images: it is the next number above the largest
+    score. NaN without unknown images.
     """
     if not (label < 0).any():
         return float("nan")
@@ -77,5 +78,10 @@ def best_threshold(score: np.ndarray, prediction: np.ndarray, label: np.ndarray,
     f1_unknown = 2 * (unknown.sum() - np.cumsum(unknown)) / (unknown.sum() + rejected)
     macro = (np.cumsum(f1_known) + f1_unknown) / (np.cumsum(new_classes) + (true > 0).sum() + 1)
     ends = np.append(score[1:] != score[:-1], True)  # images of equal scores are accepted together
+    thresholds, values = score[ends], macro[ends]
+    above = np.nextafter(score[0], np.inf, dtype=np.float64)
+    if np.isfinite(above):  # a result file has no infinities
+        rejecting = 2 * unknown.sum() / (unknown.sum() + len(score)) / ((true > 0).sum() + 1)
+        thresholds, values = np.append(above, thresholds), np.append(rejecting, values)
     # sums in another order differ by rounding, so values this close are equal; the first is the highest threshold
-    return float(score[np.flatnonzero(ends & (macro >= macro[ends].max() - 1e-12))[0]])
+    return float(thresholds[np.flatnonzero(values >= values.max() - 1e-12)[0]])

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +47,8 @@ class ClassificationLoss(nn.Module):
             without waiting for the device.
         numbers: random numbers of the step in a training of several processes; None: from torch's generator.
         distributed_numerics_version: raised when only a training in several processes computes something else.
+        only_weighted: options that nothing but class weights uses, with the values, besides their defaults, that a
+            shipped config has without weights; a warning names other ones.
         class_factors: factor of each class's losses [C], as set from outside for a part of the loss; None: all 1.
 
     Args:
@@ -66,6 +73,7 @@ class ClassificationLoss(nn.Module):
     potential_by: str = ""
     numbers: BatchNumbers | None = None
     distributed_numerics_version: int = 1
+    only_weighted: Mapping[str, tuple[Any, ...]] = MappingProxyType({})
     class_counts: Tensor
     weights: Tensor | None
     class_factors: Tensor | None = None
@@ -99,6 +107,8 @@ class ClassificationLoss(nn.Module):
         self.register_buffer("class_counts", None if counts is None else torch.from_numpy(counts))
         weights = None if beta is None or counts is None else to_float32(class_balanced_weights(counts, beta))
         self.register_buffer("weights", weights)
+        if beta is None:
+            self.warn_of_unweighted(reduction=reduction, defer_from=defer_from)
 
     @property
     def prior_bias(self) -> float | None:
@@ -106,6 +116,22 @@ class ClassificationLoss(nn.Module):
         if self.link != "sigmoid" or self.class_counts is None:
             return None
         return -math.log(max(len(self.class_counts) - 1, 1))
+
+    def warn_of_unweighted(self, **options: Any) -> None:
+        """Warn of options of `only_weighted` that a loss without class weights has, and that change nothing."""
+        parameters = inspect.signature(type(self)).parameters
+        unused = [
+            f"loss.{key}={str(value).lower()}"
+            for key, value in options.items()
+            if key in self.only_weighted.keys() & parameters
+            and value not in (parameters[key].default, *self.only_weighted[key])
+        ]
+        if unused and self.background is None:  # `method.background_weight` sets weights without beta
+            warnings.warn(
+                f"{', '.join(unused)}: only class weights use it, and without loss.beta {type(self).__name__} has "
+                "none. Set loss.beta, such as 0.9999, or leave it out",
+                stacklevel=3,
+            )
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Switch weights and adjustments on from epoch round(defer_from * epochs), counted from 0.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -42,6 +43,8 @@ class FocalSoftmax(ClassificationLoss):
         weight_inside: True puts the weight inside the modulating factor too.
     """
 
+    only_weighted = MappingProxyType({"reduction": (), "defer_from": (), "weight_inside": ()})
+
     def __init__(
         self,
         class_counts: ClassCounts | None = None,
@@ -56,6 +59,8 @@ class FocalSoftmax(ClassificationLoss):
         super().__init__(class_counts, background, beta=beta, reduction=reduction, defer_from=defer_from)
         self.gamma = check_option("loss.gamma", gamma, NonNegative)
         self.weight_inside = weight_inside
+        if beta is None:
+            self.warn_of_unweighted(weight_inside=weight_inside)
 
     def losses(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
         return functional.focal_softmax(logits, labels, self.gamma, weight, self.weight_inside)
@@ -144,6 +149,7 @@ class LDAM(ClassificationLoss):
     """
 
     margins: Tensor
+    only_weighted = MappingProxyType({"reduction": (), "defer_from": (0.8,)})
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ from ltr.runs.processes.device import check_strategy, resolve_device, resolve_pr
 from ltr.runs.training.doubts import warn_of_unused_trainer_options
 from ltr.runs.training.micro_batch import check_plan
 from ltr.runs.training.sharpness import check_sharpness
+from ltr.runs.unread_settings import warn_of_unread_settings
 from ltr.runs.unused_split_options import warn_of_unused_split_options
 
 
@@ -114,7 +115,9 @@ def plan_of(
     warn_of_unused_options(config, split)
     warn_of_unused_trainer_options(config["trainer"])
     method.check(dataset_info)
-    stages = method.stages(main_settings(config, precision, method), dataset_info)
+    main = main_settings(config, precision, method)
+    stages = method.stages(main, dataset_info)
+    warn_of_unread_settings(config, method, stages, main, dataset_info)
     check_stored(config, method, stages, dataset_info)
     _check_prior(config, stages[-1], dataset_info, split, device)
     check_backbones(stages, dataset_info, config["dataset"])
@@ -123,7 +126,7 @@ def plan_of(
             check_optimizer(stage.settings.optimizer)
             _check_evaluations(stage, config)
     for stage in stages:
-        check_sharpness(stage, config)
+        check_sharpness(stage, config, dataset_info.class_counts)
     if config["trainer"]["auto_accumulate"]:
         for stage in stages:
             check_plan(stage, dataset_info)

@@ -40,7 +40,7 @@ from ltr.runs.run_folder import RunFolder
 from ltr.runs.stages import Stages
 from ltr.runs.store import RECORD, REMOVED, StageStore
 from ltr.runs.tracking.loggers import RunLoggers
-from ltr.runs.training.doubts import warn_of_doubts
+from ltr.runs.training.doubts import warn_of_doubts, warn_of_endless_deferrals
 from ltr.runs.weights_overlap import warn_of_evaluated_training_images
 from ltr.writing import check_outputs, disk_trouble
 
@@ -135,6 +135,7 @@ class _Run:
                 warn_of_doubts(stage, self.plan.dataset_info)
             if note := resized_for(stage, self.plan.dataset_info):
                 self.print_line(note)
+        warn_of_endless_deferrals(self.plan.stages, self.plan.dataset_info)
         if note := preprocessing_note(config, self.plan.dataset_info.image_shape):
             self.print_line(note)
         self.store = StageStore(Path(config["paths"]["stages"]), self.print_line)

@@ -66,7 +66,14 @@ def changed(batch: Batch, mixed: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     "more",
-    [[], ["loss=ldam"], ["sampler=instance"], ["sampler=class_balanced"], ["loss=focal_sigmoid"], ["head=cosine"]],
+    [
+        [],
+        ["loss=ldam"],
+        ["sampler=effective_number"],
+        ["sampler=class_balanced"],
+        ["loss=focal_sigmoid"],
+        ["head=cosine"],
+    ],
 )
 def test_the_generator_is_the_representation_of_erm(more):
     assert planned("method=m2m", *more).keys["generator"] == planned().keys["representation"]

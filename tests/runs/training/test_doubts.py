@@ -12,7 +12,7 @@ from ltr.configuration.check import check_config
 from ltr.configuration.overrides import compose_config
 from ltr.runs.keys import group_hash, run_hash
 from ltr.runs.plan import RunPlan, plan_of
-from ltr.runs.training.doubts import warn_of_doubts
+from ltr.runs.training.doubts import warn_of_doubts, warn_of_endless_deferrals
 
 QUICK = ("trainer.max_epochs=1", "trainer.precision=fp32", "trainer.accelerator=cpu", "trainer.limit_train_batches=1")
 DOUBTS = {
@@ -103,3 +103,55 @@ def test_runs_without_an_average_are_the_same_run_with_any_warm_up():
 def test_a_warm_up_of_no_average_is_reported():
     assert any("ema_warmup=false has no effect" in message for message in planned("trainer.ema_warmup=false")[1])
     assert not any("ema_warmup" in message for message in planned()[1])
+
+
+def deferred(*overrides: str) -> list[str]:
+    """The warnings of deferrals without an end."""
+    plan, _ = planned(*overrides)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_endless_deferrals(plan.stages, plan.dataset_info)
+    return [str(warning.message) for warning in caught]
+
+
+LDAM_DRW = ("loss=ldam", "loss.beta=0.9999")
+NEVER = {
+    "weights of a loss": (LDAM_DRW, "loss.defer_from", "representation"),
+    "a prior": (("loss=balanced_softmax", "loss.defer_from=0.8"), "loss.defer_from", "representation"),
+    "a sampler": (("sampler=class_balanced_deferred",), "sampler.defer_from", "representation"),
+    "generated images": (("method=m2m",), "sampler.defer_from", "classifier"),
+    "temperatures": (("method=ride", "loss=cross_entropy"), "method.temperature_from", "representation"),
+}
+
+
+@pytest.mark.parametrize(("overrides", "key", "stage"), NEVER.values(), ids=NEVER)
+@pytest.mark.parametrize(("epochs", "fraction"), [(1, 0.8), (2, 0.8), (40, 0.99), (3, 0.8), (60, 0.99), (4, 1.0)])
+def test_a_deferral_that_never_ends_is_reported_once(overrides, key, stage, epochs, fraction):
+    messages = deferred(*overrides, f"trainer.max_epochs={epochs}", f"{key}={fraction}")
+    if round(fraction * epochs) < epochs:
+        assert messages == []
+        return
+    (message,) = messages
+    assert f"{key}={fraction:g} of {epochs} epoch" in message
+    assert f"'{stage}'" in message
+    if fraction < 1:
+        least = int(re.search(r"at least (\d+) epochs", message)[1])
+        assert round(fraction * least) < least
+        assert round(fraction * (least - 1)) >= least - 1
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [("loss=ldam",), ("sampler=instance", "sampler.defer_from=0.8"), ("loss=cross_entropy",), ("method=crt",)],
+)
+def test_nothing_is_deferred_without_weights_and_samplers(overrides):
+    assert deferred(*overrides, "trainer.max_epochs=1") == []
+
+
+def test_all_deferrals_of_a_short_run_are_in_one_warning(ltr_train):
+    (message,) = deferred("method=ride", *LDAM_DRW, "trainer.max_epochs=2")
+    assert message.count("never begins") == 2
+    assert all(key in message for key in ("loss.defer_from", "method.temperature_from"))
+    done = ltr_train("debug=fast", *LDAM_DRW)
+    assert done.code == 0, done.err
+    assert (done.out + done.err).count("never begins") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -11,9 +12,12 @@ import torch
 from torch import Tensor
 
 import ltr
+from ltr.configuration.check import check_config
+from ltr.configuration.overrides import compose_config
 from ltr.data.batch import Batch
 from ltr.errors import ConfigError
 from ltr.optim.sharpness import SAM, ImbSAM, perturbations
+from ltr.runs.plan import RunPlan, plan_of
 from ltr.runs.training.sharpness import SharpnessAware
 
 COUNTS = (60, 17, 3)
@@ -157,6 +161,38 @@ def test_trainings_that_sam_does_not_support_are_refused_before_training(ltr_tra
     assert done.code != 0
     assert reason in done.err
     assert not list(tmp_path.glob("stages/*"))
+
+
+ON_DIGITS = ("dataset=digits_lt", "trainer.precision=fp32", "trainer.accelerator=cpu")
+
+
+def planned(*overrides: str) -> RunPlan:
+    return plan_of(check_config(compose_config([*ON_DIGITS, *overrides])))
+
+
+def sizes() -> tuple[int, int]:
+    counts = planned().dataset_info.class_counts
+    return min(counts), max(counts)
+
+
+@pytest.mark.parametrize("method", ["erm", "crt"])
+def test_imbsam_without_a_tail_class_is_refused(method):
+    smallest, _ = sizes()
+    command = (f"method={method}", "sharpness=imbsam")
+    with pytest.raises(ConfigError, match=rf"sharpness\.eta={smallest}: no class .*the smallest has {smallest}\)"):
+        planned(*command, f"sharpness.eta={smallest}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        planned(*command, f"sharpness.eta={smallest + 1}")
+
+
+def test_imbsam_with_all_classes_in_the_tail_is_reported():
+    _, largest = sizes()
+    with pytest.warns(UserWarning, match=rf"eta={largest + 1}: all classes .*the largest has {largest}\)"):
+        planned("sharpness=imbsam", f"sharpness.eta={largest + 1}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        planned("sharpness=imbsam", f"sharpness.eta={largest}")
 
 
 def test_options_out_of_range_are_refused():

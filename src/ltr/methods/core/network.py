@@ -57,6 +57,7 @@ class ImageClassifier(pl.LightningModule):
     numerics_version = 1  # increment it when training computes something else: cached stages are then not reused
     distributed_numerics_version = 1  # the same for what only a training in several processes computes differently
     headline = "default"
+    deferred_options: tuple[str, ...] = ()  # fractions of the training after which something begins
     rows_per_image = 1  # rows that the network makes of each image of a training batch
     loss_is_sum = False  # the loss is the sum over a batch's images, not their mean
     is_solvable = True  # whether the minimum of the loss defines the head, so that L-BFGS may find it

@@ -21,6 +21,7 @@ from ltr.evaluation.groups import shot_groups
 from ltr.evaluation.scores import Scores
 from ltr.identity import named
 from ltr.losses.weights import log_prior
+from ltr.methods.core.class_shares import ends_rebalanced
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Computation, NetworkSpec, Stage, StageOutput
@@ -301,7 +302,7 @@ class TauNorm(_PostHoc):
 class PostHocLA(_PostHoc):
     """Post-hoc logit adjustment (Menon et al., ICLR 2021): subtract tau times the log prior from the logits.
 
-    Warns if the loss already corrects for the prior.
+    Warns if the loss or the sampler already corrects for the prior.
 
     Raises:
         ConfigError: invalid tau or grid.
@@ -311,7 +312,14 @@ class PostHocLA(_PostHoc):
     adjustment = "posthoc_la"
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
-        if self.start_from is None and instantiate(settings.loss, dataset_info.class_counts).adjusts_prior:
+        is_trained = self.start_from is None and any(self.taus)
+        if is_trained and ends_rebalanced(settings, dataset_info):
+            warnings.warn(
+                f"the sampler {class_name(settings.sampler)} rebalances the classes in the last epoch, and posthoc_la "
+                "subtracts the prior of the training images: together they over-correct. Use sampler=instance",
+                stacklevel=2,
+            )
+        if is_trained and instantiate(settings.loss, dataset_info.class_counts).adjusts_prior:
             warnings.warn(
                 f"{class_name(settings.loss)} corrects for the class frequencies in training, and posthoc_la does it "
                 "again: together they over-correct. Use loss=cross_entropy",

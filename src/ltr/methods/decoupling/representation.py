@@ -7,18 +7,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import numpy as np
-
 from ltr.configuration.targets import class_name, instantiate
 from ltr.errors import ConfigError
+from ltr.methods.core.class_shares import are_nearly_equal, shares_of_epoch, training_shares
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.options import Options
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Method, Stage, StageOutput
 from ltr.methods.decoupling.options import RepresentationOptions
 from ltr.methods.erm import ERM
-
-_NEARLY = 0.3  # of a share: effective numbers at beta 0.9999 give 0.94 to 1.19 times the equal one on CIFAR-10-LT
 
 
 class FromRepresentation(Method):
@@ -133,11 +130,9 @@ def warn_of_balanced_representation(settings: Settings, dataset_info: DatasetInf
     On ImageNet-LT this costs cRT 5 to 7 points compared with instance-balanced sampling (the survey of Zhang et al.,
     TPAMI: 44.9 against 49.9 after 90 epochs, 43.0 against 50.3 after 200).
     """
-    counts = np.asarray(dataset_info.class_counts)
-    probabilities = instantiate(settings.sampler).class_probabilities(counts, 0, settings.epochs)
-    uniform = np.full(len(counts), 1 / len(counts))
     is_balanced, data_is_balanced = (
-        np.allclose(shares, uniform, rtol=_NEARLY) for shares in (probabilities, counts / counts.sum())
+        are_nearly_equal(shares, dataset_info)
+        for shares in (shares_of_epoch(settings, dataset_info, 0), training_shares(dataset_info))
     )
     if is_balanced and not data_is_balanced:
         warnings.warn(

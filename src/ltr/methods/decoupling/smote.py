@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 
 from ltr.configuration.configs import read_config, without_private
+from ltr.configuration.own_choices import changes, own_choice, own_node
 from ltr.configuration.targets import instantiate
 from ltr.data.batch import Batch, to_device
 from ltr.errors import ConfigError
 from ltr.identity import named
+from ltr.methods.core.class_shares import check_balanced_sampler
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Computation, Method, NetworkSpec, Stage, StageOutput
@@ -33,6 +35,7 @@ from ltr.randomness import derive_seed, uniforms
 
 _ROWS = 1024  # rows of a block of the distance matrix
 _KEEP, _NEIGHBOUR, _WEIGHT = range(3)
+_SYNTHETIC = "SMOTE replaces images of rare classes by synthetic ones"
 
 
 # -- neighbours ------------------------------------------------------------------------------------------------------
@@ -238,7 +241,8 @@ class Smote(Method):
     ``representation``, ``neighbours`` and a new ``classifier`` (settings: ``method.classifier``).
 
     Raises:
-        ConfigError: interpolation of pixels of image files; an augmentation that mixes images.
+        ConfigError: interpolation of pixels of image files; an augmentation that mixes images; settings of networks
+            that ``space`` does not train; a sampler that does not end class-balanced.
     """
 
     Options = SmoteOptions
@@ -259,12 +263,41 @@ class Smote(Method):
         )
         if self.options.space == "pixel":
             _check_pixels(settings)
+            self._check_unread_classifier(settings)
+            check_balanced_sampler(settings, dataset_info, "sampler", _SYNTHETIC)
             return [near, Stage("classifier", "smote", settings, module=PixelSmote, parents=(near.name,))]
         base = plain_representation(settings, dataset_info, "representation")
+        _check_unread_choices(settings, base.settings)
         near = replace(near, settings=base.settings, parents=(base.name,))
         second = base.settings.for_stage(self.options.classifier, "method.classifier", optional=())
-        second = second.replaced(augment=without_private(read_config("augment/none")))
+        check_balanced_sampler(second, dataset_info, "method.classifier.sampler", _SYNTHETIC)
+        second = second.replaced(head=settings.head, augment=without_private(read_config("augment/none")))
         return [base, near, Stage("classifier", "smote", second, module=FeatureSmote, parents=(base.name, near.name))]
+
+    def _check_unread_classifier(self, settings: Settings) -> None:
+        """Refuse settings of ``method.classifier``, which `space=pixel` does not train."""
+        changed = changes("method.classifier", self.options.classifier, own_node("smote", "classifier"), vars(settings))
+        if changed:
+            raise ConfigError(
+                f"{', '.join(changed)}: only method.space=feature trains a classifier of its own, and method.space="
+                "pixel trains one network with the settings of the top level (loss=NAME, trainer.max_epochs=N). Leave "
+                "method.classifier out, or set method.space=feature"
+            )
+
+
+def _check_unread_choices(settings: Settings, plain: Settings) -> None:
+    """Refuse a sampler and a loss of the top level, for which `space=feature` takes the plain ones."""
+    changed: list[str] = []
+    for group in ("sampler", "loss"):
+        config = getattr(settings, group)
+        if config != getattr(plain, group):
+            changed += changes(group, config, own_choice(group, "smote"), vars(settings))
+    if changed:
+        raise ConfigError(
+            f"{', '.join(changed)}: method.space=feature starts from a plain network (cross-entropy and instance "
+            "sampling), and nothing reads the top level's. Set method.classifier.sampler and method.classifier.loss "
+            "for its classifier, or method.space=pixel"
+        )
 
 
 def _check_pixels(settings: Settings) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ltr.errors import ConfigError
 from ltr.identity import named
+from ltr.methods.core.class_shares import check_balanced_sampler
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Method, Stage
 from ltr.methods.erm import plain_representation
@@ -31,7 +32,7 @@ class M2m(Method):
 
     Raises:
         ConfigError: gamma is a probability above 1, an augmentation mixes images, ``seed_source=dataset`` with image
-            files, or SLA as a further loss term.
+            files, SLA as a further loss term, or a sampler that does not end class-balanced.
     """
 
     Options = M2mOptions
@@ -63,6 +64,7 @@ class M2m(Method):
 
     def stages(self, settings: Settings, dataset_info: DatasetInfo) -> list[Stage]:
         self._check_settings(settings)
+        check_balanced_sampler(settings, dataset_info, "sampler", "M2m generates images of rare classes")
         generator = plain_representation(settings, dataset_info, "generator", self.options.start_from)
         options = self.options.part(M2mClassifierOptions)
         classifier = Stage(

@@ -39,7 +39,9 @@ _IN_MEMORY = 2**30  # bytes of views; more are written to a temporary file
 def learned_weights(views: np.ndarray | Views, options: AggregationOptions, seed: int) -> tuple[np.ndarray, int]:
     """Return the experts' weights after test-time training, float64 [K], and how many epochs it took.
 
-    Weights are a softmax of K numbers, which start equal, as in the official code. They sum to 1.
+    Weights are a softmax of K numbers, which start equal, as in the official code. They sum to 1. The images are the
+    test images, as in the paper and the official code for ImageNet-LT; that for CIFAR takes images of CIFAR's training
+    split in the test distribution, which are five times as many.
 
     Args:
         views: logits of pairs of views, float32 [N, V, 2, K, C]; epoch e takes pair e mod V.

@@ -36,6 +36,7 @@ class DiverseExperts(ExpertClassifier):
     options: RIDEExpertsOptions
     temperatures: Tensor
     plain_temperatures: Tensor
+    deferred_options = ("temperature_from",)
 
     def __init__(self, spec: NetworkSpec, **options: Any) -> None:
         super().__init__(spec, **options)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ltr.configuration.targets import class_name, instantiate
 from ltr.data.sampling.class_index import ClassIndex
+from ltr.data.sampling.samplers import Instance
+from ltr.losses.base import first_epoch
+from ltr.methods.core.class_shares import ends_rebalanced
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Stage
 from ltr.names import counted
 
 _TINY = 1e-12
+_LONG = 10_000  # epochs
 _FIRST_SHARE = 0.01  # of the first step's weights in an average
 _RATES = ("lr", "head_lr", "last_block_lr", "extra_lr")
 
@@ -32,10 +36,7 @@ def warn_of_doubts(stage: Stage, dataset_info: DatasetInfo) -> None:
 def warn_of_double_balancing(settings: Settings, dataset_info: DatasetInfo) -> None:
     """Warn if the loss corrects for the class prior and the sampler does too."""
     loss = instantiate(settings.loss, dataset_info.class_counts)
-    sampler = instantiate(settings.sampler)
-    counts = np.asarray(dataset_info.class_counts)
-    drawn = sampler.class_probabilities(counts, settings.epochs - 1, settings.epochs)
-    if loss.adjusts_prior and not np.allclose(drawn, counts / counts.sum()):
+    if loss.adjusts_prior and ends_rebalanced(settings, dataset_info):
         warnings.warn(
             f"{class_name(settings.loss)} corrects for the class frequencies, and so does the sampler "
             f"{class_name(settings.sampler)}: together they over-correct. Use sampler=instance, or cross-entropy",
@@ -95,6 +96,44 @@ def warn_of_frozen_random_weights(stage: Stage) -> None:
 
 def _has_weights(backbone: Mapping[str, Any]) -> bool:
     return bool(backbone.get("weights") or backbone.get("pretrained"))
+
+
+def warn_of_endless_deferrals(stages: Sequence[Stage], dataset_info: DatasetInfo) -> None:
+    """Warn once of all that is deferred to a fraction of a stage's training that is not reached."""
+    stages_of: dict[tuple[str, float, int], list[str]] = {}
+    for stage in stages:
+        if stage.module is not None and stage.checkpoint is None:
+            for key, fraction in _deferrals(stage, dataset_info).items():
+                if first_epoch(fraction, stage.settings.epochs) >= stage.settings.epochs:
+                    stages_of.setdefault((key, fraction, stage.settings.epochs), []).append(f"'{stage.name}'")
+    texts = []
+    for (key, fraction, epochs), names in stages_of.items():
+        least = next((n for n in range(epochs, _LONG) if first_epoch(fraction, n) < n), None)
+        advice = "lower it" if least is None else f"lower it, or train for at least {counted(least, 'epoch')}"
+        texts.append(
+            f"{key}={fraction:g} of {counted(epochs, 'epoch')} never begins in {' and '.join(names)} ({advice})"
+        )
+    if texts:
+        warnings.warn(f"the deferred part is not reached: {'; '.join(texts)}", stacklevel=2)
+
+
+def _deferrals(stage: Stage, dataset_info: DatasetInfo) -> dict[str, float]:
+    """Return the fractions of a stage's training after which something begins, by option."""
+    settings = stage.settings
+    sampler = instantiate(settings.sampler)
+    loss = instantiate(settings.loss, dataset_info.class_counts)
+    fractions = {
+        "sampler.defer_from": getattr(sampler, "defer_from", None),
+        # a loss without weights and prior has nothing to defer
+        "loss.defer_from": getattr(loss, "defer_from", None) if getattr(loss, "adjusts_prior", True) else None,
+        **{f"method.{key}": stage.options.get(key) for key in getattr(stage.module, "deferred_options", ())},
+    }
+    is_instance = isinstance(sampler, Instance)  # which is the same before and after
+    return {
+        key: fraction
+        for key, fraction in fractions.items()
+        if fraction is not None and not (is_instance and key == "sampler.defer_from")
+    }
 
 
 def warn_of_slow_average(stage: Stage, dataset_info: DatasetInfo) -> None:

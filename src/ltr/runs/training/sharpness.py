@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -19,11 +21,13 @@ from ltr.optim.sharpness import SAM, perturbations
 from ltr.runs.processes.strategies import restart_batch
 
 
-def check_sharpness(stage: Stage, config: Mapping[str, Any]) -> None:
+def check_sharpness(stage: Stage, config: Mapping[str, Any], class_counts: Sequence[int]) -> None:
     """Refuse a stage that cannot be trained with a perturbed gradient, before the first stage is trained.
 
+    Warns if all classes are perturbed by a rule that is for some of them.
+
     Raises:
-        ConfigError: the network, the loss or a setting does not allow it.
+        ConfigError: the network, the loss or a setting does not allow it, or no class is perturbed.
     """
     settings = stage.settings
     if settings.sharpness is None or stage.module is None or stage.checkpoint is not None:
@@ -31,6 +35,28 @@ def check_sharpness(stage: Stage, config: Mapping[str, Any]) -> None:
     reason = _reason_against(stage, config)
     if reason:
         raise ConfigError(f"sharpness: it cannot train the stage '{stage.name}': {reason}. Leave sharpness out")
+    rule = instantiate(settings.sharpness)
+    factors = rule.tail_factors(class_counts)
+    if factors is None:
+        return
+    sizes = np.asarray(class_counts)
+    present = sizes > 0
+    smallest, largest = int(sizes[present].min()), int(sizes[present].max())
+    eta = getattr(rule, "eta", None)  # other rules may have another criterion
+    if not (factors[present] > 0).any():
+        raise ConfigError(
+            "sharpness: its rule perturbs for no class of these data"
+            if eta is None
+            else f"sharpness.eta={eta}: no class has fewer training images (the smallest has {smallest}), so that "
+            f"nothing would be perturbed. Set sharpness.eta to more than {smallest}, or use sharpness=sam, which "
+            "perturbs for all classes"
+        )
+    if eta is not None and (factors[present] > 0).all():
+        warnings.warn(
+            f"sharpness.eta={eta}: all classes have fewer training images (the largest has {largest}), so that "
+            f"each is of the tail. Set sharpness.eta to at most {largest}, or use sharpness=sam",
+            stacklevel=2,
+        )
 
 
 def _reason_against(stage: Stage, config: Mapping[str, Any]) -> str:
