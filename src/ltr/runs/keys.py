@@ -28,6 +28,7 @@ from ltr.methods.core.initial_head import initial_file
 from ltr.methods.core.settings import DatasetInfo, Settings, tune_of
 from ltr.methods.core.stage import Stage
 from ltr.models.hub_weights import weights_file
+from ltr.runs.evaluation.protocols import selecting_options
 
 if TYPE_CHECKING:
     from ltr.data.source import Source
@@ -99,6 +100,9 @@ def stage_spec(
             spec["loss_distributed_numerics_version"] = loss_version
     if stage.module is not None and stage.settings.accumulate > 1:
         spec["accumulation"] = "mean over images"  # earlier versions computed the last step of an epoch differently
+    selecting = spec.pop("selecting", {})
+    if stage.module is not None and (options := _selecting_options(stage.settings, selecting, split)):
+        spec["selecting"] = options
     if stage.settings.selection == "best_val" or (stage.module is not None and stage.settings.chooses_l2):
         spec["val"] = array_digest(split.val)
     elif stage.settings.selection == "best_test":
@@ -114,6 +118,16 @@ def stage_spec(
     for part in stage.reads:
         spec[part] = array_digest(getattr(split, part))
     return spec
+
+
+def _selecting_options(settings: Settings, evaluation: Mapping[str, Any], split: Split) -> dict[str, Any]:
+    """Return the options of the evaluation that decide which weights are selected, unless all have their default."""
+    if not evaluation or (settings.selection == "last" and not settings.chooses_l2):
+        return {}
+    options = selecting_options(split, evaluation)
+    if settings.selection != "last" and evaluation["every_n_epochs"] != 1:
+        options["every_n_epochs"] = evaluation["every_n_epochs"]
+    return options
 
 
 def _of_loss(settings: Settings) -> int:
@@ -157,9 +171,13 @@ def with_code(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def execution_spec(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of execution that may change a bit of a training's outcome; {} by default."""
+    """Return the options of execution that may change a bit of a training's outcome.
+
+    The entry ``selecting`` is the whole config ``evaluation``; `stage_spec` keeps of it what selects the weights of a
+    stage, nothing by default.
+    """
     trainer, strategy = config["trainer"], config["strategy"]
-    spec: dict[str, Any] = {}
+    spec: dict[str, Any] = {"selecting": without_private(config["evaluation"])}
     if trainer["devices"] > 1:
         spec["world_size"] = trainer["devices"]
         spec |= {"sync_batchnorm": True} if strategy["sync_batchnorm"] else {}

@@ -22,6 +22,9 @@ from ltr.results import is_name
 from ltr.runs.evaluation.deployment_prior import deployment_prior
 
 CPU = torch.device("cpu")
+_USUAL_SCORERS = ("msp", "max_logit")  # as in conf/evaluation/default.yaml
+# options by which the headline metrics of ltr's own protocols do not depend
+_OF_OTHER_METRICS = ("many_above", "few_below", "top_k", "calibration_bins", "recall_at", "scorers")
 _LISTS = ("scorers", "recall_at")  # lists of the evaluation config that need at least one entry
 
 
@@ -65,6 +68,30 @@ def protocols_of(
 def selecting_protocol(split: Split, evaluation: Mapping[str, Any], link: str, device: torch.device) -> Any:
     """Build the protocol of the evaluation during training: the headline protocol, without a row per image."""
     return protocols_of(split, evaluation, link, device, keep_predictions=False)[0]
+
+
+def selecting_options(split: Split, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of the evaluation config that enter the value of `headline_metric`, except at their default.
+
+    Args:
+        evaluation: the evaluation config.
+    """
+    config = _config_of(split.protocols[0], split)
+    cls = protocol_class(config)
+    is_from_ltr = cls.__module__.partition(".")[0] == "ltr"
+    options: dict[str, Any] = {}
+    for name, parameter in inspect.signature(cls).parameters.items():
+        option = "scorers" if name == "scorer" else name
+        if option not in evaluation or name in config or (is_from_ltr and option in _OF_OTHER_METRICS):
+            continue
+        default = list(_USUAL_SCORERS) if option == "scorers" else parameter.default
+        if _comparable(evaluation[option]) != _comparable(default):
+            options[option] = evaluation[option]
+    return options
+
+
+def _comparable(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
 
 
 def headline_metric(split: Split) -> str:
