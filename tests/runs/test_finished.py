@@ -97,6 +97,19 @@ def test_corrected_labels_start_another_run_and_the_old_result_stays(train, tabl
     assert len({run.group for run in finished_runs([tmp_path / "outputs"]).runs}) == 2
 
 
+@pytest.mark.parametrize("refused", ["paths.stages=/proc/nowhere", "trainer.check_files=true"])
+def test_a_refused_command_with_resume_never_keeps_the_earlier_result(train, table, refused):
+    first = train("trainer.check_files=false")
+    kept = {name: (first.directory / name).read_bytes() for name in ("result.json", "status.json", "config.yaml")}
+    if refused == "trainer.check_files=true":
+        image = table.parent / "images" / "a" / "0.png"
+        image.write_bytes(image.read_bytes()[:-20] + bytes(20))  # of the same size
+        for stage in first.directory.parents[2].glob("stages/*/stage.json"):
+            stage.unlink()
+    assert train("resume=never", refused).code != 0
+    assert {name: (first.directory / name).read_bytes() for name in kept} == kept
+
+
 def test_an_edited_hierarchy_starts_another_run_and_the_old_result_stays(ltr_train, tmp_path):
     file = trees.nabirds(tmp_path) / "hierarchy.txt"
     command = (*FAST, "dataset=nabirds", "dataset.num_classes=3", f"paths.data={tmp_path}")

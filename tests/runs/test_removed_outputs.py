@@ -74,3 +74,14 @@ def test_removed_best_weights_are_not_replaced_by_the_last_ones(ltr_train, remov
     done = ltr_train("debug=fast", "dataset.val=train_fraction", "trainer.selection=best_val", "trainer.max_epochs=1")
     assert done.code == 1
     assert "the weights of the best epoch (1) were removed" in done.err
+
+
+def test_a_training_whose_best_weights_are_missing_starts_again(ltr_train, removes):
+    command = ("debug=fast", "trainer.max_epochs=3", "dataset.val=train_fraction", "trainer.selection=best_val")
+    removes(EpochLog, "on_train_end", "stages/*/state/best.ckpt")
+    command = (*command, "optimizer.lr=1e-9", "checkpoint.min_seconds=0")  # the first epoch stays the best one
+    assert ltr_train(*command).code == 1
+    again = ltr_train(*command)
+    assert again.code == 0, again.err
+    assert "best.ckpt, the weights of the best epoch (1), is missing" in again.out
+    assert "the training starts from scratch" in again.out

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ltr.evaluation.closed_set import ClosedSet
+from ltr.runs.store import StageStore
 from resuming import metric_rows, same_bits, signal_at, weights
 
 SHORT = ["trainer.max_epochs=3", "trainer.precision=fp32", "figures=none"]
@@ -100,6 +101,25 @@ def test_resume_must_continues_and_resume_never_starts_again(ltr_train, monkeypa
     anew = ltr_train(*SHORT, "resume=never")
     assert anew.code == 0
     assert "finished before" not in anew.out
+
+
+def test_resume_never_leaves_the_training_state_of_a_running_stage(ltr_train, tmp_path, monkeypatch):
+    with signal_at(monkeypatch, (1, 1)):
+        stopped = ltr_train(*SHORT)
+    assert stopped.code == 143
+    (last,) = tmp_path.glob("outputs/stages/*/state/last.ckpt")
+    seen: list[bool] = []
+    locked = StageStore.locked
+
+    def wait(store, key, what):
+        seen.append(last.is_file())  # it may be another run's as long as this one has no lock
+        return locked(store, key, what)
+
+    monkeypatch.setattr(StageStore, "locked", wait)
+    anew = ltr_train(*SHORT, "resume=never")
+    assert anew.code == 0, anew.err
+    assert seen == [True]
+    assert "continuing in epoch" not in anew.out
 
 
 def test_a_finished_stage_is_reused_by_another_run(ltr_train):

@@ -14,7 +14,7 @@ from ltr.data.source import Source
 from ltr.errors import DataError
 from ltr.runs.keys import with_code
 from ltr.runs.named_files import changed_files, named_files
-from ltr.runs.result import RESULT, Outcome, read_result, run_directory
+from ltr.runs.result import Outcome, read_result, run_directory
 from ltr.runs.store import RECORD
 
 
@@ -40,7 +40,7 @@ def find_result(
     source: Source | None = None,
     read: Callable[[Mapping[str, Any]], Source] = instantiate,
 ) -> RunStatus:
-    """Look for the run's result; with ``resume=never`` delete the result on the current data.
+    """Look for the run's result; with ``resume=never`` it is not valid, and stays until the new run begins.
 
     A result is valid if the data still have its fingerprint and metadata (such as a taxonomy), and the files that the
     configuration names, such as ``backbone.weights``, their content. For the comparison the source is read again
@@ -73,7 +73,6 @@ def find_result(
         directory = run_directory(named)
         result = read_result(directory)
     if config["resume"] == "never":
-        (directory / RESULT).unlink(missing_ok=True)
         return RunStatus(named, source=source)
     return RunStatus(named, None if result is None else Outcome(directory, result, reused=True), source)
 

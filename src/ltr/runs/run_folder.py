@@ -61,9 +61,10 @@ class RunFolder:
     overlap: Overlap | None = field(default=None, init=False)
 
     def begin(self) -> None:
-        """Create the folder on rank 0; called once all checks have passed."""
+        """Create the folder on rank 0, without an earlier result; called once all checks have passed."""
         if not self.is_begun and distributed.is_rank_zero():
             self.files = named_files(self.config) if self.files is None else self.files
+            (self.path / RESULT).unlink(missing_ok=True)
             write_start(self.path, self.config, self.overrides)
             save_split(self.split, self.path / "split.npz")
             self.is_begun = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -168,7 +167,7 @@ class _Run:
                 self._check_state()
             self._print_plan()
             return Outcome(self.folder.path, None)
-        distributed.broadcast_from_rank_zero(self._check_resume)
+        distributed.broadcast_from_rank_zero(self._check_state)
         self._print_header()
         self._check_files()
         start = time.perf_counter()
@@ -227,12 +226,6 @@ class _Run:
                 f"resume=must: there is nothing to resume, neither a result in {self.folder.path} nor an "
                 "unfinished stage. Use resume=auto to start, or check the overrides: other values make another run"
             )
-
-    def _check_resume(self) -> None:
-        self._check_state()
-        if self.config["resume"] == "never":
-            for state in self._states():
-                shutil.rmtree(state, ignore_errors=True)
 
     def _print_plan(self) -> None:
         for stage in self.plan.stages:

@@ -131,6 +131,8 @@ class Stages:
             def look() -> dict[str, Any] | None:
                 held.enter_context(self.store.locked(key, stage.name))
                 record = self.store.record(key)
+                if record is None and self.config["resume"] == "never":  # no other run trains it: the lock is held
+                    self.store.remove_state(key)
                 return None if record is None else {name: record.get(name) for name in _KEPT}
 
             stored = distributed.broadcast_from_rank_zero(look)
@@ -282,8 +284,14 @@ class Stages:
         return data
 
     def _validation_spec(self, stage: Stage) -> ValidationSpec | None:
-        config = self.config["evaluation"]
-        wants_test = config["monitor_split"] == "test" or stage.settings.selection == "best_test"
+        config, selection = self.config["evaluation"], stage.settings.selection
+        wants_test = config["monitor_split"] == "test" or selection == "best_test"
+        if wants_test and selection == "best_val":
+            self._print_line(
+                f"{stage.name}: evaluation.monitor_split=test does not apply: selection=best_val evaluates the "
+                "validation images during training"
+            )
+            wants_test = False
         split = "test" if wants_test else "val" if len(self.plan.split.val) else None
         if split is None:
             return None

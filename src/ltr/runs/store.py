@@ -22,6 +22,7 @@ from ltr.files import file_digest, is_regular, write_json
 from ltr.runs.processes.core_slot import core_lent
 
 RECORD = "stage.json"
+STATE = "state"  # folder of the training state in that of a stage
 REMOVED = "removed from the stage store while the run was running. The same command makes it again"
 
 
@@ -110,6 +111,10 @@ class StageStore:
                 shutil.rmtree(self.folder(key), ignore_errors=True)
             return is_free
 
+    def remove_state(self, key: str) -> None:
+        """Delete the training state of an unfinished stage, whose lock is held."""
+        shutil.rmtree(self.folder(key) / STATE, ignore_errors=True)
+
     def _digest(self, key: str, name: str) -> str | None:
         path = self.folder(key) / name
         return file_digest(path) if path.is_file() else None
@@ -125,7 +130,7 @@ class StageStore:
         files = {name: file_digest(folder / name) for name in names}
         record = {"key": key, "spec": spec, "seconds": seconds, "files": files, **(more or {})}
         write_json(folder / RECORD, record)
-        shutil.rmtree(folder / "state", ignore_errors=True)
+        self.remove_state(key)
         return record
 
     @contextlib.contextmanager

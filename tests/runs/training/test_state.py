@@ -107,3 +107,34 @@ def test_short_epochs_save_their_state_by_time(epochs_saved):
     assert epochs_saved([1, 4, 5, 9, 20, 30], every_n_epochs=1, min_seconds=5) == [3, 5]
     assert epochs_saved([1, 4, 5, 9, 20, 30], every_n_epochs=2, min_seconds=5) == [4]
     assert epochs_saved([0, 0, 0, 0, 0, 0], every_n_epochs=1, min_seconds=0) == [1, 2, 3, 4, 5]
+
+
+@pytest.fixture
+def selecting(tmp_path):
+    """Return a folder with two training states, the later of which refers to weights of a best epoch."""
+    for name, best in (("previous", None), ("last", 2)):
+        one = state(1, 1, 8, True) | {"callbacks": {"Validation": {"best": 0.5, "best_epoch": best}, "Other": {}}}
+        torch.save(one, tmp_path / f"{name}.ckpt")
+    torch.save(dict(NETWORK.state_dict()), tmp_path / "best.ckpt")
+    return tmp_path
+
+
+def test_a_state_with_the_weights_of_its_best_epoch_is_resumed(selecting):
+    lines: list[str] = []
+    point = TrainingState(selecting, lines.append).resume_point(NETWORK)
+    assert point is not None
+    assert (point.path.name, lines) == ("last.ckpt", [])
+
+
+@pytest.mark.parametrize("harm", ["missing", "damaged"])
+def test_a_state_without_the_weights_of_its_best_epoch_is_set_aside(selecting, harm):
+    best = selecting / "best.ckpt"
+    best.unlink() if harm == "missing" else best.write_bytes(best.read_bytes()[:40])
+    lines: list[str] = []
+    point = TrainingState(selecting, lines.append).resume_point(NETWORK)
+    assert point is not None
+    assert point.path.name == "previous.ckpt"  # from before the first evaluation
+    assert "best.ckpt" in lines[0]
+    assert "continuing from the previous checkpoint" in lines[0]
+    (selecting / "previous.ckpt").unlink()
+    assert TrainingState(selecting, lines.append).resume_point(NETWORK) is None

@@ -78,7 +78,8 @@ class TrainingState:
             if not path.is_file():
                 continue
             try:
-                return ResumePoint.read(path, network).path
+                self._check_best(read_training_state(path, network), path)
+                return path
             except CheckpointError as error:
                 aside = path.with_suffix(f".damaged-{int(time.time())}")
                 path.rename(aside)
@@ -86,6 +87,16 @@ class TrainingState:
                 start = "continuing from the previous checkpoint" if has_earlier else "the training starts from scratch"
                 self.print_line(f"{error}\n  set aside as {aside.name}; {start}")
         return None
+
+    def _check_best(self, state: Mapping[str, Any], path: Path) -> None:
+        """Raise CheckpointError if a training state needs the best weights so far, and these cannot be read."""
+        states = state.get("callbacks", {}).values()
+        epochs = [one["best_epoch"] for one in states if isinstance(one, Mapping) and one.get("best_epoch") is not None]
+        if not epochs:
+            return
+        if not self.best.is_file():
+            raise CheckpointError(f"{path}: {self.best.name}, the weights of the best epoch ({epochs[0]}), is missing")
+        read_checkpoint(self.best)
 
 
 class SaveState(pl.Callback):

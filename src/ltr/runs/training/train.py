@@ -212,7 +212,7 @@ def _check_best(trainer: pl.Trainer, state: TrainingState) -> None:
         if not state.best.is_file():
             raise TrainingError(
                 f"{state.best}: the weights of the best epoch ({callback.best_epoch}) were removed during the run. The "
-                "same command trains the stage again"
+                "same command starts the training of the stage anew"
             )
 
 
