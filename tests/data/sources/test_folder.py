@@ -1,11 +1,13 @@
 """User folders of images: layouts, names, links and mistakes."""
 
 import os
+import warnings
 
 import numpy as np
 import pytest
 
 import trees
+from ltr.data.images.decode import decode_image
 from ltr.data.source import PLAIN
 from ltr.data.sources.folder import image_folder
 from ltr.errors import DataError
@@ -206,14 +208,44 @@ def test_images_without_classes_are_not_read_as_classes(tmp_path, beside):
         read(trees.folder(tmp_path, classes=("train", beside)))
 
 
-def test_images_of_formats_that_are_not_read_are_counted(tmp_path):
+UNREAD = ("heic", "AVIF", "mpo", "dib", "jpg_large", "rw2", "ORF", "apng", "jpg~", "xyz")
+BESIDE = ("notes.txt", "a.jpg.json", "b.XML", "Thumbs.db", "desktop.ini", "c.csv", "d.xmp", "e.mp4", ".hidden.rw2")
+
+
+def test_files_that_may_be_images_are_counted_by_ending(tmp_path):
     root = trees.folder(tmp_path)
-    for name in ("a.HEIC", "b.avif", "notes.txt"):
+    for ending in UNREAD:
+        (root / "cat" / f"a.{ending}").touch()
+    (root / "cat" / "b.rw2").touch()
+    for name in BESIDE:
         (root / "cat" / name).touch()
-    with pytest.warns(
-        UserWarning, match=r"2 files are images of formats that are not supported.*cat/a\.HEIC, cat/b\.avif"
-    ):
+    with pytest.warns(UserWarning, match=rf"skipped {len(UNREAD) + 1} files that may be images") as caught:
         assert len(read(root)) == 12
+    message = next(str(one.message) for one in caught if "may be images" in str(one.message))
+    for ending in ("heic", "avif", "dib", "apng"):
+        assert f".{ending} (cat/a." in message
+    assert not any(name in message for name in BESIDE)
+
+
+def test_files_that_lie_beside_images_cause_no_warning(tmp_path):
+    root = trees.folder(tmp_path)
+    for name in BESIDE:
+        (root / "cat" / name).touch()
+    (root / "cat" / "folder.rw2").mkdir()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert len(read(root)) == 12
+    assert not any("skipped" in str(one.message) for one in caught)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "jpeg", "jfif", "jpe", "JPE"])
+def test_every_ending_of_jpeg_is_read(tmp_path, ending):
+    root = trees.folder(tmp_path)
+    trees.put(root / "cat" / f"z.{ending}", 1)
+    source = read(root)
+    assert len(source) == 13
+    row = next(row for row in range(13) if source.images.relative(row).endswith(f"z.{ending}"))
+    assert decode_image(source.images.open(row)).size == (20, 16)
 
 
 def test_an_unknown_folder_next_to_train_is_named_with_the_intended_one(tmp_path):

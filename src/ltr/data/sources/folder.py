@@ -25,10 +25,18 @@ from ltr.files import is_file, is_folder
 from ltr.identity import named
 from ltr.names import canonical, counted, list_first
 
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-# suffixes of image formats that are not supported
-_UNREAD = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".pbm", ".pnm", ".tga", ".svg", ".psd", ".dng", ".cr2", ".cr3",
-           ".nef", ".arw", ".exr", ".dcm")  # fmt: skip
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+# endings of files that usually lie beside images; a file with any other ending may be an image that cannot be read
+_COMPANIONS = (
+    ".txt", ".md", ".rst", ".rtf", ".pdf", ".doc", ".docx", ".odt", ".html", ".htm", ".json", ".jsonl",
+    ".geojson", ".csv", ".tsv", ".xls", ".xlsx", ".ods", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg",
+    ".xmp", ".aae", ".log", ".db", ".sqlite", ".dat", ".lnk", ".url", ".nfo", ".info", ".lst", ".list",
+    ".py", ".ipynb", ".r", ".rmd", ".m", ".sh", ".bat", ".mat", ".npy", ".npz", ".pkl", ".pickle", ".h5",
+    ".hdf5", ".parquet", ".pq", ".arrow", ".feather", ".lmdb", ".pt", ".pth", ".ckpt", ".onnx",
+    ".safetensors", ".bin", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".md5", ".sha1",
+    ".sha256", ".lock", ".mp4", ".mov", ".avi", ".mkv", ".m4v", ".mpg", ".mpeg", ".webm", ".wav", ".mp3",
+    ".flac", ".ogg", ".kml", ".gpx", ".shp", ".shx", ".dbf", ".prj", ".tfw", ".jgw", ".pgw", ".tex", ".bib",
+)  # fmt: skip
 
 
 class Image(NamedTuple):
@@ -223,7 +231,7 @@ class _Walk:
         self.outside: list[str] = []
         self.real: dict[str, str] = {}  # real path of each folder with images
         self.irregular: list[str] = []
-        self.unread: list[str] = []
+        self.unread: dict[str, list[str]] = {}  # paths by ending
         self.unnamed: list[str] = []  # files without an extension
         self.beside: set[str] = set()  # images in a folder that holds the folders of classes or parts
 
@@ -271,9 +279,11 @@ class _Walk:
                 stacklevel=4,
             )
         if self.unread:
+            endings = (f"{ending} ({list_first(paths, 3)})" for ending, paths in sorted(self.unread.items()))
             warnings.warn(
-                f"{self.name}: {len(self.unread):,} files are images of formats that are not supported, and are "
-                f"skipped: {list_first(self.unread)}. Convert them to JPEG or PNG if they belong to the data set",
+                f"{self.name}: skipped {counted(sum(map(len, self.unread.values())), 'file')} that may be images, with "
+                f"endings that are not read: {list_first(endings)}. Images are files whose names end in "
+                f"{', '.join(SUFFIXES)}; convert or rename those that belong to the data set",
                 stacklevel=4,
             )
         if self.unnamed:
@@ -374,10 +384,12 @@ class _Walk:
                     is_link = entry.is_symlink()
                     target = os.path.realpath(self.base / path) if is_link else ""
                     images.append(Image(path, size, 0 if is_link else entry.inode(), target))
-                elif entry.name.lower().endswith(_UNREAD):
-                    self.unread.append(path)
-                elif "." not in entry.name and is_file(entry):
-                    self.unnamed.append(path)
+                elif is_file(entry):
+                    ending = os.path.splitext(entry.name)[1].lower()
+                    if "." not in entry.name:
+                        self.unnamed.append(path)
+                    elif ending not in _COMPANIONS:
+                        self.unread.setdefault(ending, []).append(path)
         return images
 
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:
