@@ -12,10 +12,11 @@ import pytest
 from ltr.configuration.configs import digest
 from ltr.data.source import Source
 from ltr.data.split import Split
+from ltr.former_paths import LATER_OPTIONS
 from ltr.methods.core.network import ImageClassifier
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Stage
-from ltr.runs.keys import array_digest, group_hash, run_hash, stage_key, stage_spec
+from ltr.runs.keys import array_digest, group_hash, run_hash, stage_key, stage_spec, without_unset
 
 SETTINGS = Settings(
     sampler={"_target_": "ltr.data.sampling.samplers.Instance"},
@@ -202,8 +203,9 @@ def test_a_learning_rate_option_added_later_is_in_the_key_only_if_set():
 
 
 def test_matte_and_white_level_are_in_the_key_only_if_set():
-    config = {"name": "own", "source": {"_target_": "x"}}
-    unset = {**config, "matte": None, "source": {"_target_": "x", "matte": None, "white_level": None}}
+    target = "ltr.data.sources.table.image_table"
+    config = {"name": "own", "source": {"_target_": target}}
+    unset = {**config, "matte": None, "source": {"_target_": target, "matte": None, "white_level": None}}
     assert run_hash({**CONFIG, "dataset": unset}) == run_hash({**CONFIG, "dataset": config})
     assert run_hash({**CONFIG, "dataset": {**config, "matte": "white"}}) != run_hash({**CONFIG, "dataset": config})
 
@@ -223,3 +225,17 @@ def test_a_weights_map_is_in_the_key_only_if_set(tmp_path):
     assert key(SETTINGS.replaced(backbone=unset)) == key(SETTINGS.replaced(backbone=config))
     assert key(SETTINGS.replaced(backbone=named)) != key(SETTINGS.replaced(backbone=config))
     assert run_hash({**CONFIG, "backbone": unset}) == run_hash({**CONFIG, "backbone": config})
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, values[0]) for name, values in LATER_OPTIONS.items()])
+def test_options_of_other_code_count_even_under_the_name_of_a_later_option(name, value):
+    own = {"_target_": "mine.Loss", name: value, "inner": {name: value}}
+    assert without_unset({"loss": own}) == {"loss": own}
+    part = {"_target_": "ltr.losses.classification.CrossEntropy", name: value}
+    assert without_unset({**own, "part": part})["part"] == {"_target_": part["_target_"]}
+    for target in ("ltr.losses.classification.CrossEntropy", "loss/cross_entropy"):
+        assert without_unset({"_target_": target, name: value, "inner": {name: value}}) == {
+            "_target_": target,
+            "inner": {},
+        }
+    assert without_unset({"evaluation": {name: value}}) == {"evaluation": {}}

@@ -22,6 +22,7 @@ from ltr.identity import (
     first_path_of,
     name_of,
     options_as_first_written,
+    path_of,
     with_names,
 )
 from ltr.methods.core.initial_head import initial_file
@@ -244,11 +245,20 @@ def run_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     return without_unset({**identity, "dataset": dataset})
 
 
-def without_unset(config: Any) -> Any:
-    """Return a config without the options, at any depth, that later versions added and that change nothing."""
+def without_unset(config: Any, is_from_ltr: bool = True) -> Any:
+    """Return a config without the options, at any depth, that later versions of ltr added and that change nothing.
+
+    An option of other code, whose ``_target_`` lies outside ltr, is another one even if it has such a name.
+
+    Args:
+        is_from_ltr: whether a config without a ``_target_`` belongs to ltr, as the one around it does.
+    """
     if not isinstance(config, Mapping):
         return config
-    return {key: without_unset(value) for key, value in config.items() if value not in LATER_OPTIONS.get(key, ())}
+    if "_target_" in config:
+        is_from_ltr = path_of(str(config["_target_"])).partition(".")[0] == "ltr"
+    later = LATER_OPTIONS if is_from_ltr else {}
+    return {key: without_unset(value, is_from_ltr) for key, value in config.items() if value not in later.get(key, ())}
 
 
 def run_hash(config: Mapping[str, Any]) -> str:
