@@ -36,6 +36,14 @@ def test_files_of_settings_are_found_at_any_depth(tmp_path, monkeypatch):
     }
 
 
+def test_choices_that_have_the_name_of_a_file_are_no_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = config_of("trainer.profiler=simple", "dataset.val=train_fraction", "evaluation.views=flip")
+    for value in ("last", "auto", "raise", "simple", "train_fraction", "flip", "msp", "max_logit", "instance", "two"):
+        (tmp_path / value).write_text("hello")
+    assert named_files(config) == {}
+
+
 def test_a_run_directory_counts_by_its_evaluated_weights(tmp_path):
     weights = tmp_path / "run" / "checkpoints" / "final.ckpt"
     weights.parent.mkdir(parents=True)

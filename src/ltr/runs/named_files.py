@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ltr.configuration.configs import leaves
+from ltr.configuration.configs import leaves, mappings
+from ltr.configuration.rules import read_rules
 from ltr.errors import CheckpointError
 from ltr.files import checkpoint_file, file_digest
 from ltr.models.hub_weights import LOCAL, weights_file
 from ltr.runs.keys import run_identity
+
+_NUMBERED = re.compile(r"(\.\d+)+$")  # the position of an entry in a list
 
 
 def named_files(config: Mapping[str, Any]) -> dict[str, str]:
@@ -29,12 +33,23 @@ def named_files(config: Mapping[str, Any]) -> dict[str, str]:
 
 def named_paths(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     """Yield key and path of each file that `named_files` counts."""
+    ruled = _keys_with_rules(config)
     of_source = {value for _, value in _texts(config["dataset"]["source"])}
     for key, text in _texts(run_identity(config)):
-        # a name, such as erm, may by accident be that of a file here
+        # a name or a choice, such as erm or last, may by accident be that of a file here
         is_name = key.rpartition(".")[2] in ("name", "_target_") and os.sep not in text
+        is_name = is_name or _NUMBERED.sub("", key) in ruled
         if text not in of_source and not is_name and (file := _file(text)) is not None:
             yield key, file
+
+
+def _keys_with_rules(config: Mapping[str, Any]) -> set[str]:
+    """Return the dotted keys whose values are choices, numbers or names of configs, and so never files."""
+    return {
+        f"{path}.{key}" if path else key
+        for path, node in mappings(config)
+        for key in {**read_rules(path, node), **read_rules(path, node, config)}
+    }
 
 
 def changed_files(stored: Mapping[str, str], current: Mapping[str, str]) -> list[str]:
