@@ -30,6 +30,10 @@ NOT_VALUES = ("_target_", "defaults", "hydra", *PRIVATE_KEYS)
 _FOLDER = re.compile(r"[^\W_][\w.+-]{0,99}")
 
 
+# folders of paths.outputs that hold no runs of a data set
+TAKEN_NAMES = ("stages", "sweeps", "evaluations", "audit", "reproduce")
+
+
 def check_structure(config: Mapping[str, Any]) -> list[str]:
     """Return a sentence for every part of a plain configuration that is missing, superfluous or of the wrong kind."""
     mistakes = [f"{key}: missing; the program needs it" for key in _keys_of("train") if key not in config]
@@ -54,7 +58,24 @@ def check_structure(config: Mapping[str, Any]) -> list[str]:
     for group, check in (("dataset", _dataset), ("logger", _logger)):
         if isinstance(config.get(group), Mapping):
             mistakes += check(config[group])
-    return mistakes + _kinds(config)
+    return [*mistakes, *_folder_of_dataset(config), *_kinds(config)]
+
+
+def _folder_of_dataset(config: Mapping[str, Any]) -> list[str]:
+    """Return a sentence if the folder of the data set's runs is one that ltr uses otherwise, or a hidden one."""
+    node, paths = config.get("dataset"), config.get("paths")
+    name = node.get("name") if isinstance(node, Mapping) else None
+    if not isinstance(name, str) or not isinstance(paths, Mapping):
+        return []
+    top = name.replace(os.sep, "/").partition("/")[0]
+    stages = Path(os.path.abspath(str(paths.get("stages"))))
+    is_store = stages == Path(os.path.abspath(os.path.join(str(paths.get("outputs")), name)))
+    if top not in TAKEN_NAMES and not top.startswith(".") and not is_store:
+        return []
+    return [
+        f"dataset.name={as_text(name)}: it names the folder of the runs below paths.outputs, where ltr keeps other "
+        f"files in {', '.join(TAKEN_NAMES)} and paths.stages, and reports read no hidden folder. Give another name"
+    ]
 
 
 @functools.cache  # called in every job of a sweep

@@ -11,11 +11,15 @@ from typing import Any
 from ltr.configuration.targets import instantiate, locate
 from ltr.data.packed_images.reading import read_source
 from ltr.data.source import Source
-from ltr.errors import DataError
+from ltr.errors import ConfigError, DataError
 from ltr.runs.keys import with_code
 from ltr.runs.named_files import changed_files, named_files
-from ltr.runs.result import Outcome, read_result, run_directory
+from ltr.runs.processes.device import LIGHTNING_PRECISION, resolve_device, resolve_precision
+from ltr.runs.result import PROVENANCE, Outcome, read_result, run_directory
 from ltr.runs.store import RECORD
+
+# entries of a run's configuration that `find_result` adds or replaces
+IDENTITIES = ("code", "data", "files", "trainer")
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class RunStatus:
 
     Attributes:
         config: configuration with the identity of code outside ltr, and with the fingerprint and metadata of the data
-            or the digests of files if the usual directory holds the result of the same command on other ones.
+            or the digests of files if the usual directory holds the result of the same command on other ones, and with
+            today's precision instead of ``auto`` if it holds that of another one.
         outcome: the result, if it is still valid.
         source: the data, if they had to be read.
     """
@@ -43,7 +48,8 @@ def find_result(
     """Look for the run's result; with ``resume=never`` it is not valid, and stays until the new run begins.
 
     A result is valid if the data still have its fingerprint and metadata (such as a taxonomy), and the files that the
-    configuration names, such as ``backbone.weights``, their content. For the comparison the source is read again
+    configuration names, such as ``backbone.weights``, their content, and if ``trainer.precision=auto`` is still the
+    precision that it was computed in. For the comparison the source is read again
     (labels, paths and sizes of image files, or arrays), except data whose content is fixed by published digests. If
     data or files have changed, a message says so, and the run gets a separate directory, so that the earlier result is
     kept.
@@ -60,6 +66,13 @@ def find_result(
     directory = run_directory(named)
     if config["stages"] == "plan" or (result := read_result(directory)) is None:
         return RunStatus(named, source=source)
+    if (precision := _other_precision(config["trainer"], result, directory)) is not None:
+        now = {**config, "trainer": {**config["trainer"], "precision": precision}}
+        print_line(
+            f"the run in {directory} was computed in another precision than trainer.precision=auto chooses here "
+            f"({precision}): its result stays there; this run is that of trainer.precision={precision}"
+        )
+        return find_result(now, print_line, source, read)
     changed: dict[str, Any] = {}
     if "data" not in named:
         source = _current_source(named["dataset"], source, read, directory)
@@ -75,6 +88,19 @@ def find_result(
     if config["resume"] == "never":
         return RunStatus(named, source=source)
     return RunStatus(named, None if result is None else Outcome(directory, result, reused=True), source)
+
+
+def _other_precision(trainer: Mapping[str, Any], result: Mapping[str, Any], directory: Path) -> str | None:
+    """Return what ``trainer.precision=auto`` chooses today, if the result was computed in another precision."""
+    if trainer["precision"] != "auto":
+        return None
+    used = result.get("precision")
+    try:
+        used = used or json.loads((directory / PROVENANCE).read_text(encoding="utf-8")).get("precision")
+        now = resolve_precision("auto", resolve_device(trainer["accelerator"]))
+    except (OSError, ValueError, AttributeError, ConfigError):  # without its GPU, the run could not be repeated here
+        return None
+    return now if used in LIGHTNING_PRECISION and now != used else None
 
 
 def _current_source(

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 FIRST_COLUMNS = ("stage", "epoch", "step", "lr", "train/loss", "train/accuracy", "images_per_second")
 RESULT = "result.json"
+PROVENANCE = "provenance.json"
 FINAL = "final.ckpt"  # in checkpoints/
 # files of every run's directory: those written before the first stage, and those written at the end
 AT_THE_START = ("config.yaml", "overrides.yaml", "split.npz")
-AT_THE_END = ("metrics.csv", "provenance.json", "status.json", RESULT)
+AT_THE_END = ("metrics.csv", PROVENANCE, "status.json", RESULT)
 
 
 def run_directory(config: Mapping[str, Any]) -> Path:
@@ -190,12 +191,14 @@ def write_result(
     data: Mapping[str, Any],
     metric: str,
     declared: Sequence[Mapping[str, Any]] = (),
+    precision: str | None = None,
 ) -> dict[str, Any]:
     """Write ``result.json``, the last file of a run: its presence means that the run is finished.
 
     Args:
         rows: rows of the evaluation, the headline first.
         metric: name of the metric that selects weights and that a sweep maximises.
+        precision: precision of the computation, ``bf16 | fp16 | fp32``, which ``trainer.precision=auto`` does not tell.
         declared: metrics of protocols from outside ltr, see `ltr.evaluation.metrics.Metric.to_dict`.
     """
     flat = {
@@ -212,6 +215,7 @@ def write_result(
         "metric": metric,
         "stages": [dict(stage) for stage in stages],
         "rows": [dict(row) for row in rows],
+        **({"precision": precision} if precision else {}),
         **({"declared_metrics": [dict(one) for one in declared]} if declared else {}),
     }
     write_json(directory / RESULT, result)

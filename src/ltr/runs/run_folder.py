@@ -150,6 +150,7 @@ class RunFolder:
             | (self.overlap.to_dict() if self.overlap else {}),
             headline_metric(self.split),
             declared_metrics(self.split, self.config["evaluation"]),
+            run_info["precision"],
         )
         write_status(self.path, "finished")
         return result

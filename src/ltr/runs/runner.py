@@ -6,6 +6,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from ltr.runs.evaluation.network import ProtocolResult, examples_of
 from ltr.runs.evaluation.split import SplitEvaluator
 from ltr.runs.failures import explain_failures
 from ltr.runs.figure_arrays import write_figure_arrays
-from ltr.runs.finished import RunStatus, find_result
+from ltr.runs.finished import IDENTITIES, RunStatus, find_result
 from ltr.runs.image_size import preprocessing_note, resized_for
 from ltr.runs.opening_progress import opening_progress
 from ltr.runs.pixels import share_pixels
@@ -34,8 +35,9 @@ from ltr.runs.processes import distributed
 from ltr.runs.processes.device import device_name, keep_freed_memory
 from ltr.runs.processes.interrupt import StopRequest, requeue, stop_request
 from ltr.runs.processes.openmp import pop_notice
-from ltr.runs.result import Outcome, read_result, result_rows, run_directory, write_arrays
+from ltr.runs.result import RESULT, Outcome, read_result, result_rows, run_directory, write_arrays
 from ltr.runs.run_folder import RunFolder
+from ltr.runs.run_lock import locked_run
 from ltr.runs.stages import Stages
 from ltr.runs.store import RECORD, REMOVED, StageStore
 from ltr.runs.tracking.loggers import RunLoggers
@@ -69,20 +71,63 @@ def run(
     if mistakes:
         raise ConfigError("\n".join(["the configuration does not fit the code:", *(f"  {m}" for m in mistakes)]))
     _check_processes(config)
-    local: list[RunStatus] = []  # filled on rank 0 only
+    with ExitStack() as held:
+        local: list[RunStatus] = []  # filled on rank 0 only
 
-    def find_status() -> dict[str, Any]:
-        local.append(find_result(config, printer(console), source, read))
-        identities = {key: local[0].config[key] for key in ("code", "data", "files") if key in local[0].config}
-        return {"identities": identities, "is_finished": local[0].outcome is not None}
+        def find_status() -> dict[str, Any]:
+            local.append(_status_alone(config, printer(console), source, read, held))
+            return {"config": local[0].config, "is_finished": local[0].outcome is not None}
 
-    shared = distributed.broadcast_from_rank_zero(find_status)
-    config = {**config, **shared["identities"]}
-    if shared["is_finished"]:
-        return (local[0].outcome if local else None) or Outcome(run_directory(config), None, reused=True)
-    source = local[0].source if local else source
-    if config["stages"] != "plan":
-        distributed.broadcast_from_rank_zero(lambda: check_outputs(config["paths"], run_directory(config)))
+        shared = distributed.broadcast_from_rank_zero(find_status)
+        known = {**config, **{key: value for key, value in shared["config"].items() if key in IDENTITIES}}
+        if shared["is_finished"]:
+            return (local[0].outcome if local else None) or Outcome(run_directory(known), None, reused=True)
+        return _run(known, overrides, console, local[0].source if local else source, read, draw)
+
+
+def _status_alone(
+    config: Mapping[str, Any],
+    print_line: Callable[[str], None],
+    source: Source | None,
+    read: Callable[[Mapping[str, Any]], Source],
+    held: ExitStack,
+) -> RunStatus:
+    """Return the status of a run; unless it is finished or only planned, with the lock of its directory in ``held``.
+
+    While another process holds the lock, this process waits, and then looks again: the other one may have finished the
+    run, or one on other data, whose result stays there.
+    """
+    status = find_result(config, print_line, source, read)
+    while status.outcome is None and config["stages"] != "plan":
+        directory = run_directory(status.config)
+        check_outputs(config["paths"], directory)
+        before = _mark(directory / RESULT)
+        with ExitStack() as attempt:
+            has_waited = attempt.enter_context(locked_run(directory, print_line))
+            if not has_waited and _mark(directory / RESULT) == before:
+                held.enter_context(attempt.pop_all())
+                return status
+            status = find_result(config, print_line, status.source, read)
+            if status.outcome is None and run_directory(status.config) == directory:
+                held.enter_context(attempt.pop_all())
+                return status
+    return status
+
+
+def _mark(path: Path) -> int | None:
+    """Return the time at which a file was written; None if there is none."""
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
+def _run(
+    config: Mapping[str, Any],
+    overrides: Sequence[str],
+    console: Console,
+    source: Source | None,
+    read: Callable[[Mapping[str, Any]], Source],
+    draw: Callable[[Path], Sequence[Path]],
+) -> Outcome:
+    """Run a configuration that has no valid result yet."""
     # memory and disk may run out between stages, and in a stage that trains nothing
     try:
         with stop_request() as request, explain_failures("the run", lambda: "out of memory. Lower batch_size"):
