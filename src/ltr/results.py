@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +117,16 @@ def _or_none(check: Check) -> Check:
     return lambda value: value is None or check(value)
 
 
-_is_metric, _is_seconds = _or_none(_is_number), _or_none(_is_amount)
+_is_seconds = _or_none(_is_amount)
+
+
+def _is_metric(value: Any) -> bool:
+    return value is None or (_is_number(value) and not _LARGEST < abs(value) < math.inf)  # for finite squares
+
 
 # for messages
 _WORDS: dict[Check, str] = {
-    _is_metric: "a number or null",
+    _is_metric: f"a number up to {_LARGEST:g} or null",
     _is_count: "a whole number, 0 or more",
     _is_amount: "a number, 0 or more",
     _is_seconds: "seconds or null",
@@ -152,6 +158,10 @@ _ROW_DEFAULTS: dict[str, tuple[Check, Any]] = {
     "variant": (is_name, "default"),
     "scorer": (_or_none(is_name), None),
 }
+_IDENTITY_OF_ROW = {
+    **dict.fromkeys(("protocol", "split", "selection")),
+    **{key: default for key, (_, default) in _ROW_DEFAULTS.items()},
+}
 _STAGE: dict[str, Check] = {"name": _is_text, "status": _is_text, "seconds": _is_seconds}
 _DATA: dict[str, Check] = {
     "split": _is_text,
@@ -164,6 +174,7 @@ _DATA: dict[str, Check] = {
 # the settings that reports use; all others are only shown
 _CONFIG: dict[str, Check] = {
     "seed": _is_whole,
+    "data.fingerprint": _is_text,
     "name": lambda value: isinstance(value, (str, int, float)),  # name=1 is a number
     "dataset.name": _is_text,
     "method.name": _is_text,
@@ -209,6 +220,17 @@ def _mistakes(result: Mapping[str, Any]) -> list[str]:
         elif not mistakes:
             mistakes = _wrong(row["metrics"], dict.fromkeys(row["metrics"], _is_metric), f"rows[{index}].metrics.")
         wrong += mistakes
+    return wrong or _repeated_rows(rows)
+
+
+def _repeated_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return messages about rows that another row has measured: of one split, protocol, checkpoint, variant, scorer."""
+    first: dict[tuple[Any, ...], int] = {}
+    wrong = []
+    for index, row in enumerate(rows):
+        what = tuple(row.get(key, default) for key, default in _IDENTITY_OF_ROW.items())
+        if (earlier := first.setdefault(what, index)) != index:
+            wrong.append(f"rows[{index}] is a second row of what rows[{earlier}] measures")
     return wrong
 
 

@@ -198,7 +198,7 @@ def test_a_sweep_ends_with_one_table_a_line_per_setting(ltr_train):
     # limited runs, as those of debug=fast, are marked; where all are limited alike, one may be the best
     assert sorted(line.split()[0] for line in table[1:3]) == ["*†", "†"]
     assert any(line.startswith("† limited: 2 batches an epoch") for line in table)
-    assert "stages: 4 made, 0 reused" in table[3]
+    assert "stages: 4 trained or computed, 0 from the cache" in table[3]
 
 
 def test_the_same_sweep_again_trains_nothing_and_has_the_same_numbers(ltr_train):
@@ -208,8 +208,10 @@ def test_the_same_sweep_again_trains_nothing_and_has_the_same_numbers(ltr_train)
     before = (folder / "table.txt").read_text().splitlines()
     folder.rename(first.outputs / "first")
     again = table_of(ltr_train(*command))
-    assert "stages: 2 made, 1 reused" in before[3]  # representation and tau; the representation again
-    assert "stages: 0 made, 3 reused" in again[3]
+    assert (
+        "stages: 2 trained or computed, 1 from the cache" in before[3]
+    )  # representation and tau; the representation again
+    assert "stages: 0 trained or computed, 3 from the cache" in again[3]
     assert again[:3] == before[:3]
 
 
@@ -291,7 +293,7 @@ def test_jobs_in_other_processes_share_stages_and_have_rows_in_the_table(ltr_tra
     done = ltr_train(*FAST, "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "method=erm,tau_norm,ncm")
     assert done.code == 0, done.err
     (table,) = (done.outputs / "sweeps").glob("*/table.txt")
-    assert "stages: 3 made, 2 reused" in table.read_text()  # one representation, tau, means
+    assert "stages: 3 trained or computed, 2 from the cache" in table.read_text()  # one representation, tau, means
 
 
 def test_local_jobs_share_stages_and_a_wrong_one_is_named(ltr_train):
@@ -299,7 +301,7 @@ def test_local_jobs_share_stages_and_a_wrong_one_is_named(ltr_train):
     done = ltr_train(*FAST, "-m", "+launcher=local", "method=erm,tau_norm", selections)
     assert done.code == 1
     table = table_of(done)
-    assert any("stages: 2 made, 1 reused" in line for line in table)  # one representation, tau
+    assert any("stages: 2 trained or computed, 1 from the cache" in line for line in table)  # one representation, tau
     assert [line for line in table if line.startswith("failed: job ")] == table[-2:]
     assert done.err.count("has no validation images") == 2
     assert "job 1 (method=erm trainer.selection=best_val): error: " in done.err

@@ -75,6 +75,30 @@ def test_the_same_run_in_two_folders_counts_once(tmp_path):
     assert (len(collection.runs), collection.duplicates) == (1, 1)
 
 
+def on_data(folder, fingerprint, **changes):
+    """Set the fingerprint of the data, and other keys, of a run's result."""
+    result = json.loads((folder / "result.json").read_text())
+    result["data"]["fingerprint"] = fingerprint
+    (folder / "result.json").write_text(json.dumps({**result, **changes}))
+
+
+def test_one_run_on_two_data_is_two_runs(tmp_path):
+    for fingerprint in ("aaaaaaaa", "bbbbbbbb"):
+        on_data(write(tmp_path / fingerprint), fingerprint)
+    collection = finished_runs([tmp_path / "aaaaaaaa", tmp_path / "bbbbbbbb"])
+    assert (len(collection.runs), collection.duplicates) == (2, 0)
+
+
+@pytest.mark.parametrize("first", [None, "aaaaaaaa"])
+@pytest.mark.parametrize("value", [0.7, 0.8])
+def test_a_seed_counts_once(tmp_path, recwarn, first, value):
+    on_data(write(tmp_path / "a", metrics={"balanced_accuracy": 0.7}), first)
+    on_data(write(tmp_path / "b", metrics={"balanced_accuracy": value}), "aaaaaaaa", run_hash="another")
+    (table,) = sections(finished_runs([tmp_path / "a", tmp_path / "b"]).runs)
+    assert table.lines[0].seeds == [0]
+    assert any("the same settings and seed and different results" in str(w.message) for w in recwarn) == (value != 0.7)
+
+
 def test_seeds_that_chose_different_values_of_a_number_are_one_line(tmp_path):
     for seed, chosen in enumerate(("0.5", "0.7")):
         write(tmp_path, "tau_norm", seed, variant=f"tau={chosen}", metrics={"balanced_accuracy": 0.5 + seed / 10})
@@ -93,6 +117,17 @@ def test_other_test_images_form_another_table_with_a_warning(tmp_path):
     report = compose_report(finished_runs([tmp_path]), Options())
     assert len(report.parts) == 2
     assert any("2 different splits" in line for line in report.warnings)
+
+
+@pytest.mark.parametrize(
+    ("fingerprints", "tables_made"), [(("a" * 8, "b" * 8), 2), (("a" * 8, None), 1), ((None, None), 1)]
+)
+def test_other_images_of_the_same_split_form_another_table(tmp_path, fingerprints, tables_made):
+    for method, fingerprint in zip(("erm", "crt"), fingerprints):
+        on_data(write(tmp_path, method), fingerprint)
+    report = compose_report(finished_runs([tmp_path]), Options())
+    assert len(report.parts) == tables_made
+    assert any("2 different splits" in line for line in report.warnings) == (tables_made == 2)
 
 
 def test_runs_selected_on_test_are_separate_and_never_the_best(tmp_path):

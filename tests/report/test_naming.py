@@ -6,7 +6,7 @@ import pytest
 
 from ltr.api import config
 from ltr.configuration.configs import leaves, read_config
-from ltr.report.naming import differences, shortened_paths
+from ltr.report.naming import differences, shortened_paths, with_later_options
 
 
 @pytest.mark.parametrize(
@@ -77,11 +77,12 @@ def test_optional_configs_are_labelled_as_null_where_none_is_chosen():
 
 def test_an_option_that_an_earlier_version_lacked_has_its_default_there():
     tau_norm = {"method._target_": "method/tau_norm", "method.tau": 1.0}
-    with_option = [tau_norm | {"method.keep_bias": kept} for kept in (True, False)]
-    assert differences([tau_norm, with_option[0]]) == ["method.keep_bias=false", "method.keep_bias=true"]
-    assert differences([tau_norm, with_option[1]]) == ["", ""]
+    keeping, dropping = (tau_norm | {"method.keep_bias": kept} for kept in (True, False))
+    labels = differences(with_later_options([tau_norm, keeping]))
+    assert labels == ["method.keep_bias=false", "method.keep_bias=true"]
+    assert differences(with_later_options([tau_norm, dropping])) == ["", ""]
     erm = {"method._target_": "method/erm"}
-    assert differences([erm, with_option[0]]) == ["method=erm", "method=tau_norm"]
+    assert differences(with_later_options([erm, keeping])) == ["method=erm", "method=tau_norm"]
 
 
 @pytest.mark.parametrize("pool", ["average", "max", "average_max", "gem", "attentive"])

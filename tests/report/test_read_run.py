@@ -153,3 +153,17 @@ def test_reports_import_neither_torch_nor_lightning_and_matplotlib_only_for_figu
         [sys.executable, "-c", f"HEAVY = {heavy}; {check}"], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda result: result["config"].update({"data.fingerprint": 5}), "data.fingerprint is 5, which is not text"),
+        (lambda result: result["rows"][0]["metrics"].update(accuracy=1e308), "which is not a number up to 1e\\+15"),
+        (lambda result: result["rows"].append(result["rows"][0]), r"rows\[1\] is a second row of what rows\[0\] meas"),
+    ],
+)
+def test_values_that_tables_cannot_show_are_damage(run_dir, change, reason):
+    edit_result(run_dir, change)
+    with pytest.raises(DataError, match=reason):
+        read_run(run_dir)

@@ -72,7 +72,7 @@ def test_an_empty_group_is_a_dash():
 
 def test_stages_are_counted():
     jobs = [job(0, "a", 0.5), job(1, "b", 0.5, status="reused"), job(2, "c", 0.5, reused=True)]
-    assert "stages: 1 made, 2 reused" in sweep_table(jobs)
+    assert "stages: 1 trained or computed, 2 from the cache" in sweep_table(jobs)
 
 
 def test_failed_jobs_are_named_with_the_first_lines_of_their_error():
@@ -93,7 +93,7 @@ def test_jobs_that_are_one_run_count_once():
     table = lines(jobs)
     assert table[1].split()[:3] == ["optimizer.lr=0.1", "1", "50.0"]
     assert "±" not in table[1]
-    assert "stages: 1 made, 0 reused" in table[2]
+    assert "stages: 1 trained or computed, 0 from the cache" in table[2]
     assert table[-1] == "4 jobs, 1 run: jobs of the same run count once"
 
 
@@ -105,7 +105,7 @@ def test_a_repeated_run_does_not_change_the_deviation_of_two_seeds():
 
 def test_the_job_that_trained_a_run_is_credited_with_its_stages():
     jobs = [same_run(0, "h", ["figures=none"], reused=True), same_run(1, "h", ["figures=all"])]
-    assert "stages: 1 made, 0 reused" in "\n".join(lines(jobs))
+    assert "stages: 1 trained or computed, 0 from the cache" in "\n".join(lines(jobs))
 
 
 def test_runs_on_different_data_are_not_averaged():
@@ -141,3 +141,26 @@ def test_labels_of_nested_choices_can_be_typed_and_compose_the_same_config(conte
     assert _as_typed(override) == _as_typed(f"+{override}") == _as_typed(label) == label
     chosen, plain = (ltr.config([*context, text]) for text in (override, label))
     assert plain == chosen != ltr.config(context)
+
+
+def on(one, **data):
+    """A job with further data in its result."""
+    return replace(one, result={**one.result, "data": data})
+
+
+@pytest.mark.parametrize(
+    "data", [{"split_digest": "d2", "fingerprint": "f1"}, {"split_digest": "d1", "fingerprint": "f2"}]
+)
+def test_none_is_marked_if_validation_images_differ(data):
+    jobs = [on(job(0, "a", 0.9, val=0.3), split_digest="d1", fingerprint="f1"), on(job(1, "b", 0.1, val=0.4), **data)]
+    table = sweep_table(jobs)
+    assert "*" not in table
+    assert "the validation images or the metrics of the rows differ" in table
+
+
+def test_weights_that_were_selected_on_the_test_set_are_named_and_never_the_best():
+    chosen = job(2, "c", 0.9, val=0.9)
+    chosen.result["rows"][0]["selection"] = "best_test"
+    table = lines([job(0, "a", 0.9, val=0.3), job(1, "b", 0.1, val=0.4), chosen])
+    assert [line[0] for line in table[1:4]] == [" ", "*", " "]
+    assert "selected on test, never the best: loss=c" in table[-1]

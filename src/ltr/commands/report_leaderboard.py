@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from ltr.commands.arguments import refuse_unread
 from ltr.console import print_line
@@ -30,7 +31,7 @@ def check_leaderboard(arguments: argparse.Namespace, folders: Sequence[Path]) ->
     if arguments.format not in _FORMATS and "format" in arguments.typed_flags:
         raise ConfigError(
             f"--leaderboard --format {arguments.format}: allowed are {' and '.join(_FORMATS)}. For other formats, "
-            f"report the folder without --leaderboard: ltr-report {folders[0]} --format {arguments.format}"
+            f"report the folder without --leaderboard: ltr-report {quote(str(folders[0]))} --format {arguments.format}"
         )
     names = ("metric", "dataset", "against", "curve", "figures", "spread")
     if conflicting := [name for name in names if getattr(arguments, name)]:

@@ -17,7 +17,7 @@ from ltr.escaping import name as short_name
 from ltr.evaluation.metrics import METRICS, Metric, MetricTable
 from ltr.report.columns import metric_table, sample_deviation, zero_if_nan
 from ltr.report.limits import limits_of, longer_schedule
-from ltr.report.naming import check_keys, differences, setting
+from ltr.report.naming import check_keys, differences, setting, with_later_options
 from ltr.report.read_run import number
 from ltr.report.read_runs import FinishedRun, shown_value
 
@@ -216,17 +216,19 @@ def sections(runs: Iterable[FinishedRun], by: Sequence[str] = ("name",), sort_by
     """
     runs = list({(run.group, run.run_hash): run for run in runs}.values())  # a run counts once
     check_keys(runs, by, "--by")
-    tables: dict[tuple[str, str, str], dict[tuple, list[tuple[FinishedRun, dict[str, Any]]]]] = {}
+    tables: dict[tuple[str, str, str, str], dict[tuple, list[tuple[FinishedRun, dict[str, Any]]]]] = {}
+    fingerprints = _fingerprints(runs)
     for run in runs:
-        dataset, digest = str(run.config.get("dataset.name", "?")), str(run.data.get("split_digest", ""))
+        dataset, digest = _test_split(run)
+        images = "" if len(fingerprints[dataset, digest]) == 1 else str(run.data.get("fingerprint") or "unknown")
         for row in headline_rows(run):
-            lines_of_table = tables.setdefault((dataset, row["protocol"], digest), {})
+            lines_of_table = tables.setdefault((dataset, row["protocol"], digest, images), {})
             # seeds may select different values of a number
             variant = str(row.get("variant", "default")).partition("=")[0]
             line_key = (run.group, row["selection"], row.get("scorer"), variant)
             lines_of_table.setdefault(line_key, []).append((run, row))
     result: list[Section] = []
-    for (dataset, protocol, digest), groups in tables.items():
+    for (dataset, protocol, digest, images), groups in tables.items():
         lines = []
         for members in groups.values():
             members.sort(key=lambda pair: pair[0].seed)
@@ -238,9 +240,28 @@ def sections(runs: Iterable[FinishedRun], by: Sequence[str] = ("name",), sort_by
         compared = tuple(line for line in ordered if not line.on_test)
         on_test = tuple(line for line in ordered if line.on_test)
         test_images, classes = int(first.data.get("test_images", 0)), int(first.data.get("classes", 0))
-        split = str(first.data.get("split", ""))
+        split = str(first.data.get("split", "")) + (f", data {images[:8]}" if images else "")
         result.append(Section(dataset, protocol, split, digest, compared, on_test, metric, test_images, classes, table))
     return sorted(result, key=lambda section: (section.dataset, section.protocol, section.split))
+
+
+def _test_split(run: FinishedRun) -> tuple[str, str]:
+    """Return the names of a run's data set and of its split."""
+    return str(run.config.get("dataset.name", "?")), str(run.data.get("split_digest", ""))
+
+
+def _fingerprints(runs: Iterable[FinishedRun]) -> dict[tuple[str, str], set[str | None]]:
+    """Return the fingerprints of the data of each data set and split.
+
+    The digest of a split is one of positions and labels, which other images may have, too. Runs of earlier versions
+    have no fingerprint; they count as measured on the same images where all other runs have one fingerprint.
+    """
+    fingerprints: dict[tuple[str, str], set[str | None]] = {}
+    for run in runs:
+        fingerprints.setdefault(_test_split(run), set()).add(run.data.get("fingerprint"))
+    return {
+        split: known - {None} if len(known) == 2 and None in known else known for split, known in fingerprints.items()
+    }
 
 
 def headline_rows(run: FinishedRun) -> list[dict[str, Any]]:
@@ -275,7 +296,9 @@ def labelled_lines(lines: Sequence[Line], by: Sequence[str]) -> list[Line]:
         lines_by_label.setdefault(" ".join(parts), []).append(line)
     labelled = []
     for label, lines_of_label in lines_by_label.items():
-        suffixes = differences([line.config for line in lines_of_label]) if len(lines_of_label) > 1 else [""]
+        suffixes = [""]
+        if len(lines_of_label) > 1:
+            suffixes = differences(with_later_options([line.config for line in lines_of_label]))
         if len(set(suffixes)) < len(lines_of_label):
             suffixes = [f"{text} {line.runs[0].group[:8]}".strip() for text, line in zip(suffixes, lines_of_label)]
         for line, text in zip(lines_of_label, suffixes):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ltr.errors import LtrError
@@ -95,7 +96,7 @@ def _rows_of_run(run: FinishedRun, label: str, headline_checkpoint: str, problem
         if weights.is_file() and file_digest(weights) != digest:
             problems.append(
                 f"{path} was made for other weights than {weights.name} and is left out. Choose thresholds again: "
-                f"ltr-eval {run.path} --decide precision=0.9"
+                f"ltr-eval {quote(str(run.path))} --decide precision=0.9"
             )
             continue
         measured = entry.get("measured")

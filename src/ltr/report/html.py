@@ -7,6 +7,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
@@ -215,7 +216,9 @@ def _scaled_figure(path: Path) -> tuple[bytes, int, int]:
             with Image.open(path, formats=("PNG",)) as image:
                 figure = image.convert("RGB")
     except Exception as error:  # decoders raise errors of any type for damaged files
-        raise DataError(f"{path} is damaged. Draw it again: ltr-report {path.parents[1]} --figures all") from error
+        raise DataError(
+            f"{path} is damaged. Draw it again: ltr-report {quote(str(path.parents[1]))} --figures all"
+        ) from error
     if figure.width > _FIGURE_WIDTH:
         height = round(figure.height * _FIGURE_WIDTH / figure.width)
         figure = figure.resize((_FIGURE_WIDTH, height), Image.Resampling.LANCZOS)

@@ -42,7 +42,7 @@ def check_keys(runs: Sequence[FinishedRun], keys: Sequence[str], flag: str) -> N
 def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
     """Return for each configuration the settings that differ from the others, as overrides: ``loss=ldam``."""
     not_chosen = {f"{group}._target_": None for group in OPTIONAL}
-    settings_of_runs = _with_later_options([not_chosen | settings(config) for config in configs])
+    settings_of_runs = [not_chosen | settings(config) for config in configs]
     # another key that some configurations lack belongs to another version and does not describe the run
     keys = [key for key in settings_of_runs[0] if all(key in config for config in settings_of_runs)]
     texts = {key: [repr(config[key]) for config in settings_of_runs] for key in keys}
@@ -66,7 +66,7 @@ def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
     return result
 
 
-def _with_later_options(configs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def with_later_options(configs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the settings with the defaults of options that a run of an earlier version had not."""
     defaults: dict[tuple[str, str | None], Any] = {}  # by key, and the class of which it is an option
     for config in configs:

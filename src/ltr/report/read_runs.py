@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -90,7 +91,7 @@ def finished_runs(folders: Sequence[Path]) -> RunCollection:
     """
     collection = RunCollection()
     configs: dict[str, dict[str, Any]] = {}
-    seen: set[str] = set()
+    seen: set[tuple[object, ...]] = set()
     for folder in folders:
         if not folder.is_dir():
             raise DataError(
@@ -103,18 +104,36 @@ def finished_runs(folders: Sequence[Path]) -> RunCollection:
             except DataError as error:
                 collection.damaged.append(str(error))
                 continue
-            if run.run_hash in seen:
+            identity = (run.run_hash, *_data_identity(run.data).values())  # the hash holds no data of the first run
+            if identity in seen:
                 collection.duplicates += 1
                 continue
-            seen.add(run.run_hash)
+            seen.add(identity)
             collection.runs.append(run)
-    collection.runs = _split_by_data(collection.runs)
+    collection.runs = _each_seed_once(_split_by_data(collection.runs), collection)
     if not collection.runs:
         details = f"; {collection.unfinished} are unfinished" if collection.unfinished else ""
         if damaged := collection.damaged:
             details += f"; {len(damaged)} cannot be read, the first: {damaged[0]}"
         raise DataError(f"no finished run (result.json) below {', '.join(map(str, folders))}{details}")
     return collection
+
+
+def _each_seed_once(runs: Sequence[FinishedRun], collection: RunCollection) -> list[FinishedRun]:
+    """Return the first run of each seed of a group; warn of a later one with other results."""
+    kept: dict[tuple[str, int], FinishedRun] = {}
+    for run in runs:
+        first = kept.setdefault((run.group, run.seed), run)
+        if first is run:
+            continue
+        collection.duplicates += 1
+        if first.rows != run.rows:
+            warnings.warn(
+                f"{first.path} and {run.path} have the same settings and seed and different results; only the first "
+                "counts. Name one of them, or another seed",
+                stacklevel=3,
+            )
+    return list(kept.values())
 
 
 def _split_by_data(runs: list[FinishedRun]) -> list[FinishedRun]:

@@ -19,6 +19,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ltr.errors import ConfigError, DataError
@@ -75,7 +76,7 @@ def read_results_folder(folder: Path) -> ResultsFolder:
     if next(folder.rglob("checkpoints/*.ckpt"), None) is not None:
         raise DataError(
             f"{folder} is a folder of runs with weights; a leaderboard takes only results. Compare the runs with "
-            f"ltr-report {folder}, or copy a result: ltr-report --leaderboard results --add RUN"
+            f"ltr-report {quote(str(folder))}, or copy a result: ltr-report --leaderboard results --add RUN"
         )
     splits = read_splits(folder / SPLITS)
     accepted: list[Run] = []
@@ -91,10 +92,12 @@ def read_results_folder(folder: Path) -> ResultsFolder:
         elif path.name != PROVENANCE or path.is_symlink() or not path.with_name(RESULT).is_file():
             refused.append(
                 f"{path}: not a file of a result; a run's folder has {RESULT} and may have {PROVENANCE}. Move it "
-                f"elsewhere, or add the run with ltr-report --leaderboard {folder} --add RUN"
+                f"elsewhere, or add the run with ltr-report --leaderboard {quote(str(folder))} --add RUN"
             )
     if not accepted and not refused:
-        raise DataError(f"{folder} has no {RESULT}. Add a run with ltr-report --leaderboard {folder} --add RUN")
+        raise DataError(
+            f"{folder} has no {RESULT}. Add a run with ltr-report --leaderboard {quote(str(folder))} --add RUN"
+        )
     return ResultsFolder(folder, tuple(accepted), tuple(refused), read_costs(folder / COSTS))
 
 

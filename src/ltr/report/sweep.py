@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from ltr.report.ignored_settings import is_ignored_override
 from ltr.report.limits import footnotes, limits_of, marks_of
 from ltr.report.read_run import headline_row, number, validation_value
 from ltr.report.read_runs import groups_by_data, settings_without_trial
+from ltr.report.style import SELECTED_ON_TEST
 
 _METRIC = "balanced_accuracy"  # for results that name no metric
 
@@ -91,6 +92,12 @@ def _finished_jobs(finished: Sequence[Job], jobs: Sequence[Job], width: int | No
     blocks = table_blocks(lines, [False, False, *[True] * (len(lines[0]) - 2)], 2, width)
     notes = [_stages(jobs) + (" and trials" if has_trials else "")]
     notes += [] if best is None else [f"* highest {metric} on the validation split"]
+    on_test = [_label(members[0], common, has_trials) for members in jobs_of_lines.values()
+               if any(map(_is_selected_on_test, members))]  # fmt: skip
+    notes += [f"{SELECTED_ON_TEST}, never the best: {', '.join(on_test)}"] if on_test else []
+    has_validation = any(validation_value(_result(job), metric) is not None for job in finished)
+    if has_validation and not _are_alike(jobs_of_lines.values()):
+        notes.append("no row is the best: the validation images or the metrics of the rows differ")
     return ["\n\n".join("\n".join(line.text for line in block) for block in blocks)], [
         *notes,
         *footnotes(daggers, are_ranked=best is not None and bool(reasons[best])),
@@ -98,13 +105,36 @@ def _finished_jobs(finished: Sequence[Job], jobs: Sequence[Job], width: int | No
 
 
 def _best_line(jobs_of_lines: Mapping[Any, Sequence[Job]], reasons: Mapping[Any, str], metric: str) -> Any:
-    """Return the key of the line with the highest validation metric; None unless several lines are comparable."""
+    """Return the key of the line with the highest validation metric; None unless several lines are comparable.
+
+    Lines are comparable if their validation images and their metric are the same. Weights that were selected on the
+    test set are never the best.
+    """
+    jobs_of_lines = {key: jobs for key, jobs in jobs_of_lines.items() if not any(map(_is_selected_on_test, jobs))}
+    if not _are_alike(jobs_of_lines.values()):
+        return None
     values = {key: _validation(jobs, metric) for key, jobs in jobs_of_lines.items()}
     are_alike = len(set(reasons.values())) == 1
     comparable = {key: value for key, value in values.items() if value is not None and (are_alike or not reasons[key])}
     if None in values.values() or len(comparable) < 2:
         return None
     return max(comparable, key=lambda key: comparable[key])
+
+
+def _are_alike(lines: Iterable[Sequence[Job]]) -> bool:
+    """Return whether the jobs of all lines have the same validation images and metric, over trials the same ones."""
+    return len({frozenset(map(_measured, jobs)) for jobs in lines}) < 2
+
+
+def _measured(job: Job) -> tuple[str, ...]:
+    """Return what tells the validation images and the metric of a job apart."""
+    result = _result(job)
+    data = result.get("data", {})
+    return tuple(str(value) for value in (result.get("metric"), data.get("split_digest"), data.get("fingerprint")))
+
+
+def _is_selected_on_test(job: Job) -> bool:
+    return bool(headline_row(_result(job)).get("selection") == "best_test")
 
 
 def _each_run_once(jobs: Sequence[Job]) -> list[Job]:
@@ -161,4 +191,5 @@ def _stages(jobs: Sequence[Job]) -> str:
     trained = [
         stage["status"] == "trained" and not job.reused for job in jobs for stage in _result(job).get("stages", [])
     ]
-    return f"stages: {sum(trained)} made, {len(trained) - sum(trained)} reused; percent, mean ± s.d. over seeds"
+    made = f"{sum(trained)} trained or computed, {len(trained) - sum(trained)} from the cache"
+    return f"stages: {made}; percent, mean ± s.d. over seeds"

@@ -39,7 +39,7 @@ class BoxFractions(NamedTuple):
     remarks: list[str]
 
 
-def box_fractions(
+def relative_boxes(
     name: str, file: Path, files: ImageFiles, sizes: np.ndarray, images: np.ndarray, boxes: np.ndarray, exif: bool
 ) -> BoxFractions:
     """Convert boxes in pixels to fractions, and turn those of stored pixels with their image.

@@ -13,7 +13,7 @@ from ltr.configuration.ranges import Fraction, check_option
 from ltr.data.annotations.megadetector import read_megadetector
 from ltr.data.annotations.records import Records, clip_boxes
 from ltr.data.source import ImageFiles
-from ltr.data.sources.box_frames import box_fractions
+from ltr.data.sources.box_frames import relative_boxes
 from ltr.data.sources.checks import check_image_files
 from ltr.errors import DataError
 from ltr.names import counted, list_first, normal_path
@@ -99,7 +99,7 @@ def check_boxes(
     check_option("dataset.invalid_boxes", invalid, Faulty)
     boxes = table.boxes.astype(np.float64)
     if records.sizes is not None:
-        fractions = box_fractions(name, file, records.files, records.sizes, table.images, boxes, exif)
+        fractions = relative_boxes(name, file, records.files, records.sizes, table.images, boxes, exif)
         records.remarks += fractions.remarks
         if fractions.shown and invalid == "error":
             raise DataError(
