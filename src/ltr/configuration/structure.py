@@ -70,7 +70,8 @@ def _folder_of_dataset(config: Mapping[str, Any]) -> list[str]:
     top = name.replace(os.sep, "/").partition("/")[0]
     stages = Path(os.path.abspath(str(paths.get("stages"))))
     is_store = stages == Path(os.path.abspath(os.path.join(str(paths.get("outputs")), name)))
-    if top not in TAKEN_NAMES and not top.startswith(".") and not is_store:
+    is_taken = top in TAKEN_NAMES or top.startswith(".") or is_store
+    if not is_taken or _folder_name(name) is not None:  # which is a mistake of its own
         return []
     return [
         f"dataset.name={as_text(name)}: it names the folder of the runs below paths.outputs, where ltr keeps other "
