@@ -57,7 +57,7 @@ def test_class_balanced_batches_are_accepted(command, key, sampler, epochs):
 @pytest.mark.parametrize(("command", "key"), GENERATING.values(), ids=GENERATING)
 def test_batches_that_become_class_balanced_are_reported(command, key):
     (message,) = messages(*command, f"{key}=progressive")
-    assert message.startswith(f"{key}=Progressive")
+    assert message.startswith(f"{key}=progressive")
     assert f"{key}=class_balanced_deferred" in message
 
 

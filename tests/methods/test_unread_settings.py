@@ -79,13 +79,13 @@ FEATURE = ("method=smote", "method.space=feature")
 @pytest.mark.parametrize(
     ("overrides", "named"),
     [
-        ((*FEATURE, "loss=balanced_softmax", "sampler=square_root"), ("loss=BalancedSoftmax", "sampler=SquareRoot")),
-        ((*FEATURE, "loss=ldam"), ("loss=LDAM",)),
+        ((*FEATURE, "loss=balanced_softmax", "sampler=square_root"), ("loss=balanced_softmax", "sampler=square_root")),
+        ((*FEATURE, "loss=ldam"), ("loss=ldam",)),
         ((*FEATURE, "sampler.num_samples=100"), ("sampler.num_samples=100",)),
-        (("method=smote", "method.classifier.loss=ldam"), ("method.classifier.loss=LDAM",)),
+        (("method=smote", "method.classifier.loss=ldam"), ("method.classifier.loss=ldam",)),
         (("method=smote", "method.classifier.epochs=5"), ("method.classifier.epochs=5",)),
         (("method=smote", "method.classifier.optimizer.lr=0.05"), ("method.classifier.optimizer.lr=0.05",)),
-        (("method=smote", "method.classifier.scheduler=constant"), ("method.classifier.scheduler=Constant",)),
+        (("method=smote", "method.classifier.scheduler=constant"), ("method.classifier.scheduler=constant",)),
     ],
 )
 def test_settings_of_a_network_that_smote_does_not_train_are_refused(overrides, named):

@@ -8,7 +8,7 @@ from typing import Any
 
 from ltr.configuration.allowed import as_text
 from ltr.configuration.configs import config_names, leaves, node_at, read_config, recipes_of, updated
-from ltr.configuration.targets import class_name
+from ltr.configuration.targets import typed_name
 from ltr.identity import name_of
 
 _INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
@@ -45,7 +45,7 @@ def own_node(method: str, node: str) -> dict[str, Any]:
 
 
 def changes(where: str, config: Mapping[str, Any], shipped: Mapping[str, Any], top: Mapping[str, Any]) -> list[str]:
-    """Return what a resolved config sets differently from the shipped one, as overrides: ``loss=LDAM``.
+    """Return what a resolved config sets differently from the shipped one, as overrides: ``loss=ldam``.
 
     Args:
         where: key of the config, for the overrides.
@@ -68,7 +68,7 @@ def changes(where: str, config: Mapping[str, Any], shipped: Mapping[str, Any], t
                 node = key.removesuffix("_target_")
                 chosen.append(node)
                 path = f"{where}.{node}".rstrip(".")
-                result.append(f"{path}={class_name({'_target_': value})}")
+                result.append(f"{path}={typed_name({'_target_': value})}")
         elif value != other:
             result.append(f"{where}.{key}={as_text(value)}")
     return result

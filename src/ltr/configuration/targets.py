@@ -20,7 +20,7 @@ from ltr.configuration.configs import PRIVATE_KEYS, mappings, node_at
 from ltr.configuration.signatures import for_configs, mismatches
 from ltr.configuration.unwritten import unwritten_methods
 from ltr.errors import ConfigError, nearest
-from ltr.identity import path_of
+from ltr.identity import name_of, path_of
 
 # timm as a whole has functions that unpickle a file; its models come through ltr.models
 ALLOWED_PREFIXES = ("ltr.", "torch.nn.", "torch.optim.", "torchvision.models.")
@@ -98,6 +98,11 @@ def check_targets(config: Mapping) -> list[str]:
 def class_name(config: Mapping[str, Any]) -> str:
     """Return the name of a config's class or function, such as ``LDAM``."""
     return str(config.get("_target_")).rpartition(".")[2]
+
+
+def typed_name(config: Mapping[str, Any]) -> str:
+    """Return the name of a config's class in overrides, such as ``ldam``; that of code outside ltr is its path."""
+    return name_of(str(config.get("_target_"))).rpartition("/")[2]
 
 
 def locate(target: str, path: str = "") -> Any:

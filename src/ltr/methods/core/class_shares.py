@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 
-from ltr.configuration.targets import class_name, instantiate
+from ltr.configuration.targets import instantiate, typed_name
 from ltr.errors import ConfigError
 from ltr.methods.core.settings import DatasetInfo, Settings
 
@@ -50,7 +50,7 @@ def check_balanced_sampler(settings: Settings, dataset_info: DatasetInfo, where:
     Raises:
         ConfigError: the batches of the last epoch are not class-balanced.
     """
-    name = class_name(settings.sampler)
+    name = typed_name(settings.sampler)
     sampler = instantiate(settings.sampler)
     if sampler.start_epoch(settings.epochs) >= settings.epochs:  # a short training, which never samples so
         settings = settings.replaced(epochs=_LONG)
