@@ -105,6 +105,10 @@ def _is_digests(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_text, value.values()))
 
 
+def _is_amounts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_amount, value.values()))
+
+
 def _is_unit(value: Any) -> bool:
     return value in ("fraction", "number")
 
@@ -135,6 +139,7 @@ _WORDS: dict[Check, str] = {
     _is_flag: "true or false",
     _is_texts: "a list of texts",
     _is_digests: "digests by key",
+    _is_amounts: "amounts by name",
     _is_unit: "fraction or number",
     _is_direction: "higher, lower or neither",
 }
@@ -163,6 +168,7 @@ _IDENTITY_OF_ROW = {
     **{key: default for key, (_, default) in _ROW_DEFAULTS.items()},
 }
 _STAGE: dict[str, Check] = {"name": _is_text, "status": _is_text, "seconds": _is_seconds}
+_STAGE_OPTIONAL: dict[str, Check] = {"incidents": _is_amounts}
 _DATA: dict[str, Check] = {
     "split": _is_text,
     "split_digest": _is_text,
@@ -211,7 +217,7 @@ def _mistakes(result: Mapping[str, Any]) -> list[str]:
     for index, metric in enumerate(declared):
         wrong += _of_mapping(metric, _METRIC, {}, f"declared_metrics[{index}]")
     for index, stage in enumerate(stages):
-        wrong += _of_mapping(stage, _STAGE, {}, f"stages[{index}]")
+        wrong += _of_mapping(stage, _STAGE, _STAGE_OPTIONAL, f"stages[{index}]")
     optional = {key: check for key, (check, _) in _ROW_DEFAULTS.items()}
     for index, row in enumerate(rows):
         mistakes = _of_mapping(row, _ROW, optional, f"rows[{index}]")

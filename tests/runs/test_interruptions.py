@@ -82,6 +82,7 @@ def test_a_non_finite_step_is_skipped_and_reported(ltr_train, sometimes_nan):
     done = ltr_train(*SHORT, "trainer.on_nonfinite=skip", "trainer.ema_decay=0.9")
     assert done.code == 0, done.err
     assert "not finite in 2 steps" in done.out
+    assert "2 optimiser steps skipped" in done.out
     assert all(
         bool(torch.isfinite(tensor).all()) for tensor in weights(done.directory).values() if tensor.is_floating_point()
     )
@@ -92,6 +93,15 @@ def test_too_many_non_finite_steps_are_an_error(ltr_train, sometimes_nan):
     done = ltr_train(*SHORT, "trainer.on_nonfinite=skip", "trainer.max_nonfinite=2")
     assert done.code == 1
     assert "trainer.max_nonfinite=2 allows no more" in done.err
+
+
+def test_a_lower_limit_does_not_take_a_result_with_more_skipped_steps(ltr_train, sometimes_nan):
+    sometimes_nan(2, 5)
+    assert ltr_train(*SHORT, "trainer.on_nonfinite=skip").result["stages"][0]["incidents"]["skipped_steps"] == 2
+    again = ltr_train(*SHORT, "trainer.on_nonfinite=skip", "trainer.max_nonfinite=1")
+    assert again.code == 0, again.err  # this time no step is skipped: the calls are counted on
+    assert "2 optimiser steps skipped, more than trainer.max_nonfinite=1 allows" in again.out
+    assert "incidents" not in again.result["stages"][0]
 
 
 def test_a_non_finite_loss_does_not_overwrite_the_last_good_state(ltr_train, sometimes_nan, monkeypatch):

@@ -38,9 +38,11 @@ IGNORED = (
     IgnoredSetting("evaluation.batch_size", "speed"),
     IgnoredSetting("trainer.devices", "speed: batch_size is that of all devices together", in_labels=False),
     IgnoredSetting("trainer.check_files", "refuses unreadable images, but does not change a result"),
-    IgnoredSetting("trainer.on_error", "what happens to unreadable images, which the output names"),
-    IgnoredSetting("trainer.max_skipped", "when a run fails; the output names replaced images"),
-    IgnoredSetting("trainer.max_nonfinite", "when a run fails; a finished run reports skipped steps"),
+    IgnoredSetting(
+        "trainer.on_error", "when a run fails; a result names replaced images, and is used where they are allowed"
+    ),
+    IgnoredSetting("trainer.max_skipped", "when a run fails; a result names replaced images"),
+    IgnoredSetting("trainer.max_nonfinite", "when a run fails; a result names skipped steps"),
     IgnoredSetting("paths", "location"),
     IgnoredSetting("hydra", "location and launching"),
     IgnoredSetting("launcher", "launching"),

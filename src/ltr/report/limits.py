@@ -41,6 +41,16 @@ def trained_test_images(data: Mapping[str, Any]) -> str:
     return f"trained on {images:,} of the {counted(of, 'evaluated image')}" if images else ""
 
 
+def incidents_note(stages: Iterable[Mapping[str, Any]]) -> str:
+    """Return a note about unreadable images that others replaced, and skipped steps; empty if there were none."""
+    incidents = [stage.get("incidents") or {} for stage in stages]
+    images, steps = (sum(int(one.get(key, 0)) for one in incidents) for key in ("replaced_images", "skipped_steps"))
+    share = max((float(one.get("replaced_share", 0)) for one in incidents), default=0.0)
+    replaced = f"{counted(images, 'unreadable image')} replaced in training, up to {share:.2%} of an epoch"
+    skipped = f"{counted(steps, 'optimiser step')} skipped because of a loss that was not finite"
+    return ", ".join(note for note, number in ((replaced, images), (skipped, steps)) if number)
+
+
 def few_batches(config: Mapping[str, Any]) -> str:
     """Return a note about a run whose epochs are incomplete; empty for others."""
     batches = config.get("trainer.limit_train_batches")

@@ -9,7 +9,7 @@ from ltr.evaluation.groups import GROUPS
 from ltr.evaluation.metrics import Metric
 from ltr.report.blocks import BlockLine, table_blocks, wrap_lines
 from ltr.report.columns import heading, metric_table, unit_note, value_text
-from ltr.report.limits import limits, longer_schedule
+from ltr.report.limits import incidents_note, limits, longer_schedule
 from ltr.report.read_run import headline_row, number, run_title
 from ltr.report.style import NOTHING, SELECTED_ON_TEST
 
@@ -106,4 +106,5 @@ def _caption(result: dict[str, Any]) -> str:
     unit = unit_note(_metric_columns(result))
     meaning = f"many > {many}, few < {few} training images; * the run's result; {NOTHING} nothing to average"
     caveat = f"limited: {reason}" if (reason := limits(config, result.get("data", {}))) else longer_schedule(config)
-    return f"{unit}; {meaning}{more}{f'; {caveat}' if caveat else ''}"
+    parts = [unit, meaning + more, caveat, incidents_note(result.get("stages", []))]
+    return "; ".join(filter(None, parts))

@@ -17,6 +17,7 @@ from ltr.runs.named_files import changed_files, named_files
 from ltr.runs.processes.device import LIGHTNING_PRECISION, resolve_device, resolve_precision
 from ltr.runs.result import PROVENANCE, Outcome, read_result, run_directory
 from ltr.runs.store import RECORD
+from ltr.runs.training.incidents import INCIDENTS, excess_of
 
 # entries of a run's configuration that `find_result` adds or replaces
 IDENTITIES = ("code", "data", "files", "trainer")
@@ -48,11 +49,11 @@ def find_result(
     """Look for the run's result; with ``resume=never`` it is not valid, and stays until the new run begins.
 
     A result is valid if the data still have its fingerprint and metadata (such as a taxonomy), and the files that the
-    configuration names, such as ``backbone.weights``, their content, and if ``trainer.precision=auto`` is still the
-    precision that it was computed in. For the comparison the source is read again
-    (labels, paths and sizes of image files, or arrays), except data whose content is fixed by published digests. If
-    data or files have changed, a message says so, and the run gets a separate directory, so that the earlier result is
-    kept.
+    configuration names, such as ``backbone.weights``, their content, if ``trainer.precision=auto`` is still the
+    precision that it was computed in, and if its trainings replaced no more unreadable images and skipped no more steps
+    than this command allows. For the comparison the source is read again (labels, paths and sizes of image files, or
+    arrays), except data whose content is fixed by published digests. If data or files have changed, a message says so,
+    and the run gets a separate directory, so that the earlier result is kept.
 
     Args:
         config: the checked, resolved, plain configuration.
@@ -87,6 +88,9 @@ def find_result(
         result = read_result(directory)
     if config["resume"] == "never":
         return RunStatus(named, source=source)
+    if result is not None and (excess := _excess(result, config["trainer"])):
+        print_line(f"the result in {directory} is not used: {excess}")
+        return RunStatus(named, source=source)
     return RunStatus(named, None if result is None else Outcome(directory, result, reused=True), source)
 
 
@@ -101,6 +105,11 @@ def _other_precision(trainer: Mapping[str, Any], result: Mapping[str, Any], dire
     except (OSError, ValueError, AttributeError, ConfigError):  # without its GPU, the run could not be repeated here
         return None
     return now if used in LIGHTNING_PRECISION and now != used else None
+
+
+def _excess(result: Mapping[str, Any], trainer: Mapping[str, Any]) -> str | None:
+    """Return which incidents of a result's trainings today's limits do not allow; None if there are none."""
+    return excess_of({stage["name"]: stage.get(INCIDENTS) for stage in result.get("stages") or []}, trainer)
 
 
 def _current_source(

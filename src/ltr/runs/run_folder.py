@@ -35,6 +35,7 @@ from ltr.runs.result import (
 )
 from ltr.runs.stages import ARRAYS
 from ltr.runs.store import StageStore
+from ltr.runs.training.incidents import INCIDENTS
 
 
 @dataclass
@@ -173,4 +174,6 @@ class RunFolder:
 
 def _stage_entry(output: StageOutput) -> dict[str, Any]:
     status = "reused" if output.reused else "trained"
-    return {"name": output.name, "key": output.key, "status": status, "seconds": output.seconds}
+    entry = {"name": output.name, "key": output.key, "status": status, "seconds": output.seconds}
+    incidents = output.incidents.get(output.name)
+    return entry | ({INCIDENTS: dict(incidents)} if incidents else {})

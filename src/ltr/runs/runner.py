@@ -275,7 +275,7 @@ class _Run:
     def _print_plan(self) -> None:
         for stage in self.plan.stages:
             key = self.plan.keys[stage.name][0]
-            status = "cached" if self.store.record(key) else "to compute" if stage.compute else "to train"
+            status = "cached" if self.stages.is_stored(key) else "to compute" if stage.compute else "to train"
             work = "no training" if stage.compute else stage.checkpoint or counted(stage.settings.epochs, "epoch")
             self.print_line(f"{stage.name:<16} {key}  {status:<9} {work}")
 
@@ -298,7 +298,7 @@ class _Run:
     def _check_files(self) -> None:
         """Open the image files before the first training, unless all stages are cached."""
         trainer = self.config["trainer"]
-        if not trainer["check_files"] or all(self.store.record(key) for key, _ in self.plan.keys.values()):
+        if not trainer["check_files"] or all(self.stages.is_stored(key) for key, _ in self.plan.keys.values()):
             return
 
         def lines() -> list[str]:

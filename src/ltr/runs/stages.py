@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -38,12 +39,13 @@ from ltr.runs.single_images import join_single_images
 from ltr.runs.store import RECORD, REMOVED, StageStore
 from ltr.runs.training.accumulation import warn_of_long_accumulation
 from ltr.runs.training.doubts import warn_of_large_batch
+from ltr.runs.training.incidents import INCIDENTS, excess_of
 from ltr.runs.training.micro_batch import check_network
 from ltr.runs.training.solve import solve_stage
 from ltr.runs.training.train import TrainingContext, TrainingRecord, ValidationSpec, train_stage
 
 ARRAYS = "arrays.npz"
-_KEPT = ("seconds", "micro_batch", "code")  # entries of a stage's record that a run reads
+_KEPT = ("seconds", "micro_batch", "code", INCIDENTS)  # entries of a stage's record that a run reads
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -124,13 +126,17 @@ class Stages:
         folder = self.store.folder(key)
         trains = stage.checkpoint is None and not stage.compute
         # all checks run before anything is written, including the lock
-        missing = trains and distributed.broadcast_from_rank_zero(lambda: self.store.record(key) is None)
+        missing = trains and distributed.broadcast_from_rank_zero(lambda: not self.is_stored(key))
         prepared = self._prepared(stage, parents) if missing else None
         with ExitStack() as held:
 
             def look() -> dict[str, Any] | None:
                 held.enter_context(self.store.locked(key, stage.name))
                 record = self.store.record(key)
+                if record is not None and (excess := excess_of(record.get(INCIDENTS), self.config["trainer"])):
+                    self._print_line(f"{stage.name}: not the cached stage {key[:12]}: {excess}")
+                    self.store.discard(key)
+                    record = None
                 if record is None and self.config["resume"] == "never":  # no other run trains it: the lock is held
                     self.store.remove_state(key)
                 return None if record is None else {name: record.get(name) for name in _KEPT}
@@ -139,12 +145,16 @@ class Stages:
             reused = stored is not None or stage.checkpoint is not None
             if stored is not None:
                 self._report_reuse(stage.name, key, stored.pop("code"))
+                incidents = stored.pop(INCIDENTS) or {}
                 made = TrainingRecord(**stored)
             else:
                 made = self._make(stage, folder, parents, prepared if trains else None)
                 finished: dict[str, Any] = {"name": stage.name, "code": code_state()}
                 finished |= {"begun_by": made.begun_by} if made.begun_by else {}
                 finished |= {"micro_batch": made.micro_batch} if made.micro_batch else {}
+                incidents = dict(ChainMap(*(dict(parent.incidents) for parent in parents.values())))
+                incidents |= {stage.name: new} if (new := made.incidents.to_dict()) else {}
+                finished |= {INCIDENTS: incidents} if incidents else {}
                 distributed.broadcast_from_rank_zero(lambda: bool(self.store.finish(key, spec, made.seconds, finished)))
                 self.request.check(f"stopped after stage '{stage.name}'")
         if not (folder / RECORD).is_file():
@@ -162,7 +172,13 @@ class Stages:
             reused=reused,
             seconds=made.seconds,
             micro_batch=made.micro_batch,
+            incidents=incidents,
         )
+
+    def is_stored(self, key: str) -> bool:
+        """Return whether the store has a finished stage whose incidents this run's limits allow."""
+        record = self.store.record(key)
+        return record is not None and excess_of(record.get(INCIDENTS), self.config["trainer"]) is None
 
     def _print_line(self, text: str) -> None:
         self.console.print(rich_text(text), soft_wrap=True)

@@ -107,9 +107,13 @@ class StageStore:
         """
         with self.locked_if_free(key) as is_free:
             if is_free:
-                (self.folder(key) / RECORD).unlink(missing_ok=True)  # first: without its record a stage is unfinished
-                shutil.rmtree(self.folder(key), ignore_errors=True)
+                self.discard(key)
             return is_free
+
+    def discard(self, key: str) -> None:
+        """Delete a stage whose lock is held."""
+        (self.folder(key) / RECORD).unlink(missing_ok=True)  # first: without its record a stage is unfinished
+        shutil.rmtree(self.folder(key), ignore_errors=True)
 
     def remove_state(self, key: str) -> None:
         """Delete the training state of an unfinished stage, whose lock is held."""

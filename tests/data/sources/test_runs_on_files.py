@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 from PIL import Image
@@ -10,6 +11,7 @@ from PIL import Image
 import trees
 from ltr.configuration.overrides import load_config
 from ltr.runs.keys import run_hash
+from resuming import signal_at
 
 pytestmark = [
     pytest.mark.slow,
@@ -51,9 +53,63 @@ def test_a_broken_file_stops_a_run_unless_it_is_skipped_or_excluded(ltr_train, t
     skipped = ltr_train(*command, "trainer.on_error=skip", "trainer.max_skipped=0.5")
     assert skipped.code == 0, skipped.err
     assert "others of their classes replace them" in skipped.err
+    assert "1 unreadable image replaced in training, up to " in skipped.out
+    (stage,) = skipped.result["stages"]
+    assert stage["incidents"]["replaced_images"] == 1
     excluded = ltr_train(*command, f"dataset.exclude={tmp_path / 'bad.txt'}", outputs=tmp_path / "excluded")
     assert excluded.code == 0, excluded.err
     assert excluded.result["data"]["split"].endswith("-without1")
+
+
+def test_a_result_with_replaced_images_is_used_only_where_they_are_allowed(ltr_train, tmp_path):
+    root = trees.folder(tmp_path, each=8)
+    broken = root / "cat" / "3.jpg"
+    whole = broken.read_bytes()
+    broken.write_bytes(b"x" * len(whole))  # of the same size, so that the data keep their fingerprint
+    command = ["dataset=folder", f"dataset.root={root}", "dataset.test_fraction=0.25", "dataset.split_seed=1", *SMALL]
+    skipping = [*command, "trainer.on_error=skip", "trainer.max_skipped=0.5"]
+    first = ltr_train(*skipping)
+    assert first.code == 0, first.err
+    again = ltr_train(*skipping)
+    assert "not used" not in again.out + again.err
+    strict = ltr_train(*command)
+    assert strict.code == 1
+    assert "trainer.on_error=raise does not allow" in strict.out
+    assert "1 image file cannot be read" in strict.err
+    assert first.directory in strict.directories  # the result stays
+    stricter = ltr_train(*command, "trainer.on_error=skip", "trainer.max_skipped=0.001")
+    assert stricter.code == 1
+    assert "more than trainer.max_skipped=0.001 allows" in stricter.out
+    assert "not the cached stage" in stricter.out
+    broken.write_bytes(whole)
+    repaired = ltr_train(*command)
+    assert repaired.code == 0, repaired.err
+    (stage,) = repaired.result["stages"]
+    assert (stage["status"], stage.get("incidents")) == ("trained", None)
+
+
+def test_a_stopped_training_keeps_count_of_its_replaced_images(ltr_train, tmp_path, monkeypatch):
+    root = trees.folder(tmp_path, each=8)
+    (root / "cat" / "3.jpg").write_bytes(b"not an image")
+    command = ["dataset=folder", f"dataset.root={root}", "dataset.test_fraction=0.25", "dataset.split_seed=1",
+               *SMALL, "batch_size=6", "trainer.limit_train_batches=null", "trainer.max_epochs=3"]  # fmt: skip
+    skipping = [*command, "trainer.on_error=skip", "trainer.max_skipped=0.5"]
+    whole = ltr_train(*skipping, outputs=tmp_path / "whole").result["stages"][0]["incidents"]
+    assert whole["replaced_images"] == 3  # one in each epoch
+    for moment in ((0, 0), (0, 1), (1, 0), (1, 2)):
+        outputs = tmp_path / "stopped{}_{}".format(*moment)
+        with signal_at(monkeypatch, moment, signal.SIGTERM):
+            assert ltr_train(*skipping, outputs=outputs).code == 128 + signal.SIGTERM
+        strict = ltr_train(*command, "trainer.check_files=false", outputs=outputs)
+        assert "starting anew instead of resuming a stopped run" in strict.out or moment[0] == 0
+        assert strict.code == 1
+        assert "cat/3.jpg, cannot be read" in strict.err
+        outputs = tmp_path / "resumed{}_{}".format(*moment)
+        with signal_at(monkeypatch, moment, signal.SIGTERM):
+            assert ltr_train(*skipping, outputs=outputs).code == 128 + signal.SIGTERM
+        resumed = ltr_train(*skipping, outputs=outputs)
+        assert "resuming in epoch" in resumed.out
+        assert resumed.result["stages"][0]["incidents"] == whole
 
 
 def test_another_folder_is_another_run(tmp_path):

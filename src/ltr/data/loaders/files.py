@@ -86,7 +86,8 @@ class FileLoader(EpochLoader):
         device: device of the batches.
         num_workers: number of worker processes; 0 decodes in this process.
         train: True takes random crops if ``crop.random`` is set, False the evaluation crop.
-        replacements: source of replacements for unreadable training images; None: such an image is an error.
+        replacements: source of replacements for unreadable training images; None: such an image is an error. The
+            attribute ``replaced_images`` has their number in this epoch, from its first batch in this process.
         augment, views: as in `DeviceLoader`. A file is decoded once for each view, with the crop of its augmentation if
             that has one.
         labels, options: see `EpochLoader`.
@@ -121,6 +122,7 @@ class FileLoader(EpochLoader):
         self.train = train
         self.random = [train and one.random for one in crops]  # of each view
         self.replacements = replacements if train else None  # evaluation never replaces an image
+        self.replaced_images: int | None = None if self.replacements is None else 0  # of the epoch, up to this batch
         self._tasks: list[Task] = []  # of the current epoch, read by torch's loader
         self._workers = DataLoader(
             _Files(files, crops, self.replacements),
@@ -151,6 +153,7 @@ class FileLoader(EpochLoader):
         for task, pixels, failed in iterate_batches(self._workers):
             if task.view == 0:  # each view replaces the same images
                 skipped.add(failed)
+                self.replaced_images = None if self.replacements is None else len(skipped.failures)
             if isinstance(pixels, Failure):
                 failure = pixels
                 break  # raise after the loop, so that the workers end now and not when the traceback is collected

@@ -154,6 +154,8 @@ class StageOutput:
     reused: bool = False
     seconds: float = 0.0
     micro_batch: int | None = None  # images per forward pass in training, if a batch did not fit into memory
+    # replaced images and skipped steps of its training and of those that it builds on, by stage
+    incidents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Method:

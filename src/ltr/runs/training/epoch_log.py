@@ -15,7 +15,9 @@ import torch
 from ltr.files import write_csv
 from ltr.runs.processes import distributed
 from ltr.runs.result import FIRST_COLUMNS
+from ltr.runs.training.incidents import REPLACED
 
+METRICS = "metrics.csv"
 _SECONDS_BETWEEN_WRITES = 1.0  # writing the whole file takes longer than an epoch of a few milliseconds
 
 
@@ -46,6 +48,8 @@ class EpochLog(pl.Callback):
         self._extra: dict[str, float] = {}
         self._sums: torch.Tensor | None = None  # loss x images, correct, images: float64 on the device
         self._parts: tuple[torch.Tensor, ...] = ()  # views of its elements: indexing takes as long as adding
+        self._loader: Any = None
+        self._replaced = 0  # replaced images of this epoch before a resumed training, in all processes
         self._logs: dict[str, torch.Tensor] = {}  # values that a method logs at each step, times images
         self._seconds = 0.0  # training time of this epoch up to `_since`
         self._since = 0.0
@@ -64,7 +68,8 @@ class EpochLog(pl.Callback):
         self._extra.update(metrics)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.rows = [row for row in _read_rows(self.path) if int(row["epoch"]) <= trainer.current_epoch]
+        self._loader = getattr(trainer, "train_dataloader", None)
+        self.rows = [row for row in read_rows(self.path) if int(row["epoch"]) <= trainer.current_epoch]
         if self._sums is not None:  # resumed in mid-epoch: Lightning does not call on_train_epoch_start
             self._sums, self._parts = self._sums.to(pl_module.device), ()
             self._logs = {name: total.to(pl_module.device) for name, total in self._logs.items()}
@@ -74,6 +79,7 @@ class EpochLog(pl.Callback):
         dtype = torch.float32 if pl_module.device.type == "mps" else torch.float64
         self._sums, self._parts = torch.zeros(3, dtype=dtype, device=pl_module.device), ()
         self._logs, self._extra, self._seconds, self._since = {}, {}, 0.0, time.perf_counter()
+        self._replaced = 0
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         images = batch.labels.shape[0]
@@ -109,6 +115,7 @@ class EpochLog(pl.Callback):
         assert self._sums is not None
         loss, correct, images = distributed.all_reduce_sum(self._sums).tolist()
         logs = {name: distributed.all_reduce_sum(total) for name, total in self._logs.items()}
+        replaced = self._replaced_images()
         row = {
             "stage": self.stage,
             "epoch": trainer.current_epoch + 1,
@@ -117,6 +124,7 @@ class EpochLog(pl.Callback):
             "train/loss": loss / max(images, 1),
             "train/accuracy": correct / max(images, 1),
             "images_per_second": round(images / max(self._seconds, 1e-9), 1),
+            **({} if replaced is None else {REPLACED: replaced}),
             **{f"train/{name}": float(total) / max(images, 1) for name, total in logs.items()},
             **self._extra,
         }
@@ -132,6 +140,13 @@ class EpochLog(pl.Callback):
             logger.log_metrics(numbers, step=trainer.global_step)
         if self.on_row:
             self.on_row(row)
+
+    def _replaced_images(self) -> int | None:
+        """Return the replaced images of the epoch so far in all processes; None without ``trainer.on_error=skip``."""
+        number = getattr(self._loader, "replaced_images", None)
+        if number is None or self._sums is None:
+            return None
+        return self._replaced + int(distributed.all_reduce_sum(torch.tensor(number, device=self._sums.device)))
 
     def _write(self) -> None:
         if self._unwritten and distributed.is_rank_zero():
@@ -153,6 +168,7 @@ class EpochLog(pl.Callback):
         return {
             "sums": None if self._sums is None else distributed.all_reduce_sum(self._sums).cpu(),
             "logs": {name: distributed.all_reduce_sum(total).cpu() for name, total in self._logs.items()},
+            "replaced": self._replaced_images(),
             "seconds": self._seconds + time.perf_counter() - self._since,
             "spent": self.total_seconds,
         }
@@ -161,12 +177,14 @@ class EpochLog(pl.Callback):
         self._sums, self._seconds, self._spent = state_dict["sums"], state_dict["seconds"], state_dict["spent"]
         self._parts = ()
         self._logs = dict(state_dict.get("logs", {}))
+        self._replaced = state_dict.get("replaced") or 0
         if not distributed.is_rank_zero() and self._sums is not None:  # rank 0 holds the sums
             self._sums, self._parts = torch.zeros_like(self._sums), ()
             self._logs = {name: torch.zeros_like(total) for name, total in self._logs.items()}
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a ``metrics.csv``, with texts as values; none if there is no such file."""
     if not path.is_file():
         return []
     with open(path, newline="", encoding="utf-8") as file:

@@ -31,12 +31,16 @@ class ResumePoint:
         path: checkpoint to restore.
         epoch, batch: first epoch and batch to train, both counted from 0.
         code: state of the code that saved the checkpoint; None if the checkpoint does not hold it.
+        replaced_images: unreadable images of this epoch that others replaced before the resume point.
+        skipped_steps: optimiser steps skipped so far.
     """
 
     path: Path
     epoch: int
     batch: int
     code: Mapping[str, Any] | None = None
+    replaced_images: int = 0
+    skipped_steps: int = 0
 
     @classmethod
     def read(cls, path: Path, network: nn.Module | None = None) -> ResumePoint:
@@ -47,7 +51,10 @@ class ResumePoint:
         """
         state = read_training_state(path, network)
         epoch, batch = _position_of(state, path)
-        return cls(path, epoch, batch, state.get("code"))
+        callbacks = state.get("callbacks", {})
+        replaced = callbacks.get("EpochLog", {}).get("replaced") or 0
+        skipped = callbacks.get("SkipNonfinite", {}).get("skipped") or 0
+        return cls(path, epoch, batch, state.get("code"), replaced if batch else 0, skipped)
 
 
 class TrainingState:
@@ -72,6 +79,16 @@ class TrainingState:
         """
         path = distributed.broadcast_from_rank_zero(lambda: str(self._newest(network) or ""))
         return ResumePoint.read(Path(path)) if path else None
+
+    def clear(self) -> None:
+        """Delete the checkpoints, so that the training starts from scratch in every process."""
+
+        def delete() -> bool:
+            for path in (self.last, self.previous, self.best):
+                path.unlink(missing_ok=True)
+            return True
+
+        distributed.broadcast_from_rank_zero(delete)
 
     def _newest(self, network: nn.Module) -> Path | None:
         for path in (self.last, self.previous):

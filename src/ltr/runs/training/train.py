@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,14 @@ from ltr.runs.training.accumulation import Accumulation
 from ltr.runs.training.averaging import EMACallback
 from ltr.runs.training.compile_choice import choose_compilation
 from ltr.runs.training.direct_loop import STEP_HOOKS, DirectEpochLoop
-from ltr.runs.training.epoch_log import EpochLog
+from ltr.runs.training.epoch_log import METRICS, EpochLog, read_rows
 from ltr.runs.training.graph_loop import GraphEpochLoop, recorder_of
 from ltr.runs.training.guards import FiniteGuard, SkipNonfinite, StopOnSignal
+from ltr.runs.training.incidents import REPLACED, Incidents
 from ltr.runs.training.micro_batch import AutoMicroBatch
 from ltr.runs.training.progress import TrainingProgress
 from ltr.runs.training.sharpness import SharpnessAware
-from ltr.runs.training.state import SaveState, TrainingState
+from ltr.runs.training.state import ResumePoint, SaveState, TrainingState
 from ltr.runs.training.validation import ValidationCallback
 from ltr.writing import disk_trouble
 
@@ -71,11 +72,13 @@ class TrainingRecord:
         seconds: wall time of the training, including interrupted runs that it continued.
         micro_batch: final size of micro-batches; None for whole batches.
         begun_by: state of the code that trained the first part, if it differs from the current code.
+        incidents: replaced images and skipped steps.
     """
 
     seconds: float
     micro_batch: int | None = None
     begun_by: Mapping[str, Any] | None = None
+    incidents: Incidents = field(default_factory=Incidents)
 
 
 class _StartFlag(pl.Callback):
@@ -121,7 +124,12 @@ def train_stage(
     print_line = printer(context.console)
     state = TrainingState(folder / "state", print_line)
     begun_by = None
+    per_epoch = data.images_per_epoch * distributed.world_size()
     resume = state.resume_point(module)
+    if resume is not None and (excess := _excess(resume, folder, per_epoch, context.config["trainer"])):
+        print_line(f"{stage.name}: starting anew instead of resuming a stopped run, which trained with {excess}")
+        state.clear()
+        resume = None
     epochs_done = 0 if resume is None else resume.epoch
     if _is_compiled(stage, data, epochs_done, context, print_line):
         module.backbone.compile()
@@ -165,7 +173,21 @@ def train_stage(
         _write_weights(stage, module, state, folder, context.config)
     seconds = distributed.broadcast_from_rank_zero(lambda: log.total_seconds)
     micro_batch = parts.micro_batch if isinstance(parts, AutoMicroBatch) and parts.halved else None
-    return TrainingRecord(seconds, micro_batch, begun_by)
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    skipped_steps = sum(callback.skipped for callback in callbacks if isinstance(callback, SkipNonfinite))
+    incidents = Incidents.of(log.rows, per_epoch, skipped_steps)
+    return TrainingRecord(seconds, micro_batch, begun_by, incidents)
+
+
+def _excess(resume: ResumePoint, folder: Path, images_per_epoch: int, trainer: Mapping[str, Any]) -> str | None:
+    """Return which incidents of a stopped training this run's limits do not allow, the same in every process."""
+
+    def on_rank_zero() -> str:
+        rows = [row for row in read_rows(folder / METRICS) if int(row["epoch"]) <= resume.epoch]
+        rows.append({REPLACED: resume.replaced_images})
+        return Incidents.of(rows, images_per_epoch, resume.skipped_steps).excess(trainer) or ""
+
+    return distributed.broadcast_from_rank_zero(on_rank_zero) or None
 
 
 def _is_compiled(
@@ -241,7 +263,7 @@ def _trainer(
     progress = TrainingProgress(stage.name, settings.epochs, context.console, display["lines_every"])
     skips = config["on_nonfinite"] == "skip"
     on_row = progress.show if display["progress"] != "none" else None
-    log = EpochLog(folder / "metrics.csv", stage.name, on_row, only_finite=skips)
+    log = EpochLog(folder / METRICS, stage.name, on_row, only_finite=skips)
     callbacks: list[pl.Callback] = [
         SkipNonfinite(config["max_nonfinite"], printer(context.console))
         if skips
