@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,9 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, read_write
 
 from ltr.configuration.sweep_checks import without_validation
+from ltr.console import print_line
 from ltr.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -34,9 +37,39 @@ class SweepFolder(Callback):
     started: ClassVar[list[Path]] = []  # of the command that is running, see `sweep_folder`
 
     def on_multirun_start(self, config: DictConfig, **more: Any) -> None:
-        folder = Path(config.hydra.sweep.dir).absolute()
+        wanted = Path(config.hydra.sweep.dir).absolute()
+        folder, made = _claimed(wanted)
+        if folder != wanted:
+            print_line(f"{wanted} is the folder of another sweep: the table of this one is in {folder.name}")
+        with read_write(config.hydra):
+            config.hydra.sweep.dir = str(folder)  # Hydra and its launchers write there, too
         os.environ[_FOLDER] = str(folder)
         self.started.append(folder)
+        at_sweep_end(functools.partial(_remove_empty, made))
+
+
+def _claimed(wanted: Path) -> tuple[Path, list[Path]]:
+    """Return a folder that no other sweep uses, and the directories made for it, the innermost first.
+
+    Two sweeps in one folder would share a table, for example if both start in the same second. The second one gets
+    ``<wanted>-2``.
+    """
+    for number in itertools.count(1):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        jobs = folder / "jobs"
+        missing = [one for one in (folder, *folder.parents) if not one.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            jobs.mkdir()
+            return folder, [jobs, *missing]
+    raise AssertionError("unreachable: the numbers do not end")
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove directories from the first to the last, up to one that holds something."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 _at_end: list[Callable[[], None]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import multiprocessing
 import os
@@ -17,7 +18,7 @@ from ltr.configuration.overrides import _PLUGINS
 from ltr.configuration.parsing import parse
 from ltr.configuration.swept_configs import defer_values, jobs_of
 from ltr.errors import ConfigError, Interrupted
-from ltr.sweeps import check_processes, own_gpu
+from ltr.sweeps import _claimed, _remove_empty, check_processes, own_gpu
 
 CONF = conf_directory()
 
@@ -221,6 +222,33 @@ def test_a_failed_job_has_a_row_in_the_table(ltr_train):
     assert table[-1].startswith("failed: job 0 (")
     assert "has no validation images" in table[-1]
     assert "Error executing" not in done.err
+
+
+def test_a_second_sweep_in_a_folder_has_a_table_of_its_own(ltr_train, tmp_path):
+    folder = tmp_path / "sweep"
+    first = ltr_train(*FAST, "-m", "seed=0,1", f"hydra.sweep.dir={folder}")
+    second = ltr_train(*FAST, "-m", "seed=2", "trainer.max_epochs=2", f"hydra.sweep.dir={folder}")
+    assert (first.code, second.code) == (0, 0)
+    assert f"{folder} is the folder of another sweep: the table of this one is in sweep-2" in second.out
+    numbers = [sorted(path.name for path in one.glob("jobs/*.json")) for one in (folder, tmp_path / "sweep-2")]
+    assert numbers == [["00000.json", "00001.json"], ["00000.json"]]
+    assert (tmp_path / "sweep-2" / "table.txt").read_text() != (folder / "table.txt").read_text()
+
+
+def test_sweeps_that_start_at_once_claim_different_folders(tmp_path):
+    wanted = tmp_path / "outputs" / "sweeps" / "now"
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        folders = [folder for folder, _ in pool.map(_claimed, [wanted] * 8)]
+    assert sorted(folders, key=str) == [wanted, *(wanted.with_name(f"now-{number}") for number in range(2, 9))]
+
+
+def test_a_sweep_that_is_refused_leaves_no_folder(refused, tmp_path):
+    refused(*FAST, "-m", "seed=0,x", f"paths.outputs={tmp_path / 'outputs'}")
+    refused(*FAST, "-m", "method=erm,nix", f"paths.outputs={tmp_path / 'outputs'}")
+    assert not (tmp_path / "outputs").exists()
+    (_, made) = _claimed(tmp_path / "outputs" / "sweeps" / "now")
+    _remove_empty(made)
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_a_sweep_of_plans_has_no_table(ltr_train):

@@ -182,6 +182,8 @@ class _Source:
             for field, below in zip(declared.body, [*declared.body[1:], None]):
                 if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
                     continue
+                if ast.unparse(field.annotation).startswith("ClassVar"):  # no field of a dataclass
+                    continue
                 is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
                 meaning = " ".join(str(below.value.value).split()) if is_text else ""  # type: ignore[union-attr]
                 option = source._option(field.target.id, field.annotation, field.value, meaning)

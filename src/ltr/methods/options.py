@@ -10,7 +10,10 @@ Targets = Literal["random", "next"]
 Perturbation = Literal["adversarial", "noise"]
 
 
-class NonRobustFeaturesOptions(Options):
+class NonRobustFeaturesOptions(
+    Options,
+    used_if={"steps": "perturbation=adversarial", "step_size": "perturbation=adversarial and steps>0"},
+):
     """Options of the training on perturbed images."""
 
     targets: Targets = "random"

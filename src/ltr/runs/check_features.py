@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ltr.configuration.allowed import as_text
 from ltr.configuration.configs import read_config
 from ltr.configuration.targets import instantiate, locate
 from ltr.errors import ConfigError
@@ -17,6 +18,7 @@ from ltr.models.backbone_output import BackboneOutput
 from ltr.models.heads import head_kind
 from ltr.models.pooling import POOLS
 
+_OF_STEPS = ("accumulate", "gradient_clip", "ema_decay", "limit_train_batches")  # keys of trainer, of solver=minibatch
 _OF_LBFGS = ("l2", "l2_path", "max_iterations")
 METHODS = (  # those of conf/method that can be trained on stored features, for a message; smote can, too, by an option
     *("erm", "crt", "lws", "tau_norm", "ncm", "posthoc_la", "mislas", "weight_balancing", "rpl", "rpl_pp", "arpl"),
@@ -56,9 +58,16 @@ def stored_settings(config: Mapping[str, Any]) -> dict[str, Any] | None:
     return used
 
 
-def _warn_of_unread(features: Mapping[str, Any]) -> None:
+def _warn_of_unread(features: Mapping[str, Any], trainer: Mapping[str, Any]) -> None:
     """Warn of options that only the other solver reads; an experiment may set them."""
-    defaults = read_config("features/stored")
+    defaults, trainer_defaults = read_config("features/stored"), read_config("trainer/default")
+    for key in _OF_STEPS if features["solver"] == "lbfgs" else ():
+        if trainer[key] != trainer_defaults[key]:
+            warnings.warn(
+                f"trainer.{key}={as_text(trainer[key])} has no effect: features.solver=lbfgs takes no training steps. "
+                "Leave it out, or choose features.solver=minibatch",
+                stacklevel=3,
+            )
     for key in _OF_LBFGS if features["solver"] != "lbfgs" else ():
         if features.get(key, defaults[key]) != defaults[key]:
             warnings.warn(
@@ -109,7 +118,7 @@ def check_stored(config: Mapping[str, Any], method: Method, stages: Sequence[Sta
     stored = [stage for stage in stages if stage.settings.features is not None]
     if not stored:
         return
-    _warn_of_unread(config["features"])
+    _warn_of_unread(config["features"], config["trainer"])
     name = config["method"]["name"]
     if not method.takes_stored_features:
         raise ConfigError(

@@ -20,7 +20,7 @@ from ltr.data.split import Split
 from ltr.errors import ConfigError, LtrError
 from ltr.methods.core.checkpoint import without_initial_weights
 from ltr.methods.core.initial_head import check_initial_head
-from ltr.methods.core.settings import DatasetInfo
+from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import NeedsParents, Stage, StageOutput
 from ltr.models.backbones import ImageSizeError
 from ltr.models.hub_weights import HUB
@@ -28,6 +28,7 @@ from ltr.runs.check_weights import check_initial_weights, read_checkpoints
 from ltr.runs.image_size import check_images
 from ltr.runs.single_images import join_single_images
 from ltr.runs.training.micro_batch import check_network
+from ltr.runs.unread_settings import warn_of_unread_rates
 
 
 def check_networks(
@@ -43,6 +44,8 @@ def check_networks(
         LtrError: see the classes that the settings of a stage name.
     """
     checkpoints = read_checkpoints(stages, dataset_info)
+    trainings: list[tuple[Settings, list[str]]] = []  # settings, and names of the optimiser's groups
+    are_all_built = True
     for stage in stages:
         if stage.checkpoint is not None:
             continue
@@ -62,14 +65,18 @@ def check_networks(
             network = _built(stage, dataset_info, config["seed"], "cpu", parents)
             norms = None if network is None else check_images(stage, network, dataset_info, config["dataset"])
         if network is None or norms is None:
+            are_all_built = False
             continue
         _check_processes(network, config)
         _check_mixing(network, data)
         join_single_images(stage, data, norms, config["strategy"], lambda text: None)
         check_initial_head(network)
-        network.optimisation(data.steps_per_epoch)
+        optimizer, _ = network.optimisation(data.steps_per_epoch)
+        trainings.append((stage.settings, [group.get("name", "") for group in optimizer.param_groups]))
         if config["trainer"]["auto_accumulate"]:
             check_network(stage, network)
+    if are_all_built:
+        warn_of_unread_rates(trainings)
 
 
 def _data_module(

@@ -35,7 +35,7 @@ from ltr.runs.processes.device import check_strategy, resolve_device, resolve_pr
 from ltr.runs.training.doubts import warn_of_unused_trainer_options
 from ltr.runs.training.micro_batch import check_plan
 from ltr.runs.training.sharpness import check_sharpness
-from ltr.runs.unread_settings import warn_of_unread_settings
+from ltr.runs.unread_settings import warn_of_unread_options, warn_of_unread_settings
 from ltr.runs.unused_split_options import warn_of_unused_split_options
 
 
@@ -118,6 +118,7 @@ def plan_of(
     main = main_settings(config, precision, method)
     stages = method.stages(main, dataset_info)
     warn_of_unread_settings(config, method, stages, main, dataset_info)
+    warn_of_unread_options(config, method)
     check_stored(config, method, stages, dataset_info)
     _check_prior(config, stages[-1], dataset_info, split, device)
     check_backbones(stages, dataset_info, config["dataset"])

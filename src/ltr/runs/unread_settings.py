@@ -1,17 +1,24 @@
-"""Top-level settings that no stage of a method reads: reported by a training."""
+"""Settings that a training reads nowhere: top-level configs, options of the method, and learning rates of parts."""
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ltr.configuration.allowed import as_text
+from ltr.configuration.configs import config_names, read_config, recipes_of, updated
 from ltr.configuration.own_choices import changes, own_choice
 from ltr.errors import LtrError
+from ltr.methods.core.options import Options
 from ltr.methods.core.settings import DatasetInfo, Settings
 from ltr.methods.core.stage import Method, Stage
 
 _GROUPS = ("sampler", "loss")  # other groups are chosen by data sets, recipes and these two
+_RATES = {"head_lr": "head", "last_block_lr": "last_block"}  # of an optimiser -> name of its parameter group
+_PARTS = {"head_lr": "a trained head", "last_block_lr": "a trained last block of the backbone",
+          "extra_lr": "a trained module besides backbone and head"}  # fmt: skip
 
 
 def warn_of_unread_settings(
@@ -42,6 +49,57 @@ def warn_of_unread_settings(
             f"top-level {group}. {f'Set {where}, or leave it out' if where else 'Leave it out'}",
             stacklevel=2,
         )
+
+
+def warn_of_unread_options(config: Mapping[str, Any], method: Method) -> None:
+    """Warn of options of the method that its other options leave without effect, such as a weight of 0.
+
+    It is a warning, because the other value may belong to an ablation, or to a job of a sweep.
+    """
+    options = getattr(method, "options", None)
+    if not isinstance(options, Options):
+        return
+    name, shipped = config["method"]["name"], _shipped_options(config["method"]["name"], config["dataset"]["name"])
+    changed = options.changed(options)
+    for key, condition in options.unread().items():
+        shipped_value = shipped.get(key)
+        is_shipped = key in shipped and (options[key] == shipped_value or "${" in str(shipped_value))
+        if key in changed and not is_shipped:
+            needed = re.sub(r"(\w+)(?=!=|=|>)", r"method.\1", condition)
+            warnings.warn(
+                f"method.{key}={as_text(options[key])} has no effect: method={name} reads it only with {needed}. Leave "
+                "it out",
+                stacklevel=2,
+            )
+
+
+def _shipped_options(method: str, dataset: str) -> dict[str, Any]:
+    """Return the options that the configs of a method and its recipes set; {} for a method of a user's own config."""
+    options: dict[str, Any] = read_config(f"method/{method}") if method in config_names("method") else {}
+    for recipe in recipes_of(dataset, method):
+        options = updated(options, read_config(recipe).get("method") or {})
+    return options
+
+
+def warn_of_unread_rates(trainings: Sequence[tuple[Settings, Iterable[str]]]) -> None:
+    """Warn of learning rates of parts that no training has.
+
+    Args:
+        trainings: settings of each training, and the names of its optimiser's parameter groups.
+    """
+    for key, part in _PARTS.items():
+        with_rate = [one for one in trainings if one[0].optimizer.get(key) is not None]
+        if with_rate and not any(_has_part(key, names) for _, names in with_rate):
+            value = with_rate[0][0].optimizer[key]
+            warnings.warn(
+                f"optimizer.{key}={as_text(value)} has no effect: no stage that reads it has {part}. Leave it out",
+                stacklevel=2,
+            )
+
+
+def _has_part(rate: str, groups: Iterable[str]) -> bool:
+    names = {name.removesuffix(".no_decay") for name in groups}
+    return _RATES[rate] in names if rate in _RATES else bool(names - {"backbone", *_RATES.values()})
 
 
 def _trainings(stages: Sequence[Stage]) -> list[tuple[Any, ...]]:

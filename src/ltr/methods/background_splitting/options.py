@@ -42,7 +42,10 @@ class AuxOptions(Options):
     """Of `supercategories`: any rank of the taxonomy."""
 
 
-class BackgroundSplittingOptions(Options):
+class BackgroundSplittingOptions(
+    Options,
+    used_if={"b0": "thresholding=true"},
+):
     """Options of background splitting."""
 
     b0: Annotated[float | None, "(-inf, inf)"] = 0.1

@@ -11,7 +11,10 @@ Perturbed = Literal["head", "network"]
 FlatLabels = Literal["first", "mixed"]
 
 
-class FlatOptions(Options):
+class FlatOptions(
+    Options,
+    used_if=dict.fromkeys(("perturb", "radius", "flat_labels"), "flat_share>0"),
+):
     """Options of CC-SAM's first stage."""
 
     perturb: Perturbed = "head"
@@ -26,7 +29,10 @@ class FlatOptions(Options):
     """Labels of mixed images at perturbed weights: the `first` alone, as in the official code, or both, `mixed`."""
 
 
-class AdversarialOptions(Options):
+class AdversarialOptions(
+    Options,
+    used_if=dict.fromkeys(("step", "strength_divisor", "weighted"), "adversarial_limit>0"),
+):
     """Options of CC-SAM's second stage."""
 
     step: NonNegative = 1.0

@@ -33,7 +33,10 @@ class ViewsOptions(Options):
     from these views, the classifier from the first one, `augment`."""
 
 
-class BCLNetworkOptions(ProjectionOptions):
+class BCLNetworkOptions(
+    ProjectionOptions,
+    used_if=dict.fromkeys(("temperature", "class_averaging"), "contrastive_weight>0"),
+):
     """Options of the network of BCL."""
 
     classification_weight: NonNegative = 1.0
@@ -51,7 +54,10 @@ class BCLOptions(BCLNetworkOptions, ViewsOptions):
     """Options of BCL."""
 
 
-class ProCoNetworkOptions(ProjectionOptions):
+class ProCoNetworkOptions(
+    ProjectionOptions,
+    used_if=dict.fromkeys(("temperature", "form", "concentration", "sample"), "contrastive_weight>0"),
+):
     """Options of the network of ProCo."""
 
     contrastive_weight: NonNegative = 1.0

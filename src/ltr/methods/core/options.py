@@ -17,12 +17,13 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, dataclass_transform, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, dataclass_transform, get_type_hints
 
 from ltr.configuration.allowed import as_text, find_problem
 from ltr.configuration.annotations import rule_of
 from ltr.configuration.declarations import fields_of
 from ltr.errors import ConfigError
+from ltr.methods.core.used_if import holds
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -31,11 +32,19 @@ class Options(Mapping[str, Any]):
 
     Rules follow from types, see `ltr.configuration.annotations.rule_of`.
 
+    Attributes:
+        used_if: options that are read only under a condition, see `ltr.methods.core.used_if`: an argument of the class
+            statement, to which those of the base classes are added.
+
     Raises:
         ConfigError: lists each value outside its range or choices.
     """
 
-    def __init_subclass__(cls) -> None:
+    used_if: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls, used_if: Mapping[str, str] | None = None) -> None:
+        of_bases = {key: value for base in cls.__bases__ for key, value in getattr(base, "used_if", {}).items()}
+        cls.used_if = {**of_bases, **(used_if or {})}
         dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls)
 
     def __post_init__(self) -> None:
@@ -72,6 +81,10 @@ class Options(Mapping[str, Any]):
         defaults = {field.name: field.default for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         return [name for name, default in defaults.items()
                 if default is not dataclasses.MISSING and values[name] != default]  # fmt: skip
+
+    def unread(self) -> dict[str, str]:
+        """Return the options that the method does not read at these values of the others, with their conditions."""
+        return {name: condition for name, condition in self.used_if.items() if not holds(condition, self)}
 
     def part(self, declaration: type[Options]) -> dict[str, Any]:
         """Return the values of the fields of another declaration, usually a base class."""

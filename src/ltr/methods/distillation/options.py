@@ -10,7 +10,14 @@ from ltr.methods.core.options import Options, StageOptions
 Task = Literal["metric", "classification"]
 
 
-class RKDOptions(Options):
+class RKDOptions(
+    Options,
+    used_if={
+        "temperature": "hkd_weight>0",
+        "level": "fitnet_weight>0",
+        "reduction": "distance_weight!=0 or angle_weight!=0",
+    },
+):
     """Options of RKD, of embeddings and of classes."""
 
     task: Task = "metric"

@@ -8,7 +8,18 @@ from typing import Annotated, Literal
 from ltr.methods.core.options import Options
 
 
-class HERBSOptions(Options):
+class HERBSOptions(
+    Options,
+    used_if={
+        **dict.fromkeys(("selected", "joints", "dropout", "location_rule", "dropped_weight"), "suppression=true"),
+        "selected_fractions": "suppression=true and selected=null",
+        "locations_per_joint": "suppression=true and joints=null",
+        **dict.fromkeys(("refinement_weight", "refinement_reduction"), "refinement=true"),
+        **dict.fromkeys(("temperature", "temperature_period"), "refinement=true and refinement_weight>0"),
+        **dict.fromkeys(("width", "hidden_width", "resampling", "init"), "paths!=none"),
+        "mix_equal_levels": "paths!=none and resampling=learned",
+    },
+):
     """Options of HERBS, and of PIM as a special case; the defaults are the paper's."""
 
     paths: Literal["both", "top_down", "none"] = "both"

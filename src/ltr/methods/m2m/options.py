@@ -8,7 +8,13 @@ from typing import Annotated, Any, Literal
 from ltr.methods.core.options import Options
 
 
-class M2mClassifierOptions(Options):
+class M2mClassifierOptions(
+    Options,
+    used_if={
+        **dict.fromkeys(("gamma", "accept_on"), "rejection=both or rejection=confidence"),
+        **dict.fromkeys(("lam", "step_size"), "steps>0"),
+    },
+):
     """Options of the network f, which is trained on batches with generated images."""
 
     beta: Annotated[float, "[0, 1)"] = 0.999

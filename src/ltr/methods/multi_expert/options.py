@@ -22,7 +22,13 @@ class ExpertsOptions(Options):
     and pretrained weights need it."""
 
 
-class RIDEExpertsOptions(ExpertsOptions):
+class RIDEExpertsOptions(
+    ExpertsOptions,
+    used_if={
+        **dict.fromkeys(("diversity_temperature", "reweight_factor", "divergence"), "diversity_factor!=0"),
+        **dict.fromkeys(("temperature_rule", "temperature_from"), "diversity_factor!=0 and reweight_factor>0"),
+    },
+):
     """Options of the experts of RIDE."""
 
     experts: Annotated[int, "[1, 16]"] = 3
@@ -98,7 +104,10 @@ class TeacherOptions(Options):
     """A finished run's folder or a checkpoint to take the teacher from, instead of training it."""
 
 
-class DistillationOptions(Options):
+class DistillationOptions(
+    Options,
+    used_if=dict.fromkeys(("distill_temperature", "distill_of", "teacher_statistics"), "distill_weight>0"),
+):
     """Options of learning from a teacher's predictions."""
 
     distill_weight: NonNegative = 1.0

@@ -27,7 +27,10 @@ class PointOptions(Options):
     """Width of a linear layer between backbone and points; null for none, 2 gives the papers' figure."""
 
 
-class ReciprocalOptions(PointOptions):
+class ReciprocalOptions(
+    PointOptions,
+    used_if=dict.fromkeys(("radius", "radius_init"), "open_weight>0"),
+):
     """Options of the methods with reciprocal points."""
 
     distance: Distance = "l2"

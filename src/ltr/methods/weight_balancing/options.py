@@ -10,7 +10,10 @@ from ltr.methods.decoupling.options import RepresentationOptions
 Projection = Literal["epoch", "step", "never"]
 
 
-class BalancedOptions(Options):
+class BalancedOptions(
+    Options,
+    used_if={"radius": "projection!=never"},
+):
     """Options of the second stage of weight balancing."""
 
     radius: Annotated[float, "[0, 1]"] = 0.1

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ltr.configuration.allowed import as_text
+from ltr.configuration.configs import read_config
 from ltr.configuration.targets import class_name, instantiate
 from ltr.data.sampling.class_index import ClassIndex
 from ltr.data.sampling.samplers import Instance
@@ -166,13 +168,20 @@ def steps_of(settings: Settings, dataset_info: DatasetInfo) -> int:
 
 
 def warn_of_unused_trainer_options(trainer: Mapping[str, Any]) -> None:
-    """Warn of options of the trainer that nothing reads."""
-    if trainer["ema_decay"] is None and not trainer["ema_warmup"]:
-        warnings.warn(
-            "trainer.ema_warmup=false has no effect: trainer.ema_decay is null, so that no average is kept. Leave it "
-            "out, or set trainer.ema_decay=0.999",
-            stacklevel=2,
-        )
+    """Warn of options of the trainer that differ from their defaults and that nothing reads."""
+    defaults = read_config("trainer/default")
+    for key, is_read, needed in (
+        ("ema_warmup", trainer["ema_decay"] is not None, "ema_decay=0.999"),
+        ("max_skipped", trainer["on_error"] == "skip", "on_error=skip"),
+        ("max_nonfinite", trainer["on_nonfinite"] == "skip", "on_nonfinite=skip"),
+    ):
+        if not is_read and trainer[key] != defaults[key]:
+            other = needed.partition("=")[0]
+            warnings.warn(
+                f"trainer.{key}={as_text(trainer[key])} has no effect: trainer.{other} is {as_text(trainer[other])}. "
+                f"Leave it out, or set trainer.{needed}",
+                stacklevel=2,
+            )
 
 
 def warn_of_large_batch(stage: Stage, images: int) -> None:
