@@ -74,6 +74,9 @@ def test_adding_a_run_twice_changes_nothing(folder, tmp_path):
         ({"rows__0__split": "val"}, "on the split val; needed is test"),
         ({"rows__0__metrics": {"nll": 1.0}}, "no value of balanced_accuracy"),
         ({"rows__0__metrics__accuracy": 38.2}, "accuracy is 38.2; a fraction lies in [0, 1]"),
+        ({"rows__0__metrics__few": 7.5}, "few is 7.5; a fraction lies in [0, 1]"),
+        ({"rows__0__metrics__ece": -0.1}, "ece is -0.1; a fraction lies in [0, 1]"),
+        ({"data__fingerprint": "zz"}, "data.fingerprint is zz; needed is a SHA-256"),
         ({"config__backbone.weights": "/home/me/w.pth"}, "contains the absolute path /home/me/w.pth"),
         ({"config__seed": 7}, "needed is cifar10_lt/crt/crt-s7-"),
         ({"schema_version": 99}, "layout 99"),
@@ -87,6 +90,15 @@ def test_a_file_is_refused_with_its_reason(folder, changes, reason):
     assert len(results.accepted) == 2
     assert any(reason in line for line in results.refused), results.refused
     assert all(line.startswith(str(path)) for line in results.refused)
+
+
+def test_members_of_a_group_have_the_same_settings(folder):
+    first, second = sorted(folder.glob("cifar10_lt/erm/*/result.json"))
+    assert read_results_folder(folder).refused == ()
+    change(second, **{"config__optimizer.lr": 0.7})
+    (line,) = read_results_folder(folder).refused
+    assert line.startswith(f"{second}: optimizer.lr is 0.7, and ")
+    assert f"in {first.parent}, which has the same group_hash" in line
 
 
 def test_a_short_schedule_is_accepted(folder):

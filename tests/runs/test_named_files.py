@@ -114,19 +114,34 @@ def test_runs_of_earlier_versions_are_reused_with_a_note(train, tmp_path):
     assert "has no digests of its files (backbone.weights)" in " ".join(done.out.split())
 
 
+def of_group(group, data, precision=None):
+    return {"group_hash": group, "data": data, "config": {}, "precision": precision}
+
+
+def test_runs_in_another_precision_are_not_averaged():
+    data = {"fingerprint": "d"}
+    keys = groups_by_data([of_group("g", data, precision) for precision in ("bf16", "fp32", "bf16")])
+    assert keys[0] == keys[2] != keys[1]
+    assert groups_by_data([of_group("g", data, "bf16"), of_group("g", data)]) == ["g", "g"]  # of an earlier version
+
+
 def test_runs_from_different_files_are_not_averaged():
     one, other, earlier = {"fingerprint": "d", "files": {"w": "1"}}, {"fingerprint": "d", "files": {"w": "2"}}, None
-    keys = groups_by_data([("g", one, {}), ("g", other, {}), ("g", dict(one), {}), ("h", one, {})])
+    keys = groups_by_data([of_group("g", one), of_group("g", other), of_group("g", dict(one)), of_group("h", one)])
     assert keys[0] == keys[2] != keys[1]
     assert keys[3] == "h"
-    assert groups_by_data([("g", one, {}), ("g", {"fingerprint": "d"}, {}), ("g", earlier, {})]) == ["g", "g", "g"]
+    assert groups_by_data([of_group("g", one), of_group("g", {"fingerprint": "d"}), of_group("g", earlier)]) == [
+        "g",
+        "g",
+        "g",
+    ]
 
 
 def test_runs_on_different_taxonomies_are_not_averaged():
     one, other, none = (
         {"fingerprint": "d", "metadata": metadata} for metadata in ({"taxonomy": "1"}, {"taxonomy": "2"}, {})
     )
-    keys = groups_by_data([("g", one, {}), ("g", other, {}), ("g", none, {}), ("g", dict(one), {})])
+    keys = groups_by_data([of_group("g", one), of_group("g", other), of_group("g", none), of_group("g", dict(one))])
     assert len(set(keys)) == 3
     assert keys[0] == keys[3]
-    assert groups_by_data([("g", one, {}), ("g", {"fingerprint": "d"}, {})]) == ["g", "g"]
+    assert groups_by_data([of_group("g", one), of_group("g", {"fingerprint": "d"})]) == ["g", "g"]

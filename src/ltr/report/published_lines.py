@@ -163,7 +163,7 @@ def lines_of(entries: Iterable[Entry]) -> list[PublishedLine]:
         groups: dict[Any, list[Run]] = {}
         distinct_runs = list({run.result.get("run_hash", index): run for index, run in enumerate(entry.runs)}.values())
         results = [run.result for run in distinct_runs]
-        keys = groups_by_data([(str(of.get("group_hash")), of.get("data"), of["config"]) for of in results])
+        keys = groups_by_data(results)
         for run, group in zip(distinct_runs, keys):
             key = (*_averaging_key(run, len(trials) > 1, group), run.headline["selection"])
             groups.setdefault(key, []).append(run)

@@ -19,6 +19,7 @@ from ltr.files import is_folder
 from ltr.report.ignored_settings import is_ignored
 from ltr.report.read_run import read_rows, read_run
 
+_PRECISION_KEY = "trainer.precision"
 _FINGERPRINT_KEY = "data.fingerprint"  # setting of runs that differ from others only in the fingerprint of their data
 
 
@@ -37,6 +38,7 @@ class FinishedRun:
         rows: result rows of the test split; of all splits if the run evaluated several values of a parameter.
         metric: name of the metric that selects checkpoints.
         declared_metrics: metrics of a user's own protocols, see `ltr.evaluation.metrics.Metric.to_dict`.
+        precision: precision of the computation, which ``trainer.precision=auto`` does not tell; None: unknown.
     """
 
     path: Path
@@ -49,6 +51,11 @@ class FinishedRun:
     rows: list[dict[str, Any]]
     metric: str
     declared_metrics: tuple[dict[str, Any], ...] = ()
+    precision: str | None = None
+
+    def as_result(self) -> dict[str, Any]:
+        """Return the entries of ``result.json`` that `groups_by_data` reads."""
+        return {"group_hash": self.group, "data": self.data, "config": self.config, "precision": self.precision}
 
     def table(self, stem: str, row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Return columns of ``per_class.parquet`` or ``predictions.parquet`` for one row of the result.
@@ -104,7 +111,7 @@ def finished_runs(folders: Sequence[Path]) -> RunCollection:
             except DataError as error:
                 collection.damaged.append(str(error))
                 continue
-            identity = (run.run_hash, *_data_identity(run.data).values())  # the hash holds no data of the first run
+            identity = (run.run_hash, *_identity_beside_hash(run.as_result()).values())
             if identity in seen:
                 collection.duplicates += 1
                 continue
@@ -138,19 +145,21 @@ def _each_seed_once(runs: Sequence[FinishedRun], collection: RunCollection) -> l
 
 def _split_by_data(runs: list[FinishedRun]) -> list[FinishedRun]:
     """Assign runs of a group on different data to different groups: labels or files may change between seeds."""
-    groups = groups_by_data([(run.group, run.data, run.config) for run in runs])
+    groups = groups_by_data([run.as_result() for run in runs])
     return [
-        run if run.group == group else replace(run, group=group, config={**run.config, **_data_settings(run.data)})
+        run if run.group == group else replace(run, group=group, config={**run.config, **_data_settings(run)})
         for run, group in zip(runs, groups)
     ]
 
 
-def _data_settings(data: Mapping[str, Any]) -> dict[str, str]:
-    """Return settings that tell runs on different data or files apart in labels."""
+def _data_settings(run: FinishedRun) -> dict[str, str]:
+    """Return settings that tell runs on different data or files, or in different precision, apart in labels."""
+    data = run.data
     digests = {
         f"{kind}.{key}": digest[:8] for kind in ("metadata", "files") for key, digest in (data.get(kind) or {}).items()
     }
-    return {_FINGERPRINT_KEY: str(data.get("fingerprint"))[:8], **digests}
+    precision = {_PRECISION_KEY: run.precision} if run.precision else {}
+    return {_FINGERPRINT_KEY: str(data.get("fingerprint"))[:8], **digests, **precision}
 
 
 def _run_directories(folder: Path, collection: RunCollection) -> Iterator[Path]:
@@ -201,6 +210,7 @@ def _read_finished_run(path: Path, configs: dict[str, dict[str, Any]]) -> Finish
         rows if has_values else [row for row in rows if row["split"] != "val"],
         result.get("metric") or "balanced_accuracy",
         tuple(result["declared_metrics"]),
+        result.get("precision"),
     )
 
 
@@ -208,36 +218,41 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def groups_by_data(runs: Sequence[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]]) -> list[str]:
-    """Return the group key of each run, by which runs are averaged: the group hash, unless data differ within a group.
+def groups_by_data(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the group key of each result, by which runs are averaged: the group hash, unless data differ in a group.
+
+    Runs in another precision, which ``trainer.precision=auto`` chooses by the machine, are other groups as well.
 
     Args:
-        runs: group hash, ``data`` and ``config`` of each result. The configuration holds the fingerprint if the usual
-            run directory was in use by a run on other data. Runs of older versions have no fingerprint, and no digests
-            of the data's metadata and of the files that their configurations name.
+        results: ``group_hash``, ``data``, ``config`` and ``precision`` of each ``result.json``. The configuration holds
+            the fingerprint if the usual run directory was in use by a run on other data. Runs of older versions have
+            no fingerprint, no precision, and no digests of the data's metadata and of the files that they name.
     """
     known: dict[str, dict[str, set[str]]] = {}
-    for group, data, config in runs:
-        for kind, digest in _data_identity(data).items():
-            known.setdefault(group, {}).setdefault(kind, set()).update([digest] if digest else [])
-        known[group]["fingerprint"].update(["earlier"] if _FINGERPRINT_KEY in config else [])
+    identities = [_identity_beside_hash(result) for result in results]
+    for result, identity in zip(results, identities):
+        of_group = known.setdefault(str(result.get("group_hash")), {})
+        for kind, digest in identity.items():
+            of_group.setdefault(kind, set()).update([digest] if digest else [])
+        of_group["fingerprint"].update(["earlier"] if _FINGERPRINT_KEY in (result.get("config") or {}) else [])
     keys = []
-    for group, data, _ in runs:
-        identity = _data_identity(data)
+    for result, identity in zip(results, identities):
+        group = str(result.get("group_hash"))
         differing = [kind for kind in identity if len(known[group][kind]) > 1]
         named = [identity[kind] for kind in identity if kind == "fingerprint" or kind in differing]
         keys.append(_digest([group, *named]) if differing else group)
     return keys
 
 
-def _data_identity(data: Mapping[str, Any] | None) -> dict[str, str | None]:
-    """Return the fingerprint of a run's data, and digests of their metadata and of the files that its config names."""
-    data = data or {}
+def _identity_beside_hash(result: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return what a run's hash leaves out: its data, their metadata, the files that its config names, its precision."""
+    data = result.get("data") or {}
     files, metadata = data.get("files"), data.get("metadata")
     return {
         "fingerprint": data.get("fingerprint"),
         "files": _digest(files) if files else None,
         "metadata": None if metadata is None else _digest(metadata),
+        "precision": result.get("precision"),
     }
 
 

@@ -17,8 +17,10 @@ from typing import Any
 from ltr import escaping
 from ltr.errors import DataError, nearest
 from ltr.files import is_regular
+from ltr.report.columns import metric_table
 from ltr.report.limits import few_batches, trained_test_images
 from ltr.report.read_run import Run, number
+from ltr.report.read_runs import settings
 
 SPLITS, COSTS = "splits.csv", "costs.csv"
 SPLIT_COLUMNS = ("split", "digest", "train_images", "val_images", "test_images", "unknown_images", "classes")
@@ -37,6 +39,11 @@ def entry_mistakes(run: Run) -> list[str]:
         for key, value in hashes.items()
         if not (isinstance(value, str) and _SHA256.fullmatch(value))
     ]
+    if not (data.get("fingerprint") is None or _SHA256.fullmatch(str(data["fingerprint"]))):  # None: an earlier version
+        reasons.append(
+            f"data.fingerprint is {_short(data['fingerprint'])}; needed is a SHA-256 in hex. Keep the file that "
+            "ltr-train writes"
+        )
     if not data.get("split") or not data.get("test_images"):
         reasons.append("data lacks the split or its number of test images. Train with the current version of ltr")
     if not str(data.get("split", "")).isprintable():
@@ -79,9 +86,13 @@ def _metric_mistakes(run: Run) -> list[str]:
     value = number(metrics.get(name))
     if value != value:
         return [f"its headline row has no value of {_short(name)}, the run's metric. Keep the file of ltr-train"]
-    fractions = ("accuracy", "balanced_accuracy", "top5")
-    key = next((key for key in fractions if not 0 <= number(metrics.get(key, 0.0)) <= 1), None)
-    return [] if key is None else [f"{key} is {metrics[key]}; a fraction lies in [0, 1]. Keep the file of ltr-train"]
+    table = metric_table([run.result.get("declared_metrics", ())])
+    for row in run.result["rows"]:
+        for key, shown in row["metrics"].items():
+            is_outside = not math.isnan(number(shown)) and not 0 <= number(shown) <= 1
+            if is_outside and table.find(key, row["protocol"]).is_fraction:
+                return [f"{key} is {shown}; a fraction lies in [0, 1]. Keep the file of ltr-train"]
+    return []
 
 
 def folder_mistakes(run: Run) -> list[str]:
@@ -91,6 +102,18 @@ def folder_mistakes(run: Run) -> list[str]:
     if location.parts[:2] == expected.parts[:2] and run.path.name == expected.name:
         return []
     return [f"it is in {location}; needed is {expected}. Move the folder, or add the run with --add"]
+
+
+def group_mistakes(run: Run, other: Run) -> list[str]:
+    """Return the reason why a result cannot have the group hash of another one; empty if its settings are the same."""
+    own_settings, known = settings(run.result["config"]), settings(other.result["config"])
+    key = next((key for key in sorted({*own_settings, *known}) if own_settings.get(key) != known.get(key)), None)
+    if key is None:
+        return []
+    return [
+        f"{key} is {_short(own_settings.get(key))}, and {_short(known.get(key))} in {other.path}, which has the same "
+        "group_hash. Keep the file that ltr-train writes"
+    ]
 
 
 def run_folder(run: Run) -> Path:

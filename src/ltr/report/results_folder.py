@@ -32,6 +32,7 @@ from ltr.report.results_checks import (
     SPLITS,
     entry_mistakes,
     folder_mistakes,
+    group_mistakes,
     read_costs,
     read_splits,
     run_folder,
@@ -82,11 +83,14 @@ def read_results_folder(folder: Path) -> ResultsFolder:
     accepted: list[Run] = []
     refused: list[str] = []
     hashes: dict[str, Path] = {}
+    groups: dict[str, Run] = {}  # the first accepted run of each
     for path in _entries(folder):
         if path in (folder / SPLITS, folder / COSTS, folder / BOARD):
             continue
         if path.name == RESULT and not path.is_symlink():
             run, reasons = _read_entry(path, splits, hashes)
+            if run is not None and not reasons:
+                reasons = group_mistakes(run, groups.setdefault(run.result["group_hash"], run))
             refused += [f"{path}: {reason}" for reason in reasons]
             accepted += [run] if run is not None and not reasons else []
         elif path.name != PROVENANCE or path.is_symlink() or not path.with_name(RESULT).is_file():

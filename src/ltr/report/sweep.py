@@ -67,9 +67,7 @@ def sweep_table(jobs: Sequence[Job], width: int | None = None) -> str:
 def _finished_jobs(finished: Sequence[Job], jobs: Sequence[Job], width: int | None) -> tuple[list[str], list[str]]:
     """Return the table of the finished jobs, if there are any, and its notes."""
     has_trials = len({_config(job).get("dataset.trial") for job in finished} - {None}) > 1
-    groups = groups_by_data(
-        [(_result(job).get("group_hash", ""), _result(job).get("data"), _config(job)) for job in finished]
-    )
+    groups = groups_by_data([_result(job) for job in finished])
     jobs_of_lines: dict[Any, list[Job]] = {}
     for job, group in zip(finished, groups):
         key = settings_without_trial(_config(job)) if has_trials else group
