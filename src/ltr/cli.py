@@ -282,6 +282,9 @@ def run_job(config: DictConfig, codes: list[int], line: CommandLine) -> float | 
     try:
         if in_sweep():
             own_gpu()
+            if config.stages == "plan":  # whose lines name no run
+                swept = " ".join(text for text in job_overrides() if text not in line.overrides)
+                print_line(f"job {job.num} ({swept}):" if swept else f"job {job.num}:")
         outcome = _train_task(config, line)
         if in_sweep():
             record_job(job.num, job_overrides(), outcome, None)

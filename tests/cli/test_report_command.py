@@ -82,7 +82,7 @@ def test_html_is_written_into_the_folder_of_runs(command, outputs):
         (["outputs", "--format", "pdf"], 2, "invalid choice"),
         (["outputs", "--level", "95"], 2, "between 0 and 1"),
         (["outputs", "--out", "outputs"], 2, "that is a folder"),
-        (["outputs", "--format", "html", "--pictures", "-1"], 2, "0 or more"),
+        (["outputs", "--format", "html", "--figure-runs", "-1"], 2, "0 or more"),
     ],
 )
 def test_mistakes_are_reported(command, outputs, tmp_path, arguments, code, reason):

@@ -255,6 +255,8 @@ def test_a_sweep_of_plans_has_no_table(ltr_train):
     done = ltr_train("-m", *FAST, "stages=plan", "seed=0,1")
     assert done.code == 0, done.err
     assert not list((done.outputs / "sweeps").glob("*/table.txt"))
+    titles = [line for line in done.out.splitlines() if line.startswith("job ")]
+    assert titles == ["job 0 (seed=0):", "job 1 (seed=1):"]
 
 
 @pytest.mark.parametrize(

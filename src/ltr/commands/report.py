@@ -77,18 +77,19 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--figures", choices=("two", "all"), default="", help="first draw these figures of every run")
     parser.add_argument(
-        "--pictures",
+        "--figure-runs",
         type=int,
         default=20,
         metavar="N",
         help="number of runs whose figures the HTML contains (default: 20)",
     )
+    parser.add_argument("--pictures", dest="figure_runs", type=int, help=argparse.SUPPRESS)  # former name
     arguments = parse_arguments(parser, argv)
     if arguments is None:
         return 0
     if not 0 < arguments.level < 1:
         raise ConfigError(f"--level {arguments.level}: allowed is a number between 0 and 1")
-    at_least(arguments, "pictures", 0)
+    at_least(arguments, "figure_runs", 0)
     folders = [
         folder if folder.exists() or not runs_of_name(str(folder)) else run_path(folder) for folder in arguments.folders
     ]
@@ -120,7 +121,7 @@ def _check_format(arguments: argparse.Namespace) -> None:
         refuse_unread(arguments, ["level"], "only --against gives intervals. Add --against ROW, or leave it out")
     if arguments.format != "html":
         because = f"--format {arguments.format} contains no figures. Leave it out, or add --format html"
-        refuse_unread(arguments, ["pictures"], because)
+        refuse_unread(arguments, ["figure_runs"], because)
     ending = "" if arguments.out is None else arguments.out.suffix.lower()
     if ending in IMAGES:
         raise ConfigError(
@@ -169,7 +170,7 @@ def _report(arguments: argparse.Namespace, folders: Sequence[Path]) -> int:
     if arguments.format == "html":
         from ltr.report.html import html_report
 
-        text = html_report(report, figure_runs=arguments.pictures, problems=problems)
+        text = html_report(report, figure_runs=arguments.figure_runs, problems=problems)
         out = out or folders[0] / HTML_REPORT
     else:
         text = as_text(report, arguments.format, terminal_width() if out is None else None)

@@ -41,7 +41,7 @@ def check_leaderboard(arguments: argparse.Namespace, folders: Sequence[Path]) ->
         )
     refuse_unread(
         arguments,
-        ["by", "level", "pictures"],
+        ["by", "level", "figure_runs"],
         "--leaderboard shows every result of its folder in one HTML file. Leave it out",
     )
     if arguments.check and (arguments.add or arguments.out):

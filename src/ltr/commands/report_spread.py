@@ -21,7 +21,7 @@ def check_spread(arguments: argparse.Namespace) -> None:
             "--spread --format html: a spread is written as table, markdown, latex or csv, and as a figure to "
             "--out FILE.png. Choose one of them"
         )
-    refuse_unread(arguments, ["pictures"], "--spread shows no figures of runs. Leave one of them out")
+    refuse_unread(arguments, ["figure_runs"], "--spread shows no figures of runs. Leave one of them out")
     if arguments.out is not None and arguments.out.suffix.lower() == ".png":
         refuse_unread(arguments, ["format", "level"], "--out FILE.png draws a figure without it. Leave one of them out")
     ignored = [f"--{name}" for name in ("curve", "figures") if getattr(arguments, name)]

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ltr.configuration.structure import TAKEN_NAMES
 from ltr.errors import DataError
 from ltr.escaping import name as short_name
 from ltr.files import is_folder
@@ -186,8 +187,8 @@ def _run_directories(folder: Path, collection: RunCollection) -> Iterator[Path]:
         if "config.yaml" in names:
             collection.unfinished += 1
             continue
-        # the stage cache and the outputs of sweeps and ltr-eval are next to the folders of the data sets
-        skipped = {"stages", "sweeps", "evaluations"} if is_top else set()
+        # the stage cache and the outputs of other commands are next to the folders of the data sets
+        skipped = set(TAKEN_NAMES) if is_top else set()
         subfolders = [e.path for e in entries if not e.name.startswith(".") and e.name not in skipped and is_folder(e)]
         queue += [(path, False) for path in reversed(subfolders)]
 
