@@ -68,6 +68,24 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file that a user or another program wrote.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError, RecursionError: it is not JSON in UTF-8, or an object has a key twice, of which one would be lost.
+    """
+    return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_distinct)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"an object has the key {next(name for name in names if names.count(name) > 1)!r} twice")
+    return content
+
+
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], first: Iterable[str] = ()) -> None:
     """Write rows as CSV, atomically: columns ``first``, then the others in order of appearance; missing cells blank."""
     rows = list(rows)

@@ -193,7 +193,10 @@ _CONFIG: dict[str, Check] = {
     "evaluation.many_above": _is_amount,
     "evaluation.few_below": _is_amount,
 }
-_TOP: dict[str, Check] = {"metric": _is_text, "run_hash": _is_text, "group_hash": _is_text}
+_TOP: dict[str, Check] = {
+    **dict.fromkeys(("metric", "run_hash", "group_hash"), _is_text),
+    "precision": _or_none(_is_text),
+}
 
 
 def _mistakes(result: Mapping[str, Any]) -> list[str]:

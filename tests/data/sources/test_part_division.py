@@ -145,6 +145,7 @@ def test_classes_without_a_training_image_are_listed(traps, tmp_path):
     [
         ("l.json", '{"train": ["L0"], "rest": ["L1"]}', "rest[0]: the part is 'rest'. Allowed are train, val, test"),
         ("l.json", '{"train": ["L0"], "test": ["L0"]}', "test[0]: 'L0' is in two parts"),
+        ("l.json", '{"train": ["L0"], "train": ["L1"]}', "an object has the key 'train' twice"),
         ("l.json", '{"train": ["L0"], "test": ["L9"]}', "lists groups of location that no image has: L9"),
         ("l.json", '["L0"]', "must have an object"),
         ("l.json", "{", "cannot be read as JSON"),

@@ -9,7 +9,6 @@ Fields, from the tables' schemas (https://camtrap-dp.tdwg.org/data): deployments
 
 from __future__ import annotations
 
-import json
 import re
 from array import array
 from collections.abc import Iterator, Sequence
@@ -34,7 +33,7 @@ from ltr.data.tables import iterate_rows
 from ltr.data.unread_divisions import refuse_other_case
 from ltr.errors import DataError
 from ltr.escaping import csv_text
-from ltr.files import is_regular
+from ltr.files import is_regular, read_json
 from ltr.names import counted, list_first, missing_values
 
 FORMAT = "camtrap_dp"
@@ -81,7 +80,7 @@ def open_package(
     """
     file = package_path / "datapackage.json" if package_path.is_dir() else package_path
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = read_json(file)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{name}: {file} cannot be read as the description of a Camtrap DP package: {error}") from error
     resources = content.get("resources") if isinstance(content, dict) else None

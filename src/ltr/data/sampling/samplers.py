@@ -75,11 +75,27 @@ class Sampler:
 
     @left_to_subclasses("epoch")
     def _sample(self, index: ClassIndex, size: int, stream: Stream, epoch: int, epochs: int) -> np.ndarray:
-        """Return the sample of an epoch after the deferral; ``epoch`` and ``epochs`` exclude the deferred epochs."""
+        """Return the sample of an epoch after the deferral.
+
+        Args:
+            index: the training images by class.
+            size: number of images of the sample, N.
+            stream: function from a name to a generator of random numbers, which follows from seed and epoch.
+            epoch, epochs: epoch from 0, and number of epochs, without the deferred ones.
+
+        Returns:
+            Positions among the training images, int64 [N].
+        """
         raise NotImplementedError
 
     @left_to_subclasses("class_probabilities")
     def _probabilities(self, counts: np.ndarray, epoch: int, epochs: int) -> np.ndarray:
+        """Return the expected share of each class in the sample of an epoch after the deferral, float64 [C].
+
+        Args:
+            counts: training images of each class, int64 [C]; a class without images has the share 0.
+            epoch, epochs: as for `_sample`.
+        """
         raise NotImplementedError
 
 

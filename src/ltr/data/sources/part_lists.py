@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from ltr.data.sources.part_division import PARTS, Division
 from ltr.data.tables import column_names, iterate_rows
 from ltr.errors import ConfigError, DataError, nearest
 from ltr.escaping import csv_path, csv_text
-from ltr.files import is_regular
+from ltr.files import is_regular, read_json
 from ltr.names import group_name, list_first
 
 _PART_OF = {"training": "train", "validation": "val", "dev": "val", "testing": "test"}  # synonyms in lists
@@ -94,7 +93,7 @@ def _read_list(
 
 def _parts_of_json(name: str, file: Path) -> dict[str, list[Any]]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = read_json(file)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{name}: {file} cannot be read as JSON: {error}") from error
     parts = content.get("splits", content) if isinstance(content, dict) else None
