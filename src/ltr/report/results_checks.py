@@ -105,14 +105,17 @@ def folder_mistakes(run: Run) -> list[str]:
 
 
 def group_mistakes(run: Run, other: Run) -> list[str]:
-    """Return the reason why a result cannot have the group hash of another one; empty if its settings are the same."""
-    own_settings, known = settings(run.result["config"]), settings(other.result["config"])
-    key = next((key for key in sorted({*own_settings, *known}) if own_settings.get(key) != known.get(key)), None)
+    """Return the reason why a result cannot have the group hash of another one; empty if its settings are the same.
+
+    Settings that one of them lacks do not count: it may be from a version without this option.
+    """
+    new, known = settings(run.result["config"]), settings(other.result["config"])
+    key = next((key for key in sorted(new.keys() & known.keys()) if new[key] != known[key]), None)
     if key is None:
         return []
     return [
-        f"{key} is {_short(own_settings.get(key))}, and {_short(known.get(key))} in {other.path}, which has the same "
-        "group_hash. Keep the file that ltr-train writes"
+        f"{key} is {_short(new[key])}, and {_short(known[key])} in {other.path}, which has the same group_hash. "
+        "Keep the file that ltr-train writes"
     ]
 
 
