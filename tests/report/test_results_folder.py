@@ -95,7 +95,7 @@ def test_a_file_is_refused_with_its_reason(folder, changes, reason):
 def test_members_of_a_group_have_the_same_settings(folder):
     first, second = sorted(folder.glob("cifar10_lt/erm/*/result.json"))
     assert read_results_folder(folder).refused == ()
-    change(second, **{"config__of_a_later_version": True})
+    change(second, config__of_a_later_version=True)
     assert read_results_folder(folder).refused == ()
     change(second, **{"config__trainer.max_epochs": 100})
     (line,) = read_results_folder(folder).refused
