@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ltr import files
 from ltr.errors import DataError
-from ltr.files import is_regular
 from ltr.identity import flat_config_of_today
 
 SCHEMA_VERSION = 1  # the newest layout that this version reads and writes
@@ -34,10 +34,10 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: the file cannot be read or is not JSON.
     """
-    if os.path.lexists(path) and not is_regular(path):  # reading a pipe could block
+    if os.path.lexists(path) and not files.is_regular(path):  # reading a pipe could block
         raise DataError(f"{path} is not a regular file. {AGAIN}")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return files.read_json(path)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read ({error}). {AGAIN}") from error
 

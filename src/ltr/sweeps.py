@@ -38,7 +38,10 @@ class SweepFolder(Callback):
 
     def on_multirun_start(self, config: DictConfig, **more: Any) -> None:
         wanted = Path(config.hydra.sweep.dir).absolute()
-        folder, made = _claimed(wanted)
+        try:
+            folder, made = _claimed(wanted)
+        except OSError:  # Hydra would only warn of it; its sweeper makes the folder, and its error is explained
+            folder, made = wanted, []
         if folder != wanted:
             print_line(f"{wanted} is the folder of another sweep: the table of this one is in {folder.name}")
         with read_write(config.hydra):

@@ -242,6 +242,14 @@ def test_sweeps_that_start_at_once_claim_different_folders(tmp_path):
     assert sorted(folders, key=str) == [wanted, *(wanted.with_name(f"now-{number}") for number in range(2, 9))]
 
 
+def test_a_sweep_folder_that_cannot_be_made_is_refused_in_one_line(ltr_train, tmp_path, recwarn):
+    (tmp_path / "file").write_text("")
+    done = ltr_train(*FAST, "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'file'}")
+    assert done.code == 1
+    assert "the sweep's folder" in done.err
+    assert [str(one.message) for one in recwarn if "Callback" in str(one.message)] == []
+
+
 def test_a_sweep_that_is_refused_leaves_no_folder(refused, tmp_path):
     refused(*FAST, "-m", "seed=0,x", f"paths.outputs={tmp_path / 'outputs'}")
     refused(*FAST, "-m", "method=erm,nix", f"paths.outputs={tmp_path / 'outputs'}")

@@ -33,6 +33,18 @@ def own_choice(group: str, method: str, dataset: str = "") -> dict[str, Any]:
     return shipped
 
 
+def own_options(method: str, dataset: str = "") -> dict[str, Any]:
+    """Return the options that the config of a method and its recipes set; those of the recipes for an unknown method.
+
+    Args:
+        method, dataset: as for `own_choice`.
+    """
+    shipped: dict[str, Any] = read_config(f"method/{method}") if method in config_names("method") else {}
+    for recipe in recipes_of(dataset, method):
+        shipped = updated(shipped, read_config(recipe).get("method") or {})
+    return shipped
+
+
 def own_node(method: str, node: str) -> dict[str, Any]:
     """Return the node of a shipped method's config, such as ``classifier``, with the configs that it chooses there."""
     content = read_config(f"method/{method}")

@@ -46,7 +46,9 @@ def incidents_note(stages: Iterable[Mapping[str, Any]]) -> str:
     incidents = [stage.get("incidents") or {} for stage in stages]
     images, steps = (sum(int(one.get(key, 0)) for one in incidents) for key in ("replaced_images", "skipped_steps"))
     share = max((float(one.get("replaced_share", 0)) for one in incidents), default=0.0)
-    replaced = f"{counted(images, 'unreadable image')} replaced in training, up to {share:.2%} of an epoch"
+    replaced = (
+        f"unreadable images replaced {counted(images, 'time')} in training, up to {share:.2%} of an epoch's images"
+    )
     skipped = f"{counted(steps, 'optimiser step')} skipped because of a loss that was not finite"
     return ", ".join(note for note, number in ((replaced, images), (skipped, steps)) if number)
 

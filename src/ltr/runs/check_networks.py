@@ -76,7 +76,7 @@ def check_networks(
         if config["trainer"]["auto_accumulate"]:
             check_network(stage, network)
     if are_all_built:
-        warn_of_unread_rates(trainings)
+        warn_of_unread_rates(config, trainings)
 
 
 def _data_module(

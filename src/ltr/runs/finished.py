@@ -88,10 +88,9 @@ def find_result(
         result = read_result(directory)
     if config["resume"] == "never":
         return RunStatus(named, source=source)
-    if result is not None and (excess := _excess(result, config["trainer"])):
-        print_line(f"the result in {directory} is not used: {excess}")
+    if result is None or excess_of_result(result, config["trainer"]):  # the run says so when it begins
         return RunStatus(named, source=source)
-    return RunStatus(named, None if result is None else Outcome(directory, result, reused=True), source)
+    return RunStatus(named, Outcome(directory, result, reused=True), source)
 
 
 def _other_precision(trainer: Mapping[str, Any], result: Mapping[str, Any], directory: Path) -> str | None:
@@ -107,7 +106,7 @@ def _other_precision(trainer: Mapping[str, Any], result: Mapping[str, Any], dire
     return now if used in LIGHTNING_PRECISION and now != used else None
 
 
-def _excess(result: Mapping[str, Any], trainer: Mapping[str, Any]) -> str | None:
+def excess_of_result(result: Mapping[str, Any], trainer: Mapping[str, Any]) -> str | None:
     """Return which incidents of a result's trainings today's limits do not allow; None if there are none."""
     return excess_of({stage["name"]: stage.get(INCIDENTS) for stage in result.get("stages") or []}, trainer)
 

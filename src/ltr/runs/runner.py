@@ -26,7 +26,7 @@ from ltr.runs.evaluation.network import ProtocolResult, examples_of
 from ltr.runs.evaluation.split import SplitEvaluator
 from ltr.runs.failures import explain_failures
 from ltr.runs.figure_arrays import write_figure_arrays
-from ltr.runs.finished import IDENTITIES, RunStatus, find_result
+from ltr.runs.finished import IDENTITIES, RunStatus, excess_of_result, find_result
 from ltr.runs.image_size import preprocessing_note, resized_for
 from ltr.runs.opening_progress import opening_progress
 from ltr.runs.pixels import share_pixels
@@ -290,6 +290,9 @@ class _Run:
         )
         if self.plan.device.type == "cpu" and (notice := pop_notice()):
             self.print_line(f"  {notice}")
+        result = read_result(self.folder.path) if self.config["resume"] != "never" else None
+        if result is not None and (excess := excess_of_result(result, self.config["trainer"])):
+            self.print_line(f"  the finished result is not used: {excess}")
         for package, identity in self.config.get("code", {}).items():
             self.print_line(f"  code outside ltr: {package} ({identity})")
         for remark in self.plan.source.remarks:

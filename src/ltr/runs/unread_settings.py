@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ltr.configuration.allowed import as_text
-from ltr.configuration.configs import config_names, read_config, recipes_of, updated
-from ltr.configuration.own_choices import changes, own_choice
+from ltr.configuration.own_choices import changes, own_choice, own_options
 from ltr.errors import LtrError
 from ltr.methods.core.options import Options
 from ltr.methods.core.settings import DatasetInfo, Settings
@@ -59,42 +58,31 @@ def warn_of_unread_options(config: Mapping[str, Any], method: Method) -> None:
     options = getattr(method, "options", None)
     if not isinstance(options, Options):
         return
-    name, shipped = config["method"]["name"], _shipped_options(config["method"]["name"], config["dataset"]["name"])
-    changed = options.changed(options)
+    name = config["method"]["name"]
+    shipped, changed = own_options(name, config["dataset"]["name"]), options.changed(options)
     for key, condition in options.unread().items():
-        shipped_value = shipped.get(key)
-        is_shipped = key in shipped and (options[key] == shipped_value or "${" in str(shipped_value))
-        if key in changed and not is_shipped:
+        if key in changed and (typed := changes("method", {key: options[key]}, shipped, config)):
             needed = re.sub(r"(\w+)(?=!=|=|>)", r"method.\1", condition)
             warnings.warn(
-                f"method.{key}={as_text(options[key])} has no effect: method={name} reads it only with {needed}. Leave "
-                "it out",
+                f"{' '.join(typed)} has no effect: method={name} reads it only with {needed}. Leave it out",
                 stacklevel=2,
             )
 
 
-def _shipped_options(method: str, dataset: str) -> dict[str, Any]:
-    """Return the options that the configs of a method and its recipes set; {} for a method of a user's own config."""
-    options: dict[str, Any] = read_config(f"method/{method}") if method in config_names("method") else {}
-    for recipe in recipes_of(dataset, method):
-        options = updated(options, read_config(recipe).get("method") or {})
-    return options
-
-
-def warn_of_unread_rates(trainings: Sequence[tuple[Settings, Iterable[str]]]) -> None:
+def warn_of_unread_rates(config: Mapping[str, Any], trainings: Sequence[tuple[Settings, Iterable[str]]]) -> None:
     """Warn of learning rates of parts that no training has.
 
     Args:
         trainings: settings of each training, and the names of its optimiser's parameter groups.
     """
+    nodes = {f"method.{name}.": node for name, node in config["method"].items() if isinstance(node, Mapping)}
     for key, part in _PARTS.items():
         with_rate = [one for one in trainings if one[0].optimizer.get(key) is not None]
-        if with_rate and not any(_has_part(key, names) for _, names in with_rate):
-            value = with_rate[0][0].optimizer[key]
-            warnings.warn(
-                f"optimizer.{key}={as_text(value)} has no effect: no stage that reads it has {part}. Leave it out",
-                stacklevel=2,
-            )
+        if not with_rate or any(_has_part(key, names) for _, names in with_rate):
+            continue
+        rates = {where: (node.get("optimizer") or {}).get(key) for where, node in {"": config, **nodes}.items()}
+        typed = [f"{where}optimizer.{key}={as_text(rate)}" for where, rate in rates.items() if rate is not None]
+        warnings.warn(f"{' '.join(typed)} has no effect: no stage that reads it has {part}. Leave it out", stacklevel=2)
 
 
 def _has_part(rate: str, groups: Iterable[str]) -> bool:

@@ -26,7 +26,7 @@ def test_a_training_without_incidents_stores_nothing_and_is_always_allowed():
     ("incidents", "changes", "words"),
     [
         (Incidents(1, 0.02), {}, None),
-        (Incidents(1, 0.02), {"on_error": "raise"}, "1 unreadable image replaced"),
+        (Incidents(1, 0.02), {"on_error": "raise"}, "unreadable images replaced 1 time"),
         (Incidents(1, 0.02), {"max_skipped": 0.01}, "up to 2.00% of an epoch's images"),
         (Incidents(0, 0.0, 2), {}, None),
         (Incidents(0, 0.0, 3), {}, "3 optimiser steps skipped"),
@@ -51,6 +51,6 @@ def test_unreadable_entries_count_as_none(damaged):
 def test_a_table_names_the_incidents_of_all_stages():
     stages = [{"incidents": Incidents(4, 0.25).to_dict()}, {"incidents": Incidents(1, 0.5, 1).to_dict()}, {}]
     note = incidents_note(stages)
-    assert "5 unreadable images replaced in training, up to 50.00% of an epoch" in note
+    assert "unreadable images replaced 5 times in training, up to 50.00% of an epoch" in note
     assert "1 optimiser step skipped" in note
     assert incidents_note([{}]) == ""

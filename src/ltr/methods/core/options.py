@@ -23,14 +23,15 @@ from ltr.configuration.allowed import as_text, find_problem
 from ltr.configuration.annotations import rule_of
 from ltr.configuration.declarations import fields_of
 from ltr.errors import ConfigError
-from ltr.methods.core.used_if import holds
+from ltr.methods.core.used_if import check_conditions, holds
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class Options(Mapping[str, Any]):
     """Base class for declarations of options; a subclass is a frozen dataclass and a mapping of its fields.
 
-    Rules follow from types, see `ltr.configuration.annotations.rule_of`.
+    Rules follow from types, see `ltr.configuration.annotations.rule_of`. A wrong ``used_if`` is an error of the class
+    statement.
 
     Attributes:
         used_if: options that are read only under a condition, see `ltr.methods.core.used_if`: an argument of the class
@@ -46,6 +47,7 @@ class Options(Mapping[str, Any]):
         of_bases = {key: value for base in cls.__bases__ for key, value in getattr(base, "used_if", {}).items()}
         cls.used_if = {**of_bases, **(used_if or {})}
         dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls)
+        check_conditions(cls.__name__, cls.used_if, _names(cls))
 
     def __post_init__(self) -> None:
         rules = self.rules()

@@ -22,7 +22,7 @@ class Incidents:
     """Incidents of the training of one stage.
 
     Attributes:
-        replaced_images: replaced images, summed over the epochs.
+        replaced_images: replacements of unreadable images, summed over the epochs.
         replaced_share: largest share of an epoch's images that were replaced, in [0, 1].
         skipped_steps: optimiser steps that were skipped because their gradients were not finite.
     """
@@ -58,9 +58,9 @@ class Incidents:
             trainer: the config ``trainer``.
         """
         if self.replaced_images:
-            replaced = f"{counted(self.replaced_images, 'unreadable image')} replaced, counted in every epoch"
             if trainer["on_error"] == "raise":
-                return f"{replaced}, which trainer.on_error=raise does not allow"
+                times = counted(self.replaced_images, "time")
+                return f"unreadable images replaced {times}, which trainer.on_error=raise does not allow"
             if self.replaced_share > trainer["max_skipped"]:
                 return (
                     f"up to {self.replaced_share:.2%} of an epoch's images replaced, more than "
